@@ -1,0 +1,1 @@
+"""What the router talks about: predictions, packages, errors, messages. Standard library only."""

@@ -1,0 +1,26 @@
+"""A Cog package as the router sees it: a folder, a runner, and what the runner takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One folder with a cog.yaml.
+
+    `runner` is `file.py:Class` as in cog.yaml; `python` the interpreter that runs it;
+    `env` what is added to its process's environment; `example` the flat JSON object of
+    example.json, if the folder has one (`@file` values are relative to the folder).
+    """
+
+    name: str
+    folder: Path
+    runner: str
+    python: Path
+    max_concurrency: int = 1
+    env: Mapping[str, str] = field(default_factory=dict)
+    example: Mapping[str, Any] = field(default_factory=dict)

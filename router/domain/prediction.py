@@ -1,0 +1,145 @@
+"""A prediction and its life. All status changes of the whole router happen in `advance`.
+
+Two rules: a prediction is immutable, so a change is a new value; and a move that is not in
+TRANSITIONS raises and changes nothing.
+
+    starting ──▶ processing ──▶ succeeded | failed | canceled
+        │            │
+        │            └──▶ starting        run again after the router itself died
+        └──▶ failed | canceled | aborted  ended before it ran
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+Json = Any  # what JSON can say; Python's type system cannot bound it usefully
+
+
+class Status(StrEnum):
+    """Replicate's words for where a prediction is."""
+
+    STARTING = "starting"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ABORTED = "aborted"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when the prediction will not change any more."""
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: Mapping[Status, frozenset[Status]] = {
+    Status.STARTING: frozenset(
+        {Status.PROCESSING, Status.FAILED, Status.CANCELED, Status.ABORTED},
+    ),
+    Status.PROCESSING: frozenset(
+        {Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.STARTING},
+    ),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset(),
+    Status.CANCELED: frozenset(),
+    Status.ABORTED: frozenset(),
+}
+
+
+class IllegalTransition(Exception):
+    """A status change that the table does not allow; the prediction is unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file of a prediction in the spool.
+
+    `field` is the input it fills, `path` where the router put it, `name` what the client
+    called it (never used as a path).
+    """
+
+    field: str
+    path: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a prediction did not succeed: a code of `router.domain.errors` and its message."""
+
+    code: str
+    message: str
+    details: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt at a prediction ended. `status` is terminal."""
+
+    status: Status
+    output: Json = None
+    failure: Failure | None = None
+    logs: str = ""
+    predict_time_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One request to one model. Times are seconds since the epoch."""
+
+    id: str
+    model: str
+    inputs: Mapping[str, Json]
+    created_at: float
+    files: tuple[FileRef, ...] = ()
+    owner: str = ""
+    priority: int = 1
+    durable: bool = False
+    deadline_at: float | None = None
+    status: Status = Status.STARTING
+    started_at: float | None = None
+    completed_at: float | None = None
+    attempts: int = 0
+    output: Json = None
+    failure: Failure | None = None
+    logs: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def new_id() -> str:
+    """128 random bits in lower-case hex: unguessable, and safe in paths and URLs."""
+    return secrets.token_hex(16)
+
+
+def advance(p: Prediction, to: Status, now: float) -> Prediction:
+    """Move `p` to a new status and stamp the time of the move.
+
+    Raises IllegalTransition when the table has no such arrow.
+    """
+    if to not in TRANSITIONS[p.status]:
+        raise IllegalTransition(f"prediction {p.id}: {p.status} to {to}")
+    if to is Status.PROCESSING:
+        return replace(p, status=to, started_at=now, attempts=p.attempts + 1)
+    if to is Status.STARTING:
+        return replace(p, status=to, started_at=None)
+    return replace(p, status=to, completed_at=now)
+
+
+def conclude(p: Prediction, outcome: Outcome, now: float) -> Prediction:
+    """The prediction with its outcome written in. Raises IllegalTransition."""
+    done = advance(p, outcome.status, now)
+    metrics = dict(p.metrics)
+    if outcome.predict_time_s is not None:
+        metrics["predict_time"] = outcome.predict_time_s
+    metrics["total_time"] = now - p.created_at
+    return replace(
+        done,
+        output=outcome.output,
+        failure=outcome.failure,
+        logs=outcome.logs,
+        metrics=metrics,
+    )

@@ -1,0 +1,122 @@
+"""What the scheduler knows of one model: its phase, its queue, and what it has cost so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from router.scheduling.waiting import WaitingLine
+
+# Half the weight of an estimate comes from the last four or so observations.
+SMOOTHING = 0.2
+# Demand is a count of requests that halves in this time; see `demand`.
+DEMAND_HALF_LIFE_S = 600.0
+
+
+class Phase(StrEnum):
+    """Where a model is. `busy` is not a phase: it is READY with something running."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+HOLDS_MEMORY = frozenset({Phase.STARTING, Phase.READY, Phase.STOPPING})
+
+
+@dataclass(slots=True)
+class Model:
+    """One model's state. Only the scheduler changes it. Times are in the scheduler's clock."""
+
+    name: str
+    concurrency: int
+    waiting: WaitingLine
+    default_footprint_bytes: int
+    phase: Phase = Phase.STOPPED
+    generation: int = 0
+    running: set[str] = field(default_factory=set)
+    wanted: bool = False
+    draining: bool = False
+    phase_since: float = 0.0
+    last_used: float = 0.0
+    failures: int = 0
+    retry_at: float = 0.0
+    failure_reason: str = ""
+    crashed: bool = False
+    footprint_bytes: int | None = None
+    load_s: float | None = None
+    service_s: float | None = None
+    loads: int = 0
+    evictions: int = 0
+    crashes: int = 0
+    _demand: float = 0.0
+    _demand_at: float = 0.0
+
+    @property
+    def need_bytes(self) -> int:
+        """Memory the model takes when resident: the most ever measured, else the default."""
+        if self.footprint_bytes is None:
+            return self.default_footprint_bytes
+        return self.footprint_bytes
+
+    @property
+    def is_idle(self) -> bool:
+        """Ready with nothing running and nobody waiting."""
+        return self.phase is Phase.READY and not self.running and not self.waiting
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """Change the phase and note when."""
+        self.phase = phase
+        self.phase_since = now
+
+    def note_request(self, now: float) -> None:
+        """Count one request towards demand."""
+        self._demand = self.demand(now) + 1.0
+        self._demand_at = now
+        self.last_used = now
+
+    def demand(self, now: float) -> float:
+        """Recent requests, each worth half as much after DEMAND_HALF_LIFE_S: the likelihood
+        of another, up to a factor that is the same for every model."""
+        return float(self._demand * 0.5 ** ((now - self._demand_at) / DEMAND_HALF_LIFE_S))
+
+    def note_load(self, seconds: float) -> None:
+        """Learn from a completed set-up."""
+        self.load_s = _smooth(self.load_s, seconds)
+        self.loads += 1
+
+    def note_service(self, seconds: float) -> None:
+        """Learn from a completed run."""
+        self.service_s = _smooth(self.service_s, seconds)
+
+    def note_footprint(self, measured_bytes: int) -> None:
+        """Remember the most memory seen: a peak reached once will be reached again."""
+        self.footprint_bytes = max(self.footprint_bytes or 0, measured_bytes)
+
+    def cost_to_evict(self, now: float) -> float:
+        """Expected seconds lost per byte freed: reload time x likelihood of use / bytes.
+
+        The smallest goes first. Demand gets a floor of one request a day so that among
+        models that nobody uses the one that is quick to bring back goes first.
+        """
+        reload_s = self.load_s if self.load_s is not None else 1.0
+        return reload_s * max(self.demand(now), 1 / 86400) / max(self.need_bytes, 1)
+
+    def wait_for_start_s(self, now: float, unknown_load_s: float) -> float:
+        """Seconds until the model could be ready, 0 when it is."""
+        load_s = self.load_s if self.load_s is not None else unknown_load_s
+        match self.phase:
+            case Phase.READY:
+                return 0.0
+            case Phase.STARTING:
+                return max(load_s - (now - self.phase_since), 0.5)
+            case Phase.FAILED:
+                return max(self.retry_at - now, 0.0) + load_s
+            case _:
+                return load_s
+
+
+def _smooth(old: float | None, new: float) -> float:
+    return new if old is None else old + SMOOTHING * (new - old)
