@@ -1,0 +1,105 @@
+/** One request to the GPU box, signed, bounded in time, and abandoned when the app goes away. */
+
+import type { Call } from "./call.ts";
+import { Refusal } from "./errors.ts";
+import { encodeMultipart } from "./multipart.ts";
+import type { Backend } from "./settings.ts";
+import { signatureHeaders } from "./sign.ts";
+
+/** What the world offers; injected, so that a test needs neither a network nor to wait. */
+export interface World {
+  fetch: typeof fetch;
+  /** Unix time in milliseconds. */
+  now(): number;
+  /** A random UUID. */
+  newId(): string;
+  /** A signal that fires after so many milliseconds. */
+  after(ms: number): AbortSignal;
+}
+
+/** Ends a request: `deadline` by the clock, `gone` when the app hangs up. */
+export interface Stop {
+  deadline: AbortSignal;
+  gone: AbortSignal;
+}
+
+/** A request to the box, complete but for its credentials. */
+export interface Outgoing {
+  method: "POST" | "GET";
+  /** Below the box's URL, with a leading slash. */
+  path: string;
+  /** Empty when there is no body. */
+  contentType: string;
+  body: Uint8Array<ArrayBuffer>;
+  async: boolean;
+}
+
+/** What `call` looks like on the wire. `boundary` must be random. */
+export function compose(call: Call, boundary: string): Outgoing {
+  if (call.kind === "look") {
+    const path = `/predictions/${call.id}`;
+    return { method: "GET", path, contentType: "", body: new Uint8Array(), async: false };
+  }
+  const encoded = encodeMultipart(call.parts, boundary);
+  return { method: "POST", path: `/${call.endpoint}`, async: call.async, ...encoded };
+}
+
+/** Sends `request` and returns the box's answer, its body unread. Throws what `explain` says. */
+export async function send(
+  request: Outgoing,
+  backend: Backend,
+  requestId: string,
+  world: World,
+  stop: Stop,
+): Promise<Response> {
+  const url = new URL(backend.url + request.path);
+  const headers: Record<string, string> = {
+    "Accept": "application/json",
+    "X-Request-Id": requestId,
+    ...(request.contentType ? { "Content-Type": request.contentType } : {}),
+    ...(request.async ? { "Prefer": "respond-async" } : {}),
+    ...await credentials(request, url, backend, world),
+  };
+  try {
+    return await world.fetch(url, {
+      method: request.method,
+      headers,
+      ...(request.method === "POST" ? { body: request.body } : {}),
+      // Following a redirect would hand body and credentials to whoever the Location names.
+      redirect: "manual",
+      signal: AbortSignal.any([stop.deadline, stop.gone]),
+    });
+  } catch (error) {
+    throw explain(error, stop);
+  }
+}
+
+/** Why a request to the box, or the reading of its answer, broke off. */
+export function explain(cause: unknown, stop: Stop): Refusal {
+  if (stop.gone.aborted) {
+    return new Refusal("client_closed_request", "the caller hung up", { cause });
+  }
+  if (stop.deadline.aborted) {
+    return new Refusal("gateway_timeout", "the GPU box took too long", { cause });
+  }
+  return new Refusal("bad_gateway", "the GPU box cannot be reached", { cause });
+}
+
+async function credentials(
+  request: Outgoing,
+  url: URL,
+  backend: Backend,
+  world: World,
+): Promise<Record<string, string>> {
+  if (backend.auth === "none") return {};
+  if (backend.auth === "bearer") return { "Authorization": `Bearer ${backend.key}` };
+  const signed = {
+    method: request.method,
+    path: url.pathname + url.search,
+    contentType: request.contentType,
+    body: request.body,
+    timestamp: String(Math.floor(world.now() / 1000)),
+    nonce: world.newId(),
+  };
+  return await signatureHeaders(signed, backend.key, backend.keyId);
+}

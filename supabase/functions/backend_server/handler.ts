@@ -1,0 +1,93 @@
+/**
+ * The function itself: the web app's JSON in, the GPU box's JSON out.
+ *
+ * Nothing is kept between requests: the platform runs many workers, restarts them at will, and
+ * changes the secrets under them.
+ */
+
+import { relay } from "./answer.ts";
+import { compose, type Outgoing, send, type World } from "./backend.ts";
+import { readText } from "./body.ts";
+import { parseCall } from "./call.ts";
+import { admit } from "./caller.ts";
+import { corsHeaders, preflight } from "./cors.ts";
+import { Refusal, refusalResponse } from "./errors.ts";
+import { type Env, type Limits, readBackend, readEndpoints, readLimits } from "./settings.ts";
+
+/** What the handler needs from outside. */
+export interface Deps extends World {
+  env: Env;
+  /** One entry per request; never holds an input, a key or an answer. */
+  log(entry: Record<string, unknown>): void;
+}
+
+const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/;
+
+/** Builds the function that maps every Request to a Response and never throws. */
+export function createHandler(deps: Deps): (request: Request) => Promise<Response> {
+  return async (request) => {
+    const startedMs = deps.now();
+    const asked = request.headers.get("x-request-id") ?? "";
+    const requestId = REQUEST_ID.test(asked) ? asked : deps.newId();
+    const entry: Record<string, unknown> = { request_id: requestId, method: request.method };
+    const response = await respond(request, requestId, deps, entry);
+    const fixed = { ...corsHeaders(request, deps.env), "X-Content-Type-Options": "nosniff" };
+    for (const [name, value] of Object.entries(fixed)) response.headers.set(name, value);
+    if (!response.headers.has("x-request-id")) response.headers.set("X-Request-Id", requestId);
+    deps.log({ ...entry, status: response.status, ms: Math.round(deps.now() - startedMs) });
+    return response;
+  };
+}
+
+async function respond(
+  request: Request,
+  requestId: string,
+  deps: Deps,
+  entry: Record<string, unknown>,
+): Promise<Response> {
+  try {
+    if (request.method === "OPTIONS") return preflight(request);
+    if (request.method !== "POST") return methodNotAllowed(request);
+    return await forward(request, requestId, deps, entry);
+  } catch (error) {
+    const refusal = error instanceof Refusal
+      ? error
+      : new Refusal("internal_error", "internal error", { cause: error });
+    entry.code = refusal.code;
+    if (refusal.cause !== undefined) entry.cause = String(refusal.cause);
+    return refusalResponse(refusal);
+  }
+}
+
+async function forward(
+  request: Request,
+  requestId: string,
+  deps: Deps,
+  entry: Record<string, unknown>,
+): Promise<Response> {
+  await admit(request, deps.env);
+  const limits = readLimits(deps.env);
+  const outgoing = await prepare(request, limits, deps);
+  entry.path = outgoing.path;
+  const backend = readBackend(deps.env);
+  const stop = { deadline: deps.after(limits.timeoutMs), gone: request.signal };
+  const answer = await send(outgoing, backend, requestId, deps, stop);
+  return await relay(answer, stop);
+}
+
+/** A function of its own so that the JSON text and the decoded file are garbage once it returns. */
+async function prepare(request: Request, limits: Limits, deps: Deps): Promise<Outgoing> {
+  const text = await readText(request, limits.bodyBytes);
+  const call = parseCall(text, readEndpoints(deps.env), limits.fileBytes);
+  return compose(call, `callme-${deps.newId()}`);
+}
+
+function methodNotAllowed(request: Request): Response {
+  const refusal = new Refusal(
+    "method_not_allowed",
+    `Cannot run a model: the method must be POST, got ${request.method}`,
+  );
+  const response = refusalResponse(refusal);
+  response.headers.set("Allow", "POST, OPTIONS");
+  return response;
+}

@@ -1,0 +1,126 @@
+/**
+ * The environment, read and checked. Supabase calls these values "secrets".
+ *
+ * They are read for every request, not once per process: a new tunnel URL is published by changing
+ * the secret, and a copy kept in a module would go on calling the old one.
+ */
+
+import { Refusal } from "./errors.ts";
+
+export type Env = (name: string) => string | undefined;
+
+/** Where the GPU box is and how to prove to it who calls. */
+export interface Backend {
+  /** Without a trailing slash; may hold a path prefix. */
+  url: string;
+  auth: "none" | "hmac" | "bearer";
+  key: string;
+  keyId: string | undefined;
+}
+
+/** Bounds on one request. */
+export interface Limits {
+  /** All files of a request together, decoded. */
+  fileBytes: number;
+  /** The JSON text as sent: base64 is 4/3 of the file, plus room for the other inputs. */
+  bodyBytes: number;
+  /** From sending to the box until its answer stands. */
+  timeoutMs: number;
+}
+
+/** Endpoint name to the file input it cannot do without; null where there is none. */
+export type Endpoints = ReadonlyMap<string, string | null>;
+
+const MIB = 1024 * 1024;
+// 256 MB are shared by all requests of a worker; a 10 MiB file was measured at about half of that.
+const DEFAULT_FILE_BYTES = 10 * MIB;
+const OTHER_INPUTS_BYTES = MIB / 4;
+// Cloudflare gives up after 100 to 120 s and Supabase after 150 s: we want to be the first.
+const DEFAULT_TIMEOUT_S = 90;
+
+const SHIPPED_ENDPOINTS: [string, string][] = [
+  ["fluency", "audio"],
+  ["sketch2real", "image"],
+  ["grounding", "image"],
+];
+const ENDPOINT = /^([a-z0-9][a-z0-9_-]{0,63})(?::([A-Za-z_][A-Za-z0-9_]{0,63}))?$/;
+
+/**
+ * `GPU_BACKEND_URL`, `GPU_BACKEND_KEY`, `GPU_BACKEND_KEY_ID`, `GPU_BACKEND_AUTH`.
+ * Throws `not_configured` when they cannot be used together.
+ */
+export function readBackend(env: Env): Backend {
+  const url = readUrl(env("GPU_BACKEND_URL")?.trim());
+  const key = env("GPU_BACKEND_KEY")?.trim() ?? "";
+  const keyId = env("GPU_BACKEND_KEY_ID")?.trim() || undefined;
+  const auth = env("GPU_BACKEND_AUTH")?.trim() || (key ? "hmac" : "none");
+  if (auth !== "none" && auth !== "hmac" && auth !== "bearer") {
+    throw notConfigured(`'GPU_BACKEND_AUTH' must be hmac, bearer or none, got ${auth}`);
+  }
+  if (auth !== "none" && !key) throw notConfigured("'GPU_BACKEND_KEY' is not set");
+  if (auth === "bearer" && url.protocol === "http:" && !isThisMachine(url.hostname)) {
+    throw notConfigured("'GPU_BACKEND_URL' must be https when the key travels as a bearer token");
+  }
+  return { url: url.href.replace(/\/+$/, ""), auth, key, keyId };
+}
+
+/** `GPU_BACKEND_MAX_BYTES` and `GPU_BACKEND_TIMEOUT_S`, or their defaults. */
+export function readLimits(env: Env): Limits {
+  const fileBytes = readPositive(env, "GPU_BACKEND_MAX_BYTES", DEFAULT_FILE_BYTES);
+  const timeoutS = readPositive(env, "GPU_BACKEND_TIMEOUT_S", DEFAULT_TIMEOUT_S);
+  return {
+    fileBytes,
+    bodyBytes: Math.ceil((fileBytes * 4) / 3) + OTHER_INPUTS_BYTES,
+    timeoutMs: timeoutS * 1000,
+  };
+}
+
+/** The shipped endpoints and those of `GPU_BACKEND_ENDPOINTS`, such as `caption:image,translate`. */
+export function readEndpoints(env: Env): Endpoints {
+  const endpoints = new Map<string, string | null>(SHIPPED_ENDPOINTS);
+  for (const entry of readList(env("GPU_BACKEND_ENDPOINTS"))) {
+    const match = ENDPOINT.exec(entry);
+    if (!match) {
+      throw notConfigured(`'GPU_BACKEND_ENDPOINTS' must be name or name:field, got ${entry}`);
+    }
+    endpoints.set(match[1]!, match[2] ?? null);
+  }
+  return endpoints;
+}
+
+/** A comma-separated value without its blanks. */
+export function readList(value: string | undefined): string[] {
+  return (value ?? "").split(",").map((entry) => entry.trim()).filter((entry) => entry !== "");
+}
+
+function readUrl(value: string | undefined): URL {
+  if (!value) throw notConfigured("'GPU_BACKEND_URL' is not set");
+  const url = URL.canParse(value) ? new URL(value) : null;
+  const usable = url !== null && (url.protocol === "https:" || url.protocol === "http:") &&
+    !url.username && !url.password && !url.search && !url.hash;
+  if (!usable) {
+    throw notConfigured(
+      "'GPU_BACKEND_URL' must be an http(s) URL without login, query or fragment",
+    );
+  }
+  return url;
+}
+
+function readPositive(env: Env, name: string, fallback: number): number {
+  const value = env(name)?.trim();
+  if (!value) return fallback;
+  const number = Number(value);
+  if (!Number.isFinite(number) || number <= 0) {
+    throw notConfigured(`'${name}' must be a positive number, got ${value}`);
+  }
+  return number;
+}
+
+function isThisMachine(hostname: string): boolean {
+  return hostname === "localhost" || hostname === "[::1]" || hostname === "host.docker.internal" ||
+    hostname.startsWith("127.");
+}
+
+export function notConfigured(what: string): Refusal {
+  return new Refusal("not_configured", `Cannot reach the GPU box: ${what}`);
+}
