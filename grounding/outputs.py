@@ -1,0 +1,57 @@
+"""What the package answers with. Field names are the field's standard terms."""
+
+from typing import Any
+
+from cog import BaseModel, Path
+
+
+class Detection(BaseModel):
+    """One box and the label that it answers to."""
+
+    label: str
+    """The label as the caller wrote it."""
+    label_index: int
+    """Its place in `queries_used`, from 0."""
+    score: float
+    """Mean probability of the label's own tokens, 0 to 1."""
+    box: list[float]
+    """[x1, y1, x2, y2] in px of the upright picture, inside it, x to the right and y down."""
+    box_normalized: list[float]
+    """The same box as fractions of width and height, 0 to 1."""
+
+
+class PictureSize(BaseModel):
+    """Size of the upright picture (after its EXIF orientation was applied), in px."""
+
+    width: int
+    height: int
+
+
+class Thresholds(BaseModel):
+    """The limits that were applied."""
+
+    box_threshold: float
+    text_threshold: float
+    nms: float | None
+    """IoU above which boxes of one label were merged; null: not merged."""
+
+
+class Output(BaseModel):
+    """Everything found, best first."""
+
+    detections: list[Detection]
+    """Sorted by score, highest first."""
+    image: PictureSize
+    queries_used: list[str]
+    """The labels searched for, in order, without repetitions."""
+    queries_ignored: list[str]
+    """Labels none of whose words the text encoder knows (emoji, for instance)."""
+    thresholds: Thresholds
+    truncated: bool
+    """True if more boxes passed the thresholds than `max_detections` allows."""
+    model: str
+    """Preset, hub id or folder name of the weights that answered."""
+    annotated_image: Path | None
+    """JPEG of the picture with its boxes drawn, if `annotated` was set."""
+    export: dict[str, Any] | None
+    """The detections as COCO or Label Studio JSON, if `format` asked for it."""

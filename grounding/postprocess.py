@@ -1,0 +1,153 @@
+"""Token probabilities and boxes become labelled detections.
+
+transformers' own post_process_grounded_object_detection strings together whatever tokens pass
+the text threshold: "a a dog", "##van", "" and two labels in one are its known results (issues
+63, 85 and 421 of IDEA-Research/GroundingDINO). Here every label is scored over its own tokens,
+as the original does to evaluate on COCO (demo/test_ap_on_coco.py, PostProcessCocoGrounding: the
+positive map's rows sum to one, so a label's score is the mean over its tokens), and a box gets
+the label with the highest score.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Span = tuple[int, int]
+
+CROSS_CHUNK_IOU = 0.7
+"""Overlap from which two chunks are held to have found one thing. In one chunk a query answers
+once and its labels compete; labels of different chunks must be made to compete."""
+
+
+class Candidates(NamedTuple):
+    """Boxes of one picture, each with its best label; rows correspond."""
+
+    boxes: Array
+    """(N, 4) x1, y1, x2, y2 as fractions of the picture, 0 to 1."""
+    scores: Array
+    """(N,) mean probability of the label's tokens."""
+    weakest: Array
+    """(N,) probability of the label's weakest word."""
+    labels: NDArray[np.int64]
+    """(N,) index into the list of labels."""
+    chunks: NDArray[np.int64]
+    """(N,) which pass of the model found it."""
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "Candidates":
+        """These rows, in this order."""
+        return Candidates(
+            self.boxes[rows],
+            self.scores[rows],
+            self.weakest[rows],
+            self.labels[rows],
+            self.chunks[rows],
+        )
+
+    def above(self, box_threshold: float, text_threshold: float) -> "Candidates":
+        """Those whose score is at least box_threshold and each of whose label's words reaches
+        text_threshold: of "red car", "car" alone is not enough. With text_threshold 0 this is
+        the original's COCO evaluation."""
+        keep = (self.scores >= box_threshold) & (self.weakest >= text_threshold)
+        return self.take(np.flatnonzero(keep))
+
+
+def label_scores(probabilities: Array, word_spans: Sequence[Sequence[Span]]) -> tuple[Array, Array]:
+    """Score of every label, and of its weakest word.
+
+    probabilities: (Q, T), 0 to 1. word_spans: for each label the tokens of each word.
+    Returns: (Q, L) mean over the label's tokens; (Q, L) least word, a word counting as its
+    strongest piece (upstream's "##" pieces are often weak: "##van").
+    """
+    means = [probabilities[:, words[0][0] : words[-1][1]].mean(axis=1) for words in word_spans]
+    weakest = [
+        np.min([probabilities[:, a:b].max(axis=1) for a, b in words], axis=0)
+        for words in word_spans
+    ]
+    return np.stack(means, axis=1), np.stack(weakest, axis=1)
+
+
+def candidates(
+    probabilities: Array,
+    boxes_cxcywh: Array,
+    word_spans: Sequence[Sequence[Span]],
+    label_indices: Sequence[int],
+    chunk: int = 0,
+) -> Candidates:
+    """What one pass of the model found: every box with its best label, unfiltered save that
+    boxes outside the picture are dropped.
+
+    probabilities: (Q, T) of each token. boxes_cxcywh: (Q, 4) fractions of the picture.
+    word_spans, label_indices: of the labels in this pass (prompt.Chunk).
+    """
+    scores, weakest = label_scores(probabilities, word_spans)
+    best = scores.argmax(axis=1)  # the first of equals
+    rows = np.arange(len(best))
+    found = Candidates(
+        to_corners(boxes_cxcywh),
+        scores[rows, best],
+        weakest[rows, best],
+        np.asarray(label_indices, dtype=np.int64)[best],
+        np.full(len(best), chunk, dtype=np.int64),
+    )
+    inside = (found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)
+    return found.take(np.flatnonzero(inside))
+
+
+def to_corners(cxcywh: Array) -> Array:
+    """(N, 4) centre, size → x1, y1, x2, y2, clamped to the picture; fractions.
+
+    >>> to_corners(np.array([[0.1, 0.5, 0.4, 0.5]], dtype=np.float32)).round(2).tolist()
+    [[0.0, 0.25, 0.30000001192092896, 0.75]]
+    """
+    centre, half = cxcywh[:, :2], cxcywh[:, 2:] / 2
+    corners: Array = np.concatenate([centre - half, centre + half], axis=1)
+    return corners.clip(0.0, 1.0)
+
+
+def combine(passes: Sequence[Candidates], nms_iou: float | None) -> Candidates:
+    """All passes together, best first.
+
+    A box gives way to a stronger one of another pass that covers the same thing, whatever their
+    labels; within a pass boxes are left as the model gave them, unless nms_iou asks for
+    suppression among boxes of one label.
+    """
+    joined = Candidates(
+        np.concatenate([found.boxes for found in passes]),
+        np.concatenate([found.scores for found in passes]),
+        np.concatenate([found.weakest for found in passes]),
+        np.concatenate([found.labels for found in passes]),
+        np.concatenate([found.chunks for found in passes]),
+    )
+    ordered = joined.take(np.argsort(-joined.scores, kind="stable"))
+    if len(passes) > 1:
+        ordered = _suppress(ordered, CROSS_CHUNK_IOU, across_chunks=True)
+    if nms_iou is not None:
+        ordered = _suppress(ordered, nms_iou, across_chunks=False)
+    return ordered
+
+
+def _suppress(found: Candidates, iou: float, *, across_chunks: bool) -> Candidates:
+    """Greedy suppression over boxes sorted best first (across chunks, else within a label)."""
+    alive = np.ones(len(found.scores), dtype=bool)
+    for row in range(len(alive)):
+        if not alive[row]:
+            continue
+        if across_chunks:
+            rivals = found.chunks != found.chunks[row]
+        else:
+            rivals = found.labels == found.labels[row]
+        rivals[: row + 1] = False
+        alive &= ~(rivals & (overlaps(found.boxes[row], found.boxes) > iou))
+    return found.take(np.flatnonzero(alive))
+
+
+def overlaps(box: Array, others: Array) -> Array:
+    """Intersection over union of one box (4,) with others (N, 4), corners in any one unit."""
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=1)
+    area = np.prod(box[2:] - box[:2]) + np.prod(others[:, 2:] - others[:, :2], axis=1)
+    return np.asarray(shared / np.maximum(area - shared, np.finfo(np.float32).tiny), np.float32)

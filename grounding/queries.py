@@ -1,0 +1,86 @@
+"""The one rule by which `text_queries` becomes a list of labels."""
+
+import json
+import re
+import unicodedata
+from typing import NamedTuple
+
+from errors import InvalidInput
+
+MAX_QUERIES = 2_000
+"""More labels than any published vocabulary has classes (LVIS: 1,203)."""
+
+# A period ends a label, as in "cat. dog." or "cat . dog .", unless it is a decimal point.
+_SEPARATORS = re.compile(r"[,\n\r]|(?<!\d)\.|\.(?!\d)")
+
+# Marks that the model itself reads as the end of a label ("." and "?" are tokens 1012 and 1029,
+# hard-coded upstream), and the brackets of special tokens such as "[SEP]".
+_MARKS = re.compile(r"[.?\[\]]")
+
+
+class Query(NamedTuple):
+    """One label to search for."""
+
+    label: str
+    """As the caller wrote it, white space aside; answers carry it."""
+    text: str
+    """As the model reads it: lower case, without the marks that end a label."""
+
+
+def parse_queries(text: str, default: str) -> list[Query]:
+    """Split what the caller sent into labels.
+
+    1. A text that starts with "[" is a JSON list of strings; each string is one label, whatever
+       marks it holds.
+    2. Otherwise labels end at commas, line breaks and periods; a period between two digits is a
+       decimal point. This covers "cat, dog", one label a line, and "cat . dog .".
+    3. A blank text stands for `default`, read by the same rule.
+    Labels that differ only in case, white space or marks are one label: the first stays.
+
+    Raises: InvalidInput if no label is left, there are more than MAX_QUERIES, or the JSON is not
+    a list of strings.
+
+    >>> [q.label for q in parse_queries("Cat . dog. cat,1.5 litre bottle", "")]
+    ['Cat', 'dog', '1.5 litre bottle']
+    """
+    source = text if text.strip() else default
+    parts = _from_json(source) if source.lstrip().startswith("[") else _SEPARATORS.split(source)
+    found: dict[str, Query] = {}
+    for part in parts:
+        query = Query(_tidy(part), _as_read(part))
+        if query.text:
+            found.setdefault(query.text, query)
+    if not found:
+        raise InvalidInput("Cannot search: 'text_queries' must name at least one thing, got none")
+    if len(found) > MAX_QUERIES:
+        raise InvalidInput(
+            f"Cannot search: 'text_queries' must hold at most {MAX_QUERIES} labels, "
+            f"got {len(found)}"
+        )
+    return list(found.values())
+
+
+def _from_json(text: str) -> list[str]:
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            "Cannot search: 'text_queries' starts with '[' and must then be a JSON list of "
+            "strings, got invalid JSON"
+        ) from error
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise InvalidInput(
+            "Cannot search: 'text_queries' must be a JSON list of strings, "
+            "got a list with something else in it"
+        )
+    return items
+
+
+def _tidy(text: str) -> str:
+    """Drop control and unpaired surrogate characters, squeeze white space."""
+    kept = "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
+    return " ".join(kept.split())
+
+
+def _as_read(text: str) -> str:
+    return " ".join(_MARKS.sub(" ", _tidy(text)).lower().split())

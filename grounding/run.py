@@ -1,0 +1,103 @@
+"""Find what words name in a picture: the package's one endpoint."""
+
+import os
+
+from cog import BaseRunner, Input, Path
+from draw import annotate
+from formats import export, to_detections
+from model import Detector
+from outputs import Output, PictureSize, Thresholds
+from picture import load_rgb
+from postprocess import candidates, combine
+from preprocess import to_tensor
+from prompt import build_chunks, tokenize
+from queries import parse_queries
+from weights import resolve
+
+DEFAULT_QUERIES = (
+    "person, face, hand, dog, cat, bird, car, bicycle, chair, table, "
+    "bottle, cup, phone, laptop, book, plant, bag, shoe"
+)
+
+
+class Runner(BaseRunner):
+    """Open-vocabulary detection with the Grounding DINO family."""
+
+    def setup(self) -> None:
+        """Load the weights that WEIGHTS names onto DEVICE in DTYPE."""
+        env = os.environ.get
+        self.detector = Detector(resolve(env("WEIGHTS")), env("DEVICE"), env("DTYPE"))
+
+    def run(  # noqa: PLR0917 - the inputs are the API
+        self,
+        image: Path = Input(  # noqa: B008 - how Cog declares an input
+            description="Picture to search: PNG, JPEG, WebP, HEIC, GIF or BMP, at most 50 "
+            "megapixels. EXIF orientation is applied; transparency is laid over white."
+        ),
+        text_queries: str = Input(
+            default=DEFAULT_QUERIES,
+            max_length=65536,
+            description="What to look for: labels separated by commas, line breaks or periods "
+            '("cat, dog", "cat . dog ."), or a JSON list of strings. At most 2000. Blank: the '
+            "default list. The labels used come back as queries_used.",
+        ),
+        box_threshold: float = Input(
+            default=0.35,
+            ge=0.0,
+            le=1.0,
+            description="Lowest score of a detection: mean probability of its label's tokens.",
+        ),
+        text_threshold: float = Input(
+            default=0.25,
+            ge=0.0,
+            le=1.0,
+            description="Probability that each single word of a detection's label must reach.",
+        ),
+        max_detections: int = Input(
+            default=100, ge=1, le=900, description="Most detections to return, best first."
+        ),
+        nms: float | None = Input(
+            default=None,
+            ge=0.0,
+            le=1.0,
+            description="Of boxes with one label that overlap by more than this IoU, keep the "
+            "best. Leave out to keep all.",
+        ),
+        annotated: bool = Input(
+            default=False, description="Also return the picture with its boxes drawn (JPEG)."
+        ),
+        format: str = Input(  # noqa: A002 - the name is the API's
+            default="detections",
+            choices=["detections", "coco", "label_studio"],
+            description="Also return the detections as COCO or Label Studio JSON, in `export`.",
+        ),
+    ) -> Output:
+        """Return the boxes of everything in the picture that the labels name, best first."""
+        queries = parse_queries(text_queries, DEFAULT_QUERIES)
+        words = tokenize([query.text for query in queries], self.detector.tokenizer)
+        chunks = build_chunks(words, self.detector.max_tokens, self.detector.tokenizer)
+        picture = load_rgb(image)
+        pixels = to_tensor(picture, self.detector.image_processor)
+        seen = self.detector.detect(pixels, [chunk.input_ids for chunk in chunks])
+        passes = [
+            candidates(*prediction, chunk.word_spans, chunk.label_indices, number)
+            for number, (prediction, chunk) in enumerate(zip(seen, chunks, strict=True))
+        ]
+        found = combine([p.above(box_threshold, text_threshold) for p in passes], nms)
+        labels = [query.label for query in queries]
+        size = PictureSize(width=picture.width, height=picture.height)
+        kept = found.take(slice(max_detections))
+        detections = to_detections(kept.boxes, kept.scores, kept.labels, labels, size)
+        return Output(
+            detections=detections,
+            image=size,
+            queries_used=labels,
+            queries_ignored=[label for label, w in zip(labels, words, strict=True) if not w],
+            thresholds=Thresholds(
+                box_threshold=box_threshold, text_threshold=text_threshold, nms=nms
+            ),
+            truncated=len(found.scores) > max_detections,
+            model=self.detector.name,
+            annotated_image=annotate(picture, detections) if annotated else None,
+            export=export(format, detections, size, labels, self.detector.name),
+        )
