@@ -1,0 +1,60 @@
+"""What this machine has to compute with, read once at set-up."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from errors import BadWeights
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """device: as torch names it ("cuda", "cuda:1", "cpu").
+
+    memory_gib: total memory of the accelerator in GiB, 0 without one.
+    has_bfloat16: whether the accelerator computes in bfloat16 (Ampere and later).
+    dtype: the precision asked for by `DTYPE`, None to let the preset choose.
+    """
+
+    device: str
+    memory_gib: float = 0.0
+    has_bfloat16: bool = False
+    dtype: torch.dtype | None = None
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.startswith("cuda")
+
+    def dtype_for(self, half: str) -> torch.dtype:
+        """The precision to load in: `DTYPE`, else `half` on an accelerator, float32 without one."""
+        return self.dtype or (_DTYPES[half] if self.is_cuda else torch.float32)
+
+
+def detect() -> Hardware:
+    """The CUDA device if there is one, else the processor; `DEVICE` and `DTYPE` override.
+
+    Raises: BadWeights: `DTYPE` is none of float32, float16, bfloat16.
+    """
+    device = os.environ.get("DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = os.environ.get("DTYPE", "")
+    if name and name not in _DTYPES:
+        raise BadWeights(f"Cannot start: 'DTYPE' must be one of {', '.join(_DTYPES)}, got {name}")
+    dtype = _DTYPES.get(name)
+    if not device.startswith("cuda"):
+        return Hardware(device, dtype=dtype)
+    properties = torch.cuda.get_device_properties(device)
+    return Hardware(
+        device,
+        memory_gib=properties.total_memory / 2**30,
+        has_bfloat16=properties.major >= 8,
+        dtype=dtype,
+    )

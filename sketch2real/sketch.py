@@ -1,0 +1,285 @@
+"""A photographed, scanned or drawn sketch becomes a map of its ink.
+
+The stages, in order: polarity, paper, illumination, threshold, ruled lines. Everything is measured
+relative to the picture itself (its paper, its pen, its noise), so that a pencil sketch under a lamp
+and a canvas of white on black take the same way. A photograph, which has no paper, gives its edges.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from errors import InvalidInput
+from scipy import ndimage
+
+Mask = npt.NDArray[np.bool_]
+Grey = npt.NDArray[np.float32]
+
+WORKING_SIDE_PX = 1280
+"""The longer side at which ink is sought: a 0.5 mm pen on A4 is still 2 px wide."""
+
+COARSE_SIDE_PX = 320
+"""The longer side at which illumination and paper are sought: both are smooth."""
+
+MIN_CONTRAST = 0.10
+"""Ink this much darker than its paper (of 1) is the faintest we take: hard pencil is about 0.15."""
+
+STRONG_SHARE = 0.45
+"""Of the pen's own contrast. Rulings print at a quarter to a third of a pen's."""
+
+EIGHT = np.ones((3, 3), dtype=bool)
+
+
+class Ink(NamedTuple):
+    """What was found.
+
+    mask: (H, W) bool, true where there is ink (or an edge).
+    is_photo: the picture is no line art, and `mask` holds its edges.
+    """
+
+    mask: Mask
+    is_photo: bool
+
+
+def find_ink(rgb: npt.NDArray[np.uint8]) -> Ink:
+    """The ink of a sketch, freed of shadows, paper edges and ruled lines.
+
+    rgb: (H, W, 3), uint8, at most `WORKING_SIDE_PX` on the longer side.
+
+    Raises: InvalidInput: there are no lines (an empty canvas, a page of one colour).
+    """
+    pixels = rgb.astype(np.float32) / 255.0
+    coarse = _coarse(pixels)
+    paper = _paper(coarse)
+    if paper is None and _is_light_on_dark(coarse):
+        pixels, coarse = 1.0 - pixels, 1.0 - coarse
+    contrast = _contrast(pixels, coarse)
+    if paper is not None:
+        contrast[~_grown_to(paper, contrast.shape)] = 0.0
+    if _is_photo(contrast):
+        mask, is_photo = _edges(pixels), True
+    else:
+        mask, is_photo = _threshold(contrast), False
+    # A drawing has at least one stroke of a fiftieth of the page.
+    if int(mask.sum()) < 0.02 * min(mask.shape):
+        raise InvalidInput(
+            "Cannot draw from this sketch: 'image' must show lines, got an empty page"
+        )
+    return Ink(mask, is_photo)
+
+
+def _coarse(pixels: Grey) -> Grey:
+    """`pixels` averaged over blocks, so that the longer side is about `COARSE_SIDE_PX`."""
+    step = max(1, round(max(pixels.shape[:2]) / COARSE_SIDE_PX))
+    height, width = (side // step * step for side in pixels.shape[:2])
+    blocks = pixels[:height, :width].reshape(height // step, step, width // step, step, 3)
+    return np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)
+
+
+def _grown_to(coarse: npt.NDArray[np.bool_], shape: tuple[int, ...]) -> Mask:
+    rows = np.arange(shape[0]) * coarse.shape[0] // shape[0]
+    columns = np.arange(shape[1]) * coarse.shape[1] // shape[1]
+    return np.asarray(coarse[np.ix_(rows, columns)], dtype=np.bool_)
+
+
+def _neighbourhood_px(coarse: Grey) -> int:
+    """Wider than any stroke, narrower than any shadow: a fourteenth of the longer side, odd."""
+    return max(5, int(max(coarse.shape[:2])) // 14) | 1
+
+
+def _is_light_on_dark(coarse: Grey) -> bool:
+    """Whether thin things are lighter than what lies around them.
+
+    Compares the energy of the black and the white top-hat (what closing adds, what opening takes
+    away): unlike the border's median this does not mind a shadow over half the page. Where neither
+    finds anything thin, the border decides.
+    """
+    grey = coarse.mean(axis=2)
+    size = _neighbourhood_px(coarse)
+    dark = float(np.square(ndimage.grey_closing(grey, size) - grey).mean())
+    light = float(np.square(grey - ndimage.grey_opening(grey, size)).mean())
+    if max(dark, light) > 1.5 * min(dark, light) + 1e-6:
+        return light > dark
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    return bool(np.median(border) < 0.5)
+
+
+def _otsu(values: Grey) -> float:
+    """The threshold that parts `values` in [0, 1] with the least variance within (Otsu 1979)."""
+    counts, edges = np.histogram(values, bins=128, range=(0.0, 1.0))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    mass = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * np.square(mass / below - (mass[-1] - mass) / above)
+    return float(edges[1 + int(np.nan_to_num(between).argmax())])
+
+
+def _paper(coarse: Grey) -> Mask | None:
+    """The sheet in a photograph of a sheet on a darker table; None if the page fills the frame.
+
+    A sheet is the largest light region; it is convex, covers a fifth of the frame or more, and
+    leaves most of the frame's border to the table. Its own edge is cut off.
+    """
+    grey = ndimage.median_filter(coarse.mean(axis=2), 5)
+    threshold = _otsu(grey)
+    labels, count = ndimage.label(grey > threshold)
+    if count == 0:
+        return None
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    sheet = ndimage.binary_fill_holes(labels == sizes.argmax())
+    border = np.concatenate([sheet[0], sheet[-1], sheet[:, 0], sheet[:, -1]])
+    inside = grey[sheet].mean() - grey[~sheet].mean() if (~sheet).any() else 0.0
+    if not 0.2 < sheet.mean() < 0.97 or border.mean() > 0.6 or inside < 0.15:
+        return None
+    if sheet.sum() < 0.85 * _hull_area(sheet):
+        return None
+    # A drawn shape filled with white on black would pass too, but has no lines inside it.
+    if (grey[sheet] <= threshold).mean() > 0.5:
+        return None
+    inset = max(2, max(sheet.shape) // 64)
+    return np.asarray(ndimage.binary_erosion(sheet, EIGHT, iterations=inset), dtype=np.bool_)
+
+
+def _hull_area(mask: Mask) -> float:
+    """The area of the convex hull of `mask` in pixels (monotone chain over its row ends)."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    left = mask[rows].argmax(axis=1)
+    right = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
+    corners = sorted(
+        (float(x), float(y))
+        for row, a, b in zip(rows, left, right, strict=True)
+        for x in (a, b)
+        for y in (row, row + 1)
+    )
+
+    def chain(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        hull: list[tuple[float, float]] = []
+        for x, y in points:
+            while len(hull) > 1 and (hull[-1][0] - hull[-2][0]) * (y - hull[-2][1]) <= (
+                hull[-1][1] - hull[-2][1]
+            ) * (x - hull[-2][0]):
+                hull.pop()
+            hull.append((x, y))
+        return hull[:-1]
+
+    hull = np.array(chain(corners) + chain(corners[::-1]))
+    x, y = hull[:, 0], hull[:, 1]
+    return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
+
+
+def _contrast(pixels: Grey, coarse: Grey) -> Grey:
+    """How much darker than the paper around it each pixel is, 0 to 1, in its darkest channel.
+
+    The paper is a grey closing of the coarse picture, channel by channel: it removes dark things
+    thinner than the neighbourhood and, unlike a median, follows a ramp or the sharp edge of a
+    shadow. The darkest channel keeps yellow crayon visible, whose luminance is nearly the paper's.
+    """
+    size = _neighbourhood_px(coarse)
+    shape = pixels.shape[:2]
+    # Half a coarse pixel is how far a stroke at the edge of a block may move.
+    smooth = ndimage.gaussian_filter(pixels, (0.7, 0.7, 0))
+    result = np.zeros(shape, dtype=np.float32)
+    for channel in range(3):
+        closed = ndimage.grey_closing(coarse[..., channel], size, mode="nearest")
+        paper = ndimage.gaussian_filter(closed, 1.0)
+        zoom = (shape[0] / paper.shape[0], shape[1] / paper.shape[1])
+        full = ndimage.zoom(paper, zoom, order=1, mode="nearest", grid_mode=True)
+        full = full[: shape[0], : shape[1]]
+        np.maximum(result, 1.0 - smooth[..., channel] / np.maximum(full, 0.05), out=result)
+    return np.clip(result, 0.0, 1.0)
+
+
+def _noise(contrast: Grey) -> float:
+    """The standard deviation of paper grain, from the median absolute deviation (× 1.4826)."""
+    middle = np.median(contrast)
+    return 1.4826 * float(np.median(np.abs(contrast - middle))) + float(middle)
+
+
+def _levels(contrast: Grey) -> tuple[float, float]:
+    """(weak, strong): above `strong` is certainly ink, between the two perhaps."""
+    floor = max(MIN_CONTRAST, 5.0 * _noise(contrast))
+    candidates = contrast[contrast > floor]
+    if candidates.size == 0:
+        return floor, floor
+    pen = float(np.percentile(candidates, 98))
+    return max(floor, 0.2 * pen), max(floor, STRONG_SHARE * pen)
+
+
+def _threshold(contrast: Grey) -> Mask:
+    """Ink by hysteresis (Canny 1986): faint strokes stay where they run on from firm ones."""
+    weak_level, strong_level = _levels(contrast)
+    strong = contrast > strong_level
+    weak = (contrast > weak_level) & ~_rulings((contrast > weak_level) & ~strong)
+    labels, count = ndimage.label(weak | strong, structure=EIGHT)
+    firm = np.zeros(count + 1, dtype=bool)
+    firm[np.unique(labels[strong])] = True
+    firm[0] = False
+    # A whole faint component may be a crease; where most of it is firm it is a stroke.
+    mask = np.where(firm[labels], contrast > max(weak_level, 0.6 * strong_level), False)
+    return np.asarray(mask, dtype=np.bool_)
+
+
+def _rulings(faint: Mask) -> Mask:
+    """The printed lines of ruled or squared paper among the `faint` pixels.
+
+    A ruling is long, straight and nearly parallel to the page, and there are at least four: a lone
+    faint horizon is the person's own.
+    """
+    found = np.zeros_like(faint)
+    for axis in (1, 0):
+        run = [1, 1]
+        run[axis] = max(9, faint.shape[axis] // 80)
+        straight = ndimage.binary_opening(faint, np.ones(run, dtype=bool))
+        labels, count = ndimage.label(straight, structure=EIGHT)
+        kept = [
+            index
+            for index, box in enumerate(ndimage.find_objects(labels), start=1)
+            if _is_straight(box, axis, faint.shape)
+        ]
+        if count and len(kept) >= 4:
+            lines = np.isin(labels, kept)
+            found |= ndimage.binary_dilation(lines, EIGHT, iterations=2)
+    return found
+
+
+def _is_straight(box: tuple[slice, slice], axis: int, shape: tuple[int, ...]) -> bool:
+    length = int(box[axis].stop) - int(box[axis].start)
+    rise = int(box[1 - axis].stop) - int(box[1 - axis].start)
+    return length > shape[axis] / 16 and rise < max(6, 0.12 * length)
+
+
+def _is_photo(contrast: Grey) -> bool:
+    """Whether there is too little paper for line art: over half the frame is neither paper nor pen.
+
+    Even a dense hatching leaves 60 % of the page blank; a photograph has no blank at all.
+    """
+    weak_level, _ = _levels(contrast)
+    return bool((contrast < max(weak_level, 2.5 * MIN_CONTRAST)).mean() < 0.55)
+
+
+def _edges(pixels: Grey) -> Mask:
+    """Canny's edges (1986) of a photograph: smoothed gradient, thinned, followed by hysteresis."""
+    sigma = max(pixels.shape[:2]) / 500.0
+    smooth = ndimage.gaussian_filter(pixels, (sigma, sigma, 0))
+    down, across = ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1)
+    strongest = np.hypot(down, across).argmax(axis=2)[..., None]
+    dy = np.take_along_axis(down, strongest, 2)[..., 0]
+    dx = np.take_along_axis(across, strongest, 2)[..., 0]
+    size = np.hypot(dx, dy)
+    ridge = np.zeros(size.shape, dtype=bool)
+    flat = np.abs(dx) > np.abs(dy)
+    for use, axis in ((flat, 1), (~flat, 0)):
+        ahead, behind = np.roll(size, -1, axis), np.roll(size, 1, axis)
+        ridge |= use & (size >= ahead) & (size > behind)
+    low, high = np.percentile(size, (80, 92))
+    candidates = ridge & (size > max(low, 0.05))
+    labels, count = ndimage.label(candidates, structure=EIGHT)
+    firm = np.zeros(count + 1, dtype=bool)
+    firm[np.unique(labels[candidates & (size > max(high, 0.1))])] = True
+    firm[0] = False
+    lengths = np.bincount(labels.ravel(), minlength=count + 1)
+    firm &= lengths >= max(pixels.shape[:2]) // 40
+    return np.asarray(firm[labels], dtype=np.bool_)

@@ -1,0 +1,138 @@
+"""The package, copied alone, under the real coglet server with the demo weights."""
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cog_server import Server, data_uri, serve
+from PIL import Image
+from scipy import ndimage
+
+SKETCH = "samples/sketch.png"
+
+
+@pytest.fixture(scope="module")
+def server(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server, shared by this module's tests."""
+    with serve(package, tmp_path_factory.mktemp("coglet"), WEIGHTS="demo") as running:
+        yield running
+
+
+def picture_of(uri: str) -> tuple[str, Image.Image]:
+    head, _, body = uri.partition(",")
+    return head, Image.open(io.BytesIO(base64.b64decode(body))).convert("RGB")
+
+
+def painted(server: Server, package: Path, **inputs: Any) -> dict[str, Any]:
+    status, answer = server.predict(image=data_uri(package / SKETCH), **inputs)
+    assert (status, answer["status"]) == (200, "succeeded"), answer
+    return dict(answer["output"])
+
+
+def test_sketch_alone_becomes_a_picture(server: Server, package: Path) -> None:
+    """The app sends nothing but the sketch and gets a colourful picture that follows its lines."""
+    output = painted(server, package, seed=7)
+    head, picture = picture_of(output["image"])
+    assert head == "data:image/webp;base64"
+    assert picture.size == (512, 512)
+    assert output["seed"] == 7
+    assert output["prompt_used"] == ""
+    assert output["flagged"] is None
+    assert output["images"] == [output["image"]]
+    assert all(seconds >= 0 for seconds in output["timings"].values())
+    pixels = np.asarray(picture, dtype=float)
+    sky, grass = pixels[20:120, 20:120].mean((0, 1)), pixels[460:, 20:200].mean((0, 1))
+    assert sky[2] > sky[0] + 30, f"the sky should be blue, got {sky}"
+    assert grass[1] > grass[2] + 30, f"the grass should be green, got {grass}"
+    lines = np.asarray(picture_of(output["control_image"])[1])[..., 0] > 127
+    smooth = ndimage.gaussian_filter(pixels, (4, 4, 0))
+    slope = np.hypot(ndimage.sobel(smooth, 0), ndimage.sobel(smooth, 1)).max(axis=2)
+    near = ndimage.binary_dilation(lines, iterations=6)
+    assert slope[near].mean() > 2 * slope[~near].mean()
+
+
+def test_same_seed_same_picture(server: Server, package: Path) -> None:
+    """A seed gives one picture, alone or as the second of two; another seed another picture."""
+    two = painted(server, package, seed=7, num_outputs=2, output_format="png")
+    alone = painted(server, package, seed=8, output_format="png")
+    assert len(two["images"]) == 2
+    assert two["images"][1] == alone["image"]
+    assert two["images"][0] != alone["image"]
+
+
+def test_drawn_seed_is_returned(server: Server, package: Path) -> None:
+    """A request without a seed can be repeated from its answer."""
+    first = painted(server, package, steps=1)
+    assert painted(server, package, steps=1, seed=first["seed"])["image"] == first["image"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "empty file"),
+        (b"a text renamed", "something else"),
+        (Path("samples/sketch.png"), "cut-off"),
+    ],
+)
+def test_bad_file_is_the_senders_error(
+    server: Server, package: Path, tmp_path: Path, content: bytes | Path, words: str
+) -> None:
+    """A file that is no picture fails with InvalidInput, leaves nothing behind, and is survived."""
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(
+        (package / content).read_bytes()[:9000] if isinstance(content, Path) else content
+    )
+    before = set(server.temp.rglob("sketch2real-*"))
+    status, answer = server.predict(image=str(bad))
+    assert (status, answer["status"]) == (200, "failed")
+    assert "InvalidInput: Cannot" in answer["error"]
+    assert words in answer["error"]
+    assert str(tmp_path) not in answer["error"]
+    assert set(server.temp.rglob("sketch2real-*")) == before
+    painted(server, package, seed=1, steps=1)
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"steps": 51}, {"num_outputs": 5}, {"output_format": "svg"}, {"seed": -1}]
+)
+def test_limits_are_in_the_schema(server: Server, package: Path, inputs: dict[str, Any]) -> None:
+    """What lies outside the documented ranges is refused before the model is asked."""
+    status, _ = server.predict(image=data_uri(package / SKETCH), **inputs)
+    assert status == 422
+
+
+def test_cancel_stops_between_steps(server: Server, package: Path) -> None:
+    """A long prediction that is cancelled ends within a step and the next one is served."""
+    answers: list[dict[str, Any]] = []
+    body = {"id": "long", "input": {"image": str(package / SKETCH), "steps": 50, "num_outputs": 4}}
+    thread = threading.Thread(target=lambda: answers.append(server.post("/predictions", body)[1]))
+    thread.start()
+    deadline = time.monotonic() + 30
+    while server.get("/health-check")["status"] != "BUSY" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    status, _ = server.post("/predictions/long/cancel", {})
+    asked = time.monotonic()
+    thread.join(timeout=30)
+    assert status == 200
+    assert answers[0]["status"] == "canceled", answers
+    assert time.monotonic() - asked < 5  # 200 steps take ten times as long
+    painted(server, package, seed=1, steps=1)
+
+
+def test_progress_rises_to_the_end(server: Server, package: Path) -> None:
+    """The logs tell the percentage, never falling, over all pictures."""
+    status, answer = server.predict(
+        image=data_uri(package / SKETCH), seed=1, steps=3, num_outputs=2
+    )
+    assert status == 200
+    lines = [line for line in answer["logs"].splitlines() if line.startswith("painting: ")]
+    percent = [int(line.split()[1]) for line in lines]
+    assert percent == sorted(percent)
+    assert len(percent) == 6
+    assert percent[-1] == 100
