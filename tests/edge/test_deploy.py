@@ -1,0 +1,157 @@
+"""The real Supabase CLI deploys the function to a stand-in for the Management API."""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import cast
+
+import pytest
+from box import parse_parts
+from deno_server import FUNCTION, ROOT, find_deno, plain_env
+from npm_tools import SUPABASE_CLI, npm_binary
+
+PROJECT = "abcdefghijklmnopqrst"
+TOKEN = "sbp_" + "0" * 40  # the shape the CLI asks for, not a key
+
+
+@dataclass
+class Platform:
+    """What the stand-in was asked."""
+
+    url: str
+    requests: list[tuple[str, str, str, bytes]] = field(default_factory=list)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    platform: Platform
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(200, {"id": PROJECT, "ref": PROJECT, "name": "n", "status": "ACTIVE_HEALTHY"})
+
+    def do_POST(self) -> None:
+        deployed = {"id": "1", "slug": "backend_server", "name": "backend_server", "version": 1}
+        self._answer(201, {**deployed, "status": "ACTIVE", "created_at": 1, "updated_at": 1})
+
+    def _answer(self, status: int, document: object) -> None:
+        kind = self.headers.get("Content-Type", "")
+        platform = cast(_Server, self.server).platform
+        platform.requests.append((self.command, self.path, kind, self._body()))
+        assert self.headers["Authorization"] == f"Bearer {TOKEN}"
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""
+        while size := int(self.rfile.readline().strip(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def log_message(self, *args: object) -> None:
+        """Silent: a test prints what it needs."""
+
+
+@contextmanager
+def running_platform() -> Iterator[Platform]:
+    """A stand-in for Supabase's Management API on a free loopback port."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.platform = Platform(f"http://127.0.0.1:{server.server_port}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.platform
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def import_graph() -> set[str]:
+    """The local modules that index.ts reaches, as Deno itself resolves them."""
+    done = subprocess.run(
+        [str(find_deno()), "info", "--json", "index.ts"],
+        cwd=FUNCTION,
+        env=plain_env(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = json.loads(done.stdout)["modules"]
+    return {Path(module["local"]).name for module in modules if "local" in module}
+
+
+def deploy(cli: Path, platform: Platform, folder: Path) -> str:
+    """Runs `supabase functions deploy` on a copy of the project under `folder`."""
+    shutil.copytree(ROOT / "supabase", folder / "project" / "supabase")
+    home = folder / "home"
+    home.mkdir()
+    urls = ("api_url", "dashboard_url", "docs_url")
+    lines = [
+        "name: local",
+        *(f"{name}: {platform.url}" for name in urls),
+        "project_host: 127.0.0.1",
+    ]
+    profile = folder / "profile.yaml"
+    profile.write_text("\n".join(lines) + "\n")
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "SUPABASE_ACCESS_TOKEN": TOKEN,
+        "SUPABASE_PROJECT_ID": PROJECT,
+        "DO_NOT_TRACK": "1",
+        "SUPABASE_TELEMETRY_DISABLED": "1",
+    }
+    arguments = ["functions", "deploy", "backend_server", "--use-api", "--yes"]
+    done = subprocess.run(
+        [str(cli), "--profile", str(profile), *arguments],
+        cwd=folder / "project",
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.timeout(400)
+def test_the_real_cli_uploads_exactly_the_import_graph(tmp_path: Path) -> None:
+    """19: one deploy request, with index.ts, what it imports and deno.json: no test, no README."""
+    cli = npm_binary(SUPABASE_CLI, "supabase")
+    with running_platform() as platform:
+        deploy(cli, platform, tmp_path)
+    posts = [request for request in platform.requests if request[0] == "POST"]
+    assert [path for _, path, _, _ in posts] == [
+        f"/v1/projects/{PROJECT}/functions/deploy?slug=backend_server"
+    ]
+    parts = parse_parts(posts[0][2], posts[0][3])
+    metadata = json.loads(next(part.data for part in parts if part.name == "metadata"))
+    uploaded = {str(part.filename): part.data for part in parts if part.name == "file"}
+    prefix = "supabase/functions/backend_server/"
+    assert set(uploaded) == {prefix + name for name in import_graph() | {"deno.json"}}
+    for name, content in uploaded.items():
+        assert content == (ROOT / name).read_bytes(), name
+    assert metadata["entrypoint_path"] == f"{prefix}index.ts"
+    assert metadata["import_map_path"] == f"{prefix}deno.json"
+    assert metadata["verify_jwt"] is False
+    assert metadata["name"] == "backend_server"

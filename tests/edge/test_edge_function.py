@@ -1,0 +1,56 @@
+"""The edge function's own checks, each reported: types, lint, format, unit tests."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from deno_server import FUNCTION, find_deno, plain_env
+from npm_tools import DENO_HOSTED, npm_binary
+
+
+def run_deno(deno: Path, *arguments: str) -> str:
+    """Runs Deno in the function's folder; fails with all it said unless it exits 0."""
+    done = subprocess.run(
+        [str(deno), *arguments],
+        cwd=FUNCTION,
+        env=plain_env(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, f"deno {' '.join(arguments)} exited {done.returncode}:\n{output}"
+    return output
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["lint"], ["fmt", "--check"]], ids=lambda a: a[0])
+def test_types_lint_and_format_are_clean(arguments: list[str]) -> None:
+    """`deno check`, `lint` and `fmt --check` find nothing, tests included."""
+    files = sorted(path.name for path in FUNCTION.glob("*.ts"))
+    run_deno(find_deno(), *arguments, *files)
+
+
+def test_unit_tests_pass_on_the_pinned_deno() -> None:
+    """`deno test` passes, with types checked and no permission but reading the vectors."""
+    assert "| 0 failed" in run_deno(find_deno(), "test", "--no-remote", "--allow-read")
+
+
+def test_unit_tests_pass_on_the_hosted_runtimes_deno() -> None:
+    """`deno test` passes on the Deno that Supabase's hosted runtime is compatible with."""
+    deno = npm_binary(DENO_HOSTED, "deno")
+    # Its older type definitions lack what the pinned one checks; what matters here is that it runs.
+    output = run_deno(deno, "test", "--no-check", "--no-remote", "--allow-read")
+    assert "| 0 failed" in output
+
+
+def test_nothing_is_imported_from_the_network() -> None:
+    """Every import is a file of the folder, or Node's assertions in a test."""
+    for path in FUNCTION.glob("*.ts"):
+        for line in path.read_text().splitlines():
+            if " from " in line and line.lstrip().startswith(("import", "export", "}")):
+                source = line.rsplit(" from ", 1)[1].strip(' ;"')
+                allowed = source.startswith("./") or (
+                    source == "node:assert/strict" and path.name.endswith("_test.ts")
+                )
+                assert allowed, f"{path.name} imports {source}"
