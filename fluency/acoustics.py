@@ -1,0 +1,65 @@
+"""Everything that is measured in the signal alone, in order, without a transcript."""
+
+from dataclasses import dataclass
+
+import fillers
+import intensity
+import numpy as np
+import pauses
+import pitch
+import syllables
+from numpy.typing import NDArray
+from pauses import Interval
+from vad import SileroVad
+
+
+@dataclass(frozen=True)
+class Acoustics:
+    """One recording, heard. samples: normalised, (n,) at 16 kHz; nuclei_s: syllable times."""
+
+    samples: NDArray[np.float32]
+    segments: list[Interval]
+    silences: list[Interval]
+    fillers: list[Interval]
+    nuclei_s: list[float]
+    pitch: pitch.Pitch
+    intensity_db: NDArray[np.float64]  # at 10 ms steps, before normalisation
+    noise_db: float | None  # of the room, when the loudest second is at -20 dB
+
+
+def analyse(
+    samples: NDArray[np.float32], vad: SileroVad, pause_threshold_s: float
+) -> Acoustics | None:
+    """Hear one recording; None if nobody speaks in it. samples: (n,) float32, 16 kHz."""
+    normal = intensity.normalise(samples)
+    if normal is None:
+        return None
+    heard = pauses.sounding(normal, vad.probabilities(normal))
+    silences = pauses.silent_pauses(heard.mask, pause_threshold_s)
+    segments = pauses.speech_segments(heard.mask, silences)
+    if not segments:
+        return None
+    contour = intensity.contour(normal)
+    voice = pitch.track(normal)
+    times = np.arange(len(contour), dtype=np.float64) * intensity.HOP_S
+    speaking = np.zeros(len(contour), np.bool_)
+    for segment in segments:
+        speaking |= (times >= segment.start_s) & (times < segment.end_s)
+    floor = syllables.threshold_db(contour[speaking])
+    nuclei = syllables.nuclei(contour, voice.strength_at(times), speaking, floor)
+    if len(nuclei) == 0:
+        return None
+    return Acoustics(
+        samples=normal,
+        segments=segments,
+        silences=silences,
+        fillers=[
+            filler
+            for filler in fillers.filled_pauses(normal, voice)
+            if any(s.start_s <= filler.start_s < s.end_s for s in segments)
+        ],
+        nuclei_s=[float(time) for time in nuclei],
+        pitch=voice,
+        intensity_db=intensity.contour(samples),
+        noise_db=heard.noise_db,
+    )

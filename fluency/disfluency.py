@@ -1,0 +1,139 @@
+"""Fillers, repetitions and repairs, read off the words.
+
+Source of the categories: W. J. M. Levelt (1983), "Monitoring and self-repair in
+speech", Cognition 14: reparandum, editing term, repair. What a recogniser
+leaves out cannot be counted: Whisper drops most fillers and many restarts, so
+these counts are a lower bound.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Final
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FLUENT, FILLER, REPETITION, REPAIR = "fluent", "filler", "repetition", "repair"
+
+# Hesitation vowels and nasals in the languages of Clark & Fox Tree (2002), table 1, as Whisper
+# spells them; words that are also answers or nouns ("ah", "este", "so") are left out.
+FILLERS: Final = _words(
+    """
+    uh uhh uhm um umm ummm er err erm eh ehm em hm hmm hmmm mm mmm mhm euh heu äh ähm öh öhm
+    ehh あの ええと えっと えーと えー 嗯 呃 э ээ эм
+    """
+)
+# Said twice on purpose, or grammar: not taken for a repetition.
+INTENDED: Final = _words(
+    """
+    very really so no yes yeah ha haha bye long many had that is blah knock please now wait
+    okay ok well far again hello hi night
+    """
+)
+EDITING_TERMS: Final = (
+    ("i", "mean"),
+    ("or", "rather"),
+    ("sorry",),
+    ("no", "wait"),
+    ("let", "me", "rephrase"),
+)
+_LONGEST_PHRASE: Final = 4  # words that are repeated as one
+
+
+def normalise(word: str) -> str:
+    """Lower case, without punctuation at the ends; inner apostrophes and hyphens stay.
+
+    >>> normalise("“Don’t,")
+    "don't"
+    """
+    plain = unicodedata.normalize("NFKC", word).replace("’", "'").lower()
+    return re.sub(r"^[^\w]+|[^\w]+$", "", plain)
+
+
+def is_cut_off(word: str) -> bool:
+    """Whether a word breaks off, as transcripts write it: "hosp-" or "hosp—"."""
+    return bool(re.search(r"\w[-–—]$", word.strip()))
+
+
+def classify(words: Sequence[str]) -> list[str]:
+    """The kind of each word. The first of two equal phrases is the one that is struck.
+
+    >>> classify(["I", "I", "went", "um", "home"])
+    ['repetition', 'fluent', 'fluent', 'filler', 'fluent']
+    """
+    kinds = [FILLER if normalise(word) in FILLERS else FLUENT for word in words]
+    kept = [index for index, kind in enumerate(kinds) if kind == FLUENT]
+    plain = [normalise(words[index]) for index in kept]
+    for index in kept:
+        if is_cut_off(words[index]):
+            kinds[index] = REPAIR
+    for position in range(len(kept)):
+        size = _repeated_at(words, kept, plain, position)
+        for index in kept[position : position + size]:
+            if kinds[index] == FLUENT:
+                kinds[index] = REPETITION
+    for position in range(1, len(kept)):
+        for term in EDITING_TERMS:
+            if tuple(plain[position : position + len(term)]) == term and position + len(term) < len(
+                kept
+            ):
+                if not _stands_apart(words, kept, position):
+                    continue
+                for index in kept[position : position + len(term)]:
+                    kinds[index] = REPAIR
+    return kinds
+
+
+def _repeated_at(
+    words: Sequence[str], kept: Sequence[int], plain: Sequence[str], position: int
+) -> int:
+    """How many words from this position on are said again right after; 0 for none."""
+    for size in range(_LONGEST_PHRASE, 0, -1):
+        first = plain[position : position + size]
+        second = plain[position + size : position + 2 * size]
+        if len(second) < size or list(first) != list(second):
+            continue
+        if size == 1 and first[0] in INTENDED:
+            continue
+        # "the best of times. The best of times …": a full stop between makes it rhetoric.
+        if re.search(r"[.!?;:…]$", words[kept[position + size - 1]].rstrip("\"'”’")):
+            continue
+        return size
+    return 0
+
+
+def _stands_apart(words: Sequence[str], kept: Sequence[int], position: int) -> bool:
+    """Whether punctuation sets the word off from the one before, as an editing term is."""
+    return bool(re.search(r"[,;:.!?…–—-]$", words[kept[position - 1]]))
+
+
+def count(kinds: Sequence[str], wanted: str) -> int:
+    """How many stretches of a kind there are: a repeated phrase of three words counts once."""
+    return sum(
+        1
+        for index, kind in enumerate(kinds)
+        if kind == wanted and (index == 0 or kinds[index - 1] != wanted)
+    )
+
+
+# Words that open a clause in English: a pause before one stands between two clauses.
+CLAUSE_OPENERS: Final = _words(
+    """
+    and but or so because although though while whereas if unless until when whenever where
+    which who whom whose since after before as than then that whether
+    """
+)
+
+
+def pause_position(before: str, after: str) -> str:
+    """Whether a pause between two words is "between" clauses or "within" one.
+
+    Between, if the word before ends with punctuation or the word after opens a
+    clause. An approximation of the clause (AS-unit) boundaries that are marked
+    by hand in the literature (Kahng 2018); it rests on Whisper's punctuation.
+    """
+    closes = bool(re.search(r"[.,;:!?…。、，！？]$", before.rstrip("\"'”’)")))
+    return "between" if closes or normalise(after) in CLAUSE_OPENERS else "within"

@@ -1,0 +1,124 @@
+"""What a prediction answers: the package's JSON, with the field's standard terms.
+
+Times are in s from the start of the recording. A measure that cannot be
+computed (no speech, no transcript) is null, never NaN.
+"""
+
+from typing import TypedDict
+
+from cog import BaseModel, Path
+
+
+class Segment(TypedDict):
+    """A stretch of speech between two silent pauses."""
+
+    start: float
+    end: float
+
+
+class Pause(TypedDict):
+    """A silent pause.
+
+    position: "within" a clause or "between" two, as far as the transcript tells;
+    "unknown" without one.
+    """
+
+    start: float
+    end: float
+    duration: float
+    position: str
+
+
+class FilledPause(TypedDict):
+    """An "uh" or "um". source: "signal", "transcript" or "both"."""
+
+    start: float
+    end: float
+    text: str
+    source: str
+
+
+class Word(TypedDict):
+    """A word with its punctuation.
+
+    confidence: the recogniser's probability, 0 to 1. kind: "fluent", "filler",
+    "repetition" (said again at once) or "repair" (taken back).
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+    kind: str
+
+
+class Reading(TypedDict):
+    """How a text was read aloud, against `reference_text`, word by word.
+
+    words_correct_per_minute is over the total time. The lists hold the words in
+    question; a substitution reads "expected -> said".
+    """
+
+    reference_words: int
+    correct_words: int
+    words_correct_per_minute: float
+    accuracy: float
+    word_error_rate: float
+    omissions: list[str]
+    insertions: list[str]
+    substitutions: list[str]
+
+
+class Fluency(BaseModel):
+    """Everything that was measured in one recording."""
+
+    speech_detected: bool
+    # Score: 0 (worst) to 100. `calibration` says what it rests on.
+    fluency_score: float | None
+    speed_score: float | None
+    breakdown_score: float | None
+    repair_score: float | None
+    calibration: str
+    # Times in s. total_time_s is from the first sound to the last, without silence at the ends.
+    duration_s: float
+    total_time_s: float
+    phonation_time_s: float
+    pause_time_s: float
+    # Speed. Rates in syllables per s.
+    syllable_count: int
+    speech_rate: float | None
+    articulation_rate: float | None
+    pruned_speech_rate: float | None
+    phonation_time_ratio: float | None
+    mean_syllable_duration_s: float | None
+    mean_length_of_run: float | None
+    longest_run: int
+    words_per_minute: float | None
+    # Breakdown.
+    pause_threshold_s: float
+    silent_pause_count: int
+    silent_pauses_per_minute: float | None
+    mean_silent_pause_s: float | None
+    pauses_within_clauses_per_minute: float | None
+    filled_pause_count: int
+    filled_pauses_per_minute: float | None
+    # Repair, from the transcript.
+    repetition_count: int | None
+    repair_count: int | None
+    repairs_per_minute: float | None
+    # The transcript.
+    transcript: str | None
+    language: str | None
+    language_confidence: float | None
+    reading: Reading | None
+    # Timelines, ready to draw.
+    speech_segments: list[Segment]
+    pauses: list[Pause]
+    filled_pauses: list[FilledPause]
+    syllables: list[float]
+    words: list[Word]
+    pitch_hz: list[float] | None
+    intensity_db: list[float] | None
+    timeline: Path | None
+    model: str | None
+    warnings: list[str]

@@ -1,0 +1,104 @@
+"""Silent pauses: where the person stops for longer than a threshold.
+
+Two witnesses are heard. The intensity is precise in time, but a noisy room
+never falls below its threshold, and a breath may rise above it. The VAD knows
+speech from noise and breath, but bridges short gaps and blurs edges by some
+50 ms. A moment is silent when either says so; near an edge of the VAD (96 ms)
+the intensity decides alone.
+
+Thresholds: 25 dB below the 99th percentile (de Jong & Wempe 2009), or 6 dB
+above the room where that is higher; pauses of at least 0.25 s by default
+(N. H. de Jong & H. R. Bosker 2013, "Choosing a threshold for silent pauses to
+measure second language fluency", DiSS 2013). The ASR has no say: Whisper
+shifts a word's start into the pause before it.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import intensity
+import numpy as np
+import vad
+from intensity import HOP_S
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, binary_erosion
+
+FINE_PITCH_HZ: Final = 200  # a window of 32 ms: edges as sharp as 10 ms steps can show
+BELOW_LOUDEST_DB: Final = -25.0  # de Jong & Wempe 2009
+ABOVE_NOISE_DB: Final = 6.0
+MIN_SOUNDING_S: Final = 0.1  # de Jong & Wempe 2009: min. sounding interval
+_EDGE_FRAMES: Final = 10  # 0.1 s, three frames of the VAD
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From start_s up to end_s, in s from the start of the recording."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+@dataclass(frozen=True)
+class Sounding:
+    """Where the person is heard, at 10 ms steps, and the levels that it was decided by."""
+
+    mask: NDArray[np.bool_]
+    threshold_db: float
+    noise_db: float | None  # None if the recording holds no silence to measure it in
+
+
+def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Sounding:
+    """Where the person is heard. samples: (n,) normalised, 16 kHz; probabilities: the VAD's."""
+    fine_db = intensity.contour(samples, FINE_PITCH_HZ)
+    frames = (np.arange(len(fine_db)) * HOP_S / vad.FRAME_S).astype(int)
+    frames = np.minimum(frames, len(probabilities) - 1)
+    speech = vad.speech_mask(probabilities)[frames]
+    if not speech.any():
+        return Sounding(speech, float(fine_db.max()), None)
+    threshold = float(np.quantile(fine_db[speech], 0.99)) + BELOW_LOUDEST_DB
+    room = binary_erosion(~speech, iterations=_EDGE_FRAMES, border_value=1)
+    noise = float(np.median(fine_db[room])) if room.any() else None
+    if noise is not None:
+        threshold = max(threshold, noise + ABOVE_NOISE_DB)
+    near_speech = binary_dilation(speech, iterations=_EDGE_FRAMES)
+    mask = (fine_db >= threshold) & near_speech
+    for start, end in runs(mask):  # a click or a smack of the lips is not speech
+        if (end - start) * HOP_S < MIN_SOUNDING_S and not speech[start:end].any():
+            mask[start:end] = False
+    return Sounding(mask, threshold, noise)
+
+
+def silent_pauses(mask: NDArray[np.bool_], threshold_s: float) -> list[Interval]:
+    """Gaps of at least threshold_s between two stretches of sound, in order.
+
+    Silence before the first sound and after the last is no pause.
+    """
+    return [
+        Interval(float(start * HOP_S), float(end * HOP_S))
+        for start, end in runs(~mask)
+        if start > 0 and end < len(mask) and (end - start) * HOP_S >= threshold_s - 1e-9
+    ]
+
+
+def speech_segments(mask: NDArray[np.bool_], silences: list[Interval]) -> list[Interval]:
+    """The stretches between the pauses, from the first sound to the last."""
+    sound = np.flatnonzero(mask)
+    if len(sound) == 0:
+        return []
+    starts = [float(sound[0] * HOP_S), *(pause.end_s for pause in silences)]
+    ends = [*(pause.start_s for pause in silences), float((sound[-1] + 1) * HOP_S)]
+    return [Interval(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where the mask is true, as half-open index pairs.
+
+    >>> runs(np.array([True, False, True, True]))
+    [(0, 1), (2, 4)]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]

@@ -1,0 +1,257 @@
+"""From what was heard and what was understood to the answer."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import disfluency
+import numpy as np
+import reading
+from acoustics import Acoustics
+from asr import Transcript, Word
+from measures import Measures, measure, per_minute, ratio
+from outputs import FilledPause, Fluency, Pause, Segment
+from outputs import Word as WordOut
+from pauses import Interval
+from score import Score, ScoreMap, is_scorable
+
+
+def silence(duration_s: float, pause_threshold_s: float, scores: ScoreMap) -> Fluency:
+    """The answer for a recording in which nobody speaks: nothing is measured."""
+    nothing = {**_rounded(measure([], [], [])), **_scores(Score(None, None, None, None))}
+    return Fluency(
+        speech_detected=False,
+        calibration=scores.calibration,
+        duration_s=round(duration_s, 3),
+        pause_threshold_s=pause_threshold_s,
+        pruned_speech_rate=None,
+        words_per_minute=None,
+        pauses_within_clauses_per_minute=None,
+        filled_pause_count=0,
+        filled_pauses_per_minute=None,
+        repetition_count=None,
+        repair_count=None,
+        repairs_per_minute=None,
+        transcript=None,
+        language=None,
+        language_confidence=None,
+        reading=None,
+        speech_segments=[],
+        pauses=[],
+        filled_pauses=[],
+        syllables=[],
+        words=[],
+        pitch_hz=None,
+        intensity_db=None,
+        timeline=None,
+        model=None,
+        warnings=["no speech was found in the recording"],
+        **nothing,
+    )
+
+
+def compose(
+    heard: Acoustics,
+    understood: Transcript | None,
+    *,
+    duration_s: float,
+    pause_threshold_s: float,
+    reference: Sequence[str] | None,
+    scores: ScoreMap,
+    model: str | None,
+    contours: bool = False,
+) -> Fluency:
+    """The answer for speech. `understood` is None where no transcript was asked for."""
+    measures = measure(heard.segments, heard.silences, heard.nuclei_s)
+    total_s = measures.total_time_s
+    words = snap(understood.words, heard.silences) if understood else []
+    kinds = disfluency.classify([word.text for word in words])
+    fillers = merge_fillers(heard.fillers, words, kinds)
+    silences = [_pause(pause, words) for pause in heard.silences]
+    repetitions = disfluency.count(kinds, disfluency.REPETITION) if understood else None
+    repairs = disfluency.count(kinds, disfluency.REPAIR) if understood else None
+    hesitations = len(fillers) + (repetitions or 0) + (repairs or 0)
+    values = {**asdict(measures), "repairs_per_minute": per_minute(hesitations, total_s)}
+    if values["mean_silent_pause_s"] is None:
+        values["mean_silent_pause_s"] = 0.0  # no pause at all is the best case, not an unknown one
+    scored = Score(None, None, None, None)
+    if is_scorable(measures.syllable_count, total_s):
+        scored = scores.score(values)
+    within = sum(pause["position"] == "within" for pause in silences)
+    return Fluency(
+        speech_detected=True,
+        calibration=scores.calibration,
+        duration_s=round(duration_s, 3),
+        pause_threshold_s=pause_threshold_s,
+        pruned_speech_rate=_round(_pruned_rate(heard.nuclei_s, words, kinds, fillers, total_s)),
+        words_per_minute=_words_per_minute(understood, kinds, total_s),
+        pauses_within_clauses_per_minute=_round(per_minute(within, total_s)) if words else None,
+        filled_pause_count=len(fillers),
+        filled_pauses_per_minute=_round(per_minute(len(fillers), total_s)),
+        repetition_count=repetitions,
+        repair_count=repairs,
+        repairs_per_minute=_round(values["repairs_per_minute"]) if understood else None,
+        transcript=understood.text if understood else None,
+        language=understood.language if understood else None,
+        language_confidence=_round(understood.language_probability) if understood else None,
+        reading=reading.compare(
+            reference, reading.words_of(" ".join(word.text for word in words)), total_s
+        )
+        if understood and reference
+        else None,
+        speech_segments=[
+            Segment(start=round(s.start_s, 2), end=round(s.end_s, 2)) for s in heard.segments
+        ],
+        pauses=silences,
+        filled_pauses=fillers,
+        syllables=[round(time, 2) for time in heard.nuclei_s],
+        words=[_word(word, kind) for word, kind in zip(words, kinds, strict=True)],
+        pitch_hz=_pitch(heard) if contours else None,
+        intensity_db=[round(float(v), 1) for v in heard.intensity_db[::2]] if contours else None,
+        timeline=None,
+        model=model,
+        warnings=_warnings(heard, measures, understood),
+        **_rounded(measures),
+        **_scores(scored),
+    )
+
+
+def snap(words: Sequence[Word], silences: Sequence[Interval]) -> list[Word]:
+    """Move word edges out of silent pauses: Whisper stretches words over them."""
+    moved = []
+    for word in words:
+        start, end = word.start_s, word.end_s
+        for pause in silences:
+            middle = (start + end) / 2
+            if pause.start_s <= start < pause.end_s < end:
+                start = pause.end_s
+            elif start < pause.start_s < end <= pause.end_s:
+                end = pause.start_s
+            elif start < pause.start_s and pause.end_s < end:  # on both sides: keep the longer
+                before, after = pause.start_s - start, end - pause.end_s
+                start, end = (start, pause.start_s) if before >= after else (pause.end_s, end)
+            elif pause.start_s <= start and end <= pause.end_s:  # wholly inside: to the near edge
+                edge = (
+                    pause.start_s if middle - pause.start_s < pause.end_s - middle else pause.end_s
+                )
+                start = end = edge
+        moved.append(Word(word.text, start, end, word.probability))
+    return moved
+
+
+def merge_fillers(
+    heard: Sequence[Interval], words: Sequence[Word], kinds: Sequence[str]
+) -> list[FilledPause]:
+    """Fillers from signal and transcript; one that both know of counts once.
+
+    A steady vowel inside a word that the recogniser is sure of is that word's own, drawled.
+    """
+    spoken = [w for w, kind in zip(words, kinds, strict=True) if kind == disfluency.FILLER]
+    fluent = [
+        word
+        for word, kind in zip(words, kinds, strict=True)
+        if kind != disfluency.FILLER and word.probability >= 0.5
+    ]
+    found = [_filler(w.start_s, w.end_s, w.text, "transcript") for w in spoken]
+    for filler in heard:
+        twins = [f for f in found if f["start"] < filler.end_s and filler.start_s < f["end"]]
+        for twin in twins:
+            twin["source"] = "both"
+        middle = (filler.start_s + filler.end_s) / 2
+        if twins or any(
+            w.start_s <= middle < min(w.end_s, w.start_s + 0.15 + 0.12 * len(w.text))
+            for w in fluent
+        ):
+            continue
+        found.append(_filler(filler.start_s, filler.end_s, "", "signal"))
+    return sorted(found, key=lambda filler: filler["start"])
+
+
+def _pitch(heard: Acoustics) -> list[float]:
+    frequency = np.where(heard.pitch.voiced, heard.pitch.frequency_hz, 0.0)
+    return [round(float(value), 1) for value in frequency]
+
+
+def _filler(start_s: float, end_s: float, text: str, source: str) -> FilledPause:
+    return FilledPause(start=round(start_s, 2), end=round(end_s, 2), text=text, source=source)
+
+
+def _pause(pause: Interval, words: Sequence[Word]) -> Pause:
+    middle = (pause.start_s + pause.end_s) / 2
+    before = [word for word in words if (word.start_s + word.end_s) / 2 <= middle]
+    after = [word for word in words if (word.start_s + word.end_s) / 2 > middle]
+    position = "unknown"
+    if before and after:
+        position = disfluency.pause_position(before[-1].text, after[0].text)
+    return Pause(
+        start=round(pause.start_s, 2),
+        end=round(pause.end_s, 2),
+        duration=round(pause.duration_s, 2),
+        position=position,
+    )
+
+
+def _word(word: Word, kind: str) -> WordOut:
+    return WordOut(
+        text=word.text,
+        start=round(word.start_s, 2),
+        end=round(word.end_s, 2),
+        confidence=round(word.probability, 3),
+        kind=kind,
+    )
+
+
+def _pruned_rate(
+    nuclei_s: Sequence[float],
+    words: Sequence[Word],
+    kinds: Sequence[str],
+    fillers: Sequence[FilledPause],
+    total_s: float,
+) -> float | None:
+    """Syllables without those of fillers, repetitions and repairs, per s of total time."""
+    struck = [(f["start"], f["end"]) for f in fillers]
+    struck += [
+        (word.start_s, word.end_s)
+        for word, kind in zip(words, kinds, strict=True)
+        if kind != disfluency.FLUENT
+    ]
+    kept = sum(not any(start <= time < end for start, end in struck) for time in nuclei_s)
+    return ratio(kept, total_s)
+
+
+def _words_per_minute(
+    understood: Transcript | None, kinds: Sequence[str], total_s: float
+) -> float | None:
+    """All words but fillers; undefined in scripts that do not part words."""
+    if understood is None or not understood.is_spaced:
+        return None
+    return _round(per_minute(sum(kind != disfluency.FILLER for kind in kinds), total_s))
+
+
+def _warnings(heard: Acoustics, measures: Measures, understood: Transcript | None) -> list[str]:
+    warnings = list(understood.warnings) if understood else []
+    if not is_scorable(measures.syllable_count, measures.total_time_s):
+        warnings.append("too little speech for a score")
+    if heard.noise_db is not None and heard.noise_db > -35:
+        warnings.append("the room is loud: quiet sounds may be missed and pauses be less exact")
+    return warnings
+
+
+def _round(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(float(value), digits)
+
+
+def _rounded(measures: Measures) -> dict[str, Any]:
+    return {
+        name: _round(value) if isinstance(value, float) else value
+        for name, value in asdict(measures).items()
+    }
+
+
+def _scores(score: Score) -> dict[str, float | None]:
+    return {
+        "fluency_score": score.fluency,
+        "speed_score": score.speed,
+        "breakdown_score": score.breakdown,
+        "repair_score": score.repair,
+    }

@@ -1,0 +1,117 @@
+"""How fluently does this person speak? A recording in, the measures of fluency out."""
+
+import os
+from pathlib import Path as FilePath
+
+import numpy as np
+import reading
+import report
+import torch
+from acoustics import analyse
+from asr import Transcriber, windows
+from audio import SAMPLE_RATE_HZ
+from audio import read as read_audio
+from cog import BaseRunner, Input, Path
+from errors import InvalidInput
+from fillers import filled_pauses
+from outputs import Fluency
+from pitch import track
+from score import ScoreMap
+from vad import SileroVad
+from weights import choose
+
+
+class Runner(BaseRunner):
+    """Pauses, syllables and pitch from the signal; words from Whisper; a score from both."""
+
+    def setup(self) -> None:
+        """Load the two models and run them once, so that the first request is not the slow one."""
+        if threads := os.environ.get("THREADS"):
+            torch.set_num_threads(int(threads))
+        choice = choose()
+        self.model = choice.name
+        self.scores = ScoreMap.load()
+        self.vad = SileroVad.load()
+        self.transcriber = Transcriber(choice)
+        self._warm_up()
+
+    def run(  # noqa: PLR0917 - the parameters are the API
+        self,
+        audio: Path = Input(  # noqa: B008 - how Cog declares an input
+            description="The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF, any rate "
+            "and channel count, 0 s to 10 minutes. The kind is read off the bytes, not the name."
+        ),
+        language: str = Input(
+            description="Language spoken, as an ISO 639-1 code ('en', 'es', 'ja' …), or 'auto' to "
+            "detect it.",
+            default="auto",
+            max_length=10,
+        ),
+        pause_threshold: float = Input(
+            description="Shortest silence that counts as a pause, in seconds. The literature's "
+            "value is 0.25.",
+            default=0.25,
+            ge=0.1,
+            le=2.0,
+        ),
+        transcribe: bool = Input(
+            description="Transcribe the words. Without them the answer has no transcript, no "
+            "repetitions and repairs, and comes a lot sooner.",
+            default=True,
+        ),
+        reference_text: str | None = Input(
+            description="For a reading task: the text that was to be read, at most 3000 words. "
+            "Adds `reading`: words correct per minute, omissions, insertions, substitutions.",
+            default=None,
+            max_length=30000,
+        ),
+        contours: bool = Input(
+            description="Add pitch (Hz, 0 where unvoiced) and intensity (dB), 50 values a second.",
+            default=False,
+        ),
+    ) -> Fluency:
+        """Measure one recording.
+
+        Raises:
+            InvalidInput: a recording, language or text that cannot be used.
+        """
+        expected = self._check(language, transcribe, reference_text)
+        recording = read_audio(FilePath(audio))
+        heard = analyse(recording.samples, self.vad, pause_threshold)
+        if heard is None:
+            return report.silence(recording.duration_s, pause_threshold, self.scores)
+        understood = None
+        if transcribe:
+            spans = windows(heard.segments, recording.duration_s)
+            known = None if language == "auto" else language
+            understood = self.transcriber.transcribe(heard.samples, spans, known)
+        return report.compose(
+            heard,
+            understood,
+            duration_s=recording.duration_s,
+            pause_threshold_s=pause_threshold,
+            reference=expected,
+            scores=self.scores,
+            model=self.model if transcribe else None,
+            contours=contours,
+        )
+
+    def _check(self, language: str, transcribe: bool, text: str | None) -> list[str] | None:
+        """The words of the reference text, if there is one. Everything that is cheap to refuse."""
+        if transcribe and language != "auto":
+            self.transcriber.check_language(language)
+        if text is None:
+            return None
+        if not transcribe:
+            raise InvalidInput(
+                "Cannot compare: 'transcribe' must be true with a 'reference_text', got false"
+            )
+        return reading.reference_words(text)
+
+    def _warm_up(self) -> None:
+        """One second of hum through everything, so that no first request pays for it."""
+        time_s = np.arange(SAMPLE_RATE_HZ, dtype=np.float32) / SAMPLE_RATE_HZ
+        hum = (0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32)
+        analyse(hum, self.vad, 0.25)
+        filled_pauses(hum, track(hum))
+        self.transcriber.warm_up()

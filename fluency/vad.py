@@ -1,0 +1,112 @@
+"""Where someone speaks: the Silero VAD network, run over a whole recording at once.
+
+The published model is a TorchScript file that takes 32 ms at a time. Its only
+memory is one LSTM, so here everything before the LSTM runs on all frames as
+one batch and the LSTM runs on the sequence: the same numbers (the tests compare
+them with the TorchScript file), at a small part of the time. Importing
+`silero_vad` itself would also set torch to one thread for the whole process,
+so only its weight file is read.
+
+Source: silero-vad 6.2.3 (MIT), `silero_vad/tinygrad_model.py` for the layers
+and `utils_vad.py` for the hysteresis.
+"""
+
+from importlib import metadata
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+SAMPLE_RATE_HZ = 16_000
+FRAME = 512  # samples: 32 ms, the model's own
+FRAME_S = FRAME / SAMPLE_RATE_HZ
+_CONTEXT = 64  # samples of the past that each frame sees
+# Not silero_vad_16k.safetensors beside it: that holds other, older weights.
+_WEIGHTS = "silero_vad/data/silero_vad.jit"
+_NAMES = {
+    "stft_conv.weight": "_model.stft.forward_basis_buffer",
+    **{
+        f"conv{i + 1}.{kind}": f"_model.encoder.{i}.reparam_conv.{kind}"
+        for i in range(4)
+        for kind in ("weight", "bias")
+    },
+    **{
+        f"lstm.{kind}_l0": f"_model.decoder.rnn.{kind}"
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    },
+    "final_conv.weight": "_model.decoder.decoder.2.weight",
+    "final_conv.bias": "_model.decoder.decoder.2.bias",
+}
+
+ENTER = 0.5  # silero's default threshold
+LEAVE = 0.35  # and its neg_threshold: threshold - 0.15
+MIN_SPEECH_S = 0.1  # shorter than a syllable is a click (de Jong & Wempe 2009: min. sounding 0.1 s)
+
+
+class SileroVad(nn.Module):
+    """The 16 kHz network of silero-vad 6, as its tinygrad port lays it out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stft_conv = nn.Conv1d(1, 258, 256, stride=128, bias=False)
+        self.conv1 = nn.Conv1d(129, 128, 3, padding=1)
+        self.conv2 = nn.Conv1d(128, 64, 3, stride=2, padding=1)
+        self.conv3 = nn.Conv1d(64, 64, 3, stride=2, padding=1)
+        self.conv4 = nn.Conv1d(64, 128, 3, padding=1)
+        self.lstm = nn.LSTM(128, 128)
+        self.final_conv = nn.Conv1d(128, 1, 1)
+
+    @classmethod
+    def load(cls) -> "SileroVad":
+        """The published weights, from the installed silero-vad distribution."""
+        path = metadata.distribution("silero-vad").locate_file(_WEIGHTS)
+        published = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+        model = cls()
+        model.load_state_dict({ours: published[theirs] for ours, theirs in _NAMES.items()})
+        return model.eval()
+
+    @torch.inference_mode()
+    def probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Speech probability of each 32 ms frame. samples: (n,) in [-1, 1] at 16 kHz.
+
+        Returns (ceil(n / 512),) float32 in [0, 1]; the last frame is padded with zeros.
+        """
+        count = -(-len(samples) // FRAME)
+        if count == 0:
+            return np.zeros(0, np.float32)
+        padded = F.pad(torch.from_numpy(samples), (_CONTEXT, count * FRAME - len(samples)))
+        frames = padded.unfold(0, FRAME + _CONTEXT, FRAME)
+        # 2048 frames are 65 s: a bound on memory, not on the result.
+        encoded = torch.cat([self._encode(part) for part in torch.split(frames, 2048)])
+        hidden, _ = self.lstm(encoded)
+        speech = torch.sigmoid(self.final_conv(F.relu(hidden).unsqueeze(-1)))
+        return np.asarray(speech.flatten(), np.float32)
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        """(n, 576) samples to (n, 128) features."""
+        x = self.stft_conv(F.pad(frames.unsqueeze(1), (0, _CONTEXT), mode="reflect"))
+        magnitude = torch.hypot(x[:, :129], x[:, 129:])
+        x = F.relu(self.conv1(magnitude))
+        x = F.relu(self.conv2(x))
+        x = F.relu(self.conv3(x))
+        return F.relu(self.conv4(x)).squeeze(-1)
+
+
+def speech_mask(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Frames that are speech, with silero's hysteresis: enter at 0.5, leave below 0.35.
+
+    Unlike `get_speech_timestamps` it adds no padding and bridges no gap: what
+    counts as a pause is decided in `pauses`, with the intensity at hand.
+    """
+    state = np.full(len(probabilities), -1, np.int8)
+    state[probabilities >= ENTER] = 1
+    state[probabilities < LEAVE] = 0
+    known = np.flatnonzero(state >= 0)
+    if len(known) == 0:
+        return np.zeros(len(probabilities), np.bool_)
+    # Each undecided frame repeats the last decided one; before the first, silence.
+    last = np.searchsorted(known, np.arange(len(state)), side="right") - 1
+    mask: NDArray[np.bool_] = (last >= 0) & (state[known[last]] == 1)
+    return mask

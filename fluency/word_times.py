@@ -1,0 +1,102 @@
+"""When each word was said, from where the decoder looked while it wrote it.
+
+Source: openai/whisper, `whisper/timing.py`: the cross-attention of a few
+alignment heads, normalised over the tokens, median-filtered over time, and a
+dynamic time warping through their mean. The heads' weights are computed here
+from the projections that feed them, because the fused attention kernels do not
+give them out.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter
+from torch import Tensor
+
+FRAME_S: Final = 0.02  # one encoder state
+_MEDIAN_FRAMES: Final = 7  # openai/whisper: medfilt_width
+
+
+def attention(model: Any, encoded: Tensor, tokens: list[int], frames: int) -> NDArray[np.float32]:
+    """Mean weight of the alignment heads.
+
+    encoded: (1, n, width), one window; tokens: prompt, text and end of text;
+    frames: how many encoder states hold sound. Returns (len(tokens), frames).
+    """
+    heads = model.generation_config.alignment_heads
+    with _queries(model) as seen:
+        model.model.decoder(
+            input_ids=torch.tensor([tokens], device=encoded.device), encoder_hidden_states=encoded
+        )
+    weights = []
+    for layer, head in heads:
+        module = model.model.decoder.layers[layer].encoder_attn
+        part = slice(head * module.head_dim, (head + 1) * module.head_dim)
+        query = seen[layer][0, :, part].float() * module.head_dim**-0.5
+        key = module.k_proj(encoded)[0, :frames, part].float()
+        weights.append((query @ key.T).softmax(-1))
+    stacked = torch.stack(weights)
+    spread, mean = torch.std_mean(stacked, dim=-2, keepdim=True, unbiased=False)
+    normalised = ((stacked - mean) / spread.clamp(min=1e-6)).cpu().numpy()
+    smooth = median_filter(normalised, (1, 1, _MEDIAN_FRAMES), mode="reflect")
+    return np.asarray(smooth.mean(axis=0), np.float32)
+
+
+@contextmanager
+def _queries(model: Any) -> Iterator[dict[int, Tensor]]:
+    """What the query projections of the cross-attention give out, by layer."""
+    seen: dict[int, Tensor] = {}
+    hooks = []
+    for layer in {layer for layer, _ in model.generation_config.alignment_heads}:
+        module = model.model.decoder.layers[layer].encoder_attn.q_proj
+
+        def keep(_: Any, __: Any, output: Tensor, layer: int = layer) -> None:
+            seen[layer] = output
+
+        hooks.append(module.register_forward_hook(keep))
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def token_times(weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Start of each token in s. weights: (tokens, frames), higher where they belong together."""
+    path_tokens, path_frames = warp(-weights.astype(np.float64))
+    first = np.searchsorted(path_tokens, np.arange(weights.shape[0]))
+    return np.asarray(path_frames[first] * FRAME_S)
+
+
+def warp(cost: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The cheapest monotonic path through a (rows, columns) matrix, corner to corner.
+
+    Steps go one row down, one column on, or both. Computed one antidiagonal at
+    a time: the cells of one depend only on the two before it.
+    """
+    rows, columns = cost.shape
+    total = np.full((rows + 1, columns + 1), np.inf)
+    total[0, 0] = 0.0
+    step = np.zeros((rows + 1, columns + 1), np.int8)
+    for diagonal in range(2, rows + columns + 1):
+        row = np.arange(max(1, diagonal - columns), min(rows, diagonal - 1) + 1)
+        column = diagonal - row
+        choices = np.stack(
+            (total[row - 1, column - 1], total[row - 1, column], total[row, column - 1])
+        )
+        best = choices.argmin(axis=0)
+        step[row, column] = best
+        total[row, column] = choices[best, np.arange(len(row))] + cost[row - 1, column - 1]
+    path = []
+    row_at, column_at = rows, columns
+    while row_at > 0 and column_at > 0:
+        path.append((row_at - 1, column_at - 1))
+        move = step[row_at, column_at]
+        row_at -= move != 2
+        column_at -= move != 1
+    back = np.array(path[::-1], np.intp)
+    return back[:, 0], back[:, 1]
