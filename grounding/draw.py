@@ -26,13 +26,13 @@ def annotate(picture: Image.Image, detections: Sequence[Detection]) -> Path:
     width = max(1, round(side / 300))
     font = ImageFont.load_default(size=max(10, round(side / 60)))
     for found in reversed(detections):  # the best on top
-        colour = label_colour(found.label_index)
+        colour = label_colour(found["label_index"])
         x1, y1, x2, y2 = (
             fraction * side_px
-            for fraction, side_px in zip(found.box_normalized, canvas.size * 2, strict=True)
+            for fraction, side_px in zip(found["box_normalized"], canvas.size * 2, strict=True)
         )
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=width)
-        _caption(pen, f"{found.label} {found.score:.2f}", (x1, y1), font, colour)
+        _caption(pen, f"{found['label']} {found['score']:.2f}", (x1, y1), font, colour)
     return _save(canvas)
 
 

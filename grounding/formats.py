@@ -24,7 +24,7 @@ def to_detections(
     boxes: (N, 4) corners as fractions of the picture; scores: (N,); label_indices: (N,).
     Scores are rounded to 1e-4, px to 0.01, fractions to 1e-6.
     """
-    scale = np.array([image.width, image.height] * 2, dtype=np.float64)
+    scale = np.array([image["width"], image["height"]] * 2, dtype=np.float64)
     return [
         Detection(
             label=labels[index],
@@ -57,7 +57,7 @@ def to_coco(
 ) -> dict[str, Any]:
     """A COCO data set of this one picture; annotations carry `score` as detectors' results do."""
     return {
-        "images": [{"id": 1, "width": image.width, "height": image.height, "file_name": ""}],
+        "images": [{"id": 1, "width": image["width"], "height": image["height"], "file_name": ""}],
         "categories": [{"id": i, "name": name} for i, name in enumerate(labels, 1)],
         "annotations": [
             _coco_annotation(number, found) for number, found in enumerate(detections, 1)
@@ -66,16 +66,16 @@ def to_coco(
 
 
 def _coco_annotation(number: int, found: Detection) -> dict[str, Any]:
-    x1, y1, x2, y2 = found.box
+    x1, y1, x2, y2 = found["box"]
     width, height = round(x2 - x1, 2), round(y2 - y1, 2)
     return {
         "id": number,
         "image_id": 1,
-        "category_id": found.label_index + 1,
+        "category_id": found["label_index"] + 1,
         "bbox": [x1, y1, width, height],
         "area": round(width * height, 2),
         "iscrowd": 0,
-        "score": found.score,
+        "score": found["score"],
     }
 
 
@@ -91,7 +91,7 @@ def to_label_studio(
         "predictions": [
             {
                 "model_version": model,
-                "score": max((found.score for found in detections), default=0.0),
+                "score": max((found["score"] for found in detections), default=0.0),
                 "result": [
                     _label_studio_region(number, found, image)
                     for number, found in enumerate(detections, 1)
@@ -102,22 +102,22 @@ def to_label_studio(
 
 
 def _label_studio_region(number: int, found: Detection, image: PictureSize) -> dict[str, Any]:
-    x1, y1, x2, y2 = (round(100 * fraction, 4) for fraction in found.box_normalized)
+    x1, y1, x2, y2 = (round(100 * fraction, 4) for fraction in found["box_normalized"])
     return {
         "id": f"box{number}",
         "type": "rectanglelabels",
         "from_name": "label",
         "to_name": "image",
-        "original_width": image.width,
-        "original_height": image.height,
+        "original_width": image["width"],
+        "original_height": image["height"],
         "image_rotation": 0,
-        "score": found.score,
+        "score": found["score"],
         "value": {
             "x": x1,
             "y": y1,
             "width": round(x2 - x1, 4),
             "height": round(y2 - y1, 4),
             "rotation": 0,
-            "rectanglelabels": [found.label],
+            "rectanglelabels": [found["label"]],
         },
     }

@@ -1,11 +1,13 @@
 """What the package answers with. Field names are the field's standard terms."""
 
-from typing import Any
+from typing import Any, TypedDict
 
 from cog import BaseModel, Path
 
+# What lies inside Output is a TypedDict: Cog's models do not nest.
 
-class Detection(BaseModel):
+
+class Detection(TypedDict):
     """One box and the label that it answers to."""
 
     label: str
@@ -20,14 +22,14 @@ class Detection(BaseModel):
     """The same box as fractions of width and height, 0 to 1."""
 
 
-class PictureSize(BaseModel):
+class PictureSize(TypedDict):
     """Size of the upright picture (after its EXIF orientation was applied), in px."""
 
     width: int
     height: int
 
 
-class Thresholds(BaseModel):
+class Thresholds(TypedDict):
     """The limits that were applied."""
 
     box_threshold: float

@@ -26,7 +26,7 @@ _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error
 register_heif_opener(thumbnails=False)
 
 
-def load_rgb(path: Path) -> Image.Image:
+def load_rgb(path: Path | str) -> Image.Image:
     """Decode the picture in a file.
 
     The first frame is taken, EXIF orientation applied, transparency laid over white, 16-bit grey
@@ -36,6 +36,7 @@ def load_rgb(path: Path) -> Image.Image:
     Returns: an RGB image, 8 bits a channel, upright.
     Raises: InvalidInput if the file is empty, no picture, too large, or damaged.
     """
+    path = Path(path)  # coglet hands a path that came as text through as text
     if path.stat().st_size == 0:
         raise InvalidInput("Cannot read the picture: 'image' must be a picture, got an empty file")
     with _open(path) as image:

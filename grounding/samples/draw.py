@@ -24,9 +24,7 @@ def star(x: float, y: float, radius: float) -> list[tuple[float, float]]:
     """Ten corners of a five-pointed star, in px."""
     reach = [radius, radius * 0.43] * 5
     angles = [k * math.pi / 5 - math.pi / 2 for k in range(10)]
-    return [
-        (x + r * math.cos(a), y + r * math.sin(a)) for r, a in zip(reach, angles, strict=True)
-    ]
+    return [(x + r * math.cos(a), y + r * math.sin(a)) for r, a in zip(reach, angles, strict=True)]
 
 
 def main() -> None:

@@ -1,0 +1,74 @@
+"""Put the package's folder first on the path, as coglet does, and load the weights once."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+PACKAGE = Path(__file__).parents[2] / "grounding"
+sys.path.insert(0, str(PACKAGE))
+os.environ["WEIGHTS"] = "demo"
+os.environ["DEVICE"] = "cpu"
+os.environ["HF_HUB_OFFLINE"] = "1"
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def detector():
+    """The demo weights, loaded by the production path."""
+    from model import Detector
+    from weights import resolve
+
+    return Detector(resolve("demo"), "cpu", "float32")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(detector):
+    """The BERT tokenizer of the demo weights (the full 30,522-word vocabulary)."""
+    return detector.tokenizer
+
+
+@pytest.fixture(scope="session")
+def call(detector):
+    """Call the runner as coglet would: inputs by name, defaults applied."""
+    import inspect
+
+    from cog import Path as CogPath
+    from run import Runner
+
+    runner = Runner()
+    runner.setup()
+    defaults = {
+        name: parameter.default.default
+        for name, parameter in inspect.signature(Runner.run).parameters.items()
+        if name not in ("self", "image")
+    }
+
+    def run(image, **inputs):
+        return runner.run(CogPath(str(image)), **{**defaults, **inputs})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shapes_png():
+    """The sample: red circle, blue square, yellow star, green triangle; 480 × 360 px."""
+    return PACKAGE / "samples" / "shapes.png"
+
+
+@pytest.fixture(scope="session")
+def shapes(shapes_png):
+    """The sample picture, decoded."""
+    with Image.open(shapes_png) as image:
+        return image.convert("RGB")
+
+
+@pytest.fixture
+def noise():
+    """A small RGB picture of seeded noise, 64 × 48 px."""
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)

@@ -1,0 +1,201 @@
+"""The detector against stock transformers on the same weights."""
+
+import numpy as np
+import pytest
+import torch
+from model import Detector, Remembering
+from PIL import Image
+from postprocess import candidates, combine
+from preprocess import MIN_SIDE_PX, target_size, to_tensor
+from prompt import build_chunks, tokenize
+from transformers import AutoModelForZeroShotObjectDetection, GroundingDinoProcessor
+from transformers.image_transforms import get_size_with_aspect_ratio
+from weights import PRESETS, resolve
+
+SINGLE_WORDS = ["circle", "square", "star", "triangle"]
+PHRASES = ["red circle", "blue square", "yellow star", "green triangle"]
+
+
+@pytest.fixture(scope="module")
+def stock():
+    """transformers' own model and processor."""
+    folder = PRESETS["demo"].location
+    from transformers import AutoTokenizer
+    from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
+        GroundingDinoImageProcessorPil,
+    )
+
+    processor = GroundingDinoProcessor(
+        GroundingDinoImageProcessorPil.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), processor
+
+
+def stock_answer(stock, picture, labels, box_threshold, text_threshold):
+    model, processor = stock
+    inputs = processor(images=picture, text=[labels], return_tensors="pt")
+    with torch.inference_mode():
+        output = model(**inputs)
+    (answer,) = processor.post_process_grounded_object_detection(
+        output,
+        threshold=box_threshold,
+        text_threshold=text_threshold,
+        target_sizes=[(picture.height, picture.width)],
+    )
+    return output, answer
+
+
+def ours(detector, picture, labels, box_threshold, text_threshold):
+    words = tokenize(labels, detector.tokenizer)
+    chunks = build_chunks(words, detector.max_tokens, detector.tokenizer)
+    seen = detector.detect(
+        to_tensor(picture, detector.image_processor), [chunk.input_ids for chunk in chunks]
+    )
+    passes = [
+        candidates(*prediction, chunk.word_spans, chunk.label_indices, number)
+        for number, (prediction, chunk) in enumerate(zip(seen, chunks, strict=True))
+    ]
+    return seen, combine([p.above(box_threshold, text_threshold) for p in passes], None)
+
+
+def test_raw_answers_equal_stock(detector, stock, shapes):
+    """Same pixels, same tokens: the same probabilities and boxes."""
+    output, _ = stock_answer(stock, shapes, PHRASES, 0.3, 0.25)
+    (seen,), _ = ours(detector, shapes, PHRASES, 0.3, 0.25)
+    tokens = seen.token_probabilities.shape[1]
+    expected = output.logits[0, :, :tokens].sigmoid().numpy()
+    np.testing.assert_allclose(seen.token_probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(seen.boxes, output.pred_boxes[0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("labels", "text_threshold"), [(SINGLE_WORDS, 0.45), (PHRASES, 0.25)])
+def test_detections_equal_stock_where_stock_is_right(
+    detector, stock, shapes, labels, text_threshold
+):
+    """Where stock's text is one whole label, so are ours: same boxes, same labels; scores are
+    equal for one-token labels, and the mean instead of the strongest token for longer ones."""
+    _, expected = stock_answer(stock, shapes, labels, 0.35, text_threshold)
+    _, got = ours(detector, shapes, labels, 0.35, text_threshold)
+    width, height = shapes.size
+    right = [row for row, text in enumerate(expected["text_labels"]) if text in labels]
+    assert len(right) >= 2
+    boxes = got.boxes * np.array([width, height, width, height])
+    for row in right:
+        reference = expected["boxes"][row].clamp(min=0).numpy()
+        match = int(np.abs(boxes - reference).max(axis=1).argmin())
+        np.testing.assert_allclose(boxes[match], reference, atol=1e-3)
+        assert labels[got.labels[match]] == expected["text_labels"][row]
+        if labels is SINGLE_WORDS:
+            assert got.scores[match] == pytest.approx(float(expected["scores"][row]), abs=1e-6)
+        else:
+            assert got.scores[match] <= float(expected["scores"][row]) + 1e-6
+
+
+def test_stocks_known_wrong_labels_are_right_here(detector, stock, shapes):
+    """With overlapping labels stock runs tokens of two together; ours are always whole."""
+    labels = ["circle", "red circle", "shape", "red shape", "square", "blue square"]
+    _, expected = stock_answer(stock, shapes, labels, 0.2, 0.1)
+    wrong = {text for text in expected["text_labels"] if text not in labels}
+    assert wrong, "the case must show the defect"
+    _, got = ours(detector, shapes, labels, 0.2, 0.1)
+    assert len(got.labels) > 0
+    assert all(0 <= index < len(labels) for index in got.labels)
+
+
+def test_chunked_labels_see_the_same_picture(detector, shapes):
+    """The backbone's output, remembered between chunks, equals a fresh one."""
+    pixels = to_tensor(shapes, detector.image_processor)
+    prompts = [
+        chunk.input_ids
+        for label in PHRASES
+        for chunk in build_chunks(tokenize([label], detector.tokenizer), 64, detector.tokenizer)
+    ]
+    together = detector.detect(pixels, prompts)
+    for prompt, seen in zip(prompts, together, strict=True):
+        (alone,) = detector.detect(pixels, [prompt])
+        np.testing.assert_array_equal(alone.token_probabilities, seen.token_probabilities)
+        np.testing.assert_array_equal(alone.boxes, seen.boxes)
+
+
+def test_one_picture_does_not_haunt_the_next(detector, shapes):
+    """What is remembered of a picture is gone with it."""
+    prompts = [(101, 4418, 1012, 102), (101, 2675, 1012, 102)]
+    flipped = shapes.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    detector.detect(to_tensor(shapes, detector.image_processor), prompts)
+    second = detector.detect(to_tensor(flipped, detector.image_processor), prompts)
+    fresh = detector.detect(to_tensor(flipped, detector.image_processor), prompts[:1])
+    np.testing.assert_array_equal(second[0].boxes, fresh[0].boxes)
+
+
+def test_remembering_runs_once_per_key_and_forgets_the_oldest():
+    """A known key costs nothing; without one nothing is remembered."""
+    calls = []
+
+    class Counting(torch.nn.Module):
+        def forward(self, x):
+            calls.append(x)
+            return x * 2
+
+    module = Remembering(Counting(), capacity=2)
+    for key in ["a", "a", "b", "c", "b", "a", None, None]:
+        module.key = key
+        assert module(3) == 6
+    assert len(calls) == 3 + 1 + 2
+
+
+def test_half_precision_is_finite_and_close(detector, shapes):
+    """Autocast gives no NaN (the model cast as a whole does) and the same detections."""
+    half = Detector(resolve("demo"), "cpu", "float16")
+    _, exact = ours(detector, shapes, PHRASES, 0.45, 0.25)
+    _, close = ours(half, shapes, PHRASES, 0.45, 0.25)
+    tolerance = 0.01
+    assert set(close.labels) == set(exact.labels) == {0, 1, 2, 3}
+    for label in range(4):  # the best box of each
+        row, reference = (int((found.labels == label).argmax()) for found in (close, exact))
+        assert close.scores[row] == pytest.approx(exact.scores[reference], abs=tolerance)
+        np.testing.assert_allclose(close.boxes[row], exact.boxes[reference], atol=tolerance)
+
+
+def test_nan_is_an_error_not_an_answer(shapes):
+    """Broken weights raise; they never become numbers in an answer."""
+    broken = Detector(resolve("demo"), "cpu", "float32")
+    with torch.no_grad():
+        next(broken.model.bbox_embed.parameters()).fill_(float("nan"))
+    with pytest.raises(FloatingPointError):
+        ours(broken, shapes, PHRASES, 0.3, 0.25)
+
+
+@pytest.mark.parametrize(
+    "size", [(640, 480), (480, 640), (1333, 800), (800, 800), (4000, 300), (8000, 6000), (33, 97)]
+)
+def test_sizes_equal_the_originals(size):
+    """Shortest edge 800, longest 1333: to the pixel as transformers rounds."""
+    width, height = size
+    expected = get_size_with_aspect_ratio((height, width), 800, 1333)
+    got = target_size(width, height, {"shortest_edge": 800, "longest_edge": 1333})
+    assert got == (expected[1], expected[0])
+
+
+@pytest.mark.parametrize("size", [(8000, 1), (1, 8000), (1, 1)])
+def test_no_side_vanishes(size):
+    """The most extreme shapes still have a side that the backbone can take."""
+    got = target_size(*size, {"shortest_edge": 800, "longest_edge": 1333})
+    assert min(got) >= MIN_SIDE_PX
+    assert max(got) <= 1333
+
+
+def test_presets_name_no_path_and_folders_only_their_name(tmp_path):
+    """What an answer says about its weights gives nothing away."""
+    assert resolve(None) == resolve("full") == PRESETS["llmdet-tiny"]
+    assert resolve("someone/their-model").location == "someone/their-model"
+    folder = tmp_path / "fine-tuned"
+    folder.mkdir()
+    assert resolve(str(folder)).name == "fine-tuned"
+
+
+def test_wrong_precision_is_told_at_once():
+    """A typing mistake in DTYPE names the choices."""
+    with pytest.raises(ValueError, match="float32, float16, got half"):
+        Detector(resolve("demo"), "cpu", "half")

@@ -1,0 +1,82 @@
+"""How `text_queries` becomes labels."""
+
+import json
+
+import pytest
+from errors import InvalidInput
+from hypothesis import given
+from hypothesis import strategies as st
+from queries import MAX_QUERIES, parse_queries
+
+
+def labels(text, default="person"):
+    return [query.label for query in parse_queries(text, default)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("red circle, blue square", ["red circle", "blue square"]),
+        ("cat\ndog\r\nbird", ["cat", "dog", "bird"]),
+        ("a . b .", ["a", "b"]),
+        ("cat. dog.", ["cat", "dog"]),
+        ("cat.dog", ["cat", "dog"]),
+        ("cat", ["cat"]),
+        ("1.5 litre bottle, v2. cup", ["1.5 litre bottle", "v2", "cup"]),
+        ('["St. Bernard", "a, b"]', ["St. Bernard", "a, b"]),
+        ("Cat, cat , CAT.  cat", ["Cat"]),
+        ("car, scar", ["car", "scar"]),
+        ("猫、犬, кошка", ["猫、犬", "кошка"]),
+        (" , cat ,, ", ["cat"]),
+        ("traffic  \t light", ["traffic light"]),
+    ],
+)
+def test_one_rule_reads_every_form(text, expected):
+    """Commas, lines, GroundingDINO's periods and JSON lists give the labels as written."""
+    assert labels(text) == expected
+
+
+def test_blank_means_the_default():
+    """A form field left empty searches for the default list."""
+    assert labels(" \n", "dog, cat") == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    "text", [", ,", "...", "?", "[]", '["", "?"]', "[1, 2]", "[cat]", '["a"', "[" * 5000]
+)
+def test_no_labels_is_the_callers_mistake(text):
+    """Nothing to search for, or JSON that is no list of strings, is refused."""
+    with pytest.raises(InvalidInput, match="text_queries"):
+        parse_queries(text, "person")
+
+
+def test_too_many_labels_are_refused():
+    """The limit is on labels after repetitions are dropped."""
+    many = [f"thing {n}" for n in range(MAX_QUERIES)]
+    assert len(parse_queries(",".join(many + many), "")) == MAX_QUERIES
+    with pytest.raises(InvalidInput, match="at most"):
+        parse_queries(",".join([*many, "one more"]), "")
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_labels_or_a_clear_refusal(text):
+    """No text crashes the parser; labels are trimmed, distinct, and free of end marks."""
+    try:
+        found = parse_queries(text, "person")
+    except InvalidInput:
+        return
+    texts = [query.text for query in found]
+    assert found
+    assert len(set(texts)) == len(texts)
+    for query in found:
+        assert query.text == query.text.strip()
+        assert not set(query.text) & set(".?[]")
+
+
+@given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12), min_size=1))
+def test_json_lists_keep_their_labels(items):
+    """A JSON list of words comes back in order, repetitions aside."""
+    expected = list({item.lower(): item for item in reversed(items)}.values())[::-1]
+    got = [query.text for query in parse_queries(json.dumps(items), "")]
+    assert sorted(got) == sorted({item.lower() for item in items})
+    assert len(got) == len(expected)
