@@ -1,0 +1,1 @@
+"""HTTP faces: each speaks one dialect over `router.runtime`; none knows a model."""

@@ -97,6 +97,14 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
+class Described:
+    """The model's runner has been read: how many predictions it may run at once."""
+
+    model: str
+    max_concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
 class Warm:
     """Make this model resident if that costs nobody anything (preloading)."""
 
@@ -125,6 +133,7 @@ Event = (
     | Died
     | Stopped
     | Measured
+    | Described
     | Warm
     | Draining
     | Tick

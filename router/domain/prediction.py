@@ -58,13 +58,23 @@ class IllegalTransition(Exception):
 class FileRef:
     """A file of a prediction in the spool.
 
-    `field` is the input it fills, `path` where the router put it, `name` what the client
-    called it (never used as a path).
+    `field` is the input it fills (one element of it if `in_list`), `path` where the router
+    put it, `name` what the client called it (never used as a path).
     """
 
     field: str
     path: str
     name: str
+    in_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a model's process is given. File inputs are in `files`, all others in `inputs`."""
+
+    id: str
+    inputs: Mapping[str, Json]
+    files: tuple[FileRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

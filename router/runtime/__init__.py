@@ -1,0 +1,1 @@
+"""What happens over time: the loop around the scheduler, and the lives of predictions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from router.scheduling.waiting import WaitingLine
+from router.scheduling.waiting import Waiter, WaitingLine
 
 # Half the weight of an estimate comes from the last four or so observations.
 SMOOTHING = 0.2
@@ -26,6 +26,14 @@ class Phase(StrEnum):
 HOLDS_MEMORY = frozenset({Phase.STARTING, Phase.READY, Phase.STOPPING})
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A granted prediction and the start of the model that it was granted to."""
+
+    waiter: Waiter
+    generation: int
+
+
 @dataclass(slots=True)
 class Model:
     """One model's state. Only the scheduler changes it. Times are in the scheduler's clock."""
@@ -36,7 +44,7 @@ class Model:
     default_footprint_bytes: int
     phase: Phase = Phase.STOPPED
     generation: int = 0
-    running: set[str] = field(default_factory=set)
+    running: dict[str, Run] = field(default_factory=dict)
     wanted: bool = False
     draining: bool = False
     phase_since: float = 0.0

@@ -18,9 +18,11 @@ from dataclasses import dataclass
 
 from router.domain import messages as msg
 from router.domain.errors import ModelUnavailable, QueueFull, RouterError, ShuttingDown
-from router.scheduling.model import Model, Phase
+from router.scheduling.model import Model, Phase, Run
 from router.scheduling.residency import held_bytes, judge_claim, take_until
 from router.scheduling.waiting import Waiter, WaitingLine
+
+STOPPING = "Cannot predict: the server is stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class Scheduler:
                 self.budget_bytes = event.budget_bytes
                 for name, measured in event.footprints.items():
                     self.models[name].note_footprint(measured)
+            case msg.Described():
+                self.models[event.model].concurrency = event.max_concurrency
             case msg.Warm():
                 self.models[event.model].wanted = True
             case msg.Draining():
@@ -138,7 +142,7 @@ class Scheduler:
 
     def _refusal(self, m: Model, now: float) -> RouterError | None:
         if self.draining:
-            return ShuttingDown("Cannot predict: the server is stopping", retry_after_s=10)
+            return ShuttingDown(STOPPING, retry_after_s=10)
         backoff_left_s = m.retry_at - now
         # A crash is likely to be over with the next start, so a short back-off is waited out;
         # a set-up that failed will most likely fail again, so its callers are told at once.
@@ -158,20 +162,26 @@ class Scheduler:
         m = self._model_of.get(e.id)
         if m is None:
             return
-        if e.id in m.running:
-            self._out.append(msg.Interrupt(e.id, m.name, m.generation))
+        if run := m.running.get(e.id):
+            self._out.append(msg.Interrupt(e.id, m.name, run.generation))
         else:
             m.waiting.leave(e.id)
             del self._model_of[e.id]
 
     def _run_ended(self, e: msg.Finished | msg.Requeued, now: float) -> None:
         m = self.models[e.model]
-        if e.id not in m.running or e.generation != m.generation:
+        run = m.running.get(e.id)
+        if run is None or run.generation != e.generation:
             return
-        m.running.discard(e.id)
+        del m.running[e.id]
         m.last_used = now
+        if isinstance(e, msg.Requeued) and not self.draining:
+            m.waiting.join(run.waiter)
+            return
         del self._model_of[e.id]
-        if isinstance(e, msg.Finished) and e.service_s is not None:
+        if isinstance(e, msg.Requeued):
+            self._out.append(msg.Drop(e.id, ShuttingDown(STOPPING)))
+        elif e.service_s is not None:
             m.note_service(e.service_s)
             m.failures = 0
 
@@ -197,10 +207,6 @@ class Scheduler:
                 m.crashes += 1
                 self._stop(m, "crashed", now)
             case msg.Stopped() if m.phase is Phase.STOPPING:
-                # Whatever ran in it has ended with it; its own report may still be under way.
-                for prediction_id in m.running:
-                    del self._model_of[prediction_id]
-                m.running.clear()
                 m.enter(Phase.FAILED if m.retry_at > now else Phase.STOPPED, now)
             case _:
                 pass  # a report that came after the phase it speaks of
@@ -218,7 +224,7 @@ class Scheduler:
         for m in self.models.values():
             m.wanted = False
             for w in m.waiting.clear():
-                self._drop(w.id, ShuttingDown("Cannot predict: the server is stopping"))
+                self._drop(w.id, ShuttingDown(STOPPING))
             if m.phase is Phase.STARTING or (m.phase is Phase.READY and (force or not m.running)):
                 self._stop(m, "shutdown", now)
 
@@ -235,7 +241,7 @@ class Scheduler:
                 and not m.draining
             ):
                 w = m.waiting.take(now)
-                m.running.add(w.id)
+                m.running[w.id] = Run(w, m.generation)
                 self._out.append(msg.Run(w.id, m.name, m.generation))
         self._stop_idle(now)
         self._stop_overcommitted(now)

@@ -1,0 +1,92 @@
+"""What coglet's answers and log lines mean. Pure functions over its bytes.
+
+The convention that joins package and router: a runner that objects to its input raises an
+exception whose class is called `InvalidInput`; coglet gives only "Class: message", and that
+one class name makes it the caller's fault. Every other exception is the model's.
+"""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+from router.domain.prediction import Failure, Json, Outcome, Status
+
+PREFIX = "Prediction failed: "
+INVALID_INPUT = "InvalidInput: "
+WORKER_CRASHED = "Worker crashed"
+# Two or more components, so that "and/or" and "4/5" stay.
+ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+
+
+def without_paths(message: str) -> str:
+    """The message with every absolute path cut to its last component."""
+    return ABSOLUTE_PATH.sub(r"\1", message)
+
+
+def read_failure(error: str) -> Failure:
+    """The failure behind coglet's error text."""
+    text = error
+    while text.startswith(PREFIX):
+        text = text.removeprefix(PREFIX)
+    if text.startswith(WORKER_CRASHED):
+        return Failure("worker_died", "The model's process ended while it worked on this")
+    if text.startswith(INVALID_INPUT):
+        return Failure("invalid_input", without_paths(text.removeprefix(INVALID_INPUT)))
+    return Failure("prediction_failed", f"The model failed: {without_paths(text)}")
+
+
+def read_outcome(status: int, body: bytes) -> Outcome:
+    """The outcome in coglet's answer to POST /predictions. Never raises: an answer that makes
+    no sense is a failed prediction."""
+    try:
+        answer: Json = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = None
+    if status == 422 and isinstance(answer, dict):
+        return Outcome(Status.FAILED, failure=_validation_failure(answer))
+    if status != 200 or not isinstance(answer, dict):
+        text = f"The model's server answered {status} with something unreadable"
+        return Outcome(Status.FAILED, failure=Failure("prediction_failed", text))
+    logs = str(answer.get("logs") or "")
+    predict_time_s = (answer.get("metrics") or {}).get("predict_time")
+    match answer.get("status"):
+        case "succeeded":
+            return Outcome(
+                Status.SUCCEEDED,
+                output=answer.get("output"),
+                logs=logs,
+                predict_time_s=predict_time_s,
+            )
+        case "canceled":
+            failure = Failure("canceled", "The prediction was canceled")
+            return Outcome(Status.CANCELED, failure=failure, logs=logs)
+        case _:
+            failure = read_failure(str(answer.get("error") or "no reason given"))
+            return Outcome(Status.FAILED, failure=failure, logs=logs, predict_time_s=predict_time_s)
+
+
+def _validation_failure(answer: dict[str, Json]) -> Failure:
+    """coglet's own check said no: the schema on disk is not the runner's, or ours is laxer."""
+    problems = [
+        {"input": str((d.get("loc") or ["?"])[-1]), "message": str(d.get("msg"))}
+        for d in answer.get("detail") or []
+        if isinstance(d, dict)
+    ]
+    first = problems[0] if problems else {"input": "?", "message": "the input is refused"}
+    return Failure(
+        "invalid_input",
+        f"Cannot use '{first['input']}': {first['message']}",
+        {"problems": problems},
+    )
+
+
+def log_message(line: bytes) -> str:
+    """The message of one line of coglet's JSON log; any other line as it is."""
+    text = line.decode(errors="replace").rstrip("\n")
+    try:
+        fields = orjson.loads(line)["fields"]
+        return str(fields["message"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return text

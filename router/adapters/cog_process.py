@@ -1,0 +1,285 @@
+"""One coglet server and its worker: started, watched, spoken to and ended here alone.
+
+What is done about coglet 0.23.1's ways (docs/architecture.md tells how each was seen):
+- it answers 409 for some milliseconds after a prediction: retried, see cog_client.py;
+- its worker may die while the server lives on and answers 409 for ever: the worker's pid is
+  watched, and the whole group is replaced;
+- it leaves files in the temp folder: each start has a private one, swept after predictions;
+- on SIGTERM during set-up the worker survives the server: the group is always killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+
+from router.adapters.cog_answers import log_message, read_outcome
+from router.adapters.cog_client import CogClient
+from router.adapters.process_group import ProcessGroup
+from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
+from router.domain.package import Package
+from router.domain.prediction import Failure, Job, Json, Outcome, Status
+from router.ports import NotStartedError, StartError
+
+HOOK_DIR = Path(__file__).parent / "worker_hook"
+POLL_FIRST_S = 0.02
+POLL_MAX_S = 0.25
+HEALTH_EVERY_S = 5.0
+# A worker that holds the GIL for 10 s reads as UNHEALTHY too, so one reading says nothing.
+UNHEALTHY_READINGS = 6
+WORKER_GONE = "channel closed"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """What every process is started with.
+
+    `measure` turns pids into bytes held, in the memory that models share.
+    """
+
+    spool_dir: Path
+    tmp_dir: Path
+    cache_dir: Path
+    setup_timeout_s: float
+    measure: Callable[[Sequence[int]], int]
+
+
+class CogProcess:
+    """Fulfils `router.ports.Process` for one start of one package."""
+
+    def __init__(self, package: Package, options: ProcessOptions) -> None:
+        self._package = package
+        self._options = options
+        self._tmp = options.tmp_dir / f"{package.name}-{os.urandom(4).hex()}"
+        self._group: ProcessGroup | None = None
+        self._client: CogClient | None = None
+        self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._worker_fd: int | None = None
+        self._kept_in_tmp: set[str] = set()
+        self._running = 0
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Spawn and wait for READY. Raises StartError; then nothing is left of it."""
+        try:
+            self._group = await self._spawn()
+            self._watch(self._watch_exit(self._group))
+            await self._wait_ready()
+        except BaseException:
+            await self.stop(grace_s=0)
+            raise
+        self._kept_in_tmp = {e.name for e in os.scandir(self._tmp)}
+        self._watch_worker()
+        self._watch(self._watch_health())
+
+    async def stop(self, grace_s: float) -> None:
+        """End the group, gently for `grace_s` seconds; remove what it left behind."""
+        self._forget_worker()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._group is not None:
+            await self._group.end(grace_s)
+        if self._client is not None:
+            await self._client.close()
+        await asyncio.to_thread(shutil.rmtree, self._tmp, ignore_errors=True)
+
+    async def broken(self) -> str:
+        """The reason, once the process is dead or beyond repair."""
+        return await asyncio.shield(self._broken)
+
+    def footprint_bytes(self) -> int:
+        """Memory held by the process group now."""
+        return self._options.measure(self.pids())
+
+    def pids(self) -> list[int]:
+        """The server, its worker, and what that started."""
+        return self._group.pids() if self._group else []
+
+    def log_tail(self) -> Sequence[str]:
+        """The last lines that the package printed, oldest first."""
+        return [log_message(line) for line in self._group.lines] if self._group else []
+
+    # ---- predictions ---------------------------------------------------------------------
+
+    async def predict(self, job: Job) -> Outcome:
+        """Run one prediction. Raises NotStartedError when it certainly never began."""
+        assert self._client is not None, "predict() before start()"  # noqa: S101
+        body = orjson.dumps({"id": job.id, "input": with_file_urls(job)})
+        self._running += 1
+        try:
+            outcome = read_outcome(*await self._client.predict(body, self._broken.done))
+        except NotStartedError as error:
+            self._note_broken(str(error))
+            raise
+        except aiohttp.ClientError:
+            self._note_broken("the connection to its server was lost")
+            failure = Failure("worker_died", "The model's process ended while it worked on this")
+            outcome = Outcome(Status.FAILED, failure=failure)
+        finally:
+            self._running -= 1
+        if outcome.failure is not None and outcome.failure.code == "worker_died":
+            self._note_broken("the worker died")
+        elif self._running == 0:
+            self._sweep_tmp()
+        return outcome
+
+    async def cancel(self, prediction_id: str) -> None:
+        """Ask coglet to cancel; it acts at the runner's next bytecode boundary."""
+        if self._client is not None:
+            await self._client.cancel(prediction_id)
+
+    # ---- starting ------------------------------------------------------------------------
+
+    async def _spawn(self) -> ProcessGroup:
+        port = _free_port()
+        self._tmp.mkdir(mode=0o700, parents=True)
+        self._client = CogClient(port)
+        argv = (str(self._package.python), "-m", "cog.server.http", "--host", "127.0.0.1")
+        try:
+            return await ProcessGroup.spawn(
+                argv, cwd=self._package.folder, env=self._environment(port)
+            )
+        except OSError as error:
+            raise StartError(f"its interpreter cannot be run: {error.strerror}") from error
+
+    def _environment(self, port: int) -> dict[str, str]:
+        """The router's environment less its own settings, which may hold keys."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith("CALLME_")}
+        python_dir = str(self._package.python.parent)
+        return {
+            **env,
+            # coglet spawns its worker as bare `python`.
+            "PATH": f"{python_dir}{os.pathsep}{env.get('PATH', os.defpath)}",
+            "PORT": str(port),
+            "COG_PREDICT_TYPE_STUB": self._package.runner,
+            # With a wrong python coglet would stay STARTING for ever.
+            "COG_SETUP_TIMEOUT": str(max(1, int(self._options.setup_timeout_s))),
+            "COG_MAX_CONCURRENCY": str(self._package.max_concurrency),
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(HOOK_DIR),
+            "CALLME_SPOOL_DIR": str(self._options.spool_dir),
+            "CALLME_ROUTER_PID": str(os.getpid()),
+            "TMPDIR": str(self._tmp),
+            # These would be lost with TMPDIR, where they live by default.
+            "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
+            "NUMBA_CACHE_DIR": str(self._options.cache_dir / "numba"),
+            **self._package.env,
+        }
+
+    async def _wait_ready(self) -> None:
+        assert self._client is not None  # noqa: S101
+        limit_s = self._options.setup_timeout_s
+        deadline = time.monotonic() + limit_s
+        poll_s = POLL_FIRST_S
+        while True:
+            if self._broken.done():
+                raise StartError(f"its process ended during set-up{self._last_words({})}")
+            health = await self._client.health()
+            match health.get("status"):
+                case "READY" | "BUSY":
+                    return
+                case "SETUP_FAILED" | "DEFUNCT":
+                    raise StartError(f"its set-up failed{self._last_words(health)}")
+                case _:
+                    pass
+            if time.monotonic() > deadline:
+                raise StartError(f"its set-up took longer than {limit_s:.0f} s")
+            await asyncio.wait({self._broken}, timeout=poll_s)
+            poll_s = min(poll_s * 1.5, POLL_MAX_S)
+
+    def _last_words(self, health: Mapping[str, Json]) -> str:
+        """The line that most likely says why: the last of the set-up's log, or of all."""
+        logs = str((health.get("setup") or {}).get("logs") or "")
+        lines = [s for s in (logs.splitlines() or self.log_tail()) if s.strip()]
+        own = [s for s in lines if not s.startswith("[coglet")] or lines
+        return f": {own[-1].strip()}" if own else ""
+
+    # ---- watching ------------------------------------------------------------------------
+
+    def _watch_worker(self) -> None:
+        """Hear at once when the worker dies: coglet tells only whoever asks next."""
+        for pid in self.pids()[1:2]:
+            with contextlib.suppress(OSError):
+                self._worker_fd = os.pidfd_open(pid)
+                loop = asyncio.get_running_loop()
+                loop.add_reader(self._worker_fd, self._worker_exited)
+
+    def _worker_exited(self) -> None:
+        self._forget_worker()
+        self._note_broken("the worker died")
+
+    def _forget_worker(self) -> None:
+        if self._worker_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._worker_fd)
+            os.close(self._worker_fd)
+            self._worker_fd = None
+
+    async def _watch_exit(self, group: ProcessGroup) -> None:
+        self._note_broken(f"its server ended with {await group.wait()}")
+
+    async def _watch_health(self) -> None:
+        assert self._client is not None  # noqa: S101
+        bad = 0
+        while True:
+            await asyncio.sleep(HEALTH_EVERY_S)
+            health = await self._client.health()
+            if health.get("status") in ("READY", "BUSY", "STARTING"):
+                bad = 0
+                continue
+            bad += 1
+            why = str(health.get("user_healthcheck_error", ""))
+            if WORKER_GONE in why or bad >= UNHEALTHY_READINGS:
+                self._note_broken(why or "it does not answer")
+                return
+
+    def _watch(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _note_broken(self, reason: str) -> None:
+        if not self._broken.done():
+            self._broken.set_result(reason)
+
+    def _sweep_tmp(self) -> None:
+        """Remove what predictions left; what set-up made stays."""
+        for entry in os.scandir(self._tmp):
+            if entry.name in self._kept_in_tmp:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def with_file_urls(job: Job) -> dict[str, Json]:
+    """The inputs as coglet gets them: each file as the URL that the worker's hook knows."""
+    inputs = dict(job.inputs)
+    for file in job.files:
+        url = FILE_URL_PREFIX + quote(Path(file.path).name)
+        if file.in_list:
+            inputs[file.field] = [*inputs.get(file.field, []), url]
+        else:
+            inputs[file.field] = url
+    return inputs
+
+
+def _free_port() -> int:
+    """A port that was free a moment ago; losing the race for it is a failed start."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port

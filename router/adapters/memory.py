@@ -1,0 +1,98 @@
+"""The memory that models share: the first visible GPU's, or the machine's where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+import psutil
+import pynvml
+
+# The driver gives memory back some time after a process ends; Ollama polls like this too.
+FREED_POLL_S = 0.25
+FREED_LIMIT_S = 5.0
+
+
+class HostMemory:
+    """Main memory, for models that run on the CPU."""
+
+    def __init__(self, reserve_bytes: int, limit_bytes: int | None = None) -> None:
+        self._reserve_bytes = reserve_bytes
+        self._limit_bytes = limit_bytes
+
+    def measure(self, pids: Sequence[int]) -> int:
+        """Resident bytes less the shared ones, which another process pays for as well."""
+        total = 0
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                info = psutil.Process(pid).memory_info()
+                total += max(info.rss - info.shared, 0)
+        return total
+
+    def budget_bytes(self, held_by_models: int) -> int:
+        """What is available now and what models hold already, less the reserve."""
+        free = psutil.virtual_memory().available
+        budget = max(free + held_by_models - self._reserve_bytes, 0)
+        return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
+
+    async def wait_freed(self, pids: Iterable[int]) -> None:
+        """The kernel has freed a process's memory by the time the process is gone."""
+
+
+class GpuMemory:
+    """One GPU's memory by NVML. Raises pynvml.NVMLError when there is no driver."""
+
+    def __init__(self, reserve_bytes: int, limit_bytes: int | None = None) -> None:
+        self._reserve_bytes = reserve_bytes
+        self._limit_bytes = limit_bytes
+        pynvml.nvmlInit()
+        self._device = _first_visible_device()
+
+    def measure(self, pids: Sequence[int]) -> int:
+        """Bytes that the driver attributes to these processes. In a container with pids of
+        its own the driver's pids match none of ours and this is 0."""
+        return sum(used for pid, used in self._used_by_pid().items() if pid in set(pids))
+
+    def budget_bytes(self, held_by_models: int) -> int:
+        """The card's total less what others use and the reserve."""
+        info = pynvml.nvmlDeviceGetMemoryInfo(self._device)
+        by_others = max(int(info.used) - held_by_models, 0)
+        budget = max(int(info.total) - by_others - self._reserve_bytes, 0)
+        return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
+
+    async def wait_freed(self, pids: Iterable[int]) -> None:
+        """Wait until the driver lists none of them, FREED_LIMIT_S at most."""
+        gone = set(pids)
+        deadline = time.monotonic() + FREED_LIMIT_S
+        while gone & self._used_by_pid().keys() and time.monotonic() < deadline:
+            await asyncio.sleep(FREED_POLL_S)
+
+    def _used_by_pid(self) -> dict[int, int]:
+        used: dict[int, int] = {}
+        for list_processes in (
+            pynvml.nvmlDeviceGetComputeRunningProcesses,
+            pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+        ):
+            with contextlib.suppress(pynvml.NVMLError):
+                for p in list_processes(self._device):
+                    used[int(p.pid)] = max(used.get(int(p.pid), 0), int(p.usedGpuMemory or 0))
+        return used
+
+
+def _first_visible_device() -> object:
+    """CUDA_VISIBLE_DEVICES' first entry, an index or a UUID; device 0 without it."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+    if first.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+    return pynvml.nvmlDeviceGetHandleByUUID(first)
+
+
+def detect_memory(reserve_bytes: int, limit_bytes: int | None = None) -> GpuMemory | HostMemory:
+    """The GPU's memory when NVML finds one that may be used, else the machine's."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() not in ("", "-1"):
+        with contextlib.suppress(pynvml.NVMLError):
+            return GpuMemory(reserve_bytes, limit_bytes)
+    return HostMemory(reserve_bytes, limit_bytes)

@@ -1,0 +1,80 @@
+"""The spool: uploads as private files, one flat folder, named by the router alone."""
+
+from __future__ import annotations
+
+import errno
+import re
+import secrets
+from collections.abc import Iterable
+from io import FileIO
+from pathlib import Path
+
+from router.domain.errors import InsufficientStorage
+from router.domain.prediction import FileRef
+
+SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
+
+
+class SpoolFile:
+    """A file being written. Raises InsufficientStorage when the disk does not take it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size_bytes = 0
+        try:
+            self._file = FileIO(path, "xb")
+        except OSError as error:
+            raise _told(error) from error
+
+    def write(self, chunk: bytes) -> None:
+        """Append. Not awaited: it goes to the page cache, 0.1 ms a MiB."""
+        try:
+            view = memoryview(chunk)
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        except OSError as error:
+            raise _told(error) from error
+        self.size_bytes += len(chunk)
+
+    def close(self) -> None:
+        """No more will be written."""
+        self._file.close()
+
+
+class Spool:
+    """Fulfils `router.ports.Files`. The folder is readable by this user only."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+
+    def create(self, client_name: str) -> SpoolFile:
+        """A new file under an unguessable name. Of the client's name only a harmless suffix is
+        kept: some decoders go by it."""
+        suffix = Path(client_name).suffix
+        if not SUFFIX.fullmatch(suffix):
+            suffix = ""
+        return SpoolFile(self.folder / f"{secrets.token_hex(16)}{suffix.lower()}")
+
+    def remove(self, files: Iterable[FileRef]) -> None:
+        """Delete them; one that is gone already is no error."""
+        for f in files:
+            Path(f.path).unlink(missing_ok=True)
+
+    def remove_strangers(self, known: Iterable[FileRef]) -> int:
+        """Delete every file that no prediction names (an earlier router was killed while it
+        took an upload); return how many."""
+        keep = {Path(f.path).name for f in known}
+        strangers = [p for p in self.folder.iterdir() if p.name not in keep]
+        for p in strangers:
+            p.unlink(missing_ok=True)
+        return len(strangers)
+
+
+def _told(error: OSError) -> Exception:
+    if error.errno in DISK_TROUBLE:
+        what = (error.strerror or "disk error").lower()
+        return InsufficientStorage(f"Cannot store the upload: {what}", retry_after_s=30)
+    return error

@@ -1,0 +1,156 @@
+"""Predictions in SQLite: one thread owns the one connection that writes and reads.
+
+Callers hand the thread a function and await its result, so a caller that is cancelled cannot
+leave a transaction half done, and the event loop never waits for the disk. Written with the
+standard library's sqlite3: four statements do not need a library above it (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from router.domain.errors import InsufficientStorage
+from router.domain.prediction import Failure, FileRef, Prediction, Status
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], None]
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS predictions (
+    id           TEXT PRIMARY KEY,
+    model        TEXT NOT NULL,
+    status       TEXT NOT NULL,
+    created_at   REAL NOT NULL,
+    completed_at REAL,
+    document     BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS predictions_unfinished
+    ON predictions (created_at) WHERE completed_at IS NULL;
+CREATE INDEX IF NOT EXISTS predictions_completed
+    ON predictions (completed_at) WHERE completed_at IS NOT NULL;
+"""
+PUT = """
+INSERT INTO predictions (id, model, status, created_at, completed_at, document)
+VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET status = excluded.status,
+    completed_at = excluded.completed_at, document = excluded.document
+"""
+# How long a statement waits for another program's lock on the file.
+BUSY_TIMEOUT_S = 5.0
+
+
+class SqliteStore:
+    """Fulfils `router.ports.Store`. Opens the file, and makes it, when constructed."""
+
+    def __init__(self, path: Path) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        path.chmod(0o600)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: an acknowledged prediction survives a power cut, not only a crash.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.executescript(SCHEMA)
+        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._thread = threading.Thread(target=self._work, name="sqlite", daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Finish what is queued and close the file."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    async def put(self, prediction: Prediction) -> None:
+        """Insert or replace. Raises InsufficientStorage when the disk does not take it."""
+        row = _row(prediction)
+        await self._do(lambda c: c.execute(PUT, row))
+
+    async def get(self, prediction_id: str) -> Prediction | None:
+        """The prediction, or None."""
+        found = await self._do(
+            lambda c: c.execute(
+                "SELECT document FROM predictions WHERE id = ?", (prediction_id,)
+            ).fetchone()
+        )
+        return _prediction(found[0]) if found else None
+
+    async def delete(self, prediction_id: str) -> None:
+        """Forget it."""
+        await self._do(
+            lambda c: c.execute("DELETE FROM predictions WHERE id = ?", (prediction_id,))
+        )
+
+    async def unfinished(self) -> Sequence[Prediction]:
+        """Every prediction that has not ended, oldest first."""
+        rows = await self._do(
+            lambda c: c.execute(
+                "SELECT document FROM predictions WHERE completed_at IS NULL ORDER BY created_at"
+            ).fetchall()
+        )
+        return [_prediction(r[0]) for r in rows]
+
+    async def sweep(self, completed_before: float) -> Sequence[FileRef]:
+        """Delete what ended before then; return the files that are nobody's now."""
+        rows = await self._do(
+            lambda c: c.execute(
+                "DELETE FROM predictions WHERE completed_at < ? RETURNING document",
+                (completed_before,),
+            ).fetchall()
+        )
+        return [f for r in rows for f in _prediction(r[0]).files]
+
+    async def _do(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(set_it: Callable[..., None], value: Any) -> None:
+            if not done.done():
+                set_it(value)
+
+        def job(connection: sqlite3.Connection) -> None:
+            try:
+                value = fn(connection)
+            except sqlite3.Error as error:
+                # Full disk, read-only file, lock held too long: the caller may try again.
+                told = InsufficientStorage(f"Cannot record: {error}", retry_after_s=10)
+                told.__cause__ = error
+                report = (done.set_exception, told)
+            else:
+                report = (done.set_result, value)  # type: ignore[assignment]
+            # The loop may be closed if the caller's program is ending.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, *report)
+
+        self._jobs.put(job)
+        return await done
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job(self._connection)
+
+
+def _row(p: Prediction) -> tuple[Any, ...]:
+    return (p.id, p.model, p.status, p.created_at, p.completed_at, orjson.dumps(asdict(p)))
+
+
+def _prediction(document: bytes) -> Prediction:
+    fields = orjson.loads(document)
+    fields["status"] = Status(fields["status"])
+    fields["files"] = tuple(FileRef(**f) for f in fields["files"])
+    if fields["failure"] is not None:
+        fields["failure"] = Failure(**fields["failure"])
+    return Prediction(**fields)

@@ -1,0 +1,123 @@
+"""Loaded into a model's own processes (this folder is put on their PYTHONPATH).
+
+The package and coglet run unchanged; two things are added around them:
+
+1. **Files as paths.** coglet 0.23 turns URLs into `cog.Path` but hands a plain path through
+   as `str`, which breaks runners that use it as a path, and a URL costs five to ten times a
+   path (1 MB: 5.6 ms against 1.1). So the router names a spooled file by a URL of a host that
+   can never exist, and `Path.validate` here maps it to the file. Without this hook such a URL
+   fails loudly; it can never fetch anything.
+2. **No orphan.** If the router dies without stopping its children (kill -9, out of memory),
+   the whole process group goes with it.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote
+
+FILE_URL_PREFIX = "http://spool.callme.invalid/"
+HERE = str(Path(__file__).resolve().parent)
+
+
+def spooled(value: Any) -> str | None:
+    """The path that a spool URL names, None for every other value."""
+    if not isinstance(value, str) or not value.startswith(FILE_URL_PREFIX):
+        return None
+    spool = os.environ["CALLME_SPOOL_DIR"]
+    path = os.path.realpath(Path(spool, unquote(value[len(FILE_URL_PREFIX) :])))
+    if os.path.dirname(path) != os.path.realpath(spool):  # noqa: PTH120 - strings compared
+        raise ValueError("Cannot read file: it is outside the spool")
+    return path
+
+
+def patch_cog_types(module: ModuleType) -> None:
+    """Teach `cog.types` the router's file URLs."""
+    types: Any = module
+    validate_path, validate_file = types.Path.validate, types.File.validate
+
+    def path_from(cls: Any, value: Any) -> Any:
+        path = spooled(value)
+        return validate_path(value) if path is None else types.Path(path)
+
+    def file_from(cls: Any, value: Any) -> Any:
+        path = spooled(value)
+        return validate_file(value) if path is None else Path(path).open("rb")
+
+    types.Path.validate = classmethod(path_from)
+    types.File.validate = classmethod(file_from)
+
+
+class AfterImport(Loader):
+    """Runs the real loader, then the patch: `cog` is not imported a moment sooner for it."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """As the real loader does."""
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """As the real loader does, and patch the result."""
+        self.loader.exec_module(module)
+        patch_cog_types(module)
+
+
+class CogTypesFinder(MetaPathFinder):
+    """Finds `cog.types` as ever, and has it patched once it is loaded."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """A spec for `cog.types` only."""
+        if fullname != "cog.types":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = AfterImport(spec.loader)
+        return spec
+
+
+def die_with(router_pid: int) -> None:
+    """Kill this process group as soon as the router is gone.
+
+    A pidfd wakes the thread at once, and cannot be fooled by a reused pid.
+    """
+    fd = os.pidfd_open(router_pid)
+    if os.getppid() != router_pid:  # it died before we could watch it
+        os.killpg(0, signal.SIGKILL)
+
+    def watch() -> None:
+        import select  # noqa: PLC0415 - only this thread needs it
+
+        select.select([fd], [], [])
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, name="die-with-router", daemon=True).start()
+
+
+def run_shadowed_sitecustomize() -> None:
+    """Run the environment's own sitecustomize, which this one hides."""
+    others = [p for p in sys.path if p and os.path.realpath(p) != HERE]
+    spec = PathFinder.find_spec("sitecustomize", others)
+    if spec is not None and spec.loader is not None:
+        module = ModuleType("sitecustomize")
+        module.__spec__ = spec
+        module.__file__ = spec.origin
+        spec.loader.exec_module(module)
+
+
+if "CALLME_SPOOL_DIR" in os.environ:
+    sys.meta_path.insert(0, CogTypesFinder())
+    # Only the router's direct child watches; what it starts is in its process group.
+    if os.environ.get("CALLME_ROUTER_PID") == str(os.getppid()):
+        die_with(os.getppid())
+    run_shadowed_sitecustomize()

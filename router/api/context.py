@@ -1,0 +1,105 @@
+"""What the faces share, put together once by `router.app`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+
+from router.domain.errors import ModelUnavailable, UnknownModel
+from router.domain.package import Package
+from router.ports import Files, StartError
+from router.runtime.inputs import InputSpec
+from router.runtime.intake import Intake
+from router.runtime.loop import SchedulerLoop
+from router.runtime.predictions import Predictions
+
+Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(slots=True)
+class Context:
+    """The running service, as the faces see it."""
+
+    packages: Mapping[str, Package]
+    loop: SchedulerLoop
+    predictions: Predictions
+    intake: Intake
+    files: Files
+    describe: Describe
+    max_upload_bytes: int
+    sync_limit_s: float
+    started_at: float
+    is_open: bool = False
+    schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _specs: dict[str, InputSpec] = field(default_factory=dict)
+
+    def package(self, name: str) -> Package:
+        """The package of that name. Raises UnknownModel."""
+        package = self.packages.get(name)
+        if package is None:
+            known = ", ".join(self.packages) or "none"
+            raise UnknownModel(f"Cannot find model '{name[:80]}'; there are: {known}")
+        return package
+
+    async def spec(self, package: Package) -> InputSpec:
+        """What the model takes; waits while its schema is being made. Raises
+        ModelUnavailable when the runner cannot be read."""
+        spec = self._specs.get(package.name)
+        if spec is None:
+            try:
+                schema = await self.describe(package)
+            except StartError as error:
+                raise ModelUnavailable(
+                    f"Cannot read '{package.name}': {error}", retry_after_s=30
+                ) from error
+            self.schemas[package.name] = schema
+            spec = self._specs[package.name] = InputSpec(schema)
+        return spec
+
+
+def context_of(request: Request) -> Context:
+    """The context of the application that the request came to."""
+    context: Context = request.app.state.context
+    return context
+
+
+# A client that has gone is looked for only after this long, so that a quick prediction does
+# not pay for the extra task.
+DISCONNECT_CHECK_AFTER_S = 0.05
+
+
+async def gone(request: Request) -> None:
+    """Return when the client has disconnected. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def wait_for_end(request: Request, context: Context, prediction_id: str) -> bool:
+    """Wait until the prediction ends or the synchronous limit is reached.
+
+    True if the client is still there; if it has gone, the prediction is canceled.
+    """
+    predictions = context.predictions
+    p = await predictions.wait(prediction_id, DISCONNECT_CHECK_AFTER_S)
+    if p.status.is_terminal:
+        return True
+    left_s = context.sync_limit_s - DISCONNECT_CHECK_AFTER_S
+    ended = asyncio.create_task(predictions.wait(prediction_id, left_s))
+    leaving = asyncio.create_task(gone(request))
+    try:
+        done, _ = await asyncio.wait({ended, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        # The server cancels a handler whose client has gone, or when it is stopping itself.
+        predictions.cancel(prediction_id)
+        raise
+    finally:
+        ended.cancel()
+        leaving.cancel()
+    if ended in done:
+        return True
+    predictions.cancel(prediction_id)
+    return False

@@ -1,0 +1,161 @@
+"""multipart/form-data, streamed: file parts go straight to the spool, text parts to memory.
+
+python-multipart finds the parts; what is done with them, and every bound, is here. Starlette's
+own form reader would first collect each upload in a file of its own, to be copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from router.api.body import bounded_chunks, media_type
+from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from router.domain.prediction import FileRef
+from router.ports import Files, OpenFile
+from router.runtime.intake import Upload
+
+MAX_PARTS = 100
+MAX_TEXT_BYTES = 1 << 20
+MAX_HEADER_BYTES = 16 << 10
+
+
+@dataclass(slots=True)
+class Form:
+    """A form's parts. The uploads are in the spool: whoever takes the form takes them too."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    uploads: list[Upload] = field(default_factory=list)
+
+
+class FormReader:
+    """The parser's callbacks, and the part that is being read."""
+
+    def __init__(self, files: Files) -> None:
+        self.form = Form()
+        self.ended = False
+        self._files = files
+        self._parts = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._header_name = b""
+        self._header_value = b""
+        self._header_bytes = 0
+        self._name = ""
+        self._file: OpenFile | None = None
+        self._text = bytearray()
+
+    def on_part_begin(self) -> None:
+        """A boundary."""
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise MalformedRequest(f"Cannot read the form: it has over {MAX_PARTS} parts")
+        self._headers = {}
+        self._header_bytes = 0
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        """Some of a header's name."""
+        self._count_header(end - start)
+        self._header_name += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        """Some of a header's value."""
+        self._count_header(end - start)
+        self._header_value += data[start:end]
+
+    def on_header_end(self) -> None:
+        """The header is whole."""
+        self._headers[self._header_name.lower()] = self._header_value
+        self._header_name = self._header_value = b""
+
+    def on_headers_finished(self) -> None:
+        """What kind of part it is: a file has a filename, a text has none."""
+        kind, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        if kind != b"form-data" or b"name" not in options:
+            raise MalformedRequest("Cannot read the form: a part has no name")
+        self._name = options[b"name"].decode("utf-8", "replace")
+        self._text = bytearray()
+        if b"filename" in options:
+            client_name = options[b"filename"].decode("utf-8", "replace")
+            self._file = self._files.create(client_name)
+            self.form.uploads.append(Upload(self._name, str(self._file.path), client_name))
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        """Some of the part's content."""
+        if self._file is not None:
+            self._file.write(data[start:end])
+            return
+        self._text += data[start:end]
+        if len(self._text) > MAX_TEXT_BYTES:
+            raise PayloadTooLarge(
+                f"Cannot read the form: '{self._name}' exceeds {MAX_TEXT_BYTES} bytes of text"
+            )
+
+    def on_part_end(self) -> None:
+        """The part is whole."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            return
+        try:
+            text = self._text.decode()
+        except UnicodeDecodeError as error:
+            raise MalformedRequest(f"Cannot read the form: '{self._name}' is not UTF-8") from error
+        self.form.texts.setdefault(self._name, []).append(text)
+
+    def on_end(self) -> None:
+        """The last boundary."""
+        self.ended = True
+
+    def discard(self) -> None:
+        """Close and delete every upload so far."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._files.remove(FileRef(u.field, u.path, u.name) for u in self.form.uploads)
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > MAX_HEADER_BYTES:
+            raise MalformedRequest("Cannot read the form: a part's headers are too long")
+
+
+async def read_form(request: Request, files: Files, max_bytes: int) -> Form:
+    """The request's form. When this raises, no upload of it is left in the spool.
+
+    Raises UnsupportedMediaType, MalformedRequest, PayloadTooLarge, InsufficientStorage.
+    """
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary")
+    if media_type(request) != "multipart/form-data":
+        raise UnsupportedMediaType("Cannot read the body: Content-Type must be multipart/form-data")
+    if not boundary:
+        raise MalformedRequest("Cannot read the form: its Content-Type has no boundary")
+    reader = FormReader(files)
+    parser = MultipartParser(
+        boundary,
+        callbacks={
+            "on_part_begin": reader.on_part_begin,
+            "on_header_field": reader.on_header_field,
+            "on_header_value": reader.on_header_value,
+            "on_header_end": reader.on_header_end,
+            "on_headers_finished": reader.on_headers_finished,
+            "on_part_data": reader.on_part_data,
+            "on_part_end": reader.on_part_end,
+            "on_end": reader.on_end,
+        },
+    )
+    try:
+        async for chunk in bounded_chunks(request, max_bytes):
+            parser.write(chunk)
+        if not reader.ended:
+            raise MalformedRequest("Cannot read the form: it ends early")
+    except FormParserError as error:
+        reader.discard()
+        raise MalformedRequest("Cannot read the form: it is not multipart/form-data") from error
+    except BaseException:
+        reader.discard()
+        raise
+    return reader.form

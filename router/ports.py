@@ -1,0 +1,126 @@
+"""What the runtime needs of the world, as protocols. Adapters fulfil them; tests fake them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from router.domain.package import Package
+from router.domain.prediction import FileRef, Job, Outcome, Prediction
+
+
+class StartError(Exception):
+    """A model's process could not be brought to READY. The message is for a person."""
+
+
+class NotStartedError(Exception):
+    """A prediction was not begun, because the process was found dead: it is safe to run it
+    again elsewhere."""
+
+
+class Process(Protocol):
+    """One start of one model. Everything about the child process is behind this."""
+
+    async def start(self) -> None:
+        """Spawn and wait until ready. Raises StartError; the process is then gone."""
+
+    async def predict(self, job: Job) -> Outcome:
+        """Run one prediction. Raises NotStartedError when it certainly never began."""
+
+    async def cancel(self, prediction_id: str) -> None:
+        """Ask a running prediction to stop; it still returns an outcome."""
+
+    async def stop(self, grace_s: float) -> None:
+        """End the whole process group and see it gone. Safe to call at any time."""
+
+    async def broken(self) -> str:
+        """Return, with the reason, when the process is dead or beyond repair."""
+
+    def footprint_bytes(self) -> int:
+        """Memory held now."""
+
+    def pids(self) -> Sequence[int]:
+        """Its processes now."""
+
+    def log_tail(self) -> Sequence[str]:
+        """The last lines that the process printed."""
+
+
+class ProcessFactory(Protocol):
+    """Makes the process of a package, not yet started."""
+
+    def __call__(self, package: Package) -> Process:
+        """A new process object."""
+
+
+class Memory(Protocol):
+    """The memory that models share: a GPU's, or the machine's."""
+
+    def measure(self, pids: Sequence[int]) -> int:
+        """Bytes held by these processes."""
+
+    def budget_bytes(self, held_by_models: int) -> int:
+        """What models may use together, other programs' use taken off."""
+
+    async def wait_freed(self, pids: Iterable[int]) -> None:
+        """Return when the driver has given back the memory of these ended processes."""
+
+
+class Store(Protocol):
+    """Predictions on disk. One writer; every call is one transaction."""
+
+    async def put(self, prediction: Prediction) -> None:
+        """Insert or replace."""
+
+    async def get(self, prediction_id: str) -> Prediction | None:
+        """The prediction, or None."""
+
+    async def delete(self, prediction_id: str) -> None:
+        """Forget it."""
+
+    async def unfinished(self) -> Sequence[Prediction]:
+        """Every prediction that has not ended, oldest first."""
+
+    async def sweep(self, completed_before: float) -> Sequence[FileRef]:
+        """Delete what ended before then; return the files that are nobody's now."""
+
+
+class OpenFile(Protocol):
+    """A file being written to the spool."""
+
+    path: Path
+    size_bytes: int
+
+    def write(self, chunk: bytes) -> None:
+        """Append. Raises InsufficientStorage."""
+
+    def close(self) -> None:
+        """No more will be written."""
+
+
+class Fetcher(Protocol):
+    """Gets inputs that were given as URLs."""
+
+    async def fetch(self, url: str, field: str, max_bytes: int) -> tuple[str, str]:
+        """Fetch into the spool; path and a name for it. Raises InvalidInput, PayloadTooLarge."""
+
+
+class Files(Protocol):
+    """The spool: private files of predictions."""
+
+    def create(self, client_name: str) -> OpenFile:
+        """A new file; of the client's name only a harmless suffix is kept."""
+
+    def remove(self, files: Iterable[FileRef]) -> None:
+        """Delete them; one that is gone already is no error."""
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+
+    def time(self) -> float:
+        """Seconds since the epoch."""

@@ -1,0 +1,265 @@
+"""The loop around the scheduler: it alone calls it, performs its effects, reports back.
+
+Everything runs on one event loop, so there are no locks: `post` hands an event to the
+scheduler and turns the effects into tasks. No effect is awaited here, so a slow stop of one
+model never delays another's request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Protocol
+
+from router.domain import messages as msg
+from router.domain.errors import RouterError
+from router.domain.package import Package
+from router.domain.prediction import Job, Outcome
+from router.ports import Clock, Memory, NotStartedError, Process, ProcessFactory, StartError
+from router.scheduling.model import HOLDS_MEMORY, Phase
+from router.scheduling.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+MEASURE_EVERY_S = 5.0
+# After a cancel coglet acts at the next bytecode boundary; code that has not reached one in
+# this time is killed with its process.
+CANCEL_GRACE_S = 10.0
+STOP_GRACE_S = 10.0
+
+
+class Jobs(Protocol):
+    """Whoever owns the predictions: told of every step, in this order."""
+
+    def started(self, prediction_id: str) -> Job:
+        """It is about to run: what to run."""
+
+    def handed_back(self, prediction_id: str) -> None:
+        """It did not begin after all and waits again."""
+
+    def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
+        """It ended. The return value is its service time in seconds if that says something."""
+
+    def dropped(self, prediction_id: str, error: RouterError) -> None:
+        """It will never run."""
+
+
+class SchedulerLoop:
+    """Owns the scheduler and one process object for each model that has one."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        packages: Mapping[str, Package],
+        make_process: ProcessFactory,
+        memory: Memory,
+        clock: Clock,
+    ) -> None:
+        self.scheduler = scheduler
+        self.jobs: Jobs | None = None
+        self._packages = packages
+        self._make_process = make_process
+        self._memory = memory
+        self._clock = clock
+        self._processes: dict[str, Process] = {}
+        self._start_tasks: dict[str, asyncio.Task[None]] = {}
+        self._last_logs: dict[str, Sequence[str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._events: deque[msg.Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    # ---- life ----------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin measuring memory."""
+        self._measure()
+        self._spawn(self._measure_regularly())
+
+    async def close(self, grace_s: float) -> None:
+        """Drop what waits, give what runs `grace_s` seconds, then stop every process."""
+        self.post(msg.Draining())
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._all_stopped()
+        except TimeoutError:
+            self.post(msg.Draining(force=True))
+            await self._all_stopped()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._timer:
+            self._timer.cancel()
+
+    async def _all_stopped(self) -> None:
+        while any(m.phase in HOLDS_MEMORY or m.running for m in self.scheduler.models.values()):
+            self._changed.clear()
+            await self._changed.wait()
+
+    # ---- events in, effects out ----------------------------------------------------------
+
+    def post(self, event: msg.Event) -> None:
+        """Hand an event to the scheduler and perform what it decides. Never blocks.
+
+        An effect may post again (a drop may lead to a withdrawal); such events wait their
+        turn, so the scheduler is never entered twice.
+        """
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                for effect in self.scheduler.handle(
+                    self._events.popleft(), self._clock.monotonic()
+                ):
+                    self._perform(effect)
+        finally:
+            self._handling = False
+        self._changed.set()
+        self._set_timer()
+
+    def _perform(self, effect: msg.Effect) -> None:
+        match effect:
+            case msg.Run():
+                self._spawn(self._run(effect))
+            case msg.Drop():
+                self._owner.dropped(effect.id, effect.error)
+            case msg.Start():
+                task = self._spawn(self._start(effect))
+                self._start_tasks[effect.model] = task
+            case msg.Stop():
+                self._spawn(self._stop(effect))
+            case msg.Interrupt():
+                self._spawn(self._interrupt(effect))
+
+    @property
+    def _owner(self) -> Jobs:
+        assert self.jobs is not None, "set when the application is composed"  # noqa: S101
+        return self.jobs
+
+    def _set_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        now = self._clock.monotonic()
+        wakeup = self.scheduler.next_wakeup(now)
+        if wakeup is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(wakeup - now, 0.0) + 0.001, self.post, msg.Tick())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("an effect failed", exc_info=error)
+
+    # ---- effects -------------------------------------------------------------------------
+
+    async def _start(self, e: msg.Start) -> None:
+        began = self._clock.monotonic()
+        log.info("model starting", extra={"model": e.model})
+        process = self._make_process(self._packages[e.model])
+        self._processes[e.model] = process
+        try:
+            await process.start()
+        except StartError as error:
+            self._last_logs[e.model] = process.log_tail()
+            del self._processes[e.model]
+            log.error("model failed to start", extra={"model": e.model, "reason": str(error)})
+            self.post(msg.StartFailed(e.model, e.generation, str(error)))
+            return
+        finally:
+            self._start_tasks.pop(e.model, None)
+        load_s = self._clock.monotonic() - began
+        footprint = process.footprint_bytes()
+        log.info(
+            "model ready",
+            extra={"model": e.model, "load_s": round(load_s, 2), "mib": footprint >> 20},
+        )
+        self.post(msg.Ready(e.model, e.generation, load_s, footprint))
+        self._measure()
+        self._spawn(self._report_death(process, e))
+
+    async def _report_death(self, process: Process, e: msg.Start) -> None:
+        reason = await process.broken()
+        if self._processes.get(e.model) is process:
+            self.post(msg.Died(e.model, e.generation, reason))
+
+    async def _stop(self, e: msg.Stop) -> None:
+        log.info("model stopping", extra={"model": e.model, "reason": e.reason})
+        if starting := self._start_tasks.pop(e.model, None):
+            # Cancelled, `start` cleans up after itself; what runs on is stopped below.
+            starting.cancel()
+            await asyncio.wait({starting})
+        process = self._processes.pop(e.model, None)
+        if process is not None:
+            self._last_logs[e.model] = process.log_tail()
+            pids = list(process.pids())
+            forced = e.reason in ("crashed", "unresponsive")
+            try:
+                await process.stop(0.0 if forced else STOP_GRACE_S)
+                await self._memory.wait_freed(pids)
+            except TimeoutError:
+                log.error("process outlives SIGKILL", extra={"model": e.model})
+        self.post(msg.Stopped(e.model, e.generation))
+        self._measure()
+
+    async def _run(self, e: msg.Run) -> None:
+        process = self._processes.get(e.model)
+        job = self._owner.started(e.id)
+        try:
+            if process is None:
+                raise NotStartedError("the process has just been stopped")
+            outcome = await process.predict(job)
+        except NotStartedError as error:
+            self._owner.handed_back(e.id)
+            self.post(msg.Died(e.model, e.generation, str(error)))
+            self.post(msg.Requeued(e.id, e.model, e.generation))
+            return
+        service_s = self._owner.finished(e.id, outcome)
+        if outcome.failure is not None and outcome.failure.code == "worker_died":
+            # Before the slot is reported free, or the next prediction would be sent to it.
+            self.post(msg.Died(e.model, e.generation, "the worker died"))
+        self.post(msg.Finished(e.id, e.model, e.generation, service_s))
+
+    async def _interrupt(self, e: msg.Interrupt) -> None:
+        model = self.scheduler.models[e.model]
+        process = self._processes.get(e.model)
+        if process is None:
+            return
+        await process.cancel(e.id)
+        await asyncio.sleep(CANCEL_GRACE_S)
+        run = model.running.get(e.id)
+        if run is not None and run.generation == e.generation:
+            self.post(msg.Died(e.model, e.generation, "it did not heed a cancel"))
+
+    # ---- memory --------------------------------------------------------------------------
+
+    async def _measure_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_S)
+            self._measure()
+
+    def _measure(self) -> None:
+        ready = {
+            name: process.footprint_bytes()
+            for name, process in self._processes.items()
+            if self.scheduler.models[name].phase is Phase.READY
+        }
+        held = sum(process.footprint_bytes() for process in self._processes.values())
+        self.post(msg.Measured(self._memory.budget_bytes(held), ready))
+
+    # ---- what callers may ask ------------------------------------------------------------
+
+    def log_tail(self, model: str) -> Sequence[str]:
+        """The last lines that the model's process printed, of the last one if it is gone."""
+        process = self._processes.get(model)
+        return process.log_tail() if process else self._last_logs.get(model, ())

@@ -1,0 +1,309 @@
+"""The lives of predictions, from a face's request to its answer. The only writer of the store.
+
+A synchronous prediction lives in memory and is gone with its answer; an asynchronous one is
+on disk before `create` returns, and stays there for a day. One that outlasts its caller's
+patience is made durable and goes on (`keep`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from router.domain import errors, messages
+from router.domain.errors import RouterError
+from router.domain.prediction import (
+    Failure,
+    FileRef,
+    Job,
+    Json,
+    Outcome,
+    Prediction,
+    Status,
+    advance,
+    conclude,
+)
+from router.ports import Clock, Files, Store
+from router.runtime.loop import SchedulerLoop
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+SWEEP_EVERY_S = 600.0
+SETTLE_AGAIN_S = 5.0
+SWEEPER = "prediction-sweeper"
+
+ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
+    cls.code: cls
+    for cls in (
+        errors.InvalidInput,
+        errors.PredictionFailed,
+        errors.WorkerDied,
+        errors.ModelUnavailable,
+        errors.ShuttingDown,
+        errors.DeadlineExceeded,
+        errors.QueueFull,
+        errors.Canceled,
+    )
+}
+
+
+@dataclass(slots=True)
+class Live:
+    """A prediction that has not ended, and who waits for it."""
+
+    prediction: Prediction
+    done: asyncio.Future[Prediction]
+    verdict: Failure | None = None  # why it was withdrawn; overrides what the model says
+    timer: asyncio.TimerHandle | None = None
+    dropped_with: RouterError | None = field(default=None)
+
+
+class Predictions:
+    """Creates, runs, cancels and remembers predictions."""
+
+    def __init__(
+        self,
+        loop: SchedulerLoop,
+        store: Store,
+        files: Files,
+        clock: Clock,
+        *,
+        time_limit_s: float,
+        keep_results_s: float,
+    ) -> None:
+        self._loop = loop
+        self._store = store
+        self._files = files
+        self._clock = clock
+        self._time_limit_s = time_limit_s
+        self._keep_results_s = keep_results_s
+        self._live: dict[str, Live] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        loop.jobs = self
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def open(self) -> Sequence[Prediction]:
+        """Take up what an earlier run of the router had accepted; sweep regularly."""
+        resumed = []
+        for p in await self._store.unfinished():
+            if p.status is Status.PROCESSING:
+                if p.attempts >= MAX_ATTEMPTS:
+                    reason = f"The server stopped during each of {p.attempts} attempts"
+                    outcome = Outcome(Status.FAILED, failure=Failure("worker_died", reason))
+                    await self._store.put(conclude(p, outcome, self._clock.time()))
+                    self._files.remove(p.files)
+                    continue
+                p = advance(p, Status.STARTING, self._clock.time())  # noqa: PLW2901
+            resumed.append(p)
+            self._enter(p)
+        self._spawn(self._sweep_regularly(), name=SWEEPER)
+        return resumed
+
+    async def close(self) -> None:
+        """Finish every write. The loop must be closed before: it ends what runs."""
+        pending = [t for t in self._tasks if t.get_name() != SWEEPER]
+        if pending:
+            await asyncio.wait(pending, timeout=SETTLE_AGAIN_S)
+        for task in list(self._tasks):
+            task.cancel()
+
+    # ---- what the faces call -------------------------------------------------------------
+
+    async def create(self, p: Prediction) -> Prediction:
+        """Accept a prediction. Its files are the prediction's from here on, whatever happens.
+
+        Raises the refusal (QueueFull, ModelUnavailable, ShuttingDown) if it was refused at
+        once; then nothing of it is left.
+        """
+        if p.durable:
+            try:
+                await self._store.put(p)
+            except BaseException:
+                self._files.remove(p.files)
+                raise
+        live = self._enter(p)
+        if live.dropped_with is not None:
+            if p.durable:
+                await self._store.delete(p.id)
+            raise live.dropped_with
+        return p
+
+    async def wait(self, prediction_id: str, timeout_s: float) -> Prediction:
+        """The prediction as it is when it ends, or after `timeout_s`."""
+        live = self._live.get(prediction_id)
+        if live is None:
+            return await self.get(prediction_id)
+        await asyncio.wait({live.done}, timeout=timeout_s)
+        return live.prediction
+
+    async def get(self, prediction_id: str) -> Prediction:
+        """The prediction now. Raises UnknownPrediction."""
+        live = self._live.get(prediction_id)
+        p = live.prediction if live else await self._store.get(prediction_id)
+        if p is None:
+            raise errors.UnknownPrediction(f"Cannot find prediction '{prediction_id}'")
+        return p
+
+    async def keep(self, prediction_id: str) -> Prediction:
+        """Make a running prediction durable: its caller will come back for it."""
+        live = self._live.get(prediction_id)
+        if live is None:
+            return await self.get(prediction_id)
+        live.prediction = replace(live.prediction, durable=True)
+        await self._store.put(live.prediction)
+        return live.prediction
+
+    def cancel(self, prediction_id: str) -> None:
+        """Withdraw it: at once if it waits, as soon as its model heeds it if it runs."""
+        self._withdraw(prediction_id, Failure("canceled", "The prediction was canceled"))
+
+    def eta(self, prediction_id: str) -> tuple[int, float] | None:
+        """Queue position (1 is next) and expected seconds until start, None if not waiting."""
+        standing = self._loop.scheduler.standing(prediction_id, self._clock.monotonic())
+        return (standing.position, standing.eta_s) if standing else None
+
+    # ---- what the loop calls (router.runtime.loop.Jobs) -----------------------------------
+
+    def started(self, prediction_id: str) -> Job:
+        """Mark it processing and set its time limit."""
+        live = self._live[prediction_id]
+        live.prediction = advance(live.prediction, Status.PROCESSING, self._clock.time())
+        self._record(live.prediction)
+        limit_s = self._time_limit_s
+        failure = Failure("deadline_exceeded", f"The prediction took longer than {limit_s:.0f} s")
+        live.timer = asyncio.get_running_loop().call_later(
+            limit_s, self._withdraw, prediction_id, failure
+        )
+        p = live.prediction
+        return Job(p.id, p.inputs, p.files)
+
+    def handed_back(self, prediction_id: str) -> None:
+        """It did not begin: it waits again, and the attempt does not count."""
+        live = self._live[prediction_id]
+        self._clear_timer(live)
+        p = advance(live.prediction, Status.STARTING, self._clock.time())
+        live.prediction = replace(p, attempts=p.attempts - 1)
+        self._record(live.prediction)
+
+    def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
+        """Write the outcome and wake whoever waits."""
+        live = self._live[prediction_id]
+        failed_with = outcome.failure.code if outcome.failure else None
+        if failed_with == "worker_died" and live.prediction.durable and self._stopping:
+            self._suspend(live)
+            return None
+        if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
+            status = Status.CANCELED if live.verdict.code == "canceled" else Status.FAILED
+            outcome = replace(outcome, status=status, failure=live.verdict)
+        self._end(live, conclude(live.prediction, outcome, self._clock.time()))
+        return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
+
+    def dropped(self, prediction_id: str, error: RouterError) -> None:
+        """It never ran, and why."""
+        live = self._live[prediction_id]
+        live.dropped_with = error
+        if isinstance(error, errors.ShuttingDown) and live.prediction.durable:
+            self._suspend(live)
+            return
+        failure = Failure(error.code, error.message, error.details)
+        outcome = Outcome(Status.FAILED, failure=failure)
+        self._end(live, conclude(live.prediction, outcome, self._clock.time()))
+
+    # ---- within --------------------------------------------------------------------------
+
+    def _enter(self, p: Prediction) -> Live:
+        live = Live(p, asyncio.get_running_loop().create_future())
+        self._live[p.id] = live
+        self._loop.post(messages.Submitted(p.id, p.model, p.owner, p.priority))
+        return live
+
+    def _withdraw(self, prediction_id: str, why: Failure) -> None:
+        live = self._live.get(prediction_id)
+        if live is None or live.verdict is not None:
+            return
+        live.verdict = why
+        waiting = live.prediction.status is Status.STARTING
+        self._loop.post(messages.Withdrawn(prediction_id))
+        if waiting:
+            status = Status.CANCELED if why.code == "canceled" else Status.ABORTED
+            outcome = Outcome(status, failure=why)
+            self._end(live, conclude(live.prediction, outcome, self._clock.time()))
+
+    def _end(self, live: Live, p: Prediction) -> None:
+        self._clear_timer(live)
+        live.prediction = p
+        self._files.remove(p.files)
+        if p.durable:
+            # Out of `_live` only when it is on disk, or a poller would not find it between.
+            self._spawn(self._settle(p))
+        else:
+            self._live.pop(p.id, None)
+        live.done.set_result(p)
+
+    async def _settle(self, p: Prediction) -> None:
+        while True:
+            try:
+                await self._store.put(p)
+            except RouterError as error:
+                # The result stays in memory, where it is found, until the disk takes it.
+                log.error("a result cannot be written: %s", error.message)
+                await asyncio.sleep(SETTLE_AGAIN_S)
+            else:
+                self._live.pop(p.id, None)
+                return
+
+    def _suspend(self, live: Live) -> None:
+        """Leave it as it is on disk: the next start of the router takes it up again."""
+        self._clear_timer(live)
+        del self._live[live.prediction.id]
+        live.done.set_result(live.prediction)
+
+    @property
+    def _stopping(self) -> bool:
+        return self._loop.scheduler.draining
+
+    def _record(self, p: Prediction) -> None:
+        if p.durable:
+            self._spawn(self._store.put(p))
+
+    def _clear_timer(self, live: Live) -> None:
+        if live.timer is not None:
+            live.timer.cancel()
+            live.timer = None
+
+    async def _sweep_regularly(self) -> None:
+        while True:
+            with contextlib.suppress(RouterError):
+                before = self._clock.time() - self._keep_results_s
+                self._files.remove(await self._store.sweep(before))
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str | None = None) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def error_of(p: Prediction) -> RouterError | None:
+    """The error that an ended prediction answers with, None for a success."""
+    if p.failure is None:
+        return None
+    cls = ERROR_OF_CODE.get(p.failure.code, errors.PredictionFailed)
+    return cls(p.failure.message, details=p.failure.details)
+
+
+def public_inputs(p: Prediction) -> dict[str, Json]:
+    """The inputs as they may be shown: a file by the name its client gave it."""
+    shown = dict(p.inputs)
+    by_field: dict[str, list[FileRef]] = {}
+    for f in p.files:
+        by_field.setdefault(f.field, []).append(f)
+    for name, refs in by_field.items():
+        names = [r.name for r in refs]
+        shown[name] = names if refs[0].in_list else names[0]
+    return shown

@@ -1,0 +1,116 @@
+"""Every setting, read once at start: `callme.toml` beside the packages, then CALLME_… in the
+environment, which wins. Only `router.cli` and `router.app` import this."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+CONFIG_NAME = "callme.toml"
+
+
+class Weights(StrEnum):
+    """Which weights the packages are told to load; `auto` is full where there is CUDA."""
+
+    AUTO = "auto"
+    DEMO = "demo"
+    FULL = "full"
+
+
+class ModelSettings(BaseModel):
+    """`[models.NAME]`: what differs for one package."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    env: dict[str, str] = Field(default={}, description="Added to its process's environment.")
+
+
+class Settings(BaseSettings):
+    """The router's settings. Durations in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CALLME_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    packages_dir: Path = Field(CHECKOUT, description="The folder searched for packages.")
+    state_dir: Path | None = Field(
+        None, description="Database, spool and temp files; default: var/ beside the packages."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on (`callme serve`).")
+    port: int = Field(7777, ge=1, le=65535, description="Port to listen on (`callme serve`).")
+    keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Accepted keys: `id:secret` or `secret`, by commas in the environment.",
+    )
+    weights: Weights = Field(Weights.AUTO, description="auto, demo or full.")
+    models: dict[str, ModelSettings] = Field({}, description="Per-model settings.")
+    preload: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Models to load at start, as far as memory allows; `all` for every one."
+    )
+    max_upload_bytes: int = Field(25 << 20, ge=1, description="Largest request body.")
+    queue_limit: int = Field(64, ge=1, description="Predictions that may wait for one model.")
+    sync_limit_s: float = Field(
+        85.0, gt=0, description="A synchronous call that takes longer is answered 202."
+    )
+    prediction_timeout_s: float = Field(
+        600.0, gt=0, description="A prediction that runs longer is stopped."
+    )
+    setup_timeout_s: float = Field(600.0, gt=0, description="A set-up that takes longer failed.")
+    keep_results_s: float = Field(86400.0, gt=0, description="How long results are kept.")
+    idle_to_sleep_s: float = Field(
+        300.0, gt=0, description="A model unused for so long gives its memory back."
+    )
+    min_residency_s: float = Field(
+        10.0, ge=0, description="A model that has just loaded is left alone for so long."
+    )
+    shutdown_grace_s: float = Field(
+        10.0, ge=0, description="What runs when the router stops has so long to finish."
+    )
+    memory_limit_bytes: int | None = Field(
+        None, ge=1, description="What models may use together at most; default: what is free."
+    )
+    memory_reserve_bytes: int = Field(512 << 20, ge=0, description="Memory left to others.")
+    default_footprint_bytes: int = Field(
+        2 << 30, ge=1, description="Assumed of a model that has never been measured."
+    )
+    allow_private_urls: bool = Field(
+        False, description="Fetch inputs from private addresses too. For tests and closed networks."
+    )
+
+    @field_validator("keys", "preload", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part for part in (p.strip() for p in value.split(",")) if part)
+        return value
+
+    @property
+    def state(self) -> Path:
+        """The state folder, resolved."""
+        return (self.state_dir or self.packages_dir / "var").resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then callme.toml."""
+        folder = Path(os.environ.get("CALLME_PACKAGES_DIR") or CHECKOUT)
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=folder / CONFIG_NAME)
+        return init_settings, env_settings, toml
