@@ -2,35 +2,36 @@
 
 import { Refusal } from "./errors.ts";
 
+const FIRST_BYTES = 64 * 1024;
+
 /**
- * The request's body as text, at most `maxBytes` of UTF-8.
- *
- * Throws `payload_too_large` as soon as the announced or the real size passes the limit. Decodes
- * chunk by chunk: the bytes and the text are never both in memory as a whole.
+ * The request's body, at most `maxBytes`. Throws `payload_too_large` as soon as the announced or
+ * the real size passes the limit; the rest is not read.
  */
-export async function readText(request: Request, maxBytes: number): Promise<string> {
+export async function readBytes(
+  request: Request,
+  maxBytes: number,
+): Promise<Uint8Array<ArrayBuffer>> {
   const announced = Number(request.headers.get("content-length") ?? 0);
   if (announced > maxBytes) {
     await request.body?.cancel();
     throw tooLarge(maxBytes);
   }
-  if (request.body === null) return "";
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  let text = "", received = 0;
+  if (request.body === null) return new Uint8Array();
+  // One buffer of the announced size: collecting chunks would need the memory twice.
+  let buffer = new Uint8Array(announced > 0 ? announced : FIRST_BYTES);
+  let size = 0;
   for await (const chunk of request.body) { // leaving the loop early cancels the body
-    received += chunk.length;
-    if (received > maxBytes) throw tooLarge(maxBytes);
-    text += decode(decoder, chunk);
+    if (size + chunk.length > maxBytes) throw tooLarge(maxBytes);
+    if (size + chunk.length > buffer.length) {
+      const grown = new Uint8Array(Math.min(maxBytes, 2 * (size + chunk.length)));
+      grown.set(buffer.subarray(0, size));
+      buffer = grown;
+    }
+    buffer.set(chunk, size);
+    size += chunk.length;
   }
-  return text + decode(decoder);
-}
-
-function decode(decoder: TextDecoder, chunk?: Uint8Array<ArrayBuffer>): string {
-  try {
-    return chunk ? decoder.decode(chunk, { stream: true }) : decoder.decode();
-  } catch {
-    throw new Refusal("invalid_json", "JSON parse fail: the body is not UTF-8");
-  }
+  return buffer.subarray(0, size);
 }
 
 /** 413 for a request or its files over `maxBytes`. */

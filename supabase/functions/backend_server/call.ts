@@ -3,6 +3,7 @@
 import { tooLarge } from "./body.ts";
 import { extensionOf, looksLikeDataUri, parseDataUri } from "./data_uri.ts";
 import { Refusal } from "./errors.ts";
+import { isBlank, isNumber, LongString, parseJsonBytes } from "./long_strings.ts";
 import type { Part } from "./multipart.ts";
 import type { Endpoints } from "./settings.ts";
 
@@ -22,11 +23,15 @@ const RESERVED: ReadonlySet<string> = new Set(["endpoint", "async", "prediction"
 const FILE_INPUTS = ["audio", "image"];
 
 /**
- * Parses and checks the body. Throws `empty_body`, `invalid_json`, `unknown_endpoint`,
+ * Parses and checks the body, whose bytes become the files of the result. Throws `empty_body`, `invalid_json`, `unknown_endpoint`,
  * `missing_input`, `invalid_input` or `payload_too_large`.
  */
-export function parseCall(text: string, endpoints: Endpoints, maxFileBytes: number): Call {
-  const body = parseJson(text);
+export function parseCall(
+  bytes: Uint8Array<ArrayBuffer>,
+  endpoints: Endpoints,
+  maxFileBytes: number,
+): Call {
+  const body = parseObject(bytes);
   const { endpoint, prediction } = body;
   if (isGiven(prediction)) {
     if (isGiven(endpoint)) throw invalid("prediction", "must come without 'endpoint'");
@@ -47,22 +52,12 @@ export function parseCall(text: string, endpoints: Endpoints, maxFileBytes: numb
   return { kind: "run", endpoint, parts, async: readFlag(body, "async") };
 }
 
-function parseJson(text: string): Json {
-  if (text.trim() === "") throw new Refusal("empty_body", "empty body");
-  let value: unknown;
-  try {
-    value = numberKeeping.parse(
-      text,
-      (_key, item, { source }) => typeof item === "number" ? numberKeeping.rawJSON(source) : item,
-    );
-  } catch (error) {
-    throw new Refusal("invalid_json", `JSON parse fail: ${(error as Error).message}`);
-  }
+function parseObject(bytes: Uint8Array<ArrayBuffer>): Json {
+  if (isBlank(bytes)) throw new Refusal("empty_body", "empty body");
+  const value = parseJsonBytes(bytes);
   if (kindOf(value) !== "object") {
-    throw new Refusal(
-      "invalid_json",
-      `JSON parse fail: the body must be an object, got ${kindOf(value)}`,
-    );
+    const message = `JSON parse fail: the body must be an object, got ${kindOf(value)}`;
+    throw new Refusal("invalid_json", message);
   }
   return value as Json;
 }
@@ -90,11 +85,12 @@ function toParts(body: Json, required: string | null, maxFileBytes: number): Par
 
 /** A data URI becomes a file; a string goes as it is; anything else as the JSON it was. */
 function toPart(name: string, value: unknown, isFile: boolean): Part {
-  if (isFile && typeof value !== "string") {
-    throw invalid(name, `must be a data URI, got ${kindOf(value)}`);
+  const isText = typeof value === "string" || value instanceof LongString;
+  if (isFile && !isText) throw invalid(name, `must be a data URI, got ${kindOf(value)}`);
+  if (!isText) return { name, text: JSON.stringify(value) };
+  if (!isFile && !looksLikeDataUri(value)) {
+    return { name, text: typeof value === "string" ? value : value.text() };
   }
-  if (typeof value !== "string") return { name, text: JSON.stringify(value) };
-  if (!isFile && !looksLikeDataUri(value)) return { name, text: value };
   const file = parseDataUri(name, value);
   return { name, filename: `${name}.${extensionOf(file.type)}`, file };
 }
@@ -136,18 +132,6 @@ function invalid(name: string, what: string): Refusal {
 function kindOf(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "array";
-  return numberKeeping.isRawJSON(value) ? "number" : typeof value;
+  if (value instanceof LongString) return "string";
+  return isNumber(value) ? "number" : typeof value;
 }
-
-/**
- * JSON with the source text of numbers, which ECMAScript 2026 has and TypeScript's types lack: a
- * 64-bit seed and `1.0` reach the model as they were written, not as a double prints them.
- */
-const numberKeeping = JSON as unknown as {
-  parse(
-    text: string,
-    reviver: (key: string, value: unknown, context: { source: string }) => unknown,
-  ): unknown;
-  rawJSON(source: string): unknown;
-  isRawJSON(value: unknown): boolean;
-};

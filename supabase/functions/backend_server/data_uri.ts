@@ -1,6 +1,7 @@
 /** Data URIs (RFC 2397), as browsers write them and as people paste them. */
 
 import { Refusal } from "./errors.ts";
+import { LongString } from "./long_strings.ts";
 
 /** A decoded file: its MIME type with parameters, as the data URI named it. */
 export interface DataFile {
@@ -10,7 +11,7 @@ export interface DataFile {
 
 // The media type ends at `;base64,`, not at the first comma: Chrome's MediaRecorder writes
 // `data:video/webm;codecs=vp8,opus;base64,…` with a bare comma among the parameters.
-const BASE64_MARK = /;\s*base64\s*,/i;
+const BASE64_MARK = /; *base64 *,/i;
 const HEADER_CHARS = 1024;
 const MEDIA_TYPE =
   /^[A-Za-z0-9!#$&^_.+-]{1,127}\/[A-Za-z0-9!#$&^_.+-]{1,127}(?:\s*;[\x20-\x7e]*)?$/;
@@ -32,10 +33,9 @@ const EXTENSIONS: Record<string, string> = {
 };
 
 /** Whether a string is meant as a file: it names a MIME type or says base64. */
-export function looksLikeDataUri(value: string): boolean {
-  if (!/^data:/i.test(value)) return false;
-  const head = value.slice(0, HEADER_CHARS);
-  return /^data:[^,;\s]+\/[^,;\s]+[,;]/i.test(head) || /^data:;\s*base64\s*,/i.test(head);
+export function looksLikeDataUri(value: string | LongString): boolean {
+  const head = headOf(value);
+  return /^data:[^,;\s]+\/[^,;\s]+[,;]/i.test(head) || /^data:; *base64 *,/i.test(head);
 }
 
 /**
@@ -44,18 +44,31 @@ export function looksLikeDataUri(value: string): boolean {
  * Accepts any MIME type with parameters, standard and url-safe base64, padded or not, with line
  * breaks or percent-encoding, and percent-encoded text without base64. Without a MIME type the
  * file is `application/octet-stream`. Throws `invalid_input` for everything else.
+ *
+ * A `LongString` is decoded where it lies: its bytes are not readable as text afterwards.
  */
-export function parseDataUri(name: string, uri: string): DataFile {
-  const { type, base64, payload } = split(name, uri);
-  const bytes = base64
-    ? decodeBase64(name, payload.includes("%") ? unescapeToText(name, payload) : payload)
-    : unescapePercent(name, payload);
+export function parseDataUri(name: string, uri: string | LongString): DataFile {
+  const { type, base64, start } = readHead(name, headOf(uri));
+  const bytes = uri instanceof LongString && base64 && isPlain(uri.bytes)
+    ? decodeBase64(name, uri.bytes.subarray(start))
+    : decodeText(name, (uri instanceof LongString ? uri.text() : uri).slice(start), base64);
   if (bytes.length === 0) throw unreadable(name, "must not be empty");
   return { type, bytes };
 }
 
-function split(name: string, uri: string): { type: string; base64: boolean; payload: string } {
-  const head = uri.slice(0, HEADER_CHARS);
+// Bytes that JSON or percent-encoding gives a meaning: a backslash, %, tab, LF, FF, CR. Without
+// them a byte of base64 is a character, and positions in the text are positions in the bytes.
+const NOT_PLAIN = [0x5c, 0x25, 0x09, 0x0a, 0x0c, 0x0d];
+
+function isPlain(bytes: Uint8Array): boolean {
+  return !NOT_PLAIN.some((byte) => bytes.includes(byte));
+}
+
+function headOf(uri: string | LongString): string {
+  return uri instanceof LongString ? uri.head(HEADER_CHARS) : uri.slice(0, HEADER_CHARS);
+}
+
+function readHead(name: string, head: string): { type: string; base64: boolean; start: number } {
   const comma = head.indexOf(",");
   if (!/^data:/i.test(head) || comma < 0) {
     throw unreadable(name, "must be a data URI such as data:audio/wav;base64,UklGR…");
@@ -63,15 +76,17 @@ function split(name: string, uri: string): { type: string; base64: boolean; payl
   const mark = BASE64_MARK.exec(head);
   const marked = mark ? head.slice("data:".length, mark.index).trim() : "";
   if (mark && (marked === "" || MEDIA_TYPE.test(marked))) {
-    return {
-      type: marked || OCTETS,
-      base64: true,
-      payload: uri.slice(mark.index + mark[0].length),
-    };
+    return { type: marked || OCTETS, base64: true, start: mark.index + mark[0].length };
   }
   const type = head.slice("data:".length, comma).trim() || OCTETS;
   if (!MEDIA_TYPE.test(type)) throw unreadable(name, "must name a MIME type such as audio/wav");
-  return { type, base64: false, payload: uri.slice(comma + 1) };
+  return { type, base64: false, start: comma + 1 };
+}
+
+function decodeText(name: string, payload: string, base64: boolean): Uint8Array<ArrayBuffer> {
+  const bytes = new TextEncoder().encode(payload) as Uint8Array<ArrayBuffer>;
+  const unescaped = payload.includes("%") ? unescapePercent(name, bytes) : bytes;
+  return base64 ? decodeBase64(name, unescaped) : unescaped;
 }
 
 /** A file name extension for a MIME type: `audio/webm;codecs=opus` → `webm`; unknown → `bin`. */
@@ -100,15 +115,14 @@ function buildSextets(): Uint8Array {
 }
 
 /**
- * Base64 in one pass, in either alphabet. Written out because `Uint8Array.fromBase64` is missing
- * from Deno 2.1 and `atob` would hold the whole file once more as a string.
+ * Base64 in either alphabet, decoded in place: what is written never overtakes what is read.
+ * By hand because `Uint8Array.fromBase64` is missing from Deno 2.1, and `atob` would hold the whole
+ * file twice more, as two strings.
  */
-function decodeBase64(name: string, text: string): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(Math.ceil((text.length * 3) / 4));
+function decodeBase64(name: string, bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   let size = 0, bits = 0, sextets = 0, padding = 0;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    const value = code < 256 ? SEXTETS[code]! : INVALID;
+  for (let i = 0; i < bytes.length; i++) {
+    const value = SEXTETS[bytes[i]!]!;
     if (value === SKIP) continue;
     if (value === PAD) {
       padding++;
@@ -119,9 +133,9 @@ function decodeBase64(name: string, text: string): Uint8Array<ArrayBuffer> {
     }
     bits = (bits << 6) | value;
     if (++sextets % 4 === 0) {
-      out[size++] = bits >> 16;
-      out[size++] = (bits >> 8) & 0xff;
-      out[size++] = bits & 0xff;
+      bytes[size++] = bits >> 16;
+      bytes[size++] = (bits >> 8) & 0xff;
+      bytes[size++] = bits & 0xff;
       bits = 0;
     }
   }
@@ -129,19 +143,18 @@ function decodeBase64(name: string, text: string): Uint8Array<ArrayBuffer> {
   if (rest === 1 || (padding > 0 && (rest + padding) % 4 !== 0) || padding > 2) {
     throw unreadable(name, "must be complete base64, got a cut-off or wrongly padded text");
   }
-  if (rest === 2) out[size++] = bits >> 4;
+  if (rest === 2) bytes[size++] = bits >> 4;
   if (rest === 3) {
-    out[size++] = bits >> 10;
-    out[size++] = (bits >> 2) & 0xff;
+    bytes[size++] = bits >> 10;
+    bytes[size++] = (bits >> 2) & 0xff;
   }
-  return out.subarray(0, size);
+  return bytes.subarray(0, size);
 }
 
-const PERCENT = "%".charCodeAt(0);
+const PERCENT = 0x25;
 
-/** Percent-decoding to bytes; what is not encoded and not ASCII is taken as UTF-8. */
-function unescapePercent(name: string, text: string): Uint8Array<ArrayBuffer> {
-  const bytes = new TextEncoder().encode(text);
+/** Percent-decoding in place. */
+function unescapePercent(name: string, bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
   let size = 0;
   for (let i = 0; i < bytes.length; i++) {
     if (bytes[i] !== PERCENT) {
@@ -156,10 +169,6 @@ function unescapePercent(name: string, text: string): Uint8Array<ArrayBuffer> {
     i += 2;
   }
   return bytes.subarray(0, size);
-}
-
-function unescapeToText(name: string, text: string): string {
-  return new TextDecoder().decode(unescapePercent(name, text));
 }
 
 function unreadable(name: string, what: string): Refusal {

@@ -7,7 +7,7 @@
 
 import { relay } from "./answer.ts";
 import { compose, type Outgoing, send, type World } from "./backend.ts";
-import { readText } from "./body.ts";
+import { readBytes } from "./body.ts";
 import { parseCall } from "./call.ts";
 import { admit } from "./caller.ts";
 import { corsHeaders, preflight } from "./cors.ts";
@@ -75,10 +75,10 @@ async function forward(
   return await relay(answer, stop);
 }
 
-/** A function of its own so that the JSON text and the decoded file are garbage once it returns. */
+/** A function of its own so that the body and the decoded file are garbage once it returns. */
 async function prepare(request: Request, limits: Limits, deps: Deps): Promise<Outgoing> {
-  const text = await readText(request, limits.bodyBytes);
-  const call = parseCall(text, readEndpoints(deps.env), limits.fileBytes);
+  const bytes = await readBytes(request, limits.bodyBytes);
+  const call = parseCall(bytes, readEndpoints(deps.env), limits.fileBytes);
   return compose(call, `callme-${deps.newId()}`);
 }
 
