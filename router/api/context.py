@@ -15,7 +15,7 @@ from router.ports import Files, StartError
 from router.runtime.inputs import InputSpec
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
-from router.runtime.predictions import Predictions
+from router.runtime.predictions import Live, Predictions
 
 Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
 
@@ -78,28 +78,28 @@ async def gone(request: Request) -> None:
         pass
 
 
-async def wait_for_end(request: Request, context: Context, prediction_id: str) -> bool:
+async def wait_for_end(request: Request, context: Context, live: Live) -> None:
     """Wait until the prediction ends or the synchronous limit is reached.
 
-    True if the client is still there; if it has gone, the prediction is canceled.
+    When the client goes away meanwhile, the prediction is canceled, and that is its end.
     """
-    predictions = context.predictions
-    p = await predictions.wait(prediction_id, DISCONNECT_CHECK_AFTER_S)
-    if p.status.is_terminal:
-        return True
-    left_s = context.sync_limit_s - DISCONNECT_CHECK_AFTER_S
-    ended = asyncio.create_task(predictions.wait(prediction_id, left_s))
+    if not live.done.done():
+        await asyncio.wait({live.done}, timeout=DISCONNECT_CHECK_AFTER_S)
+    if live.done.done():
+        return
     leaving = asyncio.create_task(gone(request))
     try:
-        done, _ = await asyncio.wait({ended, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {live.done, leaving},
+            timeout=context.sync_limit_s - DISCONNECT_CHECK_AFTER_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if leaving.done():
+            context.predictions.cancel(live.prediction.id)
+            await asyncio.wait({live.done})
     except asyncio.CancelledError:
-        # The server cancels a handler whose client has gone, or when it is stopping itself.
-        predictions.cancel(prediction_id)
+        # The server cancels handlers when it is itself told to stop at once.
+        context.predictions.cancel(live.prediction.id)
         raise
     finally:
-        ended.cancel()
         leaving.cancel()
-    if ended in done:
-        return True
-    predictions.cancel(prediction_id)
-    return False

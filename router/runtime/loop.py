@@ -203,9 +203,9 @@ class SchedulerLoop:
         if process is not None:
             self._last_logs[e.model] = process.log_tail()
             pids = list(process.pids())
-            forced = e.reason in ("crashed", "unresponsive")
+            at_once = e.reason in ("crashed", "forced")
             try:
-                await process.stop(0.0 if forced else STOP_GRACE_S)
+                await process.stop(0.0 if at_once else STOP_GRACE_S)
                 await self._memory.wait_freed(pids)
             except TimeoutError:
                 log.error("process outlives SIGKILL", extra={"model": e.model})

@@ -53,10 +53,10 @@ ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
 
 @dataclass(slots=True)
 class Live:
-    """A prediction that has not ended, and who waits for it."""
+    """A prediction on its way. `prediction` is always its present state, `done` its end."""
 
     prediction: Prediction
-    done: asyncio.Future[Prediction]
+    done: asyncio.Future[None]
     verdict: Failure | None = None  # why it was withdrawn; overrides what the model says
     timer: asyncio.TimerHandle | None = None
     dropped_with: RouterError | None = field(default=None)
@@ -114,11 +114,11 @@ class Predictions:
 
     # ---- what the faces call -------------------------------------------------------------
 
-    async def create(self, p: Prediction) -> Prediction:
+    async def create(self, p: Prediction) -> Live:
         """Accept a prediction. Its files are the prediction's from here on, whatever happens.
 
-        Raises the refusal (QueueFull, ModelUnavailable, ShuttingDown) if it was refused at
-        once; then nothing of it is left.
+        The answer follows it to its end. Raises the refusal (QueueFull, ModelUnavailable,
+        ShuttingDown) if it was refused at once; then nothing of it is left.
         """
         if p.durable:
             try:
@@ -131,15 +131,7 @@ class Predictions:
             if p.durable:
                 await self._store.delete(p.id)
             raise live.dropped_with
-        return p
-
-    async def wait(self, prediction_id: str, timeout_s: float) -> Prediction:
-        """The prediction as it is when it ends, or after `timeout_s`."""
-        live = self._live.get(prediction_id)
-        if live is None:
-            return await self.get(prediction_id)
-        await asyncio.wait({live.done}, timeout=timeout_s)
-        return live.prediction
+        return live
 
     async def get(self, prediction_id: str) -> Prediction:
         """The prediction now. Raises UnknownPrediction."""
@@ -193,10 +185,12 @@ class Predictions:
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """Write the outcome and wake whoever waits."""
         live = self._live[prediction_id]
-        failed_with = outcome.failure.code if outcome.failure else None
-        if failed_with == "worker_died" and live.prediction.durable and self._stopping:
-            self._suspend(live)
-            return None
+        died = outcome.failure is not None and outcome.failure.code == "worker_died"
+        if died and self._loop.scheduler.draining:
+            if live.prediction.durable:
+                self._suspend(live)
+                return None
+            outcome = replace(outcome, failure=Failure("shutting_down", "The server stopped"))
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
             status = Status.CANCELED if live.verdict.code == "canceled" else Status.FAILED
             outcome = replace(outcome, status=status, failure=live.verdict)
@@ -243,7 +237,7 @@ class Predictions:
             self._spawn(self._settle(p))
         else:
             self._live.pop(p.id, None)
-        live.done.set_result(p)
+        live.done.set_result(None)
 
     async def _settle(self, p: Prediction) -> None:
         while True:
@@ -261,11 +255,7 @@ class Predictions:
         """Leave it as it is on disk: the next start of the router takes it up again."""
         self._clear_timer(live)
         del self._live[live.prediction.id]
-        live.done.set_result(live.prediction)
-
-    @property
-    def _stopping(self) -> bool:
-        return self._loop.scheduler.draining
+        live.done.set_result(None)
 
     def _record(self, p: Prediction) -> None:
         if p.durable:

@@ -226,7 +226,7 @@ class Scheduler:
             for w in m.waiting.clear():
                 self._drop(w.id, ShuttingDown(STOPPING))
             if m.phase is Phase.STARTING or (m.phase is Phase.READY and (force or not m.running)):
-                self._stop(m, "shutdown", now)
+                self._stop(m, "forced" if force else "shutdown", now)
 
     # ---- the pump: from state to effects -------------------------------------------------
 

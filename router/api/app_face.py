@@ -1,0 +1,94 @@
+"""The app's face: `POST /{model}` with a multipart form, answered with the model's JSON.
+
+This is what the edge function calls; any package gets it by its name.
+"""
+
+from __future__ import annotations
+
+import time
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router.api.context import context_of, wait_for_end
+from router.api.error_handlers import error_response, json_response
+from router.api.multipart import read_form
+from router.api.views import prediction_view
+from router.domain.errors import RouterError
+from router.domain.prediction import Prediction, new_id
+from router.runtime.predictions import error_of
+
+ASYNC_PREFERENCE = "respond-async"
+
+
+def prefers_async(request: Request) -> bool:
+    """True when the Prefer header lists respond-async (RFC 7240)."""
+    prefer = request.headers.get("prefer", "")
+    return any(p.partition(";")[0].strip().lower() == ASYNC_PREFERENCE for p in prefer.split(","))
+
+
+async def predict(request: Request) -> Response:
+    """Run one prediction: 200 with the output, 202 when it is or becomes asynchronous."""
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    spec = await context.spec(package)
+    form = await read_form(request, context.files, context.max_upload_bytes)
+    inputs, files = await context.intake.from_form(spec, form.texts, form.uploads)
+    p = Prediction(
+        id=new_id(),
+        model=package.name,
+        inputs=inputs,
+        files=files,
+        created_at=time.time(),
+        owner=request.scope.get("callme_key_id", ""),
+        durable=prefers_async(request),
+    )
+    headers = {"X-Prediction-Id": p.id}
+    try:
+        live = await context.predictions.create(p)
+        if p.durable:
+            return await accepted(request, p.id)
+        await wait_for_end(request, context, live)
+        if not live.done.done():
+            return await accepted(request, p.id)
+        if error := error_of(live.prediction):
+            raise error
+    except RouterError as error:
+        return error_response(error, headers)
+    return json_response(live.prediction.output, headers=headers)
+
+
+async def accepted(request: Request, prediction_id: str) -> Response:
+    """202: it is on disk and goes on; where to ask for it."""
+    predictions = context_of(request).predictions
+    p = await predictions.keep(prediction_id)
+    location = f"/predictions/{p.id}"
+    return json_response(
+        prediction_view(p, predictions),
+        202,
+        {"X-Prediction-Id": p.id, "Location": location, "Retry-After": "1"},
+    )
+
+
+async def get_prediction(request: Request) -> Response:
+    """The state of a prediction that was answered with 202."""
+    predictions = context_of(request).predictions
+    p = await predictions.get(request.path_params["prediction_id"])
+    return json_response(prediction_view(p, predictions))
+
+
+async def cancel_prediction(request: Request) -> Response:
+    """Cancel it if it has not ended; its state either way."""
+    predictions = context_of(request).predictions
+    prediction_id = request.path_params["prediction_id"]
+    await predictions.get(prediction_id)
+    predictions.cancel(prediction_id)
+    return json_response(prediction_view(await predictions.get(prediction_id), predictions))
+
+
+def add_routes(app: Starlette) -> None:
+    """The face's routes. The model's own comes last: it would match every other path."""
+    app.add_route("/predictions/{prediction_id}", get_prediction, methods=["GET"])
+    app.add_route("/predictions/{prediction_id}/cancel", cancel_prediction, methods=["POST"])
+    app.add_route("/{model}", predict, methods=["POST"])

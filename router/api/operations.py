@@ -1,0 +1,90 @@
+"""The operator's paths: /health, /ready, /status."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router.api.context import Context, context_of
+from router.api.error_handlers import json_response
+from router.scheduling.model import Model, Phase
+from router.scheduling.residency import held_bytes
+
+LOG_LINES_SHOWN = 20
+
+
+async def health(request: Request) -> Response:
+    """200 while the process serves requests. Says nothing else: it needs no key."""
+    return json_response({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """200 when predictions are accepted, else 503."""
+    context = context_of(request)
+    accepting = context.is_open and not context.loop.scheduler.draining and bool(context.packages)
+    models = {m.name: state_of(m) for m in context.loop.scheduler.models.values()}
+    body = {"ready": accepting, "models": models}
+    return json_response(body, 200 if accepting else 503)
+
+
+async def status(request: Request) -> Response:
+    """Every model's state, queue, memory and what it has cost so far."""
+    context = context_of(request)
+    scheduler = context.loop.scheduler
+    return json_response(
+        {
+            "uptime_s": round(time.time() - context.started_at, 1),
+            "draining": scheduler.draining,
+            "memory": {
+                "budget_bytes": scheduler.budget_bytes,
+                "held_bytes": held_bytes(scheduler.models.values()),
+            },
+            "models": {m.name: _model_view(context, m) for m in scheduler.models.values()},
+        }
+    )
+
+
+def state_of(m: Model) -> str:
+    """The phase, with READY told apart into ready and busy."""
+    return "busy" if m.phase is Phase.READY and m.running else str(m.phase)
+
+
+def _model_view(context: Context, m: Model) -> dict[str, Any]:
+    now = time.monotonic()
+    view: dict[str, Any] = {
+        "state": state_of(m),
+        "state_for_s": round(now - m.phase_since, 1) if m.phase_since else None,
+        "running": sorted(m.running),
+        "queue": [
+            {"id": w.id, "position": i, "waited_s": round(now - w.since, 1)}
+            for i, w in enumerate(m.waiting.order(now), 1)
+        ],
+        "concurrency": m.concurrency,
+        "memory_bytes": m.footprint_bytes,
+        "load_s": _rounded(m.load_s),
+        "service_s": _rounded(m.service_s),
+        "loads": m.loads,
+        "evictions": m.evictions,
+        "crashes": m.crashes,
+    }
+    if m.failure_reason:
+        view["last_failure"] = m.failure_reason
+        view["retry_in_s"] = round(max(m.retry_at - now, 0.0), 1)
+    if tail := context.loop.log_tail(m.name):
+        view["log_tail"] = list(tail)[-LOG_LINES_SHOWN:]
+    return view
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def add_routes(app: Starlette) -> None:
+    """The operator's routes."""
+    app.add_route("/health", health, methods=["GET"])
+    app.add_route("/ready", ready, methods=["GET"])
+    app.add_route("/status", status, methods=["GET"])

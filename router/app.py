@@ -1,0 +1,248 @@
+"""The composition root: settings in, an ASGI application out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from router.adapters.catalog import discover
+from router.adapters.cog_process import CogProcess, ProcessOptions
+from router.adapters.fetch import UrlFetcher
+from router.adapters.memory import GpuMemory, detect_memory
+from router.adapters.schemas import Schemas
+from router.adapters.spool import Spool
+from router.adapters.sqlite_store import SqliteStore
+from router.api import app_face, operations
+from router.api.auth import Guard, parse_keys
+from router.api.context import Context
+from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
+from router.api.openapi import build_openapi
+from router.domain.errors import RouterError
+from router.domain.messages import Described, Draining, Warm
+from router.domain.package import Package
+from router.ports import Memory, Process, StartError
+from router.runtime.intake import Intake
+from router.runtime.loop import SchedulerLoop
+from router.runtime.predictions import Predictions
+from router.scheduling.scheduler import Policy, Scheduler
+from router.settings import Settings, Weights
+
+log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """Fulfils `router.ports.Clock`."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        return time.monotonic()
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+
+class StateInUseError(RuntimeError):
+    """Another router has this state folder open."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application. Nothing is started or written before its lifespan begins."""
+    settings = settings or Settings()
+    memory = detect_memory(settings.memory_reserve_bytes, settings.memory_limit_bytes)
+    has_gpu = isinstance(memory, GpuMemory)
+    packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running(settings, packages, memory) as context:
+            app.state.context = context
+            yield
+
+    app = FastAPI(
+        title="CALLME GPU backend", lifespan=lifespan, openapi_url="/openapi.json", redoc_url=None
+    )
+    app.openapi = lambda: build_openapi(app.state.context)  # type: ignore[method-assign]
+    app.add_exception_handler(RouterError, on_router_error)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(Exception, on_unexpected)
+    keys = parse_keys(k.get_secret_value() for k in settings.keys)
+    app.add_middleware(Guard, keys=keys)
+    operations.add_routes(app)
+    app_face.add_routes(app)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, packages: Mapping[str, Package], memory: Memory
+) -> AsyncIterator[Context]:
+    """Everything that has a life of its own, started, and stopped in reverse."""
+    state = settings.state
+    with _locked(state):
+        _clear_temp(state)
+        schemas = Schemas()
+        loop = _make_loop(settings, packages, memory, schemas)
+        spool = Spool(state / "spool")
+        store = SqliteStore(state / "predictions.sqlite3")
+        predictions = Predictions(
+            loop,
+            store,
+            spool,
+            SystemClock(),
+            time_limit_s=settings.prediction_timeout_s,
+            keep_results_s=settings.keep_results_s,
+        )
+        fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
+
+        async def describe(package: Package) -> Mapping[str, Any]:
+            description = await schemas.describe(package)
+            loop.post(Described(package.name, description.max_concurrency))
+            return description.schema
+
+        context = Context(
+            packages=packages,
+            loop=loop,
+            predictions=predictions,
+            intake=Intake(spool, fetcher, settings.max_upload_bytes),
+            files=spool,
+            describe=describe,
+            max_upload_bytes=settings.max_upload_bytes,
+            sync_limit_s=settings.sync_limit_s,
+            started_at=time.time(),
+        )
+        loop.open()
+        resumed = await predictions.open()
+        spool.remove_strangers(f for p in resumed for f in p.files)
+        preparing = asyncio.create_task(_prepare(context, settings.preload))
+        context.is_open = True
+        stopping = _stop_on_signal(context, settings.shutdown_grace_s)
+        try:
+            yield context
+        finally:
+            context.is_open = False
+            preparing.cancel()
+            stopping()
+            await loop.close(settings.shutdown_grace_s)
+            await predictions.close()
+            await store.close()
+
+
+def _stop_on_signal(context: Context, grace_s: float) -> Callable[[], None]:
+    """Begin to stop at the signal itself; returns how to undo this.
+
+    uvicorn ends the lifespan only when every request has been answered, and would wait for a
+    prediction as long as it takes. With this, what waits is refused at once, what runs has
+    `grace_s`, and every request is answered before the lifespan ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    event_loop = asyncio.get_running_loop()
+    before: dict[int, Any] = {}
+
+    def begin() -> None:
+        context.is_open = False
+        context.loop.post(Draining())
+        event_loop.call_later(grace_s, context.loop.post, Draining(force=True))
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        event_loop.call_soon_threadsafe(begin)
+        if callable(before[number]):
+            before[number](number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, on_signal)
+
+    def undo() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return undo
+
+
+def _make_loop(
+    settings: Settings, packages: Mapping[str, Package], memory: Memory, schemas: Schemas
+) -> SchedulerLoop:
+    state = settings.state
+    options = ProcessOptions(
+        spool_dir=state / "spool",
+        tmp_dir=state / "tmp",
+        cache_dir=state / "cache",
+        setup_timeout_s=settings.setup_timeout_s,
+        measure=memory.measure,
+    )
+    policy = Policy(
+        queue_limit=settings.queue_limit,
+        idle_to_sleep_s=settings.idle_to_sleep_s,
+        min_residency_s=settings.min_residency_s,
+        default_footprint_bytes=settings.default_footprint_bytes,
+    )
+
+    def make_process(package: Package) -> Process:
+        known = schemas.known(package)
+        parallel = known.max_concurrency if known else 1
+        return CogProcess(replace(package, max_concurrency=parallel), options)
+
+    scheduler = Scheduler(dict.fromkeys(packages, 1), memory.budget_bytes(0), policy)
+    return SchedulerLoop(scheduler, packages, make_process, memory, SystemClock())
+
+
+async def _prepare(context: Context, preload: tuple[str, ...]) -> None:
+    """Read every package's schema, one after the other, and load those that are wanted."""
+    for name, package in context.packages.items():
+        try:
+            await context.spec(package)
+        except (RouterError, StartError) as error:
+            log.error("package cannot be read", extra={"model": name, "reason": str(error)})
+            continue
+        if name in preload or "all" in preload:
+            context.loop.post(Warm(name))
+
+
+def _environments(settings: Settings, has_gpu: bool) -> dict[str, dict[str, str]]:
+    """What is added to the models' environments: `*` for all, then each model's own."""
+    demo = settings.weights is Weights.DEMO or (settings.weights is Weights.AUTO and not has_gpu)
+    common = {"WEIGHTS": "demo"} if demo else {}
+    return {"*": common, **{name: dict(m.env) for name, m in settings.models.items()}}
+
+
+def _clear_temp(state: Path) -> None:
+    """Private folders: made anew, since what an earlier router left in temp is nobody's."""
+    state.chmod(0o700)
+    shutil.rmtree(state / "tmp", ignore_errors=True)
+    for name in ("tmp", "cache"):
+        (state / name).mkdir(mode=0o700, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    """Hold the state folder for this process alone. Raises StateInUseError."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock: TextIO
+    with (state / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StateInUseError(
+                "Cannot start: another router uses this state folder (CALLME_STATE_DIR)"
+            ) from error
+        lock.seek(0)
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
