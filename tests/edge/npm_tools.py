@@ -21,18 +21,25 @@ def npm_binary(package: tuple[str, str], name: str) -> Path:
 
     Skips the test, naming what is missing, where npm or the package cannot be had.
     """
-    folder = CACHE / "-".join(package)
-    found = _native(folder, name)
-    if found is None:
-        _install(package, folder)
-        found = _native(folder, name)
+    found = _native(npm_folder(package), name)
     if found is None:
         pytest.skip(f"npm's {package[0]}@{package[1]} has no program '{name}' for this platform")
     return found
 
 
-def _install(package: tuple[str, str], folder: Path) -> None:
+def npm_folder(package: tuple[str, str]) -> Path:
+    """A folder whose node_modules holds `package` (name, version); installed on first use.
+
+    Skips the test, naming what is missing, where npm or the package cannot be had.
+    """
     wanted = "@".join(package)
+    folder = CACHE / wanted.replace("/", "+")
+    if not (folder / "node_modules" / package[0] / "package.json").exists():
+        _install(wanted, folder)
+    return folder
+
+
+def _install(wanted: str, folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip(f"needs npm on PATH, for {wanted}")
