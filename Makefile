@@ -1,0 +1,67 @@
+# Python 3.11 and make are all that a machine needs; everything else is installed into .venv.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(shell command -v python3.11 python3 python))
+BIN := .venv/bin
+PACKAGES := fluency grounding sketch2real
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PYTEST := $(BIN)/pytest -q
+
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e lock clean
+
+help: ## what there is
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+setup: .venv/.installed ## install everything into .venv; quick when nothing changed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Cannot set up: Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing torch (once; the CPU build where pip is offered one) ..."
+	@$(PIP) torch
+	@echo "Installing everything else ..."
+	@$(PIP) --editable '.[$(shell echo $(PACKAGES) | tr ' ' ','),dev]'
+	@touch $@
+
+weights: setup ## prepare the demo weights that are too large to ship (fluency: 145 MB, hash-checked)
+	@cd fluency && ../$(BIN)/python -m demo_weights
+
+up: weights ## serve on 127.0.0.1:7777, load the models, show a line to try for each
+	@$(BIN)/callme up
+
+serve: setup ## serve on 127.0.0.1:7777 with logs; models start when first asked for
+	@$(BIN)/callme serve
+
+lint: setup ## ruff, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: setup ## let ruff put things in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: setup ## mypy, strict; one run per package since each has a run.py
+	$(BIN)/mypy api.py router tests/router tests/e2e
+	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
+
+test: lint type test-router test-packages test-edge test-e2e ## everything; sets itself up
+
+test-router: setup ## the router alone
+	$(PYTEST) tests/router tests/test_pins.py tests/test_packages.py
+
+test-packages: weights ## each package in a process of its own: they all have a run.py
+	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) tests/$$p || exit 1; done
+
+test-edge: setup ## the edge function under Deno
+	$(PYTEST) tests/edge
+
+test-e2e: weights ## real processes, from the edge function to the models
+	$(PYTEST) tests/e2e
+
+lock: setup ## write constraints.txt anew from what is installed
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean: ## remove what make made, .venv and weights included
+	rm -rf .venv var fluency/weights */.cog .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
