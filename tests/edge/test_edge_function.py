@@ -1,10 +1,11 @@
 """The edge function's own checks, each reported: types, lint, format, unit tests."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from deno_server import FUNCTION, find_deno, plain_env
+from deno_server import FUNCTION, ROOT, find_deno, plain_env
 from npm_tools import DENO_HOSTED, npm_binary
 
 
@@ -27,7 +28,7 @@ def run_deno(deno: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("arguments", [["check"], ["lint"], ["fmt", "--check"]], ids=lambda a: a[0])
 def test_types_lint_and_format_are_clean(arguments: list[str]) -> None:
     """`deno check`, `lint` and `fmt --check` find nothing, tests included."""
-    files = sorted(path.name for path in FUNCTION.glob("*.ts"))
+    files = sorted(path.name for path in FUNCTION.glob("*.ts")) if arguments == ["check"] else []
     run_deno(find_deno(), *arguments, *files)
 
 
@@ -54,3 +55,16 @@ def test_nothing_is_imported_from_the_network() -> None:
                     source == "node:assert/strict" and path.name.endswith("_test.ts")
                 )
                 assert allowed, f"{path.name} imports {source}"
+
+
+def test_the_readme_names_every_secret_and_every_error_code() -> None:
+    """Each environment variable the function reads, and each code it answers, has its row."""
+    readme = (ROOT / "supabase" / "README.md").read_text()
+    sources = [path for path in FUNCTION.glob("*.ts") if not path.name.endswith("_test.ts")]
+    code = "\n".join(path.read_text() for path in sources if path.name != "testing.ts")
+    secrets = set(re.findall(r"[\"'`]((?:GPU_BACKEND|CORS|BACKEND_SERVER)_[A-Z_]+)[\"'`]", code))
+    assert len(secrets) == 9
+    assert secrets == set(re.findall(r"^\| `([A-Z_]+)` \|", readme, re.M))
+    codes = set(re.findall(r"^  ([a-z_]+): \d{3},", (FUNCTION / "errors.ts").read_text(), re.M))
+    documented = set(re.findall(r"^\| \d{3} \| `([a-z_]+)` \|", readme, re.M))
+    assert codes - {"client_closed_request"} == documented  # that one, nobody is left to read

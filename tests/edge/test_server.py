@@ -190,6 +190,16 @@ def test_an_answer_that_breaks_off_is_502(function: EdgeFunction, box: Box) -> N
     assert httpx.post(function.url, json=FLUENCY).status_code == 502
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_large_answer_is_streamed_whole(function: EdgeFunction, box: Box, status: int) -> None:
+    """12 MiB, more than is held to be checked, arrive to the byte, as success and as error."""
+    body = json.dumps({"picture": base64.b64encode(os.urandom(9 << 20)).decode()}).encode()
+    box.behaviour = lambda _: Answer(status, body)
+    answer = httpx.post(function.url, json=FLUENCY, timeout=60)
+    assert answer.status_code == status
+    assert answer.content == body
+
+
 def test_a_compressed_answer_arrives_readable(function: EdgeFunction, box: Box) -> None:
     """What a proxy compresses on the way is decompressed, and not announced as compressed."""
     headers = {**JSON, "Content-Encoding": "gzip"}

@@ -6,7 +6,8 @@ const FIRST_BYTES = 64 * 1024;
 
 /**
  * The request's body, at most `maxBytes`. Throws `payload_too_large` as soon as the announced or
- * the real size passes the limit; the rest is not read.
+ * the real size passes the limit, without reading the rest, and `client_closed_request` when the
+ * sender leaves in the middle.
  */
 export async function readBytes(
   request: Request,
@@ -18,10 +19,23 @@ export async function readBytes(
     throw tooLarge(maxBytes);
   }
   if (request.body === null) return new Uint8Array();
+  try {
+    return await collect(request.body, announced, maxBytes);
+  } catch (cause) {
+    if (cause instanceof Refusal) throw cause;
+    throw new Refusal("client_closed_request", "the request broke off", { cause });
+  }
+}
+
+async function collect(
+  body: ReadableStream<Uint8Array>,
+  announced: number,
+  maxBytes: number,
+): Promise<Uint8Array<ArrayBuffer>> {
   // One buffer of the announced size: collecting chunks would need the memory twice.
   let buffer = new Uint8Array(announced > 0 ? announced : FIRST_BYTES);
   let size = 0;
-  for await (const chunk of request.body) { // leaving the loop early cancels the body
+  for await (const chunk of body) { // leaving the loop early cancels the body
     if (size + chunk.length > maxBytes) throw tooLarge(maxBytes);
     if (size + chunk.length > buffer.length) {
       const grown = new Uint8Array(Math.min(maxBytes, 2 * (size + chunk.length)));

@@ -202,6 +202,14 @@ Deno.test("the log holds no input and no key", async () => {
   ]);
 });
 
+Deno.test("a body that breaks off is the sender's doing, not an internal error", async () => {
+  const { ask, log, sent } = bench();
+  const body = new ReadableStream({ pull: (c) => c.error(new TypeError("reset")) });
+  assert.equal((await ask({ method: "POST", body })).status, 499);
+  assert.equal(log[0]!.code, "client_closed_request");
+  assert.equal(sent.length, 0);
+});
+
 Deno.test("a failure nobody foresaw is a plain 500 with CORS, its cause only in the log", async () => {
   const { call, log } = bench(okay, {
     after: () => {
