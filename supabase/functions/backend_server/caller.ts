@@ -1,42 +1,57 @@
 /** Who may call, where the platform itself does not ask (`verify_jwt = false`). */
 
 import { Refusal } from "./errors.ts";
-import { type Env, notConfigured, readList } from "./settings.ts";
+import { isUserToken, type PublicKey } from "./jwt.ts";
+import { type Env, readList } from "./settings.ts";
 
 /**
- * `BACKEND_SERVER_AUTH`: `none` (the default) or `publishable`, which asks for one of the project's
- * publishable keys in the `apikey` header, as supabase-js sends it. Throws `unauthorized`.
+ * `BACKEND_SERVER_AUTH`: `none` (the default); `publishable` asks for one of the project's
+ * publishable keys in the `apikey` header; `user` for the access token of a signed-in user. The
+ * keys to check against are secrets that Supabase sets itself. Throws `unauthorized`.
  */
-export async function admit(request: Request, env: Env): Promise<void> {
+export async function admit(request: Request, env: Env, nowMs: number): Promise<void> {
   const mode = env("BACKEND_SERVER_AUTH")?.trim() || "none";
   if (mode === "none") return;
-  if (mode !== "publishable") {
-    throw notConfigured(`'BACKEND_SERVER_AUTH' must be none or publishable, got ${mode}`);
+  if (mode !== "publishable" && mode !== "user") {
+    throw cannotCheck(`'BACKEND_SERVER_AUTH' must be none, publishable or user, got ${mode}`);
   }
-  const given = request.headers.get("apikey");
-  const keys = publishableKeys(env);
-  const matches = given === null ? [] : await Promise.all(keys.map((key) => same(key, given)));
-  if (!matches.includes(true)) {
+  if (mode === "publishable" && !await hasPublishableKey(request, env)) {
     throw new Refusal("unauthorized", "Cannot run: 'apikey' must be a publishable key");
+  }
+  if (mode === "user" && !await hasUserToken(request, env, nowMs)) {
+    throw new Refusal("unauthorized", "Cannot run: 'Authorization' must be a signed-in user's");
   }
 }
 
-/** Supabase sets these itself: a JSON object of publishable keys, and the older anon key. */
-function publishableKeys(env: Env): string[] {
-  const keys = readList(env("SUPABASE_ANON_KEY"));
+async function hasPublishableKey(request: Request, env: Env): Promise<boolean> {
+  const named = readJson(env, "SUPABASE_PUBLISHABLE_KEYS", "{}") as Record<string, unknown>;
+  const keys = [...Object.values(named), ...readList(env("SUPABASE_ANON_KEY"))]
+    .filter((key): key is string => typeof key === "string" && key !== "");
+  const given = request.headers.get("apikey") ?? "";
+  const matches = await Promise.all(keys.map((key) => same(key, given)));
+  return matches.includes(true);
+}
+
+async function hasUserToken(request: Request, env: Env, nowMs: number): Promise<boolean> {
+  const jwks = readJson(env, "SUPABASE_JWKS") as { keys?: unknown };
+  const keys = Array.isArray(jwks) ? jwks : jwks.keys;
+  if (!Array.isArray(keys)) throw cannotCheck("'SUPABASE_JWKS' must be a JSON Web Key Set");
+  const [, token] = /^Bearer +(\S+)$/i.exec(request.headers.get("authorization") ?? "") ?? [];
+  return token !== undefined && await isUserToken(token, keys as PublicKey[], nowMs / 1000);
+}
+
+function readJson(env: Env, name: string, fallback = ""): object {
   try {
-    const named: unknown = JSON.parse(env("SUPABASE_PUBLISHABLE_KEYS") || "{}");
-    keys.push(...Object.values(named as object).filter((key) => typeof key === "string" && key));
-  } catch (cause) {
-    throw new Refusal(
-      "not_configured",
-      "Cannot check 'apikey': the project's keys are unreadable",
-      {
-        cause,
-      },
-    );
+    const value: unknown = JSON.parse(env(name)?.trim() || fallback);
+    if (typeof value === "object" && value !== null) return value;
+  } catch {
+    // Said below, for both ways of being wrong.
   }
-  return keys;
+  throw cannotCheck(`'${name}' must be set to JSON`);
+}
+
+function cannotCheck(what: string): Refusal {
+  return new Refusal("not_configured", `Cannot check the caller: ${what}`);
 }
 
 /** Compares digests, so that the time taken says nothing of how much of the key was right. */

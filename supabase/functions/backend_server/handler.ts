@@ -65,7 +65,7 @@ async function forward(
   deps: Deps,
   entry: Record<string, unknown>,
 ): Promise<Response> {
-  await admit(request, deps.env);
+  await admit(request, deps.env, deps.now());
   const limits = readLimits(deps.env);
   const outgoing = await prepare(request, limits, deps);
   entry.path = outgoing.path;
