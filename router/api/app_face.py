@@ -52,7 +52,7 @@ async def predict(request: Request) -> Response:
         await wait_for_end(request, context, live)
         if not live.done.done():
             return await accepted(request, p.id)
-        if error := error_of(live.prediction):
+        if error := live.dropped_with or error_of(live.prediction):
             raise error
     except RouterError as error:
         return error_response(error, headers)

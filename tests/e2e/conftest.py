@@ -1,0 +1,32 @@
+"""Packages and services that several tests use."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.service import ROOT, Service, running_service
+
+
+@pytest.fixture(scope="session")
+def echo_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the echo package under two names; no line of the router knows them."""
+    folder = tmp_path_factory.mktemp("packages")
+    for name in ("echo", "parrot"):
+        shutil.copytree(
+            ROOT / "tests" / "packages" / "echo",
+            folder / name,
+            ignore=shutil.ignore_patterns(".cog", "__pycache__"),
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def echo(echo_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of the echo packages, shared by a module's tests."""
+    state = tmp_path_factory.mktemp("service") / "state"
+    with running_service(echo_packages, state) as service:
+        yield service

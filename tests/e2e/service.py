@@ -1,0 +1,129 @@
+"""The real service for tests: a uvicorn process, its models' processes, and proof of their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> Any:
+    """Poll until the condition is true and return its value; fails after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {condition}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@dataclass
+class Service:
+    """A running service. `http` is a client of its address."""
+
+    child: subprocess.Popen[bytes]
+    http: httpx.Client
+    state: Path
+    log_path: Path
+
+    @property
+    def url(self) -> str:
+        """http://127.0.0.1:PORT"""
+        return str(self.http.base_url).rstrip("/")
+
+    def descendants(self) -> list[psutil.Process]:
+        """Every process that the service has started, and theirs."""
+        return psutil.Process(self.child.pid).children(recursive=True)
+
+    def workers(self) -> list[psutil.Process]:
+        """The models' worker processes: children of coglet servers."""
+        servers = [p for p in self.descendants() if "cog.server.http" in p.cmdline()]
+        return [c for s in servers for c in s.children()]
+
+    def spooled(self) -> list[str]:
+        """Names of the files in the spool."""
+        return sorted(p.name for p in (self.state / "spool").iterdir())
+
+    def model(self, name: str) -> dict[str, Any]:
+        """The model's part of /status."""
+        view: dict[str, Any] = self.http.get("/status").json()["models"][name]
+        return view
+
+    def stop(self, number: int = signal.SIGINT, timeout_s: float = 30.0) -> int:
+        """Send the signal as Ctrl-C would, wait for the end, prove that nothing is left."""
+        started = [*self.descendants()]
+        self.child.send_signal(number)
+        code = self.child.wait(timeout_s)
+        _, alive = psutil.wait_procs(started, timeout=5)
+        assert not alive, f"left behind: {[p.cmdline() for p in alive]}"
+        return code
+
+    def log(self) -> str:
+        """What the service printed."""
+        return self.log_path.read_text(errors="replace")
+
+
+@contextlib.contextmanager
+def running_service(
+    packages: Path,
+    state: Path,
+    env: Mapping[str, str] | None = None,
+    argv: Sequence[str] | None = None,
+) -> Iterator[Service]:
+    """Start the service as README says and stop it at the end, whatever the test did."""
+    port = free_port()
+    command = argv or [str(Path(sys.executable).parent / "uvicorn"), "api:app"]
+    state.parent.mkdir(parents=True, exist_ok=True)
+    log_path = state.parent / f"{state.name}.log"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("CALLME_")}
+    with log_path.open("wb") as log:
+        child = subprocess.Popen(
+            [*command, "--port", str(port)],
+            cwd=ROOT,
+            env={
+                **clean,
+                "CALLME_PACKAGES_DIR": str(packages),
+                "CALLME_STATE_DIR": str(state),
+                **(env or {}),
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
+        service = Service(child, http, state, log_path)
+        try:
+            wait_until(lambda: _answers(service))
+            yield service
+        finally:
+            if child.poll() is None:
+                service.stop()
+
+
+def _answers(service: Service) -> bool:
+    assert service.child.poll() is None, service.log()
+    try:
+        return service.http.get("/health").status_code == 200
+    except httpx.TransportError:
+        return False
