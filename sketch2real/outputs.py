@@ -73,9 +73,8 @@ def save(
     paths = [folder / f"{stem}-{i}{EXTENSIONS[output_format]}" for i in range(len(pictures))]
     try:
         for picture, path in zip(pictures, paths, strict=True):
-            picture.resize(size, Image.Resampling.LANCZOS).save(
-                path, **_SAVE_OPTIONS[output_format]
-            )
+            fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+            fitted.save(path, **_SAVE_OPTIONS[output_format])
     except BaseException:  # a cancellation too
         for path in paths:
             path.unlink(missing_ok=True)

@@ -50,14 +50,16 @@ def _hollowed(ink: Mask, width_px: float) -> Mask:
 
     Thinning would leave a filled disc as a single dot.
     """
-    limit = max(SOLID_FACTOR * width_px / 2.0, max(ink.shape) / 100.0)
+    side = max(ink.shape)
+    # Whatever the pen: over a twentieth of the page is no stroke, under a fiftieth may be one.
+    limit = min(max(SOLID_FACTOR * width_px / 2.0, side / 100.0), side / 40.0)
     padded = np.pad(ink, 1)
     depth = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
     core = depth > limit
     if not core.any():
         return ink
     area = ink & (ndimage.distance_transform_edt(~core) <= limit)
-    rim = area & (depth <= max(1.5, width_px / 2.0))
+    rim = area & (depth <= max(1.5, min(width_px / 2.0, limit / 3.0)))
     return np.asarray((ink & ~area) | rim, dtype=np.bool_)
 
 
