@@ -51,13 +51,8 @@ async function collect(
 /** 413 for a request or its files over `maxBytes`. */
 export function tooLarge(maxBytes: number): Refusal {
   const mib = (maxBytes / 1024 / 1024).toFixed(1);
-  return new Refusal(
-    "payload_too_large",
-    `Cannot take the request: it must be at most ${mib} MiB`,
-    {
-      details: { max_bytes: maxBytes },
-    },
-  );
+  const message = `Cannot take the request: it must be at most ${mib} MiB`;
+  return new Refusal("payload_too_large", message, { details: { max_bytes: maxBytes } });
 }
 
 /** A body read up to a limit: all of it, or what was read followed by what is still to come. */

@@ -63,11 +63,13 @@ function parseObject(bytes: Uint8Array<ArrayBuffer>): Json {
 }
 
 function toParts(body: Json, required: string | null, maxFileBytes: number): Part[] {
-  const byUrl = new Map([...FILE_INPUTS, required ?? "image"].map((name) => [`${name}_url`, name]));
+  const files = new Set(required === null ? FILE_INPUTS : [...FILE_INPUTS, required]);
+  const byUrl = new Map([...files].map((name) => [`${name}_url`, name]));
   const parts: Part[] = [];
   let fileBytes = 0;
   for (const [name, value] of Object.entries(body)) {
-    if (RESERVED.has(name) || !isGiven(value) || (name === required && value === "")) continue;
+    if (RESERVED.has(name) || !isGiven(value)) continue;
+    if (value === "" && (files.has(name) || byUrl.has(name))) continue; // an empty form field
     if (!INPUT_NAME.test(name)) throw invalid(name.slice(0, 64), "must be named as an identifier");
     const target = byUrl.get(name);
     if (target !== undefined) {

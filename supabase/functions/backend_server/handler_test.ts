@@ -160,6 +160,15 @@ Deno.test("audio and audio_url together are 400, not a guess", async () => {
   assert.equal((await call(both)).status, 400);
 });
 
+Deno.test("an empty file or URL field counts as not sent", async () => {
+  const url = "https://a.example/b";
+  const { call, sent } = bench();
+  await call({ endpoint: "fluency", audio: AUDIO, audio_url: "", image: "" });
+  await call({ endpoint: "fluency", audio: "", audio_url: url });
+  assert.deepEqual([...(await formOf(sent[0]!)).keys()], ["audio"]);
+  assert.deepEqual([...(await formOf(sent[1]!))], [["audio", url]]);
+});
+
 Deno.test("an input whose name is no identifier is 400", async () => {
   const { call } = bench();
   const response = await call({ endpoint: "fluency", audio: AUDIO, 'a"\r\nX: y': "1" });
