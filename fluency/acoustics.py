@@ -35,19 +35,19 @@ def analyse(
     if normal is None:
         return None
     heard = pauses.sounding(normal, vad.probabilities(normal))
-    silences = pauses.silent_pauses(heard.mask, pause_threshold_s)
-    segments = pauses.speech_segments(heard.mask, silences)
-    if not segments:
-        return None
     contour = intensity.contour(normal)
     voice = pitch.track(normal)
     times = np.arange(len(contour), dtype=np.float64) * intensity.HOP_S
-    speaking = np.zeros(len(contour), np.bool_)
-    for segment in segments:
-        speaking |= (times >= segment.start_s) & (times < segment.end_s)
-    floor = syllables.threshold_db(contour[speaking])
-    nuclei = syllables.nuclei(contour, voice.strength_at(times), speaking, floor)
-    if len(nuclei) == 0:
+    voicing = voice.strength_at(times)
+    if not heard.mask.any():
+        return None
+    floor = syllables.threshold_db(contour[heard.mask])
+    near = pauses.bridged(heard.mask)
+    nuclei = syllables.nuclei(contour, voicing, near, floor)
+    mask = pauses.without_breaths(heard.mask, nuclei)
+    silences = pauses.silent_pauses(mask, pause_threshold_s)
+    segments = pauses.speech_segments(mask, silences)
+    if not segments:
         return None
     return Acoustics(
         samples=normal,

@@ -27,6 +27,7 @@ FINE_PITCH_HZ: Final = 200  # a window of 32 ms: edges as sharp as 10 ms steps c
 BELOW_LOUDEST_DB: Final = -25.0  # de Jong & Wempe 2009
 ABOVE_NOISE_DB: Final = 6.0
 MIN_SOUNDING_S: Final = 0.1  # de Jong & Wempe 2009: min. sounding interval
+_BREATH_GAP_S: Final = 0.2
 _EDGE_FRAMES: Final = 10  # 0.1 s, three frames of the VAD
 
 
@@ -70,6 +71,28 @@ def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -
         if (end - start) * HOP_S < MIN_SOUNDING_S and not speech[start:end].any():
             mask[start:end] = False
     return Sounding(mask, threshold, noise)
+
+
+def bridged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask with gaps closed that are no pause by any definition: a stop's closure."""
+    closed = mask.copy()
+    for start, end in runs(~mask):
+        if (end - start) * HOP_S < _BREATH_GAP_S and start > 0 and end < len(mask):
+            closed[start:end] = True
+    return closed
+
+
+def without_breaths(mask: NDArray[np.bool_], nuclei_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Clear the stretches between two pauses that hold no syllable.
+
+    A breath or a smack of the lips can look like speech to the VAD, but whoever
+    speaks between two pauses says a syllable. mask: (n,) at 10 ms steps.
+    """
+    kept = mask.copy()
+    for start, end in runs(bridged(mask)):
+        if not np.any((nuclei_s >= start * HOP_S) & (nuclei_s < end * HOP_S)):
+            kept[start:end] = False
+    return kept
 
 
 def silent_pauses(mask: NDArray[np.bool_], threshold_s: float) -> list[Interval]:

@@ -22,6 +22,8 @@ FLOOR_HZ: Final = 60.0
 CEILING_HZ: Final = 600.0  # high enough for children
 VOICED: Final = 0.45  # Praat's standard voicing threshold, for the pitch that is reported
 _OCTAVE_COST: Final = 0.01  # Praat's standard
+_FINER: Final = 2  # lags a sample
+_LAG_RATE_HZ: Final = SAMPLE_RATE_HZ * _FINER
 _FRAMES_AT_ONCE: Final = 2048  # 41 s: a bound on memory, not on the result
 
 
@@ -49,9 +51,9 @@ def track(samples: NDArray[np.float32]) -> Pitch:
     """Pitch of a recording. samples: (n,) in [-1, 1] at 16 kHz; n // 320 + 1 values come back."""
     window_length = int(3 / FLOOR_HZ * SAMPLE_RATE_HZ)
     window = np.hanning(window_length).astype(np.float32)
-    longest, shortest = int(SAMPLE_RATE_HZ / FLOOR_HZ), int(SAMPLE_RATE_HZ / CEILING_HZ)
-    size = next_fast_len(window_length + longest + 2, real=True)
-    window_acf = irfft(np.abs(rfft(window, size)) ** 2, size)[: longest + 2]
+    longest, shortest = int(_LAG_RATE_HZ / FLOOR_HZ), int(_LAG_RATE_HZ / CEILING_HZ)
+    size = next_fast_len(window_length + longest // _FINER + 2, real=True)
+    window_acf = _autocorrelation(window, size)[: longest + 2]
     window_acf = (window_acf / window_acf[0]).astype(np.float32)
     half = window_length // 2
     padded = np.pad(samples, (half, half + HOP))
@@ -63,7 +65,7 @@ def track(samples: NDArray[np.float32]) -> Pitch:
         part = frames[start : start + _FRAMES_AT_ONCE]
         part = part - part.mean(axis=1, keepdims=True)
         loud = np.abs(part).max(axis=1) / peak
-        acf = irfft(np.abs(rfft(part * window, size, axis=1)) ** 2, size, axis=1)
+        acf = _autocorrelation(part * window, size)
         acf = acf[:, : longest + 2] / np.maximum(acf[:, :1], 1e-12) / window_acf
         frequency, strength = _best_period(acf, shortest)
         frequencies.append(frequency)
@@ -75,6 +77,12 @@ def track(samples: NDArray[np.float32]) -> Pitch:
     )
 
 
+def _autocorrelation(frames: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Along the last axis, at lags of 1 / 32000 s: a short period falls between two samples."""
+    power = np.abs(rfft(frames, size)) ** 2
+    return np.asarray(irfft(power, size * _FINER), np.float32)
+
+
 def _best_period(
     acf: NDArray[np.float32], shortest: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -83,7 +91,7 @@ def _best_period(
     inner = acf[:, 1:-1]
     is_peak = (inner > acf[:, :-2]) & (inner >= acf[:, 2:])
     is_peak[:, : shortest - 1] = False
-    cost = _OCTAVE_COST * np.log2(FLOOR_HZ * np.maximum(lags[1:-1], 1) / SAMPLE_RATE_HZ)
+    cost = _OCTAVE_COST * np.log2(FLOOR_HZ * np.maximum(lags[1:-1], 1) / _LAG_RATE_HZ)
     score = np.where(is_peak, inner - cost.astype(np.float32), -1.0)
     rows = np.arange(len(acf))
     lag = score.argmax(axis=1) + 1
@@ -92,7 +100,7 @@ def _best_period(
     bend = np.minimum(before - 2 * at + after, -1e-9)
     shift = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
     strength = np.clip(at - 0.25 * (before - after) * shift, 0.0, 1.0)
-    frequency = SAMPLE_RATE_HZ / (lag + shift)
+    frequency = _LAG_RATE_HZ / (lag + shift)
     return frequency.astype(np.float64), np.where(found, strength, 0.0).astype(np.float64)
 
 

@@ -1,0 +1,102 @@
+"""Recordings made for one test: signals of known content and files of every kind."""
+
+import subprocess
+import wave
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+RATE = 16_000
+Samples = NDArray[np.float32]
+
+
+def silence(duration_s: float) -> Samples:
+    """Digital silence."""
+    return np.zeros(round(duration_s * RATE), np.float32)
+
+
+def noise(duration_s: float, level_db: float = -30.0, seed: int = 0) -> Samples:
+    """White noise of a given level re full scale."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal(round(duration_s * RATE)) * 10 ** (level_db / 20)
+    return values.astype(np.float32)
+
+
+def vowel(duration_s: float, pitch_hz: float = 120.0, level_db: float = -20.0) -> Samples:
+    """A steady, voice-like sound: harmonics under three formants, with soft edges."""
+    time = np.arange(round(duration_s * RATE)) / RATE
+    sound = np.zeros_like(time)
+    for harmonic in range(1, int(4000 / pitch_hz)):
+        frequency = harmonic * pitch_hz
+        gain = sum(
+            height / (1 + ((frequency - formant) / width) ** 2)
+            for formant, width, height in ((700, 90, 1.0), (1200, 110, 0.5), (2500, 150, 0.2))
+        )
+        sound += gain * np.sin(2 * np.pi * frequency * time)
+    edge = min(len(time) // 4, round(0.02 * RATE))
+    ramp = np.ones(len(time))
+    ramp[:edge] = np.linspace(0, 1, edge)
+    ramp[-edge:] = np.linspace(1, 0, edge)
+    sound *= ramp
+    sound *= 10 ** (level_db / 20) / np.sqrt(np.mean(sound**2))
+    return sound.astype(np.float32)
+
+
+def bursts(count: int, on_s: float = 0.12, off_s: float = 0.1) -> Samples:
+    """As many vowels as `count`, with silence of off_s between them."""
+    return np.concatenate([part for _ in range(count) for part in (vowel(on_s), silence(off_s))])
+
+
+def say(text: str, words_per_minute: int = 160, voice: str = "en-us") -> Samples:
+    """Speech of espeak-ng, at 16 kHz."""
+    done = subprocess.run(
+        ["espeak-ng", "-v", voice, "-s", str(words_per_minute), "--stdout", text],
+        capture_output=True,
+        check=True,
+    )
+    # espeak streams its WAV: the size in the header is a guess, so the samples are counted.
+    raw = np.frombuffer(done.stdout[44:], "<i2").astype(np.float32) / 32768
+    return resample(raw, 22_050, RATE)
+
+
+def resample(samples: Samples, rate_from: int, rate_to: int) -> Samples:
+    """Another sampling rate, by scipy's polyphase filter."""
+    from math import gcd
+
+    from scipy.signal import resample_poly
+
+    common = gcd(rate_from, rate_to)
+    made = resample_poly(samples, rate_to // common, rate_from // common)
+    return np.asarray(made, np.float32)
+
+
+def write_wav(path: Path, samples: Samples, rate: int = RATE) -> Path:
+    """A 16-bit WAV. samples: (n,) or (channels, n)."""
+    channels = np.atleast_2d(samples)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(len(channels))
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.clip(channels.T, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
+def encode(samples: Samples, container: str, codec: str, rate: int = RATE, **options: Any) -> bytes:
+    """The bytes of a file in a container, encoded by FFmpeg. samples: (n,) at 16 kHz."""
+    target = BytesIO()
+    with av.open(target, "w", format=container, options=options) as output:
+        stream: Any = output.add_stream(codec, rate=rate)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.rate = RATE
+        resampler = av.AudioResampler(
+            stream.format or "fltp", "mono", rate, frame_size=stream.frame_size or 1024
+        )
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            output.mux(stream.encode(piece))
+        output.mux(stream.encode(None))
+    return target.getvalue()

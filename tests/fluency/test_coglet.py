@@ -1,0 +1,168 @@
+"""The package under the server that runs in its image."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import GOLDEN, PACKAGE
+
+READY_WITHIN_S = 120
+
+
+def openapi_schema() -> dict[str, Any]:
+    """What `cog build` would write for the inputs, as far as this test needs it."""
+    from cog import _inspector
+
+    info = _inspector.create_predictor("run", "Runner")
+    properties: dict[str, Any] = {}
+    required = []
+    for name, field in info.inputs.items():
+        entry = {"x-order": field.order, "title": name, **field.type.json_type()}
+        nullable = field.type.repetition.name.startswith("OPTIONAL")
+        if field.default is not None:
+            entry["default"] = field.default
+        elif not nullable:
+            required.append(name)
+        if nullable:
+            entry["nullable"] = True
+        limits = (("ge", "minimum"), ("le", "maximum"), ("max_length", "maxLength"))
+        for ours, theirs in limits:
+            if getattr(field, ours) is not None:
+                entry[theirs] = getattr(field, ours)
+        properties[name] = entry
+    inputs = {"title": "Input", "type": "object", "properties": properties, "required": required}
+    return {
+        "openapi": "3.0.2",
+        "info": {"title": "Cog", "version": "0"},
+        "paths": {"/predictions": {"post": {"summary": "Predict"}}},
+        "components": {"schemas": {"Input": inputs, "Output": info.output.json_type()}},
+    }
+
+
+class Server:
+    """A running coglet."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+
+    def health(self) -> str:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health-check", timeout=5) as answer:  # noqa: S310
+                return str(json.load(answer)["status"])
+        except OSError:
+            return "UNREACHABLE"
+
+    def predict(self, **inputs: Any) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 - our own server
+            f"{self.url}/predictions",
+            json.dumps({"input": inputs}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        for _ in range(50):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                    made: dict[str, Any] = json.load(answer)
+                    return made
+            except urllib.error.HTTPError as problem:
+                if problem.code != 409:  # the slot of the last prediction is freed a moment later
+                    raise
+                time.sleep(0.01)
+        raise AssertionError("coglet stayed busy")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """coglet on a copy of the package alone, in a temp directory of its own."""
+    home = tmp_path_factory.mktemp("coglet")
+    package = home / "fluency"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("weights", "__pycache__", ".*"))
+    (package / "weights").symlink_to(PACKAGE / "weights")
+    (package / ".cog").mkdir()
+    (package / ".cog" / "openapi_schema.json").write_text(json.dumps(openapi_schema()))
+    (home / "tmp").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PORT": str(port),
+        "COG_PREDICT_TYPE_STUB": "run.py:Runner",
+        "COG_SETUP_TIMEOUT": str(READY_WITHIN_S),
+        "TMPDIR": str(home / "tmp"),
+        "WEIGHTS": "demo",
+    }
+    log = (home / "log").open("wb")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"],
+        cwd=package,
+        env=environment,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        made = Server(process, port)
+        deadline = time.monotonic() + READY_WITHIN_S
+        while (status := made.health()) != "READY":
+            tail = (home / "log").read_text()[-3000:]
+            assert time.monotonic() < deadline, f"{status} after {READY_WITHIN_S} s: {tail}"
+            assert status in ("UNREACHABLE", "STARTING"), f"{status}: {tail}"
+            time.sleep(0.1)
+        yield made
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+        log.close()
+
+
+def data_uri(content: bytes) -> str:
+    return "data:audio/wav;base64," + base64.b64encode(content).decode()
+
+
+def test_a_real_prediction(server: Server) -> None:
+    """One file field is enough: transcript, rates and timelines come back as JSON."""
+    answer = server.predict(audio=data_uri((GOLDEN / "austen-0880.wav").read_bytes()))
+    assert answer["status"] == "succeeded", answer
+    output = answer["output"]
+    assert output["transcript"] == "He was not an ill-disposed young man."
+    assert 7 <= output["syllable_count"] <= 12  # 10 by hand
+    assert output["words"][0]["text"] == "He"
+    assert output["timeline"] is None
+
+
+def test_the_apps_own_check(server: Server) -> None:
+    """The header without samples succeeds and says that no speech was found."""
+    answer = server.predict(
+        audio="data:audio/wav;base64,UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA="
+    )
+    assert answer["status"] == "succeeded", answer
+    assert answer["output"]["speech_detected"] is False
+
+
+def test_a_text_file_fails_as_invalid_input(server: Server) -> None:
+    """The error carries the class name that becomes an HTTP 422, and no path."""
+    answer = server.predict(audio=data_uri(b"not a sound"))
+    assert answer["status"] == "failed"
+    assert "InvalidInput: Cannot read the recording: 'audio' must be" in answer["error"]
+    assert "/" not in answer["error"].replace("M4A/AAC", "").replace("WebM/Opus", "")
+
+
+def test_limits_are_in_the_schema(server: Server) -> None:
+    """A pause threshold of 0 never reaches the runner: 422."""
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        server.predict(audio=data_uri(b"x"), pause_threshold=0)
+    assert refusal.value.code == 422

@@ -1,0 +1,205 @@
+"""The whole package on real and on hopeless recordings."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import made_audio
+import numpy as np
+import pytest
+import reading
+from errors import InvalidInput
+
+# The original app's own check: a RIFF header that promises no samples.
+EMPTY_WAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA="
+Measure = Callable[..., Any]
+
+
+def errors(expected: str, said: str) -> int:
+    return sum(a != b for a, b in reading.align(reading.words_of(expected), reading.words_of(said)))
+
+
+def as_json(answer: Any) -> dict[str, Any]:
+    """The answer as it goes over the wire; NaN and Infinity raise."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(answer), allow_nan=False, default=str))
+    return plain
+
+
+def test_the_transcripts_of_real_recordings_are_right(
+    measure: Measure, golden: Path, transcripts: dict[str, str]
+) -> None:
+    """Word error rate of at most 10 % over the read passages, none in mary and bobby."""
+    wrong = {
+        name: errors(text.replace("mister", "mr"), measure(golden / name, language="en").transcript)
+        for name, text in transcripts.items()
+    }
+    words = {name: len(reading.words_of(text)) for name, text in transcripts.items()}
+    assert wrong["mary.wav"] == wrong["bobby.wav"] == 0, wrong
+    assert sum(wrong.values()) / sum(words.values()) <= 0.1, wrong
+
+
+def test_the_language_is_detected(measure: Measure, golden: Path) -> None:
+    """Without a hint, English is heard as English, with a probability."""
+    answer = measure(golden / "austen-0920.wav")
+    assert answer.language == "en"
+    assert answer.language_confidence > 0.9
+
+
+def test_a_header_without_samples_is_answered(measure: Measure, tmp_path: Path) -> None:
+    """44 bytes of WAV header: no error, no speech, every rate null, nothing that is not a number."""
+    path = tmp_path / "empty.wav"
+    path.write_bytes(base64.b64decode(EMPTY_WAV))
+    answer = as_json(measure(path))
+    assert answer["speech_detected"] is False
+    assert answer["duration_s"] == 0
+    assert answer["syllable_count"] == answer["silent_pause_count"] == 0
+    for name in ("fluency_score", "speech_rate", "articulation_rate", "words_per_minute"):
+        assert answer[name] is None, name
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        made_audio.silence(2),
+        made_audio.silence(0.01),
+        made_audio.noise(3),
+        made_audio.noise(3, level_db=-60),
+        np.full(32_000, 0.5, np.float32),
+        np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000).astype(np.float32) * 0.3,
+        np.sign(np.sin(2 * np.pi * 50 * np.arange(48_000) / 16_000)).astype(np.float32),
+        np.eye(1, 16_000, 8_000, dtype=np.float32)[0],
+    ],
+    ids=["silence", "10 ms", "noise", "hiss", "DC", "tone", "mains hum", "click"],
+)
+def test_sound_that_is_no_speech_has_no_measures(
+    measure: Measure, tmp_path: Path, samples: Any
+) -> None:
+    """Silence, noise, a constant, a tone, a click: an answer that says so, with no NaN in it."""
+    answer = as_json(measure(made_audio.write_wav(tmp_path / "a.wav", samples)))
+    assert answer["speech_detected"] is False
+    assert answer["transcript"] is None
+    assert answer["fluency_score"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"RIFF",
+        b"hello, this is no sound\n" * 50,
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b"RIFF\x24\x00\x00\x00WAVEfmt ",
+        b"\xff\xfb\x90\x00" + bytes(range(256)) * 20,
+        b"OggS" + bytes(500),
+        b"fLaC" + bytes(500),
+        b"\x1a\x45\xdf\xa3" + bytes(500),
+        bytes(4) + b"ftypM4A " + bytes(500),
+        b"#EXTM3U\nhttp://127.0.0.1/secret\n",
+    ],
+    ids=[
+        "0-bytes",
+        "4-bytes",
+        "text",
+        "png",
+        "cut-header",
+        "mp3-noise",
+        "ogg",
+        "flac",
+        "webm",
+        "m4a",
+        "playlist",
+    ],
+)
+def test_a_file_that_is_no_recording_is_refused(
+    measure: Measure, tmp_path: Path, content: bytes
+) -> None:
+    """Whatever its name: InvalidInput, in words that name the input and not the path."""
+    path = tmp_path / "voice.wav"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match="'audio' must") as refusal:
+        measure(path)
+    assert str(tmp_path) not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["austen-0880.wav", "phone_call.flac"])
+def test_a_recording_that_is_cut_short_is_refused(
+    measure: Measure, golden: Path, tmp_path: Path, name: str
+) -> None:
+    """Half a WAV or FLAC file promises more than it holds."""
+    whole = (golden / name).read_bytes()
+    path = tmp_path / "half"
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidInput, match="cut short"):
+        measure(path)
+
+
+def test_more_than_ten_minutes_are_refused(measure: Measure, tmp_path: Path) -> None:
+    """601 s of WAV by its header, and of a stream without a length by counting its samples."""
+    long = made_audio.silence(601.5)
+    with pytest.raises(InvalidInput, match="at most 10 minutes, got 10.0 minutes"):
+        measure(made_audio.write_wav(tmp_path / "long.wav", long))
+    stream = tmp_path / "long.ogg"
+    stream.write_bytes(made_audio.encode(long, "ogg", "libopus", 48_000))
+    with pytest.raises(InvalidInput, match="at most 10 minutes"):
+        measure(stream)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "complaint"),
+    [
+        ({"language": "klingon"}, "'language' must be 'auto' or a code"),
+        ({"reference_text": " ... "}, "'reference_text' must hold words"),
+        ({"reference_text": "a " * 3001}, "at most 3000 words, got 3001"),
+        ({"reference_text": "a", "transcribe": False}, "'transcribe' must be true"),
+    ],
+)
+def test_inputs_that_make_no_sense_are_refused(
+    measure: Measure, golden: Path, inputs: dict[str, Any], complaint: str
+) -> None:
+    """Each with a message that says what must be."""
+    with pytest.raises(InvalidInput, match=complaint):
+        measure(golden / "mary.wav", **inputs)
+
+
+def test_without_a_transcript_the_signal_is_still_measured(measure: Measure, golden: Path) -> None:
+    """transcribe=false: the same pauses and syllables, no words, unknown where words would tell."""
+    full = measure(golden / "two_cities.flac")
+    quick = measure(golden / "two_cities.flac", transcribe=False)
+    assert quick.transcript is None
+    assert quick.repetition_count is None
+    assert quick.syllables == full.syllables
+    assert [p["start"] for p in quick.pauses] == [p["start"] for p in full.pauses]
+    assert {p["position"] for p in quick.pauses} == {"unknown"}
+    assert {p["position"] for p in full.pauses} <= {"within", "between"}
+
+
+def test_a_reading_is_compared_with_its_text(
+    measure: Measure, golden: Path, transcripts: dict[str, str]
+) -> None:
+    """One word more and one word changed in the text: an omission and a substitution."""
+    text = transcripts["austen-0930.wav"].replace("amiable", "amenable") + " indeed"
+    report = measure(golden / "austen-0930.wav", reference_text=text).reading
+    assert report["omissions"] == ["indeed"]
+    assert report["substitutions"] == ["amenable -> amiable"]
+    assert report["insertions"] == []
+    assert report["correct_words"] == 7
+
+
+def test_contours_come_on_request(measure: Measure, golden: Path) -> None:
+    """Pitch and intensity have 50 values a second and cover the recording."""
+    plain = measure(golden / "mary.wav", transcribe=False)
+    assert plain.pitch_hz is None
+    answer = measure(golden / "mary.wav", transcribe=False, contours=True)
+    assert len(answer.pitch_hz) == len(answer.intensity_db) == int(answer.duration_s * 50) + 1
+    voiced = [value for value in answer.pitch_hz if value]
+    assert 80 < np.median(voiced) < 130  # the hand-marked pitch targets are 85 to 120 Hz
+
+
+def test_the_same_recording_gives_the_same_answer(measure: Measure, golden: Path) -> None:
+    """Nothing is left over from one prediction to the next."""
+    first = as_json(measure(golden / "phone_call.flac"))
+    measure(golden / "mary.wav")
+    assert as_json(measure(golden / "phone_call.flac")) == first

@@ -1,0 +1,120 @@
+"""Syllable nuclei and intensity against Praat, and where the count is known."""
+
+from collections.abc import Callable
+
+import acoustics
+import intensity
+import made_audio
+import numpy as np
+import parselmouth
+import pitch
+import pytest
+import syllables
+from conftest import GOLDEN, Samples
+from parselmouth.praat import call
+from vad import SileroVad
+
+Recording = Callable[[str], Samples]
+RECORDINGS = sorted(p.name for p in GOLDEN.iterdir() if p.suffix in (".wav", ".flac"))
+
+
+def praat_nuclei(samples: Samples) -> list[float]:
+    """de Jong & Wempe's analysis with Praat itself; the last peak counts, as in the package."""
+    sound = parselmouth.Sound(samples.astype(float), 16_000)
+    contour = sound.to_intensity(50.0)
+    top = call(contour, "Get quantile", 0, 0, 0.99)
+    floor = max(top - 25, call(contour, "Get minimum", 0, 0, "Parabolic"))
+    relative = -25 - (call(contour, "Get maximum", 0, 0, "Parabolic") - top)
+    grid = call(contour, "To TextGrid (silences)", relative, 0.3, 0.1, "silent", "sounding")
+    voice = sound.to_pitch_ac(0.02, 30.0, 4, False, 0.03, 0.25, 0.01, 0.35, 0.25, 450.0)
+    values, times = contour.values[0], contour.xs()
+    peaks = [
+        i
+        for i in range(1, len(values) - 1)
+        if values[i - 1] < values[i] >= values[i + 1] and values[i] > floor
+    ]
+    ends = [*peaks[1:], len(values) - 1]
+    kept = [
+        i for i, end in zip(peaks, ends, strict=True) if values[i] - values[i : end + 1].min() > 2
+    ]
+    return [
+        times[i]
+        for i in kept
+        if not np.isnan(voice.get_value_at_time(times[i]))
+        and call(grid, "Get label of interval", 1, call(grid, "Get interval at time", 1, times[i]))
+        == "sounding"
+    ]
+
+
+def heard(samples: Samples, vad: SileroVad) -> list[float]:
+    found = acoustics.analyse(samples, vad, 0.25)
+    return [] if found is None else found.nuclei_s
+
+
+def test_syllables_agree_with_praat(recording: Recording, vad: SileroVad) -> None:
+    """Over all recordings: total within 5 %, correlation of the counts at least 0.95."""
+    ours = [len(heard(recording(name), vad)) for name in RECORDINGS]
+    praat = [len(praat_nuclei(recording(name))) for name in RECORDINGS]
+    table = dict(zip(RECORDINGS, zip(ours, praat, strict=True), strict=True))
+    assert abs(sum(ours) / sum(praat) - 1) <= 0.05, table
+    assert np.corrcoef(ours, praat)[0, 1] >= 0.95, table
+
+
+def test_syllables_agree_with_a_count_by_hand(recording: Recording, vad: SileroVad) -> None:
+    """The five Austen lines have 99 syllables: within 5 %."""
+    total = sum(len(heard(recording(n), vad)) for n in RECORDINGS if n.startswith("austen"))
+    assert abs(total / 99 - 1) <= 0.05, total
+
+
+@pytest.mark.parametrize("count", [6, 7, 12, 25])
+@pytest.mark.parametrize("off_s", [0.08, 0.12, 0.16])
+def test_bursts_of_voice_are_counted_exactly(count: int, off_s: float) -> None:
+    """Synthetic vowels with short gaps: as many syllables as there are vowels.
+
+    Without the VAD, which rightly takes one vowel over and over for no speech.
+    """
+    sound = np.concatenate(
+        [made_audio.silence(0.5), made_audio.bursts(count, 0.12, off_s), made_audio.silence(0.5)]
+    )
+    contour = intensity.contour(sound)
+    voicing = pitch.track(sound).strength_at(np.arange(len(contour)) * 0.01)
+    everywhere = np.ones(len(contour), bool)
+    nuclei = syllables.nuclei(contour, voicing, everywhere, syllables.threshold_db(contour))
+    middles = 0.5 + 0.06 + np.arange(count) * (0.12 + off_s)
+    assert nuclei == pytest.approx(middles, abs=0.04)
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_intensity_is_praats(recording: Recording, name: str) -> None:
+    """The contour equals Praat's To Intensity (50 Hz, no mean subtracted) to 0.2 dB on average."""
+    samples = recording(name)
+    praat = parselmouth.Sound(samples.astype(float), 16_000).to_intensity(50.0, 0.01, False)
+    theirs = praat.values[0] + 20 * np.log10(2e-5)  # Praat's reference is 20 µPa
+    ours = intensity.contour(samples)
+    at = np.interp(praat.xs(), np.arange(len(ours)) * 0.01, ours)
+    assert np.abs(at - theirs).mean() < 0.2
+    assert abs(np.mean(at - theirs)) < 0.02
+
+
+@pytest.mark.parametrize("name", [n for n in RECORDINGS if not n.startswith("phone")])
+def test_pitch_is_praats(recording: Recording, name: str) -> None:
+    """Where both hear a voice, most frames agree with Praat to half a semitone (85 %)."""
+    samples = recording(name)
+    praat = parselmouth.Sound(samples.astype(float), 16_000).to_pitch_ac(
+        0.02, pitch.FLOOR_HZ, voicing_threshold=pitch.VOICED, pitch_ceiling=pitch.CEILING_HZ
+    )
+    ours = pitch.track(samples)
+    times = np.arange(len(ours.strength)) * pitch.HOP_S
+    theirs = np.array([praat.get_value_at_time(t) for t in times])
+    both = ours.voiced & ~np.isnan(theirs)
+    assert both.sum() >= 0.85 * (~np.isnan(theirs)).sum()
+    semitones = np.abs(12 * np.log2(ours.frequency_hz[both] / theirs[both]))
+    assert np.mean(semitones < 0.5) >= 0.85, np.quantile(semitones, (0.5, 0.9, 0.95))
+
+
+@pytest.mark.parametrize("frequency", [70.0, 110.0, 220.0, 440.0, 580.0])
+def test_the_pitch_of_a_known_vowel(frequency: float) -> None:
+    """A synthetic vowel's pitch is found to 1 %."""
+    found = pitch.track(made_audio.vowel(0.5, frequency))
+    assert found.voiced.mean() > 0.8
+    assert np.median(found.frequency_hz[found.voiced]) == pytest.approx(frequency, rel=0.01)
