@@ -84,10 +84,10 @@ def _parts(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     if preset.controlnet:
         parts["controlnet"] = diffusers.ControlNetModel.from_pretrained(
-            preset.controlnet, torch_dtype=dtype
+            preset.controlnet, dtype=dtype
         )
     if preset.vae:
-        parts["vae"] = diffusers.AutoencoderKL.from_pretrained(preset.vae, torch_dtype=dtype)
+        parts["vae"] = diffusers.AutoencoderKL.from_pretrained(preset.vae, dtype=dtype)
     if preset.unet_file:
         parts["unet"] = _distilled_unet(preset, dtype)
     if preset.variant:
@@ -113,7 +113,7 @@ def _controlnet_pipeline(preset: Preset, dtype: torch.dtype) -> Any:
         else {}
     )
     pipe = pipeline_class.from_pretrained(
-        preset.source, torch_dtype=dtype, **_parts(preset, dtype), **checker
+        preset.source, dtype=dtype, **_parts(preset, dtype), **checker
     )
     if preset.scheduler == "euler-trailing":
         pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
@@ -155,7 +155,7 @@ class ControlNetPainter:
             guess_mode=self.preset.guess_mode and not order.prompt,
             num_images_per_prompt=len(order.seeds),
             generator=_generators(order.seeds),
-            callback_on_step_end=_callback(order.steps, on_step),
+            callback_on_step_end=_callback(on_step),
         )
         return list(result.images)
 
@@ -180,7 +180,7 @@ class KleinPainter:
         for words in (preset.instruction, LOOSE_INSTRUCTION, ""):
             self._embedded(words)
         self._pipe = diffusers.Flux2KleinPipeline.from_pretrained(
-            preset.source, torch_dtype=dtype, text_encoder=None, tokenizer=None
+            preset.source, dtype=dtype, text_encoder=None, tokenizer=None
         ).to(device)
         self._pipe.set_progress_bar_config(disable=True)
 
@@ -197,7 +197,7 @@ class KleinPainter:
             if len(self._embeddings) > 64:
                 self._embeddings.pop(next(iter(self._embeddings)))
             encoder = self._encoder or diffusers.Flux2KleinPipeline.from_pretrained(
-                self.preset.source, torch_dtype=self._dtype, transformer=None, vae=None
+                self.preset.source, dtype=self._dtype, transformer=None, vae=None
             ).to(self._device)
             with torch.no_grad():
                 self._embeddings[words] = encoder.encode_prompt(words)[0]
@@ -225,7 +225,7 @@ class KleinPainter:
             guidance_scale=order.guidance_scale if guided else 1.0,
             num_images_per_prompt=len(order.seeds),
             generator=_generators(order.seeds),
-            callback_on_step_end=_callback(order.steps, on_step),
+            callback_on_step_end=_callback(on_step),
         )
         return list(result.images)
 
@@ -235,9 +235,10 @@ def _generators(seeds: tuple[int, ...]) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-def _callback(steps: int, on_step: OnStep) -> Callable[..., dict[str, Any]]:
-    def after_step(_pipe: Any, index: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(index + 1, steps)
+def _callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:
+    def after_step(pipe: Any, index: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        # Some schedulers take a step more than asked for (PNDM).
+        on_step(index + 1, pipe.num_timesteps)
         return tensors
 
     return after_step

@@ -89,7 +89,7 @@ def serve(package: Path, folder: Path, **environment: str) -> Iterator[Server]:
         "TMPDIR": str(temp),
         "COG_PREDICT_TYPE_STUB": "run.py:Runner",
         "COG_SETUP_TIMEOUT": "120",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
         **environment,
     }

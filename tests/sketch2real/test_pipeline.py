@@ -1,0 +1,265 @@
+"""pipeline.py: our way through each preset's real classes is diffusers' own, and fails cleanly.
+
+Weights are tiny and random; classes, configuration files and loading are the real ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pipeline
+import pytest
+import tiny
+import torch
+from errors import OutOfMemory
+from PIL import Image
+from pipeline import ControlNetPainter, KleinPainter, Order, Painter
+from weights import LOOSE_INSTRUCTION, choose
+
+PRESETS: dict[str, Callable[[Path], Path]] = {
+    "sd15": tiny.sd15, "sdxl": tiny.sdxl, "klein": tiny.klein,
+}  # fmt: skip
+
+
+def load(folder: Path) -> Painter:
+    preset = choose(str(folder), 0.0, has_bfloat16=False)
+    return pipeline.load(preset, "cpu", torch.float32, 0.0)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each preset's class saved to a folder."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {name: make(root / name) for name, make in PRESETS.items()}
+
+
+@pytest.fixture(scope="module")
+def painters(folders: dict[str, Path]) -> dict[str, Painter]:
+    """Each folder loaded by the production path."""
+    return {name: load(folder) for name, folder in folders.items()}
+
+
+def order(**changes: Any) -> Order:
+    """Lines at 64 × 96, three steps, seed 5."""
+    lines = np.zeros((96, 64, 3), np.uint8)
+    lines[20:76, [10, 50]] = lines[[20, 76], 10:51] = 255
+    plain = Order(
+        control=Image.fromarray(lines),
+        prompt="",
+        negative_prompt=None,
+        control_scale=1.0,
+        steps=3,
+        guidance_scale=3.0,
+        seeds=(5,),
+    )
+    return replace(plain, **changes)
+
+
+def silent(_done: int, _steps: int) -> None:
+    """Progress nobody looks at."""
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    """The largest difference of two pictures, in 0 to 1."""
+    return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max() / 255)
+
+
+def stock(name: str, folder: Path, wish: Order) -> Image.Image:
+    """What a user of plain diffusers gets from the same folder."""
+    pipe = getattr(diffusers, choose(str(folder), 0.0, has_bfloat16=False).pipeline)
+    pipe = pipe.from_pretrained(folder)
+    generator = torch.Generator().manual_seed(wish.seeds[0])
+    preset = choose(str(folder), 0.0, has_bfloat16=False)
+    if name == "klein":
+        return pipe(
+            prompt=preset.instruction,
+            image=Image.fromarray(255 - np.asarray(wish.control)),
+            width=64, height=96, num_inference_steps=wish.steps, generator=generator,
+            guidance_scale=1.0,
+        ).images[0]  # fmt: skip
+    return pipe(
+        preset.instruction,
+        image=wish.control, width=64, height=96, negative_prompt=preset.negative,
+        num_inference_steps=wish.steps, guidance_scale=wish.guidance_scale,
+        controlnet_conditioning_scale=wish.control_scale, guess_mode=preset.guess_mode,
+        generator=generator,
+    ).images[0]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_equals_stock_diffusers(
+    name: str, folders: dict[str, Path], painters: dict[str, Painter]
+) -> None:
+    """The picture is the one plain diffusers paints from the same folder and seed."""
+    picture = painters[name].paint(order(), silent)[0]
+    assert picture.size == (64, 96)
+    assert np.asarray(picture).std() > 1
+    assert difference(picture, stock(name, folders[name], order())) == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_same_seed_same_picture_after_a_restart(
+    name: str, folders: dict[str, Path], painters: dict[str, Painter]
+) -> None:
+    """Loaded anew, a seed gives the same picture, and another seed another."""
+    first = painters[name].paint(order(), silent)[0]
+    assert difference(first, load(folders[name]).paint(order(), silent)[0]) == 0
+    assert difference(first, painters[name].paint(order(seeds=(6,)), silent)[0]) > 0.01
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_batch_gives_the_pictures_of_its_seeds(name: str, painters: dict[str, Painter]) -> None:
+    """Painted together (as on an accelerator) or one by one, picture i is that of seed i."""
+    painter: Any = painters[name]
+    together = painter._paint_together(order(seeds=(5, 6, 7)), silent)
+    alone = painter.paint(order(seeds=(5, 6, 7)), silent)
+    assert len(together) == len(alone) == 3
+    for one, other in zip(together, alone, strict=True):
+        assert difference(one, other) <= 1 / 255
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_lines_and_words_matter(name: str, painters: dict[str, Painter]) -> None:
+    """Other lines or other words give another picture."""
+    painter = painters[name]
+    usual = painter.paint(order(), silent)[0]
+    blank = Image.new("RGB", (64, 96))
+    assert difference(usual, painter.paint(order(control=blank), silent)[0]) > 0.004
+    assert difference(usual, painter.paint(order(prompt="a red house"), silent)[0]) > 0.004
+    assert "a red house" in painter.prompt_for(order(prompt="a red house"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_progress_covers_all_pictures(name: str, painters: dict[str, Painter]) -> None:
+    """Two pictures report every step once, in order, up to the number announced."""
+    seen: list[tuple[int, int]] = []
+    painters[name].paint(order(seeds=(1, 2)), lambda done, steps: seen.append((done, steps)))
+    announced = seen[0][1]
+    assert announced in (6, 8)  # PNDM, which SD 1.5 comes with, takes a step more for each
+    assert seen == [(step, announced) for step in range(1, announced + 1)]
+
+
+class Stop(BaseException):
+    """What coglet throws into a prediction that is cancelled is no Exception either."""
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_cancel_between_steps_leaves_nothing_behind(
+    name: str, painters: dict[str, Painter]
+) -> None:
+    """Stopped after its first step, a painter paints the next order as if nothing had been."""
+    before = painters[name].paint(order(), silent)[0]
+    steps: list[int] = []
+
+    def cancel(done: int, _steps: int) -> None:
+        steps.append(done)
+        raise Stop
+
+    with pytest.raises(Stop):
+        painters[name].paint(order(seeds=(9,)), cancel)
+    assert steps == [1]
+    assert difference(before, painters[name].paint(order(), silent)[0]) == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize(
+    "shortage",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+     RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    ids=["cuda", "python", "cpu"],
+)  # fmt: skip
+def test_out_of_memory_is_told_and_survived(
+    name: str, shortage: Exception, painters: dict[str, Painter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture too large fails with a sentence; the next order is painted."""
+    painter: Any = painters[name]
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object, **__: object) -> None:
+            raise shortage
+
+        patch.setattr(painter._pipe.vae, "decode", fail)
+        with pytest.raises(OutOfMemory, match="Cannot paint 64 × 96: out of memory"):
+            painter.paint(order(), silent)
+    assert painter.paint(order(), silent)[0].size == (64, 96)
+
+
+def test_a_batch_too_large_is_painted_one_by_one() -> None:
+    """On an accelerator a batch that does not fit is split; other errors are not taken for it."""
+    sizes: list[int] = []
+
+    def paint(wish: Order, _on_step: pipeline.OnStep) -> list[Image.Image]:
+        sizes.append(len(wish.seeds))
+        if len(wish.seeds) > 1:
+            raise torch.OutOfMemoryError
+        return [wish.control]
+
+    assert len(pipeline._in_batches(paint, order(seeds=(1, 2, 3)), silent, "cuda")) == 3
+    assert sizes == [3, 1, 1, 1]
+
+    def broken(_wish: Order, _on_step: pipeline.OnStep) -> list[Image.Image]:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        pipeline._in_batches(broken, order(), silent, "cpu")
+
+
+def test_klein_lets_its_text_encoder_go(folders: dict[str, Path]) -> None:
+    """The encoder is released after set-up; new words bring it back once, known words do not."""
+    painter = load(folders["klein"])
+    assert isinstance(painter, KleinPainter)
+    assert painter._encoder is None
+    assert painter._pipe.text_encoder is None
+    known = len(painter._embeddings)
+    painter.paint(order(), silent)
+    painter.paint(order(control_scale=0.2), silent)
+    assert len(painter._embeddings) == known
+    painter.paint(order(prompt="a cat"), silent)
+    assert len(painter._embeddings) == known + 1
+    assert painter._encoder is None
+
+
+def test_kleins_embeddings_are_those_of_the_live_encoder(folders: dict[str, Path]) -> None:
+    """What is computed once at set-up equals what the whole pipeline computes."""
+    painter = load(folders["klein"])
+    assert isinstance(painter, KleinPainter)
+    pipe = diffusers.Flux2KleinPipeline.from_pretrained(folders["klein"])
+    for words in (painter.preset.instruction, LOOSE_INSTRUCTION):
+        live = pipe.encode_prompt(words)[0]
+        assert torch.equal(painter._embeddings[words], live)
+
+
+def test_klein_follows_loosely_below_half(painters: dict[str, Painter]) -> None:
+    """An editing model has no dial: below a strength of 0.5 the instruction changes."""
+    painter = painters["klein"]
+    assert painter.prompt_for(order(control_scale=0.4)) == LOOSE_INSTRUCTION
+    assert painter.prompt_for(order(control_scale=0.6)) == painter.preset.instruction
+
+
+def test_an_undistilled_klein_is_guided(tmp_path: Path) -> None:
+    """Guidance changes what a base model paints; a distilled one ignores it."""
+    base = load(tiny.klein(tmp_path / "base", is_distilled=False))
+    weak, strong = (base.paint(order(guidance_scale=g), silent)[0] for g in (1.0, 6.0))
+    assert difference(weak, strong) > 0.004
+
+
+def test_guess_mode_only_without_words(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SD 1.5 lets the lines lead alone when there are no words, and listens when there are."""
+    painter = load(folders["sd15"])
+    assert isinstance(painter, ControlNetPainter)
+    asked: list[bool] = []
+    pipe = painter._pipe
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        asked.append(kwargs["guess_mode"])
+        return pipe(*args, **kwargs)
+
+    monkeypatch.setattr(painter, "_pipe", spy)
+    painter.paint(order(), silent)
+    painter.paint(order(prompt="a cat"), silent)
+    assert asked == [True, False]
