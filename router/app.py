@@ -82,7 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_unexpected)
     keys = parse_keys(k.get_secret_value() for k in settings.keys)
-    app.add_middleware(Guard, keys=keys)
+    app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes)
     operations.add_routes(app)
     app_face.add_routes(app)
     return app

@@ -87,7 +87,8 @@ def _run(work: Coroutine[None, None, None]) -> None:
     try:
         asyncio.run(work)
     except KeyboardInterrupt:
-        pass
+        # uvicorn raises the signal again once everything has been stopped.
+        console.print("Stopped. Nothing is left running.")
     except StateInUseError as error:
         console.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from error
@@ -98,7 +99,6 @@ async def _serve_and_show(server: uvicorn.Server, settings: Settings) -> None:
     showing = asyncio.create_task(_show(server, settings))
     await serving
     showing.cancel()
-    console.print("Stopped. Nothing is left running.")
 
 
 async def _show(server: uvicorn.Server, settings: Settings) -> None:
@@ -114,7 +114,8 @@ async def _show(server: uvicorn.Server, settings: Settings) -> None:
     for package in context.packages.values():
         if line := curl_line(package, _url(settings), Path.cwd()):
             console.print(f"  {line}", soft_wrap=True)
-    console.print(f"\nAPI: {_url(settings)}/docs   State: {_url(settings)}/status   Stop: Ctrl-C\n")
+    url = _url(settings)
+    console.print(f"\nAPI: {url}/docs   State: {url}/status   Stop: Ctrl-C\n", soft_wrap=True)
 
 
 async def _show_model(context: Context, name: str) -> None:

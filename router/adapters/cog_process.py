@@ -173,9 +173,8 @@ class CogProcess:
             "CALLME_SPOOL_DIR": str(self._options.spool_dir),
             "CALLME_ROUTER_PID": str(os.getpid()),
             "TMPDIR": str(self._tmp),
-            # These would be lost with TMPDIR, where they live by default.
+            # By default it lives in TMPDIR, and would be lost with it.
             "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
-            "NUMBA_CACHE_DIR": str(self._options.cache_dir / "numba"),
             **self._package.env,
         }
 

@@ -5,8 +5,8 @@ A plain ASGI layer around the application, so that no route can be added outside
 A signed request (the edge function's way: the key never travels) carries
 `X-Callme-Timestamp`, `X-Callme-Nonce`, `X-Callme-Signature: v1=<hex>` and, if it has one,
 `X-Callme-Key-Id`. The signature is HMAC-SHA256 with the key over these, joined by newlines:
-`v1`, timestamp, nonce, method, path with query, Content-Type, hex SHA-256 of the body. The
-body is hashed as it streams; a mismatch is raised where the handler reads the last of it.
+`v1`, timestamp, nonce, method, path with query, Content-Type, hex SHA-256 of the body.
+tests/edge/signature_vectors.json holds examples that both sides are tested against.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.api.error_handlers import error_response
-from router.domain.errors import Forbidden, RouterError, Unauthorized
+from router.domain.errors import Forbidden, PayloadTooLarge, RouterError, Unauthorized
 
 OPEN_PATHS = frozenset({"/health"})
 # Any of these means that the request came through a proxy, whoever the peer is.
@@ -38,6 +39,7 @@ PROXY_HEADERS = (
     "via",
 )
 CLOCK_SKEW_S = 120
+TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NONCE_MAX_CHARS = 128
 NONCES_KEPT = 100_000
 SIGNATURE_PREFIX = "v1="
@@ -80,9 +82,10 @@ class Guard:
     """The ASGI layer. With keys, every path but OPEN_PATHS needs one; without, only direct
     requests from this machine's own programs are served."""
 
-    def __init__(self, app: ASGIApp, keys: Iterable[Key]) -> None:
+    def __init__(self, app: ASGIApp, keys: Iterable[Key], max_body_bytes: int) -> None:
         self._app = app
         self._keys = tuple(keys)
+        self._max_body_bytes = max_body_bytes
         self._nonces = NonceCache()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,36 +94,48 @@ class Guard:
             await self._app(scope, receive, send)
             return
         try:
-            receive = self._admit(scope, receive)
+            signature = self._admit(scope, Headers(scope=scope))
+            if signature is None:
+                await self._app(scope, receive, send)
+                return
+            body = SignedBody(receive, signature, self._max_body_bytes)
+            if not _is_form_to_a_model(scope):
+                await body.read_ahead()
         except RouterError as error:
             await error_response(error)(scope, receive, send)
             return
-        await self._app(scope, receive, send)
 
-    def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        headers = Headers(scope=scope)
+        async def send_verified(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await body.drain()
+            await send(message)
+
+        await self._app(scope, body.receive, send_verified)
+
+    def _admit(self, scope: Scope, headers: Headers) -> Signature | None:
+        """Raises Unauthorized or Forbidden; a signature is still to be verified."""
         if not self._keys:
             require_this_machine(scope, headers)
-            return receive
+            return None
         if "x-callme-signature" in headers:
-            key, check = self._read_signature(scope, headers)
-            scope["callme_key_id"] = key.id
-            return check(receive)
+            signature = self._read_signature(scope, headers)
+            scope["callme_key_id"] = signature.keys[0].id
+            return signature
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer":
-            for key in self._keys:
-                if hmac.compare_digest(token.strip().encode(), key.secret.encode()):
-                    scope["callme_key_id"] = key.id
-                    return receive
-            raise Unauthorized("Cannot authenticate: the key is not accepted")
-        raise Unauthorized("Cannot authenticate: send 'Authorization: Bearer <key>' or sign")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("Cannot authenticate: send 'Authorization: Bearer <key>' or sign")
+        for key in self._keys:
+            if hmac.compare_digest(token.strip().encode(), key.secret.encode()):
+                scope["callme_key_id"] = key.id
+                return None
+        raise Unauthorized("Cannot authenticate: the key is not accepted")
 
-    def _read_signature(self, scope: Scope, headers: Headers) -> tuple[Key, SignatureCheck]:
+    def _read_signature(self, scope: Scope, headers: Headers) -> Signature:
         timestamp = headers.get("x-callme-timestamp", "")
         nonce = headers.get("x-callme-nonce", "")
         signature = headers["x-callme-signature"]
         now = time.time()
-        if not timestamp.isdigit() or abs(int(timestamp[:20]) - now) > CLOCK_SKEW_S:
+        if not TIMESTAMP.fullmatch(timestamp) or abs(int(timestamp) - now) > CLOCK_SKEW_S:
             raise Unauthorized("Cannot verify: the timestamp is over two minutes off")
         if not 16 <= len(nonce) <= NONCE_MAX_CHARS or not signature.startswith(SIGNATURE_PREFIX):
             raise Unauthorized("Cannot verify: the nonce or the signature is malformed")
@@ -128,63 +143,96 @@ class Guard:
         keys = [k for k in self._keys if key_id is None or k.id == key_id]
         if not keys:
             raise Unauthorized("Cannot verify: there is no such key")
-        path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "replace")
-        query = scope.get("query_string", b"").decode("ascii", "replace")
-        head = "\n".join(
-            [
-                "v1",
-                timestamp,
-                nonce,
-                scope["method"],
-                f"{path.partition('?')[0]}?{query}" if query else path.partition("?")[0],
-                headers.get("content-type", ""),
-            ]
-        )
-        check = SignatureCheck(
-            keys, head, signature.removeprefix(SIGNATURE_PREFIX), nonce, self._nonces
-        )
-        return keys[0], check
+        path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
+        query = scope.get("query_string", b"").decode("latin-1")
+        target = f"{path}?{query}" if query else path
+        content_type = headers.get("content-type", "")
+        head = "\n".join(["v1", timestamp, nonce, scope["method"], target, content_type])
+        hex_digest = signature.removeprefix(SIGNATURE_PREFIX)
+        return Signature(keys, head, hex_digest, nonce, self._nonces)
 
 
 @dataclass(frozen=True, slots=True)
-class SignatureCheck:
-    """Verifies a signature once the body has been seen to its end."""
+class Signature:
+    """A request's claim; `head` is all that is signed but the body's hash."""
 
     keys: list[Key]
     head: str
-    signature: str
+    hex_digest: str
     nonce: str
     nonces: NonceCache
 
-    def __call__(self, receive: Receive) -> Receive:
-        """`receive`, which raises Unauthorized instead of giving the last chunk of a body that
-        was not signed, or of one that was seen before."""
-        digest = hashlib.sha256()
-        verified = False
-
-        async def checked() -> Message:
-            nonlocal verified
-            message = await receive()
-            if message["type"] == "http.request" and not verified:
-                digest.update(message.get("body", b""))
-                if not message.get("more_body", False):
-                    self.verify(digest.hexdigest())
-                    verified = True
-            return message
-
-        return checked
-
     def verify(self, body_sha256: str) -> None:
         """Raises Unauthorized."""
-        signed = f"{self.head}\n{body_sha256}".encode()
+        signed = f"{self.head}\n{body_sha256}".encode("latin-1")
         for key in self.keys:
             expected = hmac.new(key.secret.encode(), signed, hashlib.sha256).hexdigest()
-            if hmac.compare_digest(expected.encode(), self.signature.encode()):
+            if hmac.compare_digest(expected.encode(), self.hex_digest.encode()):
                 # Claimed only now, so that nobody can burn another's nonce.
                 if not self.nonces.claim(self.nonce, time.time()):
                     raise Unauthorized("Cannot verify: this request was seen before")
                 return
         raise Unauthorized("Cannot verify: the signature does not match")
+
+
+class SignedBody:
+    """A body that is not believed before its end has been seen.
+
+    `read_ahead` verifies before the application is called: right for everything small, and for
+    every handler that acts without reading. `receive` verifies with the last chunk: right for
+    a form that is spooled as it comes. `drain` verifies before any answer, should a handler
+    not have read to the end.
+    """
+
+    def __init__(self, receive: Receive, signature: Signature, max_bytes: int) -> None:
+        self._receive = receive
+        self._signature = signature
+        self._left_bytes = max_bytes
+        self._digest = hashlib.sha256()
+        self._ahead: deque[Message] = deque()
+        self._settled = False
+
+    async def receive(self) -> Message:
+        """The next message; raises Unauthorized in place of the last of a body not signed."""
+        return self._ahead.popleft() if self._ahead else await self._next()
+
+    async def read_ahead(self) -> None:
+        """Read and verify the whole body now. Raises Unauthorized, PayloadTooLarge."""
+        while not self._settled:
+            self._ahead.append(await self._next())
+
+    async def drain(self) -> None:
+        """Verify what the application left unread, and forget it. Raises as `read_ahead`."""
+        while not self._settled:
+            await self._next()
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        if self._settled:
+            return message
+        if message["type"] != "http.request":
+            self._settled = True
+            raise Unauthorized("Cannot verify: the body ended early")
+        chunk = message.get("body", b"")
+        self._left_bytes -= len(chunk)
+        if self._left_bytes < 0:
+            self._settled = True
+            raise PayloadTooLarge("Cannot read the body: it is too large")
+        self._digest.update(chunk)
+        if not message.get("more_body", False):
+            self._settled = True
+            self._signature.verify(self._digest.hexdigest())
+        return message
+
+
+def _is_form_to_a_model(scope: Scope) -> bool:
+    """POST /{model} with a multipart form: read to its end before anything is done with it."""
+    content_type = Headers(scope=scope).get("content-type", "").lower()
+    return (
+        scope["method"] == "POST"
+        and scope["path"].count("/") == 1
+        and content_type.startswith("multipart/form-data")
+    )
 
 
 def require_this_machine(scope: Scope, headers: Mapping[str, str]) -> None:

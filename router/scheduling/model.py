@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -32,9 +33,10 @@ class Run:
 
     waiter: Waiter
     generation: int
+    withdrawn: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Model:
     """One model's state. Only the scheduler changes it. Times are in the scheduler's clock."""
 
@@ -100,8 +102,34 @@ class Model:
         self.service_s = _smooth(self.service_s, seconds)
 
     def note_footprint(self, measured_bytes: int) -> None:
-        """Remember the most memory seen: a peak reached once will be reached again."""
-        self.footprint_bytes = max(self.footprint_bytes or 0, measured_bytes)
+        """Remember the most memory seen: a peak reached once will be reached again. 0 means
+        that it could not be measured (a driver that sees other pids), not that it is free."""
+        if measured_bytes > 0:
+            self.footprint_bytes = max(self.footprint_bytes or 0, measured_bytes)
+
+    # The moments at which waiting alone changes what may be done. Conditions compare `now`
+    # with these and `Scheduler.next_wakeup` announces these: the same sums, so that no
+    # rounding makes a wake-up come just before its time.
+
+    def settled_at(self, min_residency_s: float) -> float:
+        """From when a ready model may be stopped if it is idle."""
+        return self.phase_since + min_residency_s
+
+    def drainable_at(self, min_residency_s: float) -> float:
+        """From when a ready model may be drained. It stays at least as long as it took to
+        load, so that models that take turns spend at most half of the time loading."""
+        return self.phase_since + max(min_residency_s, self.load_s or 0.0)
+
+    def idle_at(self, idle_to_sleep_s: float) -> float:
+        """From when a model that is idle has been so for too long."""
+        return max(self.last_used, self.phase_since) + idle_to_sleep_s
+
+    def claim_since(self) -> float:
+        """Since when a model that is not resident wants to be: since it has waiters, but not
+        before it last had its turn; infinity for a preload. Without the second, the waiters
+        of a model that was drained for another would bring it back before the other."""
+        since = self.waiting.oldest_since()
+        return math.inf if since is None else max(since, self.phase_since)
 
     def cost_to_evict(self, now: float) -> float:
         """Expected seconds lost per byte freed: reload time x likelihood of use / bytes.
@@ -120,10 +148,8 @@ class Model:
                 return 0.0
             case Phase.STARTING:
                 return max(load_s - (now - self.phase_since), 0.5)
-            case Phase.FAILED:
-                return max(self.retry_at - now, 0.0) + load_s
             case _:
-                return load_s
+                return max(self.retry_at - now, 0.0) + load_s
 
 
 def _smooth(old: float | None, new: float) -> float:

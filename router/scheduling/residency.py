@@ -6,7 +6,8 @@ Rules, in order:
 2. Idle models go first, the cheapest to lose first.
 3. Only for a claim that has waited `patience_s` may a model with work of its own be drained:
    it is granted nothing new, and goes when its last run ends. That is what keeps a busy
-   model from starving another for ever, and `min_residency_s` what keeps two from thrashing.
+   model from starving another for ever. It has been ready for at least the time that it
+   took to load by then, and that is what keeps two from thrashing.
 """
 
 from __future__ import annotations
@@ -52,20 +53,18 @@ def judge_claim(
     short = claim.need_bytes - free_bytes - coming
     if short <= 0:
         return Verdict(fits=False)
-    settled = sorted(
-        (m for m in others if m.phase is Phase.READY and now - m.phase_since >= min_residency_s),
-        key=lambda m: m.cost_to_evict(now),
+    ready = sorted(
+        (m for m in others if m.phase is Phase.READY), key=lambda m: m.cost_to_evict(now)
     )
-    idle = take_until([m for m in settled if m.is_idle], short)
-    if idle is not None:
-        return Verdict(fits=False, stop=tuple(idle))
+    idle = [m for m in ready if m.is_idle and now >= m.settled_at(min_residency_s)]
+    if victims := enough_of(idle, short):
+        return Verdict(fits=False, stop=tuple(victims))
     if not impatient:
         return Verdict(fits=False)
+    busy = [m for m in ready if not m.is_idle and now >= m.drainable_at(min_residency_s)]
     # A model already draining stays the first choice, or two could take turns at it for ever.
-    by_idleness = sorted(settled, key=lambda m: (not m.is_idle, not m.draining))
-    chosen = take_until(by_idleness, short)
-    if chosen is None:
-        return Verdict(fits=False)
+    busy.sort(key=lambda m: not m.draining)
+    chosen = enough_of(idle + busy, short)
     return Verdict(
         fits=False,
         stop=tuple(m for m in chosen if not m.running),
@@ -73,13 +72,21 @@ def judge_claim(
     )
 
 
-def take_until(candidates: Iterable[Model], bytes_needed: int) -> list[Model] | None:
-    """The first candidates that together free enough, or None when all do not."""
-    out: list[Model] = []
+def enough_of(candidates: Iterable[Model], bytes_needed: int) -> list[Model]:
+    """The first candidates that together free enough, less those that are not needed for it
+    after all; none when all together do not."""
+    chosen: list[Model] = []
     freed = 0
     for m in candidates:
         if freed >= bytes_needed:
             break
-        out.append(m)
+        chosen.append(m)
         freed += m.need_bytes
-    return out if freed >= bytes_needed else None
+    if freed < bytes_needed:
+        return []
+    # The last one is needed, but it may be so large that it makes earlier ones superfluous.
+    for m in chosen[-2::-1]:
+        if freed - m.need_bytes >= bytes_needed:
+            chosen.remove(m)
+            freed -= m.need_bytes
+    return chosen

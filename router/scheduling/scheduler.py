@@ -8,38 +8,25 @@ only in the handlers below:
     STOPPED ─Start▶ STARTING ─Ready▶ READY ─Stop▶ STOPPING ─Stopped▶ STOPPED
        ▲                │              └─Died▶ STOPPING ─Stopped▶ FAILED
        └─(back-off over)┴─StartFailed▶ FAILED ─Start▶ STARTING
+
+Only the router's own stop takes a model out of STARTING before it has ended; a crash whose
+back-off is over by the time of Stopped leads to STOPPED.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.domain import messages as msg
-from router.domain.errors import ModelUnavailable, QueueFull, RouterError, ShuttingDown
+from router.domain.errors import RouterError
+from router.scheduling import refusals
 from router.scheduling.model import Model, Phase, Run
-from router.scheduling.residency import held_bytes, judge_claim, take_until
+from router.scheduling.policy import Policy
+from router.scheduling.residency import enough_of, held_bytes, judge_claim
 from router.scheduling.waiting import Waiter, WaitingLine
 
-STOPPING = "Cannot predict: the server is stopping"
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The scheduler's numbers. Seconds, bytes, requests; see docs/operations.md."""
-
-    queue_limit: int = 64
-    idle_to_sleep_s: float = 300.0
-    min_residency_s: float = 10.0
-    patience_s: float = 15.0
-    ageing_s: float = 30.0
-    backoff_first_s: float = 1.0
-    backoff_max_s: float = 300.0
-    wait_out_backoff_s: float = 10.0
-    default_footprint_bytes: int = 4 << 30
-    unknown_load_s: float = 30.0
-    unknown_service_s: float = 2.0
+__all__ = ["Policy", "Scheduler", "Standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +56,7 @@ class Scheduler:
             for name, parallel in concurrency.items()
         }
         self._model_of: dict[str, Model] = {}  # every prediction that waits or runs
+        self._handled_at = 0.0
         self._out: list[msg.Effect] = []
 
     # ---- the one entrance ----------------------------------------------------------------
@@ -89,34 +77,39 @@ class Scheduler:
                 for name, measured in event.footprints.items():
                     self.models[name].note_footprint(measured)
             case msg.Described():
-                self.models[event.model].concurrency = event.max_concurrency
+                self.models[event.model].concurrency = max(1, event.max_concurrency)
             case msg.Warm():
-                self.models[event.model].wanted = True
+                m = self.models[event.model]
+                m.wanted = m.phase not in (Phase.STARTING, Phase.READY)
             case msg.Draining():
                 self._drain(force=event.force, now=now)
             case msg.Tick():
                 pass
         self._pump(now)
+        self._handled_at = now
         out, self._out = self._out, []
         return out
 
     def next_wakeup(self, now: float) -> float | None:
-        """When a Tick could change something, or None: events alone will."""
-        times: list[float] = []
+        """When a Tick could change something, or None: events alone will.
+
+        A moment between the last `handle` and `now` has not been acted on: it is due at once.
+        """
+        due = [t for m in self.models.values() for t in self._turning_points(m)]
+        first = min((t for t in due if t > self._handled_at), default=None)
+        return None if first is None else max(first, now)
+
+    def _turning_points(self, m: Model) -> Iterable[float]:
         p = self.policy
-        for m in self.models.values():
-            if m.phase is Phase.FAILED and m.waiting:
-                times.append(m.retry_at)
+        if m.phase is Phase.READY:
+            yield m.settled_at(p.min_residency_s)
+            yield m.drainable_at(p.min_residency_s)
             if m.is_idle:
-                times.append(max(m.last_used, m.phase_since) + p.idle_to_sleep_s)
-            if m.phase in (Phase.STOPPED, Phase.FAILED) and m.waiting:
-                times.append(_waiting_since(m) + p.patience_s)
-                times += [
-                    o.phase_since + p.min_residency_s
-                    for o in self.models.values()
-                    if o.phase is Phase.READY
-                ]
-        return min((t for t in times if t > now), default=None)
+                yield m.idle_at(p.idle_to_sleep_s)
+        elif m.phase in (Phase.STOPPED, Phase.FAILED) and (m.waiting or m.wanted):
+            yield m.retry_at
+            if m.waiting:
+                yield m.claim_since() + p.patience_s
 
     # ---- what callers may ask ------------------------------------------------------------
 
@@ -132,41 +125,46 @@ class Scheduler:
     # ---- handlers ------------------------------------------------------------------------
 
     def _submitted(self, e: msg.Submitted, now: float) -> None:
+        if e.id in self._model_of:
+            return  # it waits or runs already, and must not run twice
         m = self.models[e.model]
         m.note_request(now)
-        if refusal := self._refusal(m, now):
+        if refusal := self._refusal(m, e.owner, now):
             self._out.append(msg.Drop(e.id, refusal))
             return
         m.waiting.join(Waiter(e.id, e.owner, e.priority, now))
         self._model_of[e.id] = m
 
-    def _refusal(self, m: Model, now: float) -> RouterError | None:
+    def _refusal(self, m: Model, owner: str, now: float) -> RouterError | None:
         if self.draining:
-            return ShuttingDown(STOPPING, retry_after_s=10)
-        backoff_left_s = m.retry_at - now
-        # A crash is likely to be over with the next start, so a short back-off is waited out;
-        # a set-up that failed will most likely fail again, so its callers are told at once.
-        patient = m.crashed and backoff_left_s <= self.policy.wait_out_backoff_s
-        if m.phase is Phase.FAILED and backoff_left_s > 0 and not patient:
-            return self._unavailable(m, backoff_left_s)
-        if len(m.waiting) >= self.policy.queue_limit:
-            service_s = self._service_s(m) / m.concurrency
-            wait_s = service_s + m.wait_for_start_s(now, self.policy.unknown_load_s)
-            return QueueFull(
-                f"Cannot queue: {len(m.waiting)} predictions already wait for '{m.name}'",
-                retry_after_s=max(1.0, wait_s),
-            )
+            return refusals.shutting_down()
+        if self._must_not_wait(m, now):
+            return refusals.backing_off(m, now)
+        if not m.waiting.has_room(owner, self.policy.queue_limit):
+            return refusals.queue_full(m, self.policy, now)
         return None
+
+    def _must_not_wait(self, m: Model, now: float) -> bool:
+        """Whether the back-off is one that callers are told of at once.
+
+        A crash is likely to be over with the next start, so a short back-off after one is
+        waited out; a set-up that failed will most likely fail again.
+        """
+        backoff_left_s = m.retry_at - now
+        short = m.crashed and backoff_left_s <= self.policy.wait_out_backoff_s
+        return backoff_left_s > 0 and not short
 
     def _withdrawn(self, e: msg.Withdrawn) -> None:
         m = self._model_of.get(e.id)
         if m is None:
             return
-        if run := m.running.get(e.id):
-            self._out.append(msg.Interrupt(e.id, m.name, run.generation))
-        else:
+        run = m.running.get(e.id)
+        if run is None:
             m.waiting.leave(e.id)
             del self._model_of[e.id]
+        elif not run.withdrawn:
+            m.running[e.id] = replace(run, withdrawn=True)
+            self._out.append(msg.Interrupt(e.id, m.name, run.generation))
 
     def _run_ended(self, e: msg.Finished | msg.Requeued, now: float) -> None:
         m = self.models[e.model]
@@ -175,15 +173,25 @@ class Scheduler:
             return
         del m.running[e.id]
         m.last_used = now
-        if isinstance(e, msg.Requeued) and not self.draining:
-            m.waiting.join(run.waiter)
+        if isinstance(e, msg.Requeued):
+            self._handed_back(m, run, now)
             return
         del self._model_of[e.id]
-        if isinstance(e, msg.Requeued):
-            self._out.append(msg.Drop(e.id, ShuttingDown(STOPPING)))
-        elif e.service_s is not None:
+        if e.service_s is not None:
             m.note_service(e.service_s)
-            m.failures = 0
+            # What an earlier start still got done says nothing for the present one.
+            if m.phase is Phase.READY and e.generation == m.generation:
+                m.failures = 0
+
+    def _handed_back(self, m: Model, run: Run, now: float) -> None:
+        if run.withdrawn:
+            self._drop(run.waiter.id, refusals.canceled())
+        elif self.draining:
+            self._drop(run.waiter.id, refusals.shutting_down())
+        elif self._must_not_wait(m, now):
+            self._drop(run.waiter.id, refusals.backing_off(m, now))
+        else:
+            m.waiting.rejoin(run.waiter)
 
     def _process_changed(
         self, e: msg.Ready | msg.StartFailed | msg.Died | msg.Stopped, now: float
@@ -200,9 +208,9 @@ class Scheduler:
             case msg.StartFailed() if m.phase is Phase.STARTING:
                 self._note_failure(m, e.reason, now, crashed=False)
                 m.enter(Phase.FAILED, now)
-                for w in m.waiting.clear():
-                    self._drop(w.id, self._unavailable(m, m.retry_at - now))
             case msg.Died() if m.phase is Phase.READY:
+                if now - m.phase_since >= self.policy.backoff_max_s:
+                    m.failures = 0  # it has held for so long that this is a new trouble
                 self._note_failure(m, e.reason, now, crashed=True)
                 m.crashes += 1
                 self._stop(m, "crashed", now)
@@ -212,19 +220,19 @@ class Scheduler:
                 pass  # a report that came after the phase it speaks of
 
     def _note_failure(self, m: Model, reason: str, now: float, *, crashed: bool) -> None:
-        backoff_s = self.policy.backoff_first_s * 2**m.failures
         m.failures += 1
-        m.retry_at = now + min(backoff_s, self.policy.backoff_max_s)
+        m.retry_at = now + self.policy.backoff_s(m.failures)
         m.failure_reason = reason
         m.crashed = crashed
         m.wanted = False
+        if not crashed or self._must_not_wait(m, now):
+            self._drop_waiters(m, refusals.backing_off(m, now))
 
     def _drain(self, *, force: bool, now: float) -> None:
         self.draining = True
         for m in self.models.values():
             m.wanted = False
-            for w in m.waiting.clear():
-                self._drop(w.id, ShuttingDown(STOPPING))
+            self._drop_waiters(m, refusals.shutting_down())
             if m.phase is Phase.STARTING or (m.phase is Phase.READY and (force or not m.running)):
                 self._stop(m, "forced" if force else "shutdown", now)
 
@@ -252,23 +260,22 @@ class Scheduler:
         drain: set[str] = set()
         for m in self._claims(now):
             if m.need_bytes > self.budget_bytes:
-                self._cannot_fit(m)
+                m.wanted = False
+                self._drop_waiters(m, refusals.too_large(m, self.budget_bytes))
                 continue
-            others = [o for o in self.models.values() if o is not m]
-            since = m.waiting.oldest_since()
             verdict = judge_claim(
                 m,
-                others,
+                self.models.values(),
                 free,
                 now,
-                impatient=since is not None and now - since >= self.policy.patience_s,
+                impatient=now >= m.claim_since() + self.policy.patience_s,
                 min_residency_s=self.policy.min_residency_s,
             )
             if verdict.fits:
                 m.generation += 1
                 m.enter(Phase.STARTING, now)
                 self._out.append(msg.Start(m.name, m.generation))
-            elif since is None:
+            elif not m.waiting:
                 continue  # preloading claims only what is free
             for victim in verdict.stop:
                 victim.evictions += 1
@@ -279,7 +286,7 @@ class Scheduler:
         return drain
 
     def _claims(self, now: float) -> Iterable[Model]:
-        """Models that should become resident, longest waiting first, preloads last."""
+        """Models that should become resident, longest claiming first, preloads last."""
         if self.draining:
             return []
         claims = [
@@ -288,22 +295,11 @@ class Scheduler:
             if (m.waiting or m.wanted)
             and (m.phase is Phase.STOPPED or (m.phase is Phase.FAILED and now >= m.retry_at))
         ]
-        return sorted(claims, key=_waiting_since)
-
-    def _cannot_fit(self, m: Model) -> None:
-        m.wanted = False
-        error = ModelUnavailable(
-            f"Cannot start '{m.name}': it needs {m.need_bytes >> 20} MiB and models may use "
-            f"{self.budget_bytes >> 20} MiB together",
-            retry_after_s=30,
-        )
-        for w in m.waiting.clear():
-            self._drop(w.id, error)
+        return sorted(claims, key=Model.claim_since)
 
     def _stop_idle(self, now: float) -> None:
         for m in self.models.values():
-            idle_since = max(m.last_used, m.phase_since)
-            if m.is_idle and (self.draining or now - idle_since >= self.policy.idle_to_sleep_s):
+            if m.is_idle and (self.draining or now >= m.idle_at(self.policy.idle_to_sleep_s)):
                 self._stop(m, "shutdown" if self.draining else "idle", now)
 
     def _stop_overcommitted(self, now: float) -> None:
@@ -316,11 +312,11 @@ class Scheduler:
             (
                 m
                 for m in self.models.values()
-                if m.is_idle and now - m.phase_since >= self.policy.min_residency_s
+                if m.is_idle and now >= m.settled_at(self.policy.min_residency_s)
             ),
             key=lambda m: m.cost_to_evict(now),
         )
-        for m in take_until(idle, over) or idle:
+        for m in enough_of(idle, over) or idle:
             m.evictions += 1
             self._stop(m, "memory", now)
 
@@ -334,21 +330,12 @@ class Scheduler:
         self._model_of.pop(prediction_id, None)
         self._out.append(msg.Drop(prediction_id, error))
 
-    def _unavailable(self, m: Model, retry_after_s: float) -> ModelUnavailable:
-        return ModelUnavailable(
-            f"Cannot start '{m.name}': {m.failure_reason}", retry_after_s=max(1.0, retry_after_s)
-        )
-
-    def _service_s(self, m: Model) -> float:
-        return m.service_s if m.service_s is not None else self.policy.unknown_service_s
+    def _drop_waiters(self, m: Model, error: RouterError) -> None:
+        for w in m.waiting.clear():
+            self._drop(w.id, error)
 
     def _eta_s(self, m: Model, position: int, now: float) -> float:
         """Load time left, then one service time for every full round ahead in the queue."""
         rounds = (len(m.running) + position - 1) // m.concurrency
         start_s = m.wait_for_start_s(now, self.policy.unknown_load_s)
-        return start_s + rounds * self._service_s(m)
-
-
-def _waiting_since(m: Model) -> float:
-    since = m.waiting.oldest_since()
-    return math.inf if since is None else since
+        return start_s + rounds * refusals.service_s_of(m, self.policy)

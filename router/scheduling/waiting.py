@@ -2,25 +2,30 @@
 
 Theory. A request's rank is its priority (0 first) less one for every `ageing_s` it has
 waited, not below 0: so every request reaches rank 0 in bounded time and nothing starves.
-Within a rank the owner who has been granted least goes first (start-time fair queueing,
-Goyal et al. 1996, with every request of cost 1): one client with sixty requests delays
-another's single request by one turn, not by sixty.
+Within a rank the owner with the lowest turn goes first, and an owner's turn goes up by one
+with each grant: start-time fair queueing (Goyal, Vin and Cheng 1996) with every request of
+cost 1. An owner who comes anew starts at the line's turn, one above the highest granted. So one
+client with sixty requests delays another's single request by one turn, not by sixty, and
+clients who come and go cannot overtake a waiting one for ever.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """One waiting prediction. `since` is in the scheduler's clock, seconds."""
+    """One waiting prediction. `since` is in the scheduler's clock, seconds; `returned`: it had
+    been granted and was handed back."""
 
     id: str
     owner: str
     priority: int
     since: float
+    returned: bool = False
 
 
 class WaitingLine:
@@ -29,7 +34,8 @@ class WaitingLine:
     def __init__(self, ageing_s: float) -> None:
         self._ageing_s = ageing_s
         self._waiters: list[Waiter] = []
-        self._granted: dict[str, int] = {}
+        self._turns: dict[str, int] = {}  # each owner's next turn
+        self._turn = 0  # one above the highest turn granted: the line's virtual time
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -41,15 +47,31 @@ class WaitingLine:
         """When the longest waiter joined; None when nobody waits."""
         return min((w.since for w in self._waiters), default=None)
 
+    def has_room(self, owner: str, limit: int) -> bool:
+        """Whether this owner may join a line of `limit` places.
+
+        When the places are taken, an owner with less than an equal share of them may still
+        join, or one owner could lock the others out. With n owners the line thus stays below
+        limit x (1 + 1/2 + … + 1/n).
+        """
+        if len(self._waiters) < limit:
+            return True
+        held = Counter(w.owner for w in self._waiters)
+        return held[owner] < limit // len(held.keys() | {owner})
+
     def join(self, waiter: Waiter) -> None:
-        """Add a waiter. An owner new to the line starts level with the least served in it."""
+        """Add a waiter at the end of its owner's."""
         present = {w.owner for w in self._waiters}
         if waiter.owner not in present:
-            floor = min((self._granted.get(o, 0) for o in present), default=0)
-            # Counts matter only among those in the line, so nobody else's is kept.
-            self._granted = {o: self._granted.get(o, 0) for o in present}
-            self._granted[waiter.owner] = floor
+            # No turn is above the line's, so those of who left need not be remembered.
+            self._turns = {o: t for o, t in self._turns.items() if o in present}
+            self._turns[waiter.owner] = self._turn
         self._waiters.append(waiter)
+
+    def rejoin(self, waiter: Waiter) -> None:
+        """Put back one who was taken in vain: at the head, and its turn is not counted twice."""
+        self._turns.setdefault(waiter.owner, self._turn)
+        self._waiters.insert(0, replace(waiter, returned=True))
 
     def leave(self, prediction_id: str) -> bool:
         """Take a waiter out of the line; False when it was not in it."""
@@ -61,31 +83,38 @@ class WaitingLine:
 
     def take(self, now: float) -> Waiter:
         """Remove and return who is next. The line must not be empty."""
-        chosen = self.order(now)[0] if len(self._waiters) > 1 else self._waiters[0]
-        self.leave(chosen.id)
-        self._granted[chosen.owner] = self._granted.get(chosen.owner, 0) + 1
+        chosen = min(self._waiters, key=lambda w: self._place(w, self._turns, now))
+        self._waiters.remove(chosen)
+        if not chosen.returned:
+            self._turns[chosen.owner] += 1
+            self._turn = max(self._turn, self._turns[chosen.owner])
+        if not self._waiters:
+            self._forget_turns()
         return chosen
 
     def order(self, now: float) -> list[Waiter]:
         """Everyone in the order in which they would be taken if nobody else came."""
         left = list(self._waiters)
-        granted = dict(self._granted)
+        turns = dict(self._turns)
         out: list[Waiter] = []
         while left:
-            best = min(
-                left,
-                key=lambda w: (self._rank(w, now), granted.get(w.owner, 0), w.since),
-            )
+            best = min(left, key=lambda w: self._place(w, turns, now))
             left.remove(best)
-            granted[best.owner] = granted.get(best.owner, 0) + 1
+            if not best.returned:
+                turns[best.owner] += 1
             out.append(best)
         return out
 
     def clear(self) -> list[Waiter]:
         """Remove and return everyone."""
         out, self._waiters = self._waiters, []
-        self._granted.clear()
+        self._forget_turns()
         return out
 
-    def _rank(self, w: Waiter, now: float) -> int:
-        return max(0, w.priority - int((now - w.since) / self._ageing_s))
+    def _place(self, w: Waiter, turns: dict[str, int], now: float) -> tuple[bool, int, int, float]:
+        rank = max(0, w.priority - int((now - w.since) / self._ageing_s))
+        return not w.returned, rank, turns[w.owner], w.since
+
+    def _forget_turns(self) -> None:
+        self._turns.clear()
+        self._turn = 0
