@@ -286,7 +286,8 @@ class Scheduler:
         return drain
 
     def _claims(self, now: float) -> Iterable[Model]:
-        """Models that should become resident, longest claiming first, preloads last."""
+        """Models that should become resident: longest claiming first, then longest away;
+        preloads last."""
         if self.draining:
             return []
         claims = [
@@ -295,7 +296,7 @@ class Scheduler:
             if (m.waiting or m.wanted)
             and (m.phase is Phase.STOPPED or (m.phase is Phase.FAILED and now >= m.retry_at))
         ]
-        return sorted(claims, key=Model.claim_since)
+        return sorted(claims, key=lambda m: (m.claim_since(), m.phase_since))
 
     def _stop_idle(self, now: float) -> None:
         for m in self.models.values():
