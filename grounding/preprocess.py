@@ -15,9 +15,10 @@ def target_size(width: int, height: int, limits: Mapping[str, int | None]) -> tu
     """Size at which the model looks at a picture.
 
     limits: the processor's own `size`: either height and width, or shortest_edge and
-    longest_edge. With edges the rounding is the original's, to the pixel
-    (transformers.image_transforms.get_size_with_aspect_ratio), save that no side falls below
-    MIN_SIDE_PX: a picture of 8000 × 1 would otherwise vanish.
+    longest_edge. With edges the rounding is transformers', to the pixel
+    (image_transforms.get_size_with_aspect_ratio), save that no side falls below MIN_SIDE_PX: a
+    picture of 8000 × 1 would otherwise vanish. Beyond an aspect of 5 to 3, where the longest edge
+    decides, the original's rounding can be a few px larger (2000 × 160: 1337 instead of 1333).
 
     Returns: (width, height) in px.
 

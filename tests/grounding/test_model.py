@@ -170,7 +170,7 @@ def test_nan_is_an_error_not_an_answer(shapes):
 @pytest.mark.parametrize(
     "size", [(640, 480), (480, 640), (1333, 800), (800, 800), (4000, 300), (8000, 6000), (33, 97)]
 )
-def test_sizes_equal_the_originals(size):
+def test_sizes_equal_transformers(size):
     """Shortest edge 800, longest 1333: to the pixel as transformers rounds."""
     width, height = size
     expected = get_size_with_aspect_ratio((height, width), 800, 1333)
@@ -199,3 +199,66 @@ def test_wrong_precision_is_told_at_once():
     """A typing mistake in DTYPE names the choices."""
     with pytest.raises(ValueError, match="float32, float16, got half"):
         Detector(resolve("demo"), "cpu", "half")
+
+
+@pytest.fixture(scope="module")
+def random_mm_grounding_dino(tmp_path_factory, tokenizer):
+    """A tiny MM-Grounding-DINO (LLMDet's architecture) with random weights, saved as the hub has
+    them."""
+    from transformers import (
+        BertConfig,
+        MMGroundingDinoConfig,
+        MMGroundingDinoForObjectDetection,
+        SwinConfig,
+    )
+    from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
+        GroundingDinoImageProcessorPil,
+    )
+
+    torch.manual_seed(0)
+    swin = SwinConfig(
+        image_size=64, embed_dim=16, depths=[1, 1, 1], num_heads=[1, 2, 4], out_indices=[2, 3]
+    )
+    bert = BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
+    config = MMGroundingDinoConfig(
+        backbone_config=swin,
+        text_config=bert,
+        d_model=32,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        num_queries=12,
+        num_feature_levels=3,
+        disable_custom_kernels=True,
+    )
+    folder = tmp_path_factory.mktemp("mm")
+    MMGroundingDinoForObjectDetection(config).save_pretrained(folder)
+    images = GroundingDinoImageProcessorPil(size={"shortest_edge": 96, "longest_edge": 160})
+    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_the_defaults_architecture_loads_and_equals_stock(random_mm_grounding_dino, shapes):
+    """The default preset is an MM-Grounding-DINO: the same path loads one from a folder, keeps
+    the aspect ratio, and answers as stock does, also when the labels need several passes."""
+    detector = Detector(resolve(str(random_mm_grounding_dino)), "cpu", "float32")
+    model = AutoModelForZeroShotObjectDetection.from_pretrained(random_mm_grounding_dino).eval()
+    pixels = to_tensor(shapes, detector.image_processor)
+    assert pixels.shape == (1, 3, 96, 128)
+    labels = [f"red thing {n}" for n in range(100)]
+    words = tokenize(labels, detector.tokenizer)
+    chunks = build_chunks(words, detector.max_tokens, detector.tokenizer)
+    assert len(chunks) == 2
+    seen = detector.detect(pixels, [chunk.input_ids for chunk in chunks])
+    for chunk, prediction in zip(chunks, seen, strict=True):
+        ids = torch.tensor([chunk.input_ids])
+        with torch.inference_mode():
+            output = model(pixel_values=pixels, input_ids=ids)
+        expected = output.logits[0, :, : ids.shape[1]].sigmoid().numpy()
+        np.testing.assert_allclose(prediction.token_probabilities, expected, atol=1e-6)
+        np.testing.assert_allclose(prediction.boxes, output.pred_boxes[0].numpy(), atol=1e-6)

@@ -1,0 +1,15 @@
+#!/bin/sh
+# Build the original's environment beside this file (once), then compare against it.
+# Usage: run.sh PYTHON, the interpreter of the project's own environment.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+python=${1:?the project\'s python}
+mark=$here/.venv/installed
+if ! cmp -s "$here/requirements.txt" "$mark"; then
+    rm -rf "$here/.venv"
+    "$python" -m venv "$here/.venv"
+    "$here/.venv/bin/pip" install --quiet setuptools wheel torch==2.13.0
+    "$here/.venv/bin/pip" install --quiet --no-deps --no-build-isolation -r "$here/requirements.txt"
+    cp "$here/requirements.txt" "$mark"
+fi
+exec env ORIGINAL_PYTHON="$here/.venv/bin/python" "$python" -m pytest -s "$here"
