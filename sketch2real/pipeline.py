@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import diffusers
+import speed
 import torch
 from errors import OutOfMemory
 from huggingface_hub import hf_hub_download
@@ -76,6 +77,7 @@ def load(preset: Preset, device: str, dtype: torch.dtype, memory_gib: float) -> 
         pipe.enable_attention_slicing()
     else:
         pipe.to(device)
+        speed.tune(pipe, device)
     return ControlNetPainter(preset, pipe, device)
 
 
@@ -183,6 +185,7 @@ class KleinPainter:
             preset.source, dtype=dtype, text_encoder=None, tokenizer=None
         ).to(device)
         self._pipe.set_progress_bar_config(disable=True)
+        speed.tune(self._pipe, device)
 
     def prompt_for(self, order: Order) -> str:
         # An editing model has no dial for the lines; below half, the wording lets them go.

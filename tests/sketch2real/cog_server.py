@@ -90,6 +90,7 @@ def serve(package: Path, folder: Path, **environment: str) -> Iterator[Server]:
         "COG_PREDICT_TYPE_STUB": "run.py:Runner",
         "COG_SETUP_TIMEOUT": "120",
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # as in cog.yaml
         "PYTHONDONTWRITEBYTECODE": "1",
         **environment,
     }
