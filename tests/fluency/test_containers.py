@@ -1,0 +1,181 @@
+"""Every kind of file that browsers and phones record, and awkward signals inside."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import acoustics
+import audio
+import made_audio
+import numpy as np
+import pytest
+from conftest import Samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vad import SileroVad
+
+Recording = Callable[[str], Samples]
+
+# container, codec, rate, how much louder the original is than the coding error, in dB
+KINDS = [
+    ("wav", "pcm_u8", 16_000, 20),
+    ("wav", "pcm_s16le", 48_000, 40),
+    ("wav", "pcm_s24le", 44_100, 40),
+    ("wav", "pcm_s32le", 16_000, 60),
+    ("wav", "pcm_f32le", 16_000, 60),
+    ("wav", "pcm_mulaw", 16_000, 20),
+    ("flac", "flac", 44_100, 40),
+    ("aiff", "pcm_s16be", 44_100, 40),
+    ("mp3", "libmp3lame", 44_100, 3),
+    ("adts", "aac", 44_100, 3),
+    ("ipod", "aac", 44_100, 3),
+    ("webm", "libopus", 48_000, 3),
+    ("ogg", "libopus", 48_000, 3),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "rate", "snr_db"), KINDS)
+def test_every_container_is_read(  # noqa: PLR0917
+    tmp_path: Path, recording: Recording, container: str, codec: str, rate: int, snr_db: float
+) -> None:
+    """Named .wav all of them: the samples come back, the length to 0.1 s."""
+    original = recording("austen-0880.wav")
+    path = tmp_path / "voice.wav"
+    path.write_bytes(made_audio.encode(original, container, codec, rate))
+    decoded = audio.read(path)
+    assert decoded.duration_s == pytest.approx(len(original) / 16_000, abs=0.1)
+    size = 2 * len(original)
+    cross = np.fft.rfft(decoded.samples, size) * np.fft.rfft(original, size).conj()
+    lag = int(np.argmax(np.fft.irfft(cross)))
+    lag = lag if lag < len(original) else lag - size
+    assert abs(lag) < 2000  # an encoder's delay of up to 0.13 s
+    shifted = np.roll(np.pad(decoded.samples, (0, 4000)), -lag)[: len(original)]
+    error = np.mean((shifted - original)[800:-2400] ** 2)
+    assert 10 * np.log10(np.mean(original**2) / error) > snr_db
+
+
+def test_a_webm_without_a_length_is_read(tmp_path: Path, recording: Recording) -> None:
+    """As MediaRecorder writes it: a live stream with no duration and no index."""
+    original = recording("austen-0880.wav")
+    path = tmp_path / "voice.wav"
+    path.write_bytes(made_audio.encode(original, "webm", "libopus", 48_000, live="1"))
+    import av
+
+    with av.open(str(path)) as container:
+        assert container.duration is None
+    assert audio.read(path).duration_s == pytest.approx(len(original) / 16_000, abs=0.1)
+
+
+def test_a_picture_of_sound_is_no_recording(tmp_path: Path) -> None:
+    """A WebM that holds a film without sound is refused."""
+    import av
+
+    path = tmp_path / "film.webm"
+    with av.open(str(path), "w", format="webm") as output:
+        stream: Any = output.add_stream("libvpx", rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(5):
+            picture = np.zeros((64, 64, 3), np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        output.mux(stream.encode(None))
+    with pytest.raises(audio.InvalidInput, match="must hold sound"):
+        audio.read(path)
+
+
+@pytest.mark.parametrize("kind", ["mono", "same", "left only", "out of phase", "three"])
+def test_channels_never_cancel(tmp_path: Path, recording: Recording, kind: str) -> None:
+    """One voice on any channels sounds as loud as one voice, even wired the wrong way round."""
+    voice = recording("austen-0880.wav")
+    quiet = np.zeros_like(voice)
+    channels = {
+        "mono": voice,
+        "same": np.stack([voice, voice]),
+        "left only": np.stack([voice, quiet]),
+        "out of phase": np.stack([voice, -voice]),
+        "three": np.stack([voice, voice, voice]),
+    }[kind]
+    read = audio.read(made_audio.write_wav(tmp_path / "a.wav", channels)).samples
+    correlation = np.corrcoef(np.abs(read[: len(voice)]), np.abs(voice[: len(read)]))[0, 1]
+    assert correlation > 0.99
+    assert np.std(read) > 0.4 * np.std(voice)
+
+
+MAGICS = ["", "RIFF0000WAVE", "OggS", "fLaC", "ID3", "0000ftyp"]
+
+
+@given(
+    st.binary(max_size=400),
+    st.sampled_from(MAGICS),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_bytes_crash_the_reader(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes, magic: str
+) -> None:
+    """Anything at all is read as sound or refused as InvalidInput."""
+    path = tmp_path_factory.getbasetemp() / "fuzz"
+    path.write_bytes(magic.encode() + body)
+    try:
+        assert np.isfinite(audio.read(path).samples).all()
+    except audio.InvalidInput as refusal:
+        assert "'audio' must" in str(refusal)
+
+
+def counts(samples: Samples, vad: SileroVad) -> tuple[int, int]:
+    heard = acoustics.analyse(samples, vad, 0.25)
+    assert heard is not None
+    return len(heard.silences), len(heard.nuclei_s)
+
+
+@pytest.mark.parametrize("gain_db", [-20.0, -10.0, 10.0, 20.0])
+def test_the_gain_changes_nothing(recording: Recording, vad: SileroVad, gain_db: float) -> None:
+    """From 20 dB softer to 20 dB louder (in floating point: nothing clips): the same measures."""
+    voice = recording("two_cities.flac")
+    louder = (voice * 10 ** (gain_db / 20)).astype(np.float32)
+    assert counts(louder, vad) == counts(voice, vad)
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000])
+def test_the_sampling_rate_hardly_matters(
+    tmp_path: Path, recording: Recording, vad: SileroVad, rate: int
+) -> None:
+    """8 to 48 kHz: the same pauses, syllables within 3 % (6 % at 8 kHz: fricatives are lost)."""
+    voice = recording("two_cities.flac")
+    other = made_audio.resample(voice, 16_000, rate)
+    read = audio.read(made_audio.write_wav(tmp_path / "a.wav", other, rate)).samples
+    silences, nuclei = counts(voice, vad)
+    other_silences, other_nuclei = counts(read, vad)
+    assert abs(other_silences - silences) <= (0 if rate > 8_000 else 1)
+    assert other_nuclei == pytest.approx(nuclei, rel=0.03 if rate > 8_000 else 0.06)
+
+
+def test_silence_at_the_ends_changes_nothing(recording: Recording, vad: SileroVad) -> None:
+    """Two seconds before and three after: the same pauses, moved, and the same syllables."""
+    voice = recording("austen-0920.wav")
+    room = made_audio.noise(3, -75)
+    plain = acoustics.analyse(voice, vad, 0.25)
+    padded = acoustics.analyse(np.concatenate([room[:32_000], voice, room]), vad, 0.25)
+    assert plain is not None
+    assert padded is not None
+    assert len(padded.nuclei_s) == len(plain.nuclei_s)
+    assert len(padded.silences) == len(plain.silences)
+    assert padded.segments[0].start_s - 2 == pytest.approx(plain.segments[0].start_s, abs=0.05)
+    assert padded.segments[-1].end_s - 2 == pytest.approx(plain.segments[-1].end_s, abs=0.05)
+
+
+def test_clipping_and_offset_leave_an_answer(recording: Recording, vad: SileroVad) -> None:
+    """A constant of half the range changes nothing; hard clipping few syllables."""
+    voice = recording("two_cities.flac")
+    assert counts((voice + 0.5).astype(np.float32), vad) == counts(voice, vad)
+    clipped = np.clip(voice * 30, -1, 1).astype(np.float32)
+    assert counts(clipped, vad)[1] == pytest.approx(counts(voice, vad)[1], rel=0.3)
+
+
+def test_ten_minutes_are_measured(recording: Recording, vad: SileroVad) -> None:
+    """The longest recording that is taken: as many pauses and syllables as its parts have."""
+    voice = recording("two_cities.flac")
+    heard = acoustics.analyse(np.tile(voice, 14)[: 600 * 16_000], vad, 0.25)
+    assert heard is not None
+    silences, nuclei = counts(voice, vad)
+    assert len(heard.nuclei_s) == pytest.approx(nuclei * 600 / (len(voice) / 16_000), rel=0.05)
+    assert len(heard.silences) == pytest.approx((silences + 1) * 13.5, rel=0.1)

@@ -1,0 +1,224 @@
+"""Every measure against timelines worked out by hand, and the text measures."""
+
+from dataclasses import asdict
+from typing import Any
+
+import disfluency
+import numpy as np
+import pytest
+import reading
+import report
+from asr import Word
+from hypothesis import given
+from hypothesis import strategies as st
+from measures import measure
+from pauses import Interval
+from score import ScoreMap, is_scorable
+
+# 0-2 s: 6 syllables; pause of 0.5 s; 2.5-4 s: 3; pause of 1 s; 5-6 s: 3.
+SEGMENTS = [Interval(1.0, 3.0), Interval(3.5, 5.0), Interval(6.0, 7.0)]
+SILENCES = [Interval(3.0, 3.5), Interval(5.0, 6.0)]
+NUCLEI = [1.1, 1.4, 1.7, 2.0, 2.3, 2.8, 3.6, 4.0, 4.5, 6.1, 6.4, 6.9]
+
+
+def test_every_measure_of_a_timeline_worked_out_by_hand() -> None:
+    """12 syllables in 6 s, of which 1.5 s are two pauses."""
+    assert asdict(measure(SEGMENTS, SILENCES, NUCLEI)) == pytest.approx(
+        {
+            "total_time_s": 6.0,
+            "phonation_time_s": 4.5,
+            "pause_time_s": 1.5,
+            "syllable_count": 12,
+            "speech_rate": 12 / 6,
+            "articulation_rate": 12 / 4.5,
+            "phonation_time_ratio": 4.5 / 6,
+            "mean_syllable_duration_s": 4.5 / 12,
+            "mean_length_of_run": 4.0,
+            "longest_run": 6,
+            "silent_pause_count": 2,
+            "silent_pauses_per_minute": 20.0,
+            "mean_silent_pause_s": 0.75,
+        }
+    )
+
+
+def test_without_pauses_the_rates_are_one() -> None:
+    """Speech rate equals articulation rate; there is no mean pause to speak of."""
+    found = measure([Interval(0.5, 2.5)], [], [0.6, 1.0, 1.5])
+    assert found.speech_rate == found.articulation_rate == 1.5
+    assert found.phonation_time_ratio == 1
+    assert found.mean_silent_pause_s is None
+    assert found.mean_length_of_run == found.longest_run == 3
+
+
+def test_nothing_measured_is_none_and_not_nan() -> None:
+    """No segment: counts of 0, rates undefined."""
+    found = asdict(measure([], [], []))
+    assert found["syllable_count"] == found["total_time_s"] == 0
+    assert found["speech_rate"] is found["mean_length_of_run"] is None
+
+
+def words(*timed: tuple[str, float, float]) -> list[Word]:
+    return [Word(text, start, end, 0.9) for text, start, end in timed]
+
+
+@pytest.mark.parametrize(
+    ("said", "kinds"),
+    [
+        ("I went home.", "fff"),
+        ("I I went home.", "rfff"),
+        ("in the in the house", "rrfff"),
+        ("Um, I went, uh, home.", "iffif"),
+        ("I I um I went", "rriff"),
+        ("very very good", "fff"),
+        ("It was the best of times. It was the worst", "f" * 10),
+        ("the hosp- hospital", "fxf"),
+        ("on Monday, I mean, Tuesday", "ffxxf"),
+        ("what I mean is this", "fffff"),
+        ("", ""),
+    ],
+)
+def test_disfluent_words_are_told_apart(said: str, kinds: str) -> None:
+    """Fillers (i), repetitions (r) and repairs (x) among fluent words (f)."""
+    short = {"filler": "i", "repetition": "r", "repair": "x", "fluent": "f"}
+    found = disfluency.classify(said.split())
+    assert "".join(short[kind] for kind in found) == kinds
+
+
+def test_a_repeated_phrase_counts_once() -> None:
+    """Three repeated words in a row are one repetition."""
+    kinds = disfluency.classify(["he", "was", "not", "he", "was", "not", "an", "ill", "man", "man"])
+    assert disfluency.count(kinds, "repetition") == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "position"),
+    [
+        ("times,", "it", "between"),
+        ("home.", "Then", "between"),
+        ("home", "because", "between"),
+        ("the", "house", "within"),
+        ("received", "for", "within"),
+    ],
+)
+def test_where_a_pause_stands(before: str, after: str, position: str) -> None:
+    """Punctuation before or a conjunction after: between two clauses."""
+    assert disfluency.pause_position(before, after) == position
+
+
+def test_words_leave_the_pauses() -> None:
+    """A word stretched over a pause is cut at its edge, on the side where more of it lies."""
+    pause = [Interval(1.0, 2.0)]
+    moved = report.snap(
+        words(("late", 1.2, 2.4), ("early", 0.5, 1.3), ("both", 0.2, 2.1), ("in", 1.1, 1.3)), pause
+    )
+    assert [(w.start_s, w.end_s) for w in moved] == [(2.0, 2.4), (0.5, 1.0), (0.2, 1.0), (1.0, 1.0)]
+
+
+def test_a_filler_heard_and_read_counts_once() -> None:
+    """ "um" in the transcript over a steady vowel in the signal is one filled pause."""
+    said = words(("I", 0.0, 0.2), ("um", 0.3, 0.8), ("went", 1.5, 1.8))
+    heard = [Interval(0.35, 0.75), Interval(1.0, 1.4)]
+    found = report.merge_fillers(heard, said, disfluency.classify([w.text for w in said]))
+    assert [(f["source"], f["start"]) for f in found] == [("both", 0.3), ("signal", 1.0)]
+
+
+@given(
+    st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=12)
+)
+def test_the_alignment_is_the_cheapest(expected: list[str], said: list[str]) -> None:
+    """Both word lists come back whole, in order, at the Levenshtein distance."""
+    pairs = reading.align(expected, said)
+    assert [a for a, _ in pairs if a is not None] == expected
+    assert [b for _, b in pairs if b is not None] == said
+    row = list(range(len(said) + 1))
+    for i, a in enumerate(expected, 1):
+        row_before, row = row, [i]
+        for j, b in enumerate(said, 1):
+            row.append(min(row_before[j - 1] + (a != b), row_before[j] + 1, row[-1] + 1))
+    assert sum(a != b for a, b in pairs) == row[-1]
+
+
+def test_a_reading_report_worked_out_by_hand() -> None:
+    """Five words in 30 s, one left out, one changed, one put in."""
+    found = reading.compare([*"abcde"], [*"aabxd"], 30.0)
+    assert found["correct_words"] == 3
+    assert found["words_correct_per_minute"] == 6.0
+    assert found["accuracy"] == 0.6
+    assert found["word_error_rate"] == 0.6
+    assert found["omissions"] == ["e"]
+    assert found["insertions"] == ["a"]
+    assert found["substitutions"] == ["c -> x"]
+
+
+BEST = {
+    "articulation_rate": 6.0,
+    "silent_pauses_per_minute": 5.0,
+    "mean_silent_pause_s": 0.25,
+    "repairs_per_minute": 0.0,
+}
+WORST = {
+    "articulation_rate": 0.5,
+    "silent_pauses_per_minute": 90.0,
+    "mean_silent_pause_s": 4.0,
+    "repairs_per_minute": 60.0,
+}
+
+
+def test_the_score_runs_from_0_to_100() -> None:
+    """The best of everything is 100, the worst 0, in each sub-score too."""
+    scores = ScoreMap.load()
+    assert asdict(scores.score(BEST)) == dict.fromkeys(
+        ("fluency", "speed", "breakdown", "repair"), 100.0
+    )
+    assert asdict(scores.score(WORST)) == dict.fromkeys(
+        ("fluency", "speed", "breakdown", "repair"), 0.0
+    )
+
+
+@given(
+    st.fixed_dictionaries({name: st.floats(0, 100) for name in BEST}),
+    st.sampled_from(sorted(BEST)),
+    st.floats(0, 50),
+)
+def test_the_score_is_monotonic(values: dict[str, float], name: str, more: float) -> None:
+    """More speed never costs, more pauses or repairs never pay."""
+    scores = ScoreMap.load()
+    before, after = scores.score(values), scores.score({**values, name: values[name] + more})
+    assert before.fluency is not None
+    assert after.fluency is not None
+    if name == "articulation_rate":
+        assert after.fluency >= before.fluency
+    else:
+        assert after.fluency <= before.fluency
+
+
+def test_what_is_unknown_is_left_out_of_the_score() -> None:
+    """A missing measure does not count as 0; nothing at all has no score."""
+    scores = ScoreMap.load()
+    partial: dict[str, Any] = {**BEST, "repairs_per_minute": None}
+    assert scores.score(partial).fluency == 100
+    assert scores.score(partial).repair is None
+    assert scores.score({}).fluency is None
+
+
+def test_the_map_weights_by_published_correlations() -> None:
+    """Speed and pause frequency about .6, pause duration .46, repair .20, each with its source."""
+    measures = ScoreMap.load().measures
+    weights = {name: entry["weight"] for name, entry in measures.items()}
+    assert 0.59 <= weights["articulation_rate"] <= 0.62
+    assert 0.59 <= weights["silent_pauses_per_minute"] <= 0.62
+    assert weights["mean_silent_pause_s"] == 0.46
+    assert weights["repairs_per_minute"] == 0.20
+    for entry in measures.values():
+        xs = [x for x, _ in entry["points"]]
+        assert xs == sorted(xs)
+        assert entry["source"]
+
+
+def test_too_little_speech_has_no_score() -> None:
+    """Four syllables, or less than a second."""
+    assert not is_scorable(4, 10.0)
+    assert not is_scorable(20, 0.9)
+    assert is_scorable(5, 1.0)
+    assert np.isfinite(ScoreMap.load().points("articulation_rate", 0.0))
