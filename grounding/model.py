@@ -4,6 +4,7 @@ Any checkpoint of the family loads here by transformers' from_pretrained: Ground
 MM-Grounding-DINO and LLMDet (which has the latter's architecture).
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,6 +24,8 @@ from weights import Source
 
 TEXT_CACHE_SIZE = 64
 """Text encodings kept: 64 chunks of 256 tokens × 768 float32 are at most 50 MB."""
+
+_log = logging.getLogger(__name__)
 
 # No bfloat16: its 8 bits moved a score of the demo weights by 0.16.
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -59,7 +62,7 @@ class Remembering(nn.Module):
             while len(self._seen) > self._capacity:
                 self._seen.popitem(last=False)
         self._seen.move_to_end(self.key)
-        return self._seen[self.key]
+        return _fresh(self._seen[self.key])
 
     def forget(self) -> None:
         """Drop everything remembered, and the key."""
@@ -72,6 +75,13 @@ class Remembering(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("module"), name)
+
+
+def _fresh(value: Any) -> Any:
+    """A copy of the lists around the tensors: the model appends to what its backbone returns."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_fresh, value))
+    return value
 
 
 class Detector:
@@ -111,28 +121,40 @@ class Detector:
         """Look at one picture, once for each chunk of labels; the backbone runs once in all.
 
         pixels: (1, 3, H, W) float32, normalised. prompts: token ids of each chunk.
-        Raises: FloatingPointError if the model answers with NaN or infinity.
+        Raises: FloatingPointError if the model answers with NaN or infinity even in float32.
         """
-        pixels = pixels.to(self.device)
+        seen = self._passes(pixels.to(self.device), prompts)
+        if not _finite(seen) and self.dtype is not torch.float32:
+            # float16 ends at 65504, and the fusion layers' products can go beyond.
+            _log.warning("float16 overflowed; going on in float32")
+            self.dtype = torch.float32
+            self._text.forget()
+            seen = self._passes(pixels.to(self.device), prompts)
+        if not _finite(seen):
+            raise FloatingPointError("the model answered with NaN or infinity")
+        return seen
+
+    @torch.inference_mode()
+    def _passes(self, pixels: torch.Tensor, prompts: Sequence[Sequence[int]]) -> list[Prediction]:
         self._vision.key = "this picture" if len(prompts) > 1 else None
         try:
             return [self._forward(pixels, prompt) for prompt in prompts]
         finally:
             self._vision.forget()
 
-    @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor, prompt: Sequence[int]) -> Prediction:
         ids = torch.tensor([list(prompt)], device=self.device)
         self._text.key = tuple(prompt)
         with self._precision():
             output = self.model(pixel_values=pixels, input_ids=ids)
-        probabilities = output.logits[0, :, : ids.shape[1]].float().sigmoid().cpu()
-        boxes = output.pred_boxes[0].float().cpu()
-        if not (probabilities.isfinite().all() and boxes.isfinite().all()):
-            raise FloatingPointError("the model answered with NaN; DTYPE=float32 avoids it")
-        return Prediction(probabilities.numpy(), boxes.numpy())
+        probabilities = output.logits[0, :, : ids.shape[1]].float().sigmoid()
+        return Prediction(probabilities.cpu().numpy(), output.pred_boxes[0].float().cpu().numpy())
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def _finite(predictions: Sequence[Prediction]) -> bool:
+    return all(np.isfinite(array).all() for prediction in predictions for array in prediction)

@@ -158,6 +158,20 @@ def test_half_precision_is_finite_and_close(detector, shapes):
         np.testing.assert_allclose(close.boxes[row], exact.boxes[reference], atol=tolerance)
 
 
+def test_overflow_in_float16_falls_back_to_float32(shapes):
+    """Weights too large for float16 give float32's answer, from then on."""
+    half, exact = (Detector(resolve("demo"), "cpu", dtype) for dtype in ("float16", "float32"))
+    for loaded in (half, exact):
+        with torch.no_grad():
+            fusion = loaded.model.model.encoder.layers[0].fusion_layer.attn
+            fusion.vision_proj.weight.mul_(3000)
+            fusion.text_proj.weight.mul_(3000)
+    (got,), _ = ours(half, shapes, PHRASES, 0.3, 0.25)
+    (expected,), _ = ours(exact, shapes, PHRASES, 0.3, 0.25)
+    np.testing.assert_array_equal(got.token_probabilities, expected.token_probabilities)
+    assert half.dtype is torch.float32
+
+
 def test_nan_is_an_error_not_an_answer(shapes):
     """Broken weights raise; they never become numbers in an answer."""
     broken = Detector(resolve("demo"), "cpu", "float32")
