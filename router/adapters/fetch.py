@@ -24,6 +24,7 @@ from router.ports import Files
 MAX_REDIRECTS = 5
 TOTAL_TIMEOUT_S = 60.0
 CHUNK_BYTES = 1 << 16
+NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -32,10 +33,14 @@ class PrivateAddressError(OSError):
 
 
 def is_public(address: str) -> bool:
-    """True for an address of the public internet; a mapped IPv4 is judged as what it maps."""
+    """True for an address of the public internet. An IPv6 address that carries an IPv4 one
+    (mapped, 6to4, NAT64) is judged as that: it ends up there."""
     ip = ipaddress.ip_address(address.split("%", 1)[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        ip = ip.ipv4_mapped or ip.sixtofour or ip
+        if ip in NAT64:
+            ip = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        else:
+            ip = ip.ipv4_mapped or ip.sixtofour or ip
     return ip.is_global and not ip.is_multicast
 
 

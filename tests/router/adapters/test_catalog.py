@@ -1,0 +1,66 @@
+"""Which folders are packages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.adapters.catalog import RESERVED, PackageError, discover, read_package
+from router.settings import CHECKOUT
+
+
+def folder(root: Path, name: str, cog_yaml: str = 'run: "run.py:Runner"\n') -> Path:
+    """A folder with a cog.yaml."""
+    path = root / name
+    path.mkdir(parents=True)
+    (path / "cog.yaml").write_text(cog_yaml)
+    return path
+
+
+def test_every_folder_with_a_cog_yaml(tmp_path: Path) -> None:
+    """Found by name; a folder without one is nothing; what cannot be served is left out."""
+    folder(tmp_path, "b")
+    folder(tmp_path, "a", 'predict: "predict.py:Predictor"\n')
+    folder(tmp_path, "broken", "[")
+    folder(tmp_path, "health")
+    (tmp_path / "docs").mkdir()
+    found = discover(tmp_path, {"*": {"WEIGHTS": "demo"}, "b": {"WEIGHTS": "big"}})
+    assert list(found) == ["a", "b"]
+    assert found["a"].runner == "predict.py:Predictor"
+    assert found["a"].env == {"WEIGHTS": "demo"}
+    assert found["b"].env == {"WEIGHTS": "big"}
+    assert found["b"].python == Path(sys.executable)
+
+
+def test_a_packages_own_environment_runs_it(tmp_path: Path) -> None:
+    """`.venv/bin/python` in the folder is preferred."""
+    path = folder(tmp_path, "a")
+    python = path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert read_package(path, {}).python == python
+
+
+@pytest.mark.parametrize(
+    "cog_yaml", ["", "[]", "build: {}\n", "run: 7\n", 'run: "../../evil.sh"\n', 'run: "x.py"\n']
+)
+def test_what_is_no_package(tmp_path: Path, cog_yaml: str) -> None:
+    """Each is refused with a reason."""
+    with pytest.raises(PackageError):
+        read_package(folder(tmp_path, "a", cog_yaml), {})
+
+
+@pytest.mark.parametrize("name", ["Upper", "with space", "-x", "1a", *sorted(RESERVED)])
+def test_names_that_cannot_be_paths(tmp_path: Path, name: str) -> None:
+    """Odd names, and the router's own paths."""
+    with pytest.raises(PackageError):
+        read_package(folder(tmp_path, name), {})
+
+
+def test_the_checkout_has_its_packages() -> None:
+    """Each folder with a cog.yaml beside the router is found, and has an example."""
+    found = discover(CHECKOUT, {})
+    assert {p.parent.name for p in CHECKOUT.glob("*/cog.yaml")} == set(found)
+    assert all(p.example for p in found.values())

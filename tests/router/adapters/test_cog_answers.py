@@ -1,0 +1,84 @@
+"""What coglet says, understood."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.adapters.cog_answers import log_message, read_outcome, without_paths
+from router.domain.prediction import Status
+
+
+def test_success() -> None:
+    """Output, logs and predict time are taken over."""
+    answer = {
+        "status": "succeeded",
+        "output": {"a": 1},
+        "logs": "x",
+        "metrics": {"predict_time": 2},
+    }
+    o = read_outcome(200, orjson.dumps(answer))
+    assert (o.status, o.output, o.logs, o.predict_time_s) == (Status.SUCCEEDED, {"a": 1}, "x", 2)
+    assert o.failure is None
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            "Prediction failed: Prediction failed: InvalidInput: Cannot read 'image'",
+            "invalid_input",
+            "Cannot read 'image'",
+        ),
+        (
+            "Prediction failed: ValueError: boom",
+            "prediction_failed",
+            "The model failed: ValueError: boom",
+        ),
+        (
+            "Prediction failed: OSError: cannot open /srv/models/secret/file.bin",
+            "prediction_failed",
+            "The model failed: OSError: cannot open file.bin",
+        ),
+        ("Worker crashed", "worker_died", "The model's process ended while it worked on this"),
+        ("NotInvalidInput: x", "prediction_failed", "The model failed: NotInvalidInput: x"),
+    ],
+)
+def test_failures(error: str, code: str, message: str) -> None:
+    """Only an exception called InvalidInput is the caller's fault."""
+    o = read_outcome(200, orjson.dumps({"status": "failed", "error": error, "logs": ""}))
+    assert o.status is Status.FAILED
+    assert o.failure is not None
+    assert (o.failure.code, o.failure.message) == (code, message)
+
+
+def test_coglets_own_validation() -> None:
+    """Its 422 becomes ours."""
+    detail = [{"loc": ["body", "input", "n"], "msg": "3 is too much", "type": "value_error"}]
+    o = read_outcome(422, orjson.dumps({"detail": detail}))
+    assert o.failure is not None
+    assert (o.failure.code, o.failure.message) == (
+        "invalid_input",
+        "Cannot use 'n': 3 is too much",
+    )
+
+
+@given(st.integers(100, 599), st.binary(max_size=100))
+def test_no_answer_breaks_it(status: int, body: bytes) -> None:
+    """Whatever comes is an outcome that has ended."""
+    assert read_outcome(status, body).status.is_terminal
+
+
+@given(st.text())
+def test_paths_are_cut_to_their_last_part(text: str) -> None:
+    """No absolute path of two parts or more survives."""
+    assert "/srv/x/" not in without_paths(f"{text} /srv/x/y.bin")
+
+
+def test_log_lines() -> None:
+    """JSON lines give their message, others themselves."""
+    assert log_message(b'{"fields":{"message":"hello"}}\n') == "hello"
+    assert log_message(b"plain\n") == "plain"
+    assert log_message(b"\xff[1]\n")

@@ -1,0 +1,95 @@
+"""The schema that coglet validates by: made when missing or stale, and true to the runner."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from router.adapters.schemas import SCHEMA_NAME, STAMP_NAME, Schemas, fingerprint
+from router.domain.package import Package
+from router.ports import StartError
+
+ECHO = Path(__file__).parents[2] / "packages" / "echo"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    """A copy of the echo package without a schema."""
+    shutil.copytree(ECHO, tmp_path / "echo", ignore=shutil.ignore_patterns(".cog", "__pycache__"))
+    return Package("echo", tmp_path / "echo", "run.py:Runner", Path(sys.executable))
+
+
+async def test_a_missing_schema_is_made(package: Package) -> None:
+    """It says what the runner's annotations say, in cog's shape."""
+    schemas = Schemas()
+    assert schemas.known(package) is None
+    made = await schemas.describe(package)
+    inputs = made.schema["components"]["schemas"]["Input"]["properties"]
+    assert inputs["number"] == {
+        "x-order": 1,
+        "title": "Number",
+        "type": "number",
+        "default": 0.5,
+        "description": "A number from 0 to 1",
+        "minimum": 0.0,
+        "maximum": 1.0,
+    }
+    assert inputs["file"]["format"] == "uri"
+    assert inputs["file"]["nullable"] is True
+    assert inputs["mode"]["allOf"] == [{"$ref": "#/components/schemas/mode"}]
+    assert made.max_concurrency == 1
+    assert (package.folder / ".cog" / SCHEMA_NAME).exists()
+
+
+async def test_a_fresh_schema_is_read(package: Package) -> None:
+    """A second start does not import the runner again."""
+    made = await Schemas().describe(package)
+    assert Schemas().known(package) == made
+
+
+async def test_a_stale_schema_is_made_anew(package: Package) -> None:
+    """A change of the runner is seen."""
+    await Schemas().describe(package)
+    before = fingerprint(package)
+    run = package.folder / "run.py"
+    run.write_text(run.read_text().replace("A number from 0 to 1", "Another text"))
+    assert fingerprint(package) != before
+    assert Schemas().known(package) is None
+    made = await Schemas().describe(package)
+    number = made.schema["components"]["schemas"]["Input"]["properties"]["number"]
+    assert number["description"] == "Another text"
+
+
+async def test_a_broken_stamp_is_no_harm(package: Package) -> None:
+    """Half-written files are made anew."""
+    await Schemas().describe(package)
+    (package.folder / ".cog" / STAMP_NAME).write_text("{")
+    assert Schemas().known(package) is None
+    assert await Schemas().describe(package)
+
+
+async def test_a_runner_that_cannot_be_read(package: Package) -> None:
+    """StartError with Python's last line; mended, it is read."""
+    run = package.folder / "run.py"
+    text = run.read_text()
+    run.write_text("import nosuchmodule\n")
+    schemas = Schemas()
+    with pytest.raises(StartError, match="nosuchmodule"):
+        await schemas.describe(package)
+    run.write_text(text)
+    assert await schemas.describe(package)
+
+
+async def test_concurrency_is_the_runners_own(package: Package) -> None:
+    """`@concurrent(max=…)` is found."""
+    (package.folder / "run.py").write_text(
+        "from cog import BaseRunner, concurrent\n"
+        "class Runner(BaseRunner):\n"
+        "    @concurrent(max=4)\n"
+        "    async def run(self, x: int) -> int:\n"
+        "        return x\n"
+    )
+    assert (await Schemas().describe(package)).max_concurrency == 4

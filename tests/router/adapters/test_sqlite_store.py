@@ -1,0 +1,119 @@
+"""Predictions on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from router.adapters.sqlite_store import SqliteStore
+from router.domain.errors import InsufficientStorage
+from router.domain.prediction import (
+    Failure,
+    FileRef,
+    Outcome,
+    Prediction,
+    Status,
+    advance,
+    conclude,
+)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    """An empty store."""
+    store = SqliteStore(tmp_path / "p.sqlite3")
+    yield store
+    await store.close()
+
+
+def made(prediction_id: str, created_at: float = 1.0) -> Prediction:
+    """A prediction that waits."""
+    files = (FileRef("image", "/spool/x.png", "cat.png"),)
+    return Prediction(prediction_id, "echo", {"n": 1, "s": "é"}, created_at, files)
+
+
+async def test_what_is_put_is_got(store: SqliteStore) -> None:
+    """Every field survives, in every status."""
+    p = made("a")
+    await store.put(p)
+    assert await store.get("a") == p
+    p = advance(p, Status.PROCESSING, 2.0)
+    await store.put(p)
+    assert await store.get("a") == p
+    failure = Failure("invalid_input", "no", {"problems": []})
+    p = conclude(p, Outcome(Status.FAILED, failure=failure, logs="l", predict_time_s=0.5), 3.0)
+    await store.put(p)
+    assert await store.get("a") == p
+    assert await store.get("b") is None
+
+
+async def test_unfinished_oldest_first(store: SqliteStore) -> None:
+    """What has ended is not among them."""
+    for i, name in enumerate("cab"):
+        await store.put(made(name, float(i)))
+    ended = conclude(made("d"), Outcome(Status.CANCELED), 9.0)
+    await store.put(ended)
+    assert [p.id for p in await store.unfinished()] == ["c", "a", "b"]
+
+
+async def test_sweep_returns_the_files(store: SqliteStore) -> None:
+    """Old results go, newer ones and unfinished ones stay."""
+    for name, at in (("old", 10.0), ("new", 20.0)):
+        await store.put(replace(conclude(made(name), Outcome(Status.CANCELED), at)))
+    await store.put(made("waiting"))
+    swept = await store.sweep(15.0)
+    assert [f.name for f in swept] == ["cat.png"]
+    assert await store.get("old") is None
+    assert await store.get("new") is not None
+    assert await store.get("waiting") is not None
+
+
+async def test_it_survives_a_restart(tmp_path: Path) -> None:
+    """Another store on the same file finds what was put."""
+    first = SqliteStore(tmp_path / "p.sqlite3")
+    await first.put(made("a"))
+    second = SqliteStore(tmp_path / "p.sqlite3")  # the first is not closed: as after kill -9
+    assert await second.get("a") == made("a")
+    await first.close()
+    await second.close()
+
+
+async def test_a_lock_is_told_and_gets_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another program holds the file, InsufficientStorage; afterwards it works again."""
+    monkeypatch.setattr("router.adapters.sqlite_store.BUSY_TIMEOUT_S", 0.05)
+    store = SqliteStore(tmp_path / "p.sqlite3")
+    other = sqlite3.connect(tmp_path / "p.sqlite3", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(InsufficientStorage):
+        await store.put(made("a"))
+    other.execute("ROLLBACK")
+    await store.put(made("a"))
+    assert await store.get("a") == made("a")
+    other.close()
+    await store.close()
+
+
+async def test_a_full_disk_is_told_and_gets_over(store: SqliteStore) -> None:
+    """SQLite's own page limit stands in for a full disk."""
+    await store._do(lambda c: c.execute("PRAGMA max_page_count = 8"))
+    with pytest.raises(InsufficientStorage):
+        await store.put(replace(made("a"), logs="x" * 100_000))
+    await store._do(lambda c: c.execute("PRAGMA max_page_count = 100000"))
+    await store.put(replace(made("a"), logs="x" * 100_000))
+
+
+async def test_a_cancelled_caller_breaks_nothing(store: SqliteStore) -> None:
+    """The transaction is done all the same, and the next caller is served."""
+    task = asyncio.create_task(store.put(made("a")))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await store.put(made("b"))
+    assert await store.get("b") == made("b")

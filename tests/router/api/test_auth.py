@@ -1,0 +1,211 @@
+"""Keys, signatures, and the rule for a box without a key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from router.api.auth import CLOCK_SKEW_S, Guard, NonceCache, Signature, parse_keys
+from router.api.error_handlers import on_router_error
+from router.domain.errors import RouterError, Unauthorized
+
+VECTORS = json.loads((Path(__file__).parents[2] / "edge" / "signature_vectors.json").read_text())[
+    "vectors"
+]
+KEY = "0123456789abcdef0123456789abcdef"
+BOUNDARY = "multipart/form-data; boundary=b"
+
+
+def guarded(*keys: str, max_body_bytes: int = 1 << 20) -> tuple[Guard, list[str]]:
+    """A guarded application, and the list of what its handlers did."""
+    done: list[str] = []
+
+    async def reading(request: Request) -> Response:
+        body = b"".join([chunk async for chunk in request.stream()])
+        done.append("read")
+        return PlainTextResponse(body)
+
+    async def acting(request: Request) -> Response:
+        done.append("acted")
+        return PlainTextResponse("acted")
+
+    app = Starlette(exception_handlers={RouterError: on_router_error})
+    app.add_route("/health", acting, methods=["GET"])
+    app.add_route("/predictions/{id}", acting, methods=["GET"])
+    app.add_route("/predictions/{id}/cancel", acting, methods=["POST"])
+    app.add_route("/{model}", reading, methods=["POST"])
+    return Guard(app, parse_keys(keys), max_body_bytes), done
+
+
+def client(guard: Guard, peer: str = "127.0.0.1") -> httpx.AsyncClient:
+    """A client that comes from `peer`."""
+    transport = httpx.ASGITransport(app=guard, client=(peer, 1234))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7777")
+
+
+def signed(
+    method: str, target: str, body: bytes = b"", *, key: str = KEY, **changes: str
+) -> dict[str, str]:
+    """The headers that sign a request as the edge function does, then `changes`."""
+    timestamp = changes.get("timestamp", str(int(time.time())))
+    nonce = changes.get("nonce", hashlib.sha256(f"{target}{time.time_ns()}".encode()).hexdigest())
+    content_type = BOUNDARY if body else ""
+    text = "\n".join(
+        ["v1", timestamp, nonce, method, target, content_type, hashlib.sha256(body).hexdigest()]
+    )
+    signature = hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+    headers = {
+        "x-callme-timestamp": timestamp,
+        "x-callme-nonce": nonce,
+        "x-callme-signature": changes.get("signature", f"v1={signature}"),
+    }
+    return headers | ({"content-type": content_type} if body else {})
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[v["name"] for v in VECTORS])
+def test_signatures_agree_with_the_edge_function(vector: dict[str, Any]) -> None:
+    """The vectors that the function's own tests use verify here, and not with another body."""
+    keys = list(parse_keys([f"web:{vector['key']}"]))
+    head, _, _ = vector["string_to_sign"].rpartition("\n")
+    claim = Signature(
+        keys, head, vector["signature"].removeprefix("v1="), vector["nonce"], NonceCache()
+    )
+    claim.verify(hashlib.sha256(vector["body"].encode()).hexdigest())
+    with pytest.raises(Unauthorized):
+        claim.verify(hashlib.sha256(b"other").hexdigest())
+
+
+async def test_a_signed_request_is_served() -> None:
+    """A form, a GET and a POST without a body, each with its own signature."""
+    guard, done = guarded(f"web:{KEY}")
+    async with client(guard) as http:
+        answer = await http.post("/echo", content=b"body", headers=signed("POST", "/echo", b"body"))
+        assert (answer.status_code, answer.content) == (200, b"body")
+        headers = signed("GET", "/predictions/a?x=1")
+        assert (await http.get("/predictions/a?x=1", headers=headers)).status_code == 200
+        headers = signed("POST", "/predictions/a/cancel")
+        assert (await http.post("/predictions/a/cancel", headers=headers)).status_code == 200
+    assert done == ["read", "acted", "acted"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/predictions/a", b""),
+        ("POST", "/predictions/a/cancel", b""),
+        ("POST", "/predictions/a/cancel", b"unread"),
+        ("POST", "/echo", b"body"),
+        ("POST", "/no/such/route", b"body"),
+        ("POST", "/nosuch", b""),
+    ],
+)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"signature": "v1=" + "0" * 64},
+        {"signature": "v0=" + "0" * 64},
+        {"timestamp": str(int(time.time()) - CLOCK_SKEW_S - 60)},
+        {"timestamp": "soon"},
+        {"timestamp": "²"},
+        {"nonce": "short"},
+    ],
+)
+async def test_a_forged_request_does_nothing(
+    method: str, path: str, body: bytes, wrong: dict[str, str]
+) -> None:
+    """401 before any handler has acted, also where a handler never reads the body."""
+    guard, done = guarded(f"web:{KEY}")
+    headers = signed(method, path, body, **wrong)
+    raw = [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
+    async with client(guard) as http:
+        answer = await http.request(method, path, content=body, headers=raw)
+    assert answer.status_code == 401, answer.text
+    assert answer.json()["error"]["code"] == "unauthorized"
+    assert done in ([], ["read"] if body else [])  # a form is read, then refused
+    assert "acted" not in done
+
+
+async def test_what_is_changed_after_signing_is_refused() -> None:
+    """Another body, path, query, method, content type or key id does not verify."""
+    guard, _ = guarded(f"web:{KEY}")
+    async with client(guard) as http:
+        good = signed("POST", "/echo", b"body")
+        for path, body, extra in (
+            ("/echo", b"altered", {}),
+            ("/other", b"body", {}),
+            ("/echo?x=1", b"body", {}),
+            ("/echo", b"body", {"content-type": "multipart/form-data; boundary=c"}),
+            ("/echo", b"body", {"x-callme-key-id": "nobody"}),
+        ):
+            answer = await http.post(path, content=body, headers={**good, **extra})
+            assert answer.status_code == 401, (path, body, extra)
+        # The nonce was not spent by the failures.
+        assert (await http.post("/echo", content=b"body", headers=good)).status_code == 200
+        replayed = await http.post("/echo", content=b"body", headers=good)
+        assert replayed.status_code == 401
+        assert "seen before" in replayed.text
+
+
+async def test_a_signed_body_is_bounded() -> None:
+    """What is read before the application sees it has a limit."""
+    guard, _ = guarded(f"web:{KEY}", max_body_bytes=10)
+    async with client(guard) as http:
+        headers = signed("POST", "/predictions/a/cancel", b"x" * 11)
+        answer = await http.post("/predictions/a/cancel", content=b"x" * 11, headers=headers)
+    assert answer.status_code == 413
+
+
+async def test_bearer_keys() -> None:
+    """Any of the configured keys, and nothing else; /health needs none."""
+    guard, _ = guarded("web:first-key", "second-key")
+    async with client(guard) as http:
+        for key, status in (("first-key", 200), ("second-key", 200), ("web", 401), ("", 401)):
+            headers = {"authorization": f"Bearer {key}"}
+            assert (await http.get("/predictions/a", headers=headers)).status_code == status, key
+        none = await http.get("/predictions/a")
+        assert (none.status_code, none.headers["www-authenticate"]) == (401, "Bearer")
+        assert (await http.get("/health")).status_code == 200
+
+
+async def test_with_a_key_other_machines_are_served() -> None:
+    """A key is enough, wherever the request comes from."""
+    guard, _ = guarded("k" * 32)
+    async with client(guard, "203.0.113.7") as http:
+        headers = {"authorization": f"Bearer {'k' * 32}", "cf-ray": "1", "host": "x.example"}
+        assert (await http.get("/predictions/a", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "headers", "status"),
+    [
+        ("127.0.0.1", {}, 200),
+        ("::1", {}, 200),
+        ("127.0.0.1", {"origin": "http://localhost:3000"}, 200),
+        ("192.168.1.5", {}, 403),
+        ("203.0.113.7", {}, 403),
+        ("127.0.0.1", {"cf-ray": "1"}, 403),
+        ("127.0.0.1", {"cf-connecting-ip": "203.0.113.7"}, 403),
+        ("127.0.0.1", {"x-forwarded-for": "203.0.113.7"}, 403),
+        ("127.0.0.1", {"forwarded": "for=203.0.113.7"}, 403),
+        ("127.0.0.1", {"origin": "https://evil.example"}, 403),
+        ("127.0.0.1", {"origin": "null"}, 403),
+        ("127.0.0.1", {"host": "evil.example:7777"}, 403),
+    ],
+)
+async def test_without_a_key_only_this_machine(
+    peer: str, headers: dict[str, str], status: int
+) -> None:
+    """Not through a proxy, not from another address, not from a page of another site."""
+    guard, _ = guarded()
+    async with client(guard, peer) as http:
+        assert (await http.get("/predictions/a", headers=headers)).status_code == status

@@ -1,0 +1,113 @@
+"""Forms read in any cut, bounded, and with nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from router.adapters.spool import Spool
+from router.api.multipart import MAX_PARTS, MAX_TEXT_BYTES, Form, read_form
+from router.domain.errors import MalformedRequest, PayloadTooLarge, RouterError
+
+BOUNDARY = b"a-boundary"
+
+
+def part(name: str, body: bytes, filename: str | None = None) -> bytes:
+    """One part of a form."""
+    head = f'--{BOUNDARY.decode()}\r\nContent-Disposition: form-data; name="{name}"'
+    if filename is not None:
+        head += f'; filename="{filename}"\r\nContent-Type: application/octet-stream'
+    return head.encode() + b"\r\n\r\n" + body + b"\r\n"
+
+
+def form_of(*parts: bytes) -> bytes:
+    """A whole form."""
+    return b"".join(parts) + b"--" + BOUNDARY + b"--\r\n"
+
+
+async def read(
+    spool: Spool, chunks: Sequence[bytes], max_bytes: int = 1 << 24, *, leaves: bool = False
+) -> Form:
+    """Read a form that arrives in these chunks."""
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": c, "more_body": True} for c in chunks
+    ]
+    messages.append(
+        {"type": "http.disconnect"} if leaves else {"type": "http.request", "body": b""}
+    )
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    content_type = b"multipart/form-data; boundary=" + BOUNDARY
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type)]}
+    return await read_form(Request(scope, receive), spool, max_bytes)
+
+
+@given(body=st.binary(max_size=400), text=st.text(max_size=50), cut=st.integers(1, 60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+async def test_any_cut_gives_the_same_form(
+    tmp_path: Path, body: bytes, text: str, cut: int
+) -> None:
+    """However the bytes are cut into chunks, the file and the text arrive unchanged."""
+    spool = Spool(tmp_path / "spool")
+    whole = form_of(part("text", text.encode("utf-8", "surrogatepass")), part("f", body, "a.BIN"))
+    if BOUNDARY in body or BOUNDARY in text.encode("utf-8", "surrogatepass"):
+        return
+    form = await read(spool, [whole[i : i + cut] for i in range(0, len(whole), cut)])
+    assert form.texts == {"text": [text]}
+    (upload,) = form.uploads
+    assert (upload.field, upload.name) == ("f", "a.BIN")
+    path = Path(upload.path)
+    assert path.read_bytes() == body
+    assert path.suffix == ".bin"
+    assert path.parent == spool.folder
+    path.unlink()
+
+
+@given(data=st.binary(max_size=600), cut=st.integers(1, 100))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+async def test_garbage_is_refused_and_leaves_nothing(tmp_path: Path, data: bytes, cut: int) -> None:
+    """Any bytes are a form or a RouterError; refused, no file stays."""
+    spool = Spool(tmp_path / "spool")
+    body = part("f", b"x", "f") + data
+    try:
+        form = await read(spool, [body[i : i + cut] for i in range(0, len(body), cut)])
+    except RouterError:
+        assert list(spool.folder.iterdir()) == []
+    else:
+        for upload in form.uploads:
+            Path(upload.path).unlink()
+
+
+async def test_what_is_too_much(tmp_path: Path) -> None:
+    """Too many bytes, parts, or bytes of text; and a client that leaves. Nothing stays."""
+    spool = Spool(tmp_path / "spool")
+    upload = part("f", b"x" * 1000, "f")
+    with pytest.raises(PayloadTooLarge):
+        await read(spool, [form_of(upload)], max_bytes=500)
+    with pytest.raises(MalformedRequest):
+        await read(spool, [form_of(upload, *[part("t", b"")] * MAX_PARTS)])
+    with pytest.raises(PayloadTooLarge):
+        await read(spool, [form_of(upload, part("t", b"x" * (MAX_TEXT_BYTES + 1)))])
+    with pytest.raises(MalformedRequest):
+        await read(spool, [upload], leaves=True)
+    with pytest.raises(MalformedRequest):
+        await read(spool, [form_of(upload, part("t", b"\xff"))])
+    assert list(spool.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "a\\b.png", "x" * 300, ".."])
+async def test_a_clients_name_never_becomes_a_path(tmp_path: Path, name: str) -> None:
+    """The file lies in the spool under a name of the router's own."""
+    spool = Spool(tmp_path / "spool")
+    form = await read(spool, [form_of(part("f", b"x", name))])
+    path = Path(form.uploads[0].path)
+    assert path.parent == spool.folder
+    assert path.stem != Path(name).stem
