@@ -97,7 +97,10 @@ def test_equals_stock_diffusers(
     picture = painters[name].paint(order(), silent)[0]
     assert picture.size == (64, 96)
     assert np.asarray(picture).std() > 1
-    assert difference(picture, stock(name, folders[name], order())) == 0
+    plain = stock(name, folders[name], order())
+    assert difference(picture, plain) <= 1 / 255
+    # A difference d before rounding moves a share 255 d of the values across: 0.01 is d = 4e-5.
+    assert (np.asarray(picture) != np.asarray(plain)).mean() < 0.01
 
 
 @pytest.mark.parametrize("name", PRESETS)
