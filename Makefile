@@ -43,13 +43,13 @@ format: setup ## let ruff put things in order
 	$(BIN)/ruff format .
 
 type: setup ## mypy, strict; one run per package since each has a run.py
-	$(BIN)/mypy api.py router tests/router tests/e2e
+	$(BIN)/mypy api.py router tests/router tests/e2e tests/edge tests/test_pins.py tests/test_packages.py tests/test_docs.py
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
 
 test: lint type test-router test-packages test-edge test-e2e ## everything; sets itself up
 
 test-router: setup ## the router alone
-	$(PYTEST) tests/router tests/test_pins.py tests/test_packages.py
+	$(PYTEST) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py
 
 test-packages: weights ## each package in a process of its own: they all have a run.py
 	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) tests/$$p || exit 1; done

@@ -1,0 +1,56 @@
+"""The documents say what the code does, where that can be compared."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from router.adapters.catalog import discover
+from router.cli import curl_line
+from router.domain import errors
+from router.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_error_is_in_the_table() -> None:
+    """Status and code of each class, and no row for what does not exist."""
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (ROOT / "docs" / "http.md").read_text(), re.M)
+    classes = [
+        cls
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.RouterError)
+    ]
+    assert sorted(rows) == sorted((str(c.status), c.code) for c in classes)
+
+
+def test_every_setting_is_in_the_table() -> None:
+    """Each field of Settings by its variable's name, and none that does not exist."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`CALLME_([A-Z_]+)`", text))
+    assert {n.lower() for n in named} == set(Settings.model_fields)
+
+
+def test_the_readmes_curl_lines_are_the_printed_ones() -> None:
+    """What `callme up` prints stands in the README; tests/e2e runs the printed lines."""
+    readme = (ROOT / "README.md").read_text()
+    for package in discover(ROOT, {}).values():
+        line = curl_line(package, "http://127.0.0.1:7777", ROOT)
+        assert line is not None
+        assert line in readme
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link of every document is a file."""
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if "://" not in target and not target.startswith("mailto:"):
+                assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
+
+
+def test_make_targets_in_the_readme_exist() -> None:
+    """`make x` in a document is a target."""
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        named = set(re.findall(r"`make ([a-z0-9-]+)|^make ([a-z0-9-]+)", path.read_text(), re.M))
+        assert {a or b for a, b in named} <= targets, path.name
