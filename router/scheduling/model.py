@@ -120,9 +120,10 @@ class Model:
         load, so that models that take turns spend at most half of the time loading."""
         return self.phase_since + max(min_residency_s, self.load_s or 0.0)
 
-    def idle_at(self, idle_to_sleep_s: float) -> float:
+    def idle_at(self, idle_to_sleep_s: float, min_residency_s: float) -> float:
         """From when a model that is idle has been so for too long."""
-        return max(self.last_used, self.phase_since) + idle_to_sleep_s
+        idle_since = max(self.last_used, self.phase_since)
+        return max(idle_since + idle_to_sleep_s, self.settled_at(min_residency_s))
 
     def claim_since(self) -> float:
         """Since when a model that is not resident wants to be: since it has waiters, but not

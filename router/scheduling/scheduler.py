@@ -105,7 +105,7 @@ class Scheduler:
             yield m.settled_at(p.min_residency_s)
             yield m.drainable_at(p.min_residency_s)
             if m.is_idle:
-                yield m.idle_at(p.idle_to_sleep_s)
+                yield m.idle_at(p.idle_to_sleep_s, p.min_residency_s)
         elif m.phase in (Phase.STOPPED, Phase.FAILED) and (m.waiting or m.wanted):
             yield m.retry_at
             if m.waiting:
@@ -299,9 +299,14 @@ class Scheduler:
         return sorted(claims, key=lambda m: (m.claim_since(), m.phase_since))
 
     def _stop_idle(self, now: float) -> None:
+        p = self.policy
         for m in self.models.values():
-            if m.is_idle and (self.draining or now >= m.idle_at(self.policy.idle_to_sleep_s)):
-                self._stop(m, "shutdown" if self.draining else "idle", now)
+            if not m.is_idle:
+                continue
+            if self.draining:
+                self._stop(m, "shutdown", now)
+            elif now >= m.idle_at(p.idle_to_sleep_s, p.min_residency_s):
+                self._stop(m, "idle", now)
 
     def _stop_overcommitted(self, now: float) -> None:
         """Make room when models grew or another program took memory."""

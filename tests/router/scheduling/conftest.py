@@ -145,3 +145,9 @@ def story() -> Story:
 def roomy() -> Story:
     """All three models fit together."""
     return Story(budget=30)
+
+
+@pytest.fixture
+def hasty() -> Story:
+    """Idle models sleep sooner than min_residency_s would have it."""
+    return Story(Policy(idle_to_sleep_s=1.0, min_residency_s=10.0, default_footprint_bytes=10))

@@ -307,6 +307,14 @@ def test_an_idle_model_stops(story: Story) -> None:
     assert story.submit("alpha", "2") == [msg.Start("alpha", 2)]
 
 
+def test_idle_to_sleep_does_not_undercut_min_residency(hasty: Story) -> None:
+    """However short idle_to_sleep_s is, a model that has just come is left alone."""
+    hasty.tell(msg.Warm("alpha"))
+    hasty.ready("alpha")
+    assert hasty.wait(9.9) == []
+    assert hasty.wait(0.1) == [msg.Stop("alpha", 1, "idle")]
+
+
 def test_work_is_not_idleness(story: Story) -> None:
     """A run that takes longer than idle_to_sleep_s keeps its model."""
     story.resident("alpha")

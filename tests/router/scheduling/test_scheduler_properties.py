@@ -1,0 +1,491 @@
+"""What must hold after every step, whatever happens: a random world against the scheduler.
+
+The world performs effects as the real one does: after some time, sometimes in vain, in another
+order. It keeps books of its own and compares every decision with them. Hypothesis drives it
+rule by rule and shrinks what it finds; a random walk drives it for as many steps as
+CALLME_PROPERTY_STEPS says. A step is one event that the scheduler handles.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from router.domain import messages as msg
+from router.scheduling.model import HOLDS_MEMORY, Model, Phase
+from router.scheduling.scheduler import Policy, Scheduler
+
+STEPS = int(os.environ.get("CALLME_PROPERTY_STEPS", "100000"))
+STEPS_PER_WORLD = 2000
+MODELS = ("m0", "m1", "m2", "m3")
+OWNERS = ("", "a", "b")
+# With a world's loads, services and failures nobody comes near this, however the dice fall.
+LONGEST_WAIT_S = 1000.0
+
+
+@dataclass(slots=True)
+class Proc:
+    """A model's process, as the world knows it."""
+
+    generation: int
+    ready_at: float | None = None
+    stopping: bool = False
+    dead: bool = False
+
+
+@dataclass(slots=True)
+class Running:
+    """A run, as the world knows it. `ends` numbers the report that will end it."""
+
+    model: str
+    generation: int
+    since: float
+    ends: int
+    withdrawn: bool = False
+
+
+def random_policy(r: Random) -> Policy:
+    """Any numbers, most of them short, so that everything happens in a few hundred steps."""
+    return Policy(
+        queue_limit=r.choice((2, 8)),
+        idle_to_sleep_s=r.choice((5.0, 30.1, 300.0)),
+        min_residency_s=r.choice((0.1, 3.3, 10.0)),
+        patience_s=r.choice((0.7, 15.0)),
+        ageing_s=r.choice((1.0, 30.0)),
+        backoff_max_s=r.choice((1.0, 20.0)),
+        wait_out_backoff_s=r.choice((1.5, 10.0)),
+        unknown_load_s=3.0,
+    )
+
+
+class World:
+    """What is outside the scheduler. `random` decides how long things take and what fails."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = r = random
+        self.now = r.uniform(0, 1e6)
+        self.steps = 0
+        self.longest_wait_s = 0.0
+        self.procs: dict[str, Proc] = {}
+        self.waiting: dict[str, float] = {}  # since when
+        self.running: dict[str, Running] = {}
+        self.ended: set[str] = set()
+        self.submitted = 0
+        self.draining = False
+        self.due: list[tuple[float, int, msg.Event]] = []
+        self.reports = 0
+        self.told: deque[str] = deque(maxlen=30)
+        self.policy = random_policy(r)
+        self.footprints = {name: r.randint(1, 6) for name in MODELS}
+        self.full_budget = r.randint(max(self.footprints.values()), 12)
+        self.scheduler = Scheduler(
+            {name: r.randint(1, 3) for name in MODELS}, self.full_budget, self.policy
+        )
+        self.tell(msg.Measured(self.full_budget, self.footprints))
+
+    # ---- what may happen -----------------------------------------------------------------
+
+    def submit(self, model: str, owner: str, priority: int) -> None:
+        """A prediction arrives."""
+        prediction_id = str(self.submitted)
+        self.submitted += 1
+        self.waiting[prediction_id] = self.now
+        self.tell(msg.Submitted(prediction_id, model, owner, priority))
+
+    def submit_again(self) -> None:
+        """A prediction that waits or runs is submitted once more."""
+        if known := [*self.waiting, *self.running]:
+            self.tell(msg.Submitted(self.random.choice(known), self.random.choice(MODELS)))
+
+    def withdraw(self) -> None:
+        """Somebody no longer wants an answer."""
+        if not (known := [*self.waiting, *self.running]):
+            return
+        prediction_id = self.random.choice(known)
+        if prediction_id in self.waiting:
+            del self.waiting[prediction_id]
+            self.ended.add(prediction_id)
+        else:
+            self.running[prediction_id].withdrawn = True
+        self.tell(msg.Withdrawn(prediction_id))
+
+    def kill(self, model: str) -> None:
+        """A ready process dies, and that is noticed sooner or later."""
+        proc = self.procs.get(model)
+        if proc is None or proc.ready_at is None or proc.stopping or proc.dead:
+            return
+        proc.dead = True
+        self.report(self.random.uniform(0, 2), msg.Died(model, proc.generation, "killed"))
+        self.end_runs(model, proc.generation)
+
+    def measure(self, budget: int) -> None:
+        """Another program takes memory or gives it back."""
+        self.tell(msg.Measured(budget, self.footprints))
+
+    def lie(self, model: str) -> None:
+        """A report about an earlier start arrives late."""
+        generation = self.scheduler.models[model].generation - 1
+        event = self.random.choice(
+            (
+                msg.Ready(model, generation, 1.0, 1),
+                msg.StartFailed(model, generation, "late"),
+                msg.Died(model, generation, "late"),
+                msg.Stopped(model, generation),
+                msg.Finished("gone", model, generation, 1.0),
+                msg.Requeued("gone", model, generation),
+            )
+        )
+        self.tell(event)
+
+    def drain(self) -> None:
+        """The router stops, with force after a while."""
+        self.draining = True
+        self.tell(msg.Draining())
+        assert not self.waiting, self.picture()
+        self.pass_time(self.random.choice((0.0, 1.0, 10.0)))
+        self.tell(msg.Draining(force=True))
+        self.submit(self.random.choice(MODELS), "", 1)
+        self.run_dry()
+
+    # ---- time ----------------------------------------------------------------------------
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; reports and wake-ups happen when they are due."""
+        until = self.now + seconds
+        while self.next_moment() <= until:
+            self.live_on()
+        if until > self.now:
+            self.tick_in_vain(until)
+
+    def next_moment(self) -> float:
+        """When something is due: a report, or the wake-up that the scheduler asked for."""
+        wake = self.scheduler.next_wakeup(self.now)
+        report = self.due[0][0] if self.due else float("inf")
+        return report if wake is None else min(wake, report)
+
+    def live_on(self) -> None:
+        """Go to the next moment and let it happen."""
+        at = self.next_moment()
+        if at > self.now and self.random.random() < 0.1:
+            self.tick_in_vain(self.random.uniform(self.now, at))
+        self.now = max(self.now, at)
+        if self.due and self.due[0][0] <= self.now:
+            _, number, event = heapq.heappop(self.due)
+            self.deliver(number, event)
+        else:
+            self.tell(msg.Tick())
+
+    def tick_in_vain(self, at: float) -> None:
+        """Before the announced wake-up a tick must not change anything."""
+        if self.now < at < self.next_moment():
+            self.now = at
+            assert not self.tell(msg.Tick()), f"wake-up missed\n{self.picture()}"
+
+    def run_dry(self) -> None:
+        """Nothing new comes: everything must end, nobody wait for ever, all models sleep."""
+        limit = self.steps + 5000
+        while self.next_moment() != float("inf"):
+            self.live_on()
+            assert self.steps < limit, f"it never ends\n{self.picture()}"
+        assert not self.waiting, f"somebody waits for ever\n{self.picture()}"
+        assert not self.running, self.picture()
+        assert not self.procs, self.picture()
+        assert len(self.ended) == self.submitted, self.picture()
+
+    # ---- reports -------------------------------------------------------------------------
+
+    def report(self, after_s: float, event: msg.Event) -> int:
+        """Something will be reported after a while. Returns its number."""
+        self.reports += 1
+        heapq.heappush(self.due, (self.now + after_s, self.reports, event))
+        return self.reports
+
+    def deliver(self, number: int, event: msg.Event) -> None:
+        """Enter a report into the books, then tell it; drop one that has been overtaken."""
+        match event:
+            case msg.Ready() | msg.StartFailed():
+                proc = self.procs.get(event.model)
+                # A start that was told to stop may still report; the scheduler must not mind.
+                if proc is not None and not proc.stopping:
+                    if isinstance(event, msg.Ready):
+                        proc.ready_at = self.now
+                    else:
+                        del self.procs[event.model]
+            case msg.Stopped():
+                del self.procs[event.model]
+            case msg.Finished() | msg.Requeued():
+                run = self.running.get(event.id)
+                if run is None or run.ends != number:
+                    return
+                del self.running[event.id]
+                if isinstance(event, msg.Finished):
+                    self.ended.add(event.id)
+                else:
+                    self.waiting[event.id] = run.since
+                self.tell(event)
+                assert not (run.withdrawn and event.id in self.waiting), "withdrawn, waits again"
+                return
+            case _:
+                pass
+        self.tell(event)
+
+    def end_runs(self, model: str, generation: int) -> None:
+        """The process is gone: its runs come back soon, some of them untouched."""
+        for prediction_id, run in self.running.items():
+            if (run.model, run.generation) == (model, generation):
+                run.ends = self.report(
+                    self.random.uniform(0, 3), self.vain_end(prediction_id, model, generation)
+                )
+
+    def vain_end(self, prediction_id: str, model: str, generation: int) -> msg.Event:
+        if self.random.random() < 0.3:
+            return msg.Requeued(prediction_id, model, generation)
+        return msg.Finished(prediction_id, model, generation)
+
+    # ---- effects -------------------------------------------------------------------------
+
+    def tell(self, event: msg.Event) -> list[msg.Effect]:
+        """One step: the scheduler handles an event; perform and check what it decides."""
+        self.steps += 1
+        effects = self.scheduler.handle(event, self.now)
+        self.told.append(f"{self.now:.3f} {event} -> {effects}")
+        for effect in effects:
+            match effect:
+                case msg.Start():
+                    self.start(effect)
+                case msg.Stop():
+                    self.stop(effect)
+                case msg.Run():
+                    self.run(effect)
+                case msg.Interrupt():
+                    self.interrupt(effect)
+                case msg.Drop():
+                    assert effect.id in self.waiting, f"dropped {effect.id}\n{self.picture()}"
+                    del self.waiting[effect.id]
+                    self.ended.add(effect.id)
+        self.check()
+        return effects
+
+    def start(self, e: msg.Start) -> None:
+        assert e.model not in self.procs, f"started twice\n{self.picture()}"
+        assert not self.draining, self.picture()
+        self.procs[e.model] = Proc(e.generation)
+        held = sum(self.footprints[name] for name in self.procs)
+        assert held <= self.scheduler.budget_bytes, f"over the budget\n{self.picture()}"
+        load_s = self.random.uniform(0.1, 5)
+        if self.random.random() < 0.1:
+            self.report(load_s, msg.StartFailed(e.model, e.generation, "bad luck"))
+        else:
+            footprint = self.footprints[e.model]
+            self.report(load_s, msg.Ready(e.model, e.generation, load_s, footprint))
+
+    def stop(self, e: msg.Stop) -> None:
+        proc = self.procs[e.model]
+        assert (proc.generation, proc.stopping) == (e.generation, False), self.picture()
+        if e.reason not in ("crashed", "forced"):
+            busy = [i for i, run in self.running.items() if run.model == e.model]
+            assert not busy, f"a busy model is stopped\n{self.picture()}"
+        if e.reason not in ("crashed", "forced", "shutdown"):
+            assert proc.ready_at is not None, self.picture()
+            settled_at = proc.ready_at + self.policy.min_residency_s
+            assert self.now >= settled_at, f"stopped too soon\n{self.picture()}"
+        proc.stopping = True
+        self.end_runs(e.model, e.generation)
+        self.report(self.random.uniform(0, 3), msg.Stopped(e.model, e.generation))
+
+    def run(self, e: msg.Run) -> None:
+        proc = self.procs.get(e.model)
+        assert proc is not None, self.picture()
+        assert proc.ready_at is not None, self.picture()
+        assert not proc.stopping, self.picture()
+        assert e.generation == proc.generation, self.picture()
+        assert e.id not in self.running, f"run twice\n{self.picture()}"
+        since = self.waiting.pop(e.id, None)
+        assert since is not None, f"{e.id} does not wait\n{self.picture()}"
+        self.longest_wait_s = max(self.longest_wait_s, self.now - since)
+        end: msg.Event = msg.Finished(e.id, e.model, e.generation, 1.0)
+        after_s = self.random.uniform(0.01, 4)
+        if proc.dead:  # the first to notice that the process is dead
+            self.report(0, msg.Died(e.model, e.generation, "found dead"))
+            end, after_s = msg.Requeued(e.id, e.model, e.generation), 0.0
+        elif self.random.random() < 0.03:
+            self.report(after_s, msg.Died(e.model, e.generation, "run killed it"))
+            end = self.vain_end(e.id, e.model, e.generation)
+        self.running[e.id] = Running(e.model, e.generation, since, self.report(after_s, end))
+
+    def interrupt(self, e: msg.Interrupt) -> None:
+        run = self.running[e.id]
+        assert run.generation == e.generation, self.picture()
+        assert run.withdrawn, self.picture()
+        if self.random.random() < 0.7:
+            run.ends = self.report(0.1, msg.Finished(e.id, e.model, e.generation))
+
+    # ---- what must hold ------------------------------------------------------------------
+
+    def check(self) -> None:
+        waiting = running = 0
+        for m in self.scheduler.models.values():
+            waiting += len(m.waiting)
+            running += len(m.running)
+            self.check_model(m)
+        assert waiting == len(self.waiting), f"lost or doubled\n{self.picture()}"
+        assert running == len(self.running), f"lost or doubled\n{self.picture()}"
+        if self.steps % 50 == 0:
+            self.check_books()
+
+    def check_model(self, m: Model) -> None:
+        assert (m.phase in HOLDS_MEMORY) == (m.name in self.procs), self.picture()
+        if m.phase is Phase.READY and m.waiting and not m.draining:
+            assert len(m.running) >= m.concurrency, f"{m.name} has a slot\n{self.picture()}"
+
+    def check_books(self) -> None:
+        models = self.scheduler.models.values()
+        assert {w.id for m in models for w in m.waiting} == self.waiting.keys(), self.picture()
+        assert {i for m in models for i in m.running} == self.running.keys(), self.picture()
+        waited_s = self.now - min(self.waiting.values(), default=self.now)
+        assert waited_s < LONGEST_WAIT_S, f"somebody starves\n{self.picture()}"
+        again = self.scheduler.handle(msg.Tick(), self.now)
+        assert not again, f"left undone: {again}\n{self.picture()}"
+        for i in list(self.waiting)[:3]:
+            standing = self.scheduler.standing(i, self.now)
+            assert standing is not None
+            assert standing.position >= 1
+            assert 0 <= standing.eta_s < float("inf")
+
+    def picture(self) -> str:
+        """Everything, for a failing test."""
+        lines = [*self.told, f"budget {self.scheduler.budget_bytes} {self.policy}"]
+        lines += [repr(m) for m in self.scheduler.models.values()]
+        return "\n".join([*lines, f"{self.procs}", f"{self.waiting}", f"{self.running}"])
+
+
+# ---- hypothesis --------------------------------------------------------------------------
+
+
+class Machine(RuleBasedStateMachine):
+    """Hypothesis chooses what happens and when."""
+
+    world: World
+    end_by_draining = False
+
+    @initialize(seed=st.integers(0, 2**32), end_by_draining=st.booleans())
+    def begin(self, seed: int, end_by_draining: bool) -> None:
+        self.world = World(Random(seed))  # noqa: S311
+        self.end_by_draining = end_by_draining
+
+    @rule(
+        model=st.sampled_from(MODELS),
+        owner=st.sampled_from(OWNERS),
+        priority=st.integers(0, 2),
+        count=st.integers(1, 3),
+    )
+    def submit(self, model: str, owner: str, priority: int, count: int) -> None:
+        for _ in range(count):
+            self.world.submit(model, owner, priority)
+
+    @rule()
+    def submit_again(self) -> None:
+        self.world.submit_again()
+
+    @rule()
+    def withdraw(self) -> None:
+        self.world.withdraw()
+
+    @rule(seconds=st.sampled_from((0.0, 0.5, 3.0, 10.0, 40.0, 400.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @rule(model=st.sampled_from(MODELS))
+    def kill(self, model: str) -> None:
+        self.world.kill(model)
+
+    @rule(budget=st.integers(0, 12))
+    def measure(self, budget: int) -> None:
+        self.world.measure(budget)
+
+    @rule(model=st.sampled_from(MODELS))
+    def warm(self, model: str) -> None:
+        self.world.tell(msg.Warm(model))
+
+    @rule(model=st.sampled_from(MODELS), parallel=st.integers(1, 4))
+    def describe(self, model: str, parallel: int) -> None:
+        self.world.tell(msg.Described(model, parallel))
+
+    @rule(model=st.sampled_from(MODELS))
+    def lie(self, model: str) -> None:
+        self.world.lie(model)
+
+    def teardown(self) -> None:
+        if self.end_by_draining:
+            self.world.drain()
+        else:
+            self.world.measure(self.world.full_budget)
+            self.world.run_dry()
+
+
+TestWhateverHappens = Machine.TestCase
+TestWhateverHappens.settings = settings(
+    max_examples=250,
+    stateful_step_count=50,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+# ---- the random walk ---------------------------------------------------------------------
+
+
+def walk(world: World, steps: int) -> None:
+    """Let anything happen for so many steps."""
+    r = world.random
+    pressure = r.choice((0.2, 0.5, 0.8))
+    while world.steps < steps:
+        dice = r.random()
+        if dice < pressure:
+            world.submit(r.choice(MODELS), r.choice(OWNERS), r.randint(0, 2))
+        elif dice < pressure + 0.02:
+            act = r.choice((world.withdraw, world.submit_again))
+            act()
+        elif dice < pressure + 0.03:
+            act_on = r.choice((world.kill, world.lie))
+            act_on(r.choice(MODELS))
+        elif dice < pressure + 0.04:
+            world.tell(
+                r.choice(
+                    (
+                        msg.Warm(r.choice(MODELS)),
+                        msg.Described(r.choice(MODELS), r.randint(1, 4)),
+                        msg.Measured(r.choice((world.full_budget, r.randint(0, 12)))),
+                    )
+                )
+            )
+        else:
+            world.pass_time(r.expovariate(1 / r.choice((0.5, 5, 20))))
+
+
+@pytest.mark.timeout(300 + STEPS // 2000)
+def test_random_walk() -> None:
+    """In worlds of all kinds, for CALLME_PROPERTY_STEPS steps, every invariant holds."""
+    steps = number = 0
+    longest_wait_s = 0.0
+    while steps < STEPS:
+        world = World(Random(number))  # noqa: S311
+        walk(world, STEPS_PER_WORLD)
+        if number % 2:
+            world.drain()
+        else:
+            world.measure(world.full_budget)
+            world.run_dry()
+        steps += world.steps
+        number += 1
+        longest_wait_s = max(longest_wait_s, world.longest_wait_s)
+    print(f"{steps} steps in {number} worlds, longest wait {longest_wait_s:.0f} s")  # noqa: T201
