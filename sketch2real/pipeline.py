@@ -81,6 +81,22 @@ def load(preset: Preset, device: str, dtype: torch.dtype, memory_gib: float) -> 
     return ControlNetPainter(preset, pipe, device)
 
 
+def warm(painter: Painter) -> None:
+    """Paint one step in the default size, so that the first person does not wait for kernels."""
+    preset = painter.preset
+    side = round(preset.paint_area_px**0.5)
+    order = Order(
+        control=Image.new("RGB", (side, side)),
+        prompt="",
+        negative_prompt=None,
+        control_scale=preset.control_scale,
+        steps=1,
+        guidance_scale=preset.guidance_scale,
+        seeds=(0,),
+    )
+    painter.paint(order, lambda _done, _steps: None)
+
+
 def _parts(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
     """The parts that the preset takes from elsewhere than its base."""
     parts: dict[str, Any] = {}

@@ -44,6 +44,8 @@ class Runner(BaseRunner):
         self.painter = pipeline.load(
             self.preset, machine.device, machine.dtype_for(self.preset.half), machine.memory_gib
         )
+        if machine.is_cuda:
+            pipeline.warm(self.painter)
         checker = os.environ.get("SAFETY_CHECKER", self.preset.safety_checker)
         self.checker = safety.SafetyChecker(checker, machine.device) if checker else None
         self.withholds = os.environ.get("SAFETY_WITHHOLD", "") == "1"

@@ -266,3 +266,14 @@ def test_guess_mode_only_without_words(
     painter.paint(order(), silent)
     painter.paint(order(prompt="a cat"), silent)
     assert asked == [True, False]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_warming_changes_no_picture(name: str, painters: dict[str, Painter]) -> None:
+    """The step that is painted at set-up leaves no trace in what follows."""
+    painter = painters[name]
+    small = replace(painter.preset, paint_area_px=64 * 64)
+    before = painter.paint(order(), silent)[0]
+    painter.preset = small
+    pipeline.warm(painter)
+    assert difference(before, painter.paint(order(), silent)[0]) == 0

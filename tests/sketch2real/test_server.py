@@ -66,6 +66,15 @@ def test_same_seed_same_picture(server: Server, package: Path) -> None:
     assert two["images"][0] != alone["image"]
 
 
+@pytest.mark.parametrize(("kind", "mime"), [("jpeg", "jpeg"), ("png", "png"), ("webp", "webp")])
+def test_size_and_format_are_as_asked(server: Server, package: Path, kind: str, mime: str) -> None:
+    """Width and height are rounded to multiples of 64; picture and lines have the same size."""
+    output = painted(server, package, seed=7, steps=1, width=500, height=320, output_format=kind)
+    head, picture = picture_of(output["image"])
+    assert head == f"data:image/{mime};base64"
+    assert picture.size == picture_of(output["control_image"])[1].size == (512, 320)
+
+
 def test_drawn_seed_is_returned(server: Server, package: Path) -> None:
     """A request without a seed can be repeated from its answer."""
     first = painted(server, package, steps=1)

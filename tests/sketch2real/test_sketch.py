@@ -90,6 +90,31 @@ def test_any_two_colours_that_differ_give_the_same_lines(
         assert line_f1(lines_of(np.asarray(page)), true) > 0.98
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    depth=st.floats(0.0, 0.7),
+    direction=st.floats(0, 6.28),
+    warmth=st.floats(0.6, 1.0),
+    grain=st.floats(0, 6),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_light_does_not_matter(
+    depth: float, direction: float, warmth: float, grain: float, seed: int
+) -> None:
+    """Whatever side a lamp stands on, however warm, with the grain of a phone: the same lines."""
+    page = Image.new("RGB", (400, 300), (240, 238, 232))
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((80, 70, 200, 190), outline=(40, 40, 50), width=4)
+    pen.ellipse((230, 90, 340, 210), outline=(40, 40, 50), width=4)
+    plain = np.asarray(page)
+    y, x = np.mgrid[-1:1:300j, -1:1:400j]
+    away = (x * np.cos(direction) + y * np.sin(direction)) / 2**0.5
+    light = (1 - depth * (away + 1) / 2)[..., None] * np.array([1.0, (1 + warmth) / 2, warmth])
+    noise = np.random.default_rng(seed).normal(0, grain, plain.shape)
+    lit = np.clip(plain * light + noise, 0, 255).astype(np.uint8)
+    assert line_f1(lines_of(lit), lines_of(plain)) > 0.95
+
+
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_turning_the_page_turns_the_lines(pixels: np.ndarray, turns: int) -> None:
     """No direction is preferred."""
