@@ -16,7 +16,7 @@ from typing import Protocol
 from router.domain import messages as msg
 from router.domain.errors import RouterError
 from router.domain.package import Package
-from router.domain.prediction import Job, Outcome
+from router.domain.prediction import Failure, Job, Outcome, Status
 from router.ports import Clock, Memory, NotStartedError, Process, ProcessFactory, StartError
 from router.scheduling.model import HOLDS_MEMORY, Phase
 from router.scheduling.scheduler import Scheduler
@@ -124,7 +124,9 @@ class SchedulerLoop:
     def _perform(self, effect: msg.Effect) -> None:
         match effect:
             case msg.Run():
-                self._spawn(self._run(effect))
+                # Marked as started here and not in the task: between the two somebody may
+                # cancel it, and must find it running.
+                self._spawn(self._run(effect, self._owner.started(effect.id)))
             case msg.Drop():
                 self._owner.dropped(effect.id, effect.error)
             case msg.Start():
@@ -212,9 +214,8 @@ class SchedulerLoop:
         self.post(msg.Stopped(e.model, e.generation))
         self._measure()
 
-    async def _run(self, e: msg.Run) -> None:
+    async def _run(self, e: msg.Run, job: Job) -> None:
         process = self._processes.get(e.model)
-        job = self._owner.started(e.id)
         try:
             if process is None:
                 raise NotStartedError("the process has just been stopped")
@@ -224,6 +225,10 @@ class SchedulerLoop:
             self.post(msg.Died(e.model, e.generation, str(error)))
             self.post(msg.Requeued(e.id, e.model, e.generation))
             return
+        except Exception:
+            # A bug, but the slot must come free and the caller must be told all the same.
+            log.exception("a run failed in the router itself", extra={"model": e.model})
+            outcome = Outcome(Status.FAILED, failure=Failure("internal_error", "The server failed"))
         service_s = self._owner.finished(e.id, outcome)
         if outcome.failure is not None and outcome.failure.code == "worker_died":
             # Before the slot is reported free, or the next prediction would be sent to it.
