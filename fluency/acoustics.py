@@ -44,7 +44,8 @@ def analyse(
     floor = syllables.threshold_db(contour[heard.mask])
     near = pauses.bridged(heard.mask)
     nuclei = syllables.nuclei(contour, voicing, near, floor)
-    mask = pauses.without_breaths(heard.mask, nuclei)
+    mask = pauses.without_breaths(heard, nuclei)
+    nuclei = nuclei[pauses.bridged(mask)[np.rint(nuclei / intensity.HOP_S).astype(int)]]
     silences = pauses.silent_pauses(mask, pause_threshold_s)
     segments = pauses.speech_segments(mask, silences)
     if not segments:
@@ -63,3 +64,11 @@ def analyse(
         intensity_db=intensity.contour(samples),
         noise_db=heard.noise_db,
     )
+
+
+def warm_up(vad: SileroVad) -> None:
+    """One second of hum through every step, so that no first request pays for it."""
+    time_s = np.arange(pitch.SAMPLE_RATE_HZ, dtype=np.float32) / pitch.SAMPLE_RATE_HZ
+    hum = (0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32)
+    pauses.sounding(hum, vad.probabilities(hum))
+    fillers.filled_pauses(hum, pitch.track(hum))

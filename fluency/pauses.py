@@ -28,6 +28,8 @@ BELOW_LOUDEST_DB: Final = -25.0  # de Jong & Wempe 2009
 ABOVE_NOISE_DB: Final = 6.0
 MIN_SOUNDING_S: Final = 0.1  # de Jong & Wempe 2009: min. sounding interval
 _BREATH_GAP_S: Final = 0.2
+_SURE: Final = 0.75  # mean speech probability; phrases of the test recordings have 0.85 and more
+_PHRASE_S: Final = 0.5
 _EDGE_FRAMES: Final = 10  # 0.1 s, three frames of the VAD
 
 
@@ -48,6 +50,7 @@ class Sounding:
     """Where the person is heard, at 10 ms steps, and the levels that it was decided by."""
 
     mask: NDArray[np.bool_]
+    probability: NDArray[np.float32]  # the VAD's, in [0, 1]
     threshold_db: float
     noise_db: float | None  # None if the recording holds no silence to measure it in
 
@@ -59,7 +62,7 @@ def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -
     frames = np.minimum(frames, len(probabilities) - 1)
     speech = vad.speech_mask(probabilities)[frames]
     if not speech.any():
-        return Sounding(speech, float(fine_db.max()), None)
+        return Sounding(speech, probabilities[frames], float(fine_db.max()), None)
     threshold = float(np.quantile(fine_db[speech], 0.99)) + BELOW_LOUDEST_DB
     room = binary_erosion(~speech, iterations=_EDGE_FRAMES, border_value=1)
     noise = float(np.median(fine_db[room])) if room.any() else None
@@ -70,7 +73,7 @@ def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -
     for start, end in runs(mask):  # a click or a smack of the lips is not speech
         if (end - start) * HOP_S < MIN_SOUNDING_S and not speech[start:end].any():
             mask[start:end] = False
-    return Sounding(mask, threshold, noise)
+    return Sounding(mask, probabilities[frames], threshold, noise)
 
 
 def bridged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -82,15 +85,17 @@ def bridged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return closed
 
 
-def without_breaths(mask: NDArray[np.bool_], nuclei_s: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Clear the stretches between two pauses that hold no syllable.
+def without_breaths(heard: Sounding, nuclei_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The mask without the stretches between two pauses that are breath or lips, not speech.
 
-    A breath or a smack of the lips can look like speech to the VAD, but whoever
-    speaks between two pauses says a syllable. mask: (n,) at 10 ms steps.
+    Such a stretch holds no syllable, or it is short and the VAD was in doubt.
     """
-    kept = mask.copy()
-    for start, end in runs(bridged(mask)):
-        if not np.any((nuclei_s >= start * HOP_S) & (nuclei_s < end * HOP_S)):
+    kept = heard.mask.copy()
+    for start, end in runs(bridged(heard.mask)):
+        duration_s = (end - start) * HOP_S
+        doubtful = float(heard.probability[start:end].mean()) < _SURE and duration_s < _PHRASE_S
+        inside = (nuclei_s >= start * HOP_S) & (nuclei_s < end * HOP_S)
+        if doubtful or not inside.any():
             kept[start:end] = False
     return kept
 

@@ -1,5 +1,6 @@
 """From what was heard and what was understood to the answer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -64,7 +65,7 @@ def compose(
     """The answer for speech. `understood` is None where no transcript was asked for."""
     measures = measure(heard.segments, heard.silences, heard.nuclei_s)
     total_s = measures.total_time_s
-    words = snap(understood.words, heard.silences) if understood else []
+    words = snap(understood.words, _quiet(heard)) if understood else []
     kinds = disfluency.classify([word.text for word in words])
     fillers = merge_fillers(heard.fillers, words, kinds)
     silences = [_pause(pause, words) for pause in heard.silences]
@@ -137,6 +138,12 @@ def snap(words: Sequence[Word], silences: Sequence[Interval]) -> list[Word]:
                 start = end = edge
         moved.append(Word(word.text, start, end, word.probability))
     return moved
+
+
+def _quiet(heard: Acoustics) -> list[Interval]:
+    """All time without speech: before the first sound, the pauses, after the last."""
+    before = Interval(-math.inf, heard.segments[0].start_s)
+    return [before, *heard.silences, Interval(heard.segments[-1].end_s, math.inf)]
 
 
 def merge_fillers(

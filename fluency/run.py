@@ -3,20 +3,17 @@
 import os
 from pathlib import Path as FilePath
 
-import numpy as np
 import reading
 import report
 import torch
-from acoustics import analyse
+from acoustics import analyse, warm_up
 from asr import Transcriber, windows
-from audio import SAMPLE_RATE_HZ
 from audio import read as read_audio
 from cog import BaseRunner, Input, Path
 from errors import InvalidInput
-from fillers import filled_pauses
 from outputs import Fluency
-from pitch import track
 from score import ScoreMap
+from timeline import save as save_picture
 from vad import SileroVad
 from weights import choose
 
@@ -33,7 +30,8 @@ class Runner(BaseRunner):
         self.scores = ScoreMap.load()
         self.vad = SileroVad.load()
         self.transcriber = Transcriber(choice)
-        self._warm_up()
+        warm_up(self.vad)
+        self.transcriber.warm_up()
 
     def run(  # noqa: PLR0917 - the parameters are the API
         self,
@@ -69,6 +67,10 @@ class Runner(BaseRunner):
             description="Add pitch (Hz, 0 where unvoiced) and intensity (dB), 50 values a second.",
             default=False,
         ),
+        timeline: bool = Input(
+            description="Add a PNG: waveform, pauses shaded, syllables, words; ten seconds a row.",
+            default=False,
+        ),
     ) -> Fluency:
         """Measure one recording.
 
@@ -85,7 +87,7 @@ class Runner(BaseRunner):
             spans = windows(heard.segments, recording.duration_s)
             known = None if language == "auto" else language
             understood = self.transcriber.transcribe(heard.samples, spans, known)
-        return report.compose(
+        answer = report.compose(
             heard,
             understood,
             duration_s=recording.duration_s,
@@ -95,6 +97,9 @@ class Runner(BaseRunner):
             model=self.model if transcribe else None,
             contours=contours,
         )
+        if timeline:
+            answer.timeline = Path(save_picture(heard.samples, answer))
+        return answer
 
     def _check(self, language: str, transcribe: bool, text: str | None) -> list[str] | None:
         """The words of the reference text, if there is one. Everything that is cheap to refuse."""
@@ -107,11 +112,3 @@ class Runner(BaseRunner):
                 "Cannot compare: 'transcribe' must be true with a 'reference_text', got false"
             )
         return reading.reference_words(text)
-
-    def _warm_up(self) -> None:
-        """One second of hum through everything, so that no first request pays for it."""
-        time_s = np.arange(SAMPLE_RATE_HZ, dtype=np.float32) / SAMPLE_RATE_HZ
-        hum = (0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32)
-        analyse(hum, self.vad, 0.25)
-        filled_pauses(hum, track(hum))
-        self.transcriber.warm_up()

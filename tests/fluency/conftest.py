@@ -73,6 +73,7 @@ def measure(runner: Any) -> Callable[..., Any]:
             "transcribe": True,
             "reference_text": None,
             "contours": False,
+            "timeline": False,
         }
         return runner.run(audio=path, **{**defaults, **inputs})
 

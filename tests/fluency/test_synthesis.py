@@ -1,0 +1,98 @@
+"""Speech of a known text at known speeds: every rate moves as it should."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import acoustics
+import made_audio
+import numpy as np
+import pytest
+from conftest import Samples
+from vad import SileroVad
+
+Measure = Callable[..., Any]
+PARTS = (
+    "Yesterday I went to the market with my brother",
+    "and we bought some bread",
+    "some cheese and a bag of apples",
+    "then we walked home along the river",
+    "because the weather was warm",
+)
+
+
+def spoken(words_per_minute: int, gap_s: float = 0.0, filler_s: float = 0.0) -> Samples:
+    """The five parts with silence, and a drawn-out vowel in it, between them."""
+    pieces = []
+    for part in PARTS:
+        voice = made_audio.say(part, words_per_minute)
+        loud = np.flatnonzero(np.abs(voice) > 0.01)
+        pieces.append(voice[loud[0] : loud[-1] + 1])
+        if gap_s:
+            pieces.append(made_audio.silence(gap_s))
+        if filler_s:
+            level = 20 * np.log10(np.sqrt(np.mean(voice**2)))
+            pieces += [made_audio.vowel(filler_s, 105.0, level), made_audio.silence(gap_s)]
+    return np.concatenate([made_audio.silence(0.5), *pieces, made_audio.silence(0.5)])
+
+
+def measured(measure: Measure, tmp_path: Path, samples: Samples) -> Any:
+    return measure(made_audio.write_wav(tmp_path / "a.wav", samples), transcribe=False)
+
+
+def test_faster_speech_has_higher_rates(measure: Measure, tmp_path: Path) -> None:
+    """From 90 to 210 words a minute: both rates and the speed score rise, the syllables shorten."""
+    found = [measured(measure, tmp_path, spoken(wpm, 0.5)) for wpm in (90, 120, 150, 180, 210)]
+    for slow, fast in pairwise(found):
+        assert fast.articulation_rate > slow.articulation_rate
+        assert fast.speech_rate > slow.speech_rate
+        assert fast.mean_syllable_duration_s < slow.mean_syllable_duration_s
+        assert fast.speed_score >= slow.speed_score
+    assert found[-1].fluency_score > found[0].fluency_score
+
+
+def test_longer_pauses_cost(measure: Measure, tmp_path: Path) -> None:
+    """Gaps of 0.3 to 2 s: the articulation rate stays, speech rate, ratio and score fall."""
+    found = [measured(measure, tmp_path, spoken(150, gap)) for gap in (0.3, 0.6, 1.0, 2.0)]
+    assert [answer.silent_pause_count for answer in found] == [4] * 4
+    for short, long in pairwise(found):
+        assert long.articulation_rate == pytest.approx(short.articulation_rate, rel=0.05)
+        assert long.speech_rate < short.speech_rate
+        assert long.phonation_time_ratio < short.phonation_time_ratio
+        assert long.mean_silent_pause_s > short.mean_silent_pause_s
+        assert long.breakdown_score < short.breakdown_score
+        assert long.fluency_score < short.fluency_score
+
+
+def test_more_pauses_cost(measure: Measure, tmp_path: Path) -> None:
+    """No pause, four pauses: frequency up, length of run and score down."""
+    smooth = measured(measure, tmp_path, spoken(150))
+    broken = measured(measure, tmp_path, spoken(150, 0.6))
+    assert broken.silent_pauses_per_minute > smooth.silent_pauses_per_minute
+    assert broken.mean_length_of_run < smooth.mean_length_of_run
+    assert broken.fluency_score < smooth.fluency_score
+
+
+def test_fillers_are_found_and_cost(measure: Measure, tmp_path: Path) -> None:
+    """Five drawn-out vowels of 0.5 s: found, where they are, and the repair score falls."""
+    plain = measured(measure, tmp_path, spoken(150, 0.4))
+    filled = measured(measure, tmp_path, spoken(150, 0.4, 0.5))
+    assert plain.filled_pause_count == 0
+    assert filled.filled_pause_count >= 4
+    assert {filler["source"] for filler in filled.filled_pauses} == {"signal"}
+    assert all(0.25 <= f["end"] - f["start"] <= 0.7 for f in filled.filled_pauses)
+    assert filled.repair_score < plain.repair_score
+    assert filled.pruned_speech_rate < filled.speech_rate
+
+
+def test_no_filler_is_heard_in_fluent_reading(
+    recording: Callable[[str], Samples], vad: SileroVad, golden: Path
+) -> None:
+    """One false alarm at most in the 70 s of read speech."""
+    found = 0
+    for path in [*golden.glob("*.wav"), golden / "two_cities.flac"]:
+        heard = acoustics.analyse(recording(path.name), vad, 0.25)
+        assert heard is not None
+        found += len(heard.fillers)
+    assert found <= 1
