@@ -53,7 +53,9 @@ def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
             _check_size(picture)
             # A JPEG can be decoded at 1/2, 1/4 or 1/8: the clean-up does not need 50 megapixels.
             picture.draft("RGB", (max_side_px, max_side_px))
-            upright = _shrunk(_opaque(ImageOps.exif_transpose(picture)), max_side_px)
+            ImageOps.exif_transpose(picture, in_place=True)
+            # Reduced before anything else is done to it: 50 megapixels need not be copied twice.
+            upright = _opaque(_shrunk(_direct(picture), max_side_px))
     except (InvalidInput, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -89,27 +91,31 @@ def _too_large(width: int = 0, height: int = 0) -> InvalidInput:
     )
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
-    """`picture` as 8-bit RGB; transparency laid on the ground that its strokes stand out from."""
+def _direct(picture: Image.Image) -> Image.Image:
+    """`picture` in a mode that can be resized smoothly: RGB, RGBA, L, LA or CMYK."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _from_deep(picture)
-    if picture.mode == "P" or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    if picture.mode not in ("RGBA", "LA", "PA", "La", "RGBa"):
+    if picture.mode in ("PA", "La", "RGBa") or "transparency" in picture.info:
+        return picture.convert("RGBA")
+    if picture.mode in ("RGB", "RGBA", "L", "LA", "CMYK"):
+        return picture
+    return picture.convert("RGB")
+
+
+def _opaque(picture: Image.Image) -> Image.Image:
+    """`picture` as 8-bit RGB; transparency laid on the ground that its strokes stand out from."""
+    if picture.mode not in ("RGBA", "LA"):
         return picture.convert("RGB")
     rgba = picture.convert("RGBA")
     pixels = np.asarray(rgba)
-    alpha = pixels[..., 3]
-    if not alpha.any():
+    drawn = pixels[..., 3] > 127
+    if not pixels[..., 3].any():
         raise InvalidInput(
             "Cannot draw from this sketch: 'image' must show lines, got a transparent page"
         )
-    ground = (
-        "white"
-        if pixels[..., :3][alpha > 127].mean() < 127.5 or not (alpha < 128).any()
-        else "black"
-    )
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, ground), rgba).convert("RGB")
+    is_dark = not drawn.any() or drawn.all() or pixels[..., :3][drawn].mean() < 127.5
+    ground = Image.new("RGBA", rgba.size, "white" if is_dark else "black")
+    return Image.alpha_composite(ground, rgba).convert("RGB")
 
 
 def _from_deep(picture: Image.Image) -> Image.Image:

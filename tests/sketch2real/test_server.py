@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import condition
 import numpy as np
+import pipeline
 import pytest
+import sketch
+import strokes
+import torch
+import weights
 from cog_server import Server, data_uri, serve
+from picture import load_rgb
 from PIL import Image
 from scipy import ndimage
 
@@ -73,6 +80,26 @@ def test_size_and_format_are_as_asked(server: Server, package: Path, kind: str, 
     head, picture = picture_of(output["image"])
     assert head == f"data:image/{mime};base64"
     assert picture.size == picture_of(output["control_image"])[1].size == (512, 320)
+
+
+def test_same_seed_same_picture_in_another_process(server: Server, package: Path) -> None:
+    """A seed outlives the process: loaded anew elsewhere, the model paints the same pixels."""
+    output = painted(server, package, seed=7, output_format="png", width=128, height=128)
+    preset = weights.choose("demo", 0.0, has_bfloat16=False)
+    painter = pipeline.load(preset, "cpu", torch.float32, 0.0)
+    lines = strokes.centrelines(sketch.find_ink(load_rgb(package / SKETCH, max_side_px=1280)).mask)
+    plan = condition.make_plan(lines, 128, 128, areas=preset.areas_px, multiple=preset.multiple_px)
+    order = pipeline.Order(
+        control=condition.draw(lines, plan, pen=preset.pen, hard=preset.hard_lines),
+        prompt="",
+        negative_prompt=None,
+        control_scale=preset.control_scale,
+        steps=preset.steps,
+        guidance_scale=preset.guidance_scale,
+        seeds=(7,),
+    )
+    here = np.asarray(painter.paint(order, lambda _done, _steps: None)[0])
+    assert (np.asarray(picture_of(output["image"])[1]) == here).all()
 
 
 def test_drawn_seed_is_returned(server: Server, package: Path) -> None:
