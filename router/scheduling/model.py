@@ -12,6 +12,8 @@ from router.scheduling.waiting import Waiter, WaitingLine
 SMOOTHING = 0.2
 # Demand is a count of requests that halves in this time; see `demand`.
 DEMAND_HALF_LIFE_S = 600.0
+# A first load may be a download of many minutes; others do not wait that long for its sake.
+LONGEST_PROTECTION_S = 60.0
 
 
 class Phase(StrEnum):
@@ -118,7 +120,8 @@ class Model:
     def drainable_at(self, min_residency_s: float) -> float:
         """From when a ready model may be drained. It stays at least as long as it took to
         load, so that models that take turns spend at most half of the time loading."""
-        return self.phase_since + max(min_residency_s, self.load_s or 0.0)
+        worth_s = min(self.load_s or 0.0, LONGEST_PROTECTION_S)
+        return self.phase_since + max(min_residency_s, worth_s)
 
     def idle_at(self, idle_to_sleep_s: float, min_residency_s: float) -> float:
         """From when a model that is idle has been so for too long."""

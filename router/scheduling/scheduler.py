@@ -256,9 +256,11 @@ class Scheduler:
 
     def _admit_claims(self, now: float) -> set[str]:
         """Start what fits and stop what must go; return who must drain."""
-        free = self.budget_bytes - held_bytes(self.models.values())
         drain: set[str] = set()
-        for m in self._claims(now):
+        if not (claims := self._claims(now)):
+            return drain
+        free = self.budget_bytes - held_bytes(self.models.values())
+        for m in claims:
             if m.need_bytes > self.budget_bytes:
                 m.wanted = False
                 self._drop_waiters(m, refusals.too_large(m, self.budget_bytes))
@@ -285,7 +287,7 @@ class Scheduler:
             free -= m.need_bytes
         return drain
 
-    def _claims(self, now: float) -> Iterable[Model]:
+    def _claims(self, now: float) -> list[Model]:
         """Models that should become resident: longest claiming first, then longest away;
         preloads last."""
         if self.draining:

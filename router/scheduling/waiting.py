@@ -61,16 +61,12 @@ class WaitingLine:
 
     def join(self, waiter: Waiter) -> None:
         """Add a waiter at the end of its owner's."""
-        present = {w.owner for w in self._waiters}
-        if waiter.owner not in present:
-            # No turn is above the line's, so those of who left need not be remembered.
-            self._turns = {o: t for o, t in self._turns.items() if o in present}
-            self._turns[waiter.owner] = self._turn
+        self._admit(waiter.owner)
         self._waiters.append(waiter)
 
     def rejoin(self, waiter: Waiter) -> None:
         """Put back one who was taken in vain: at the head, and its turn is not counted twice."""
-        self._turns.setdefault(waiter.owner, self._turn)
+        self._admit(waiter.owner)
         self._waiters.insert(0, replace(waiter, returned=True))
 
     def leave(self, prediction_id: str) -> bool:
@@ -88,8 +84,6 @@ class WaitingLine:
         if not chosen.returned:
             self._turns[chosen.owner] += 1
             self._turn = max(self._turn, self._turns[chosen.owner])
-        if not self._waiters:
-            self._forget_turns()
         return chosen
 
     def order(self, now: float) -> list[Waiter]:
@@ -108,13 +102,15 @@ class WaitingLine:
     def clear(self) -> list[Waiter]:
         """Remove and return everyone."""
         out, self._waiters = self._waiters, []
-        self._forget_turns()
         return out
+
+    def _admit(self, owner: str) -> None:
+        present = {w.owner for w in self._waiters}
+        if owner not in present:
+            # No turn is above the line's, so those of who left need not be remembered.
+            self._turns = {o: t for o, t in self._turns.items() if o in present}
+            self._turns[owner] = self._turn
 
     def _place(self, w: Waiter, turns: dict[str, int], now: float) -> tuple[bool, int, int, float]:
         rank = max(0, w.priority - int((now - w.since) / self._ageing_s))
         return not w.returned, rank, turns[w.owner], w.since
-
-    def _forget_turns(self) -> None:
-        self._turns.clear()
-        self._turn = 0

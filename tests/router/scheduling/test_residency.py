@@ -79,7 +79,9 @@ def test_a_new_model_stays() -> None:
 
 def test_memory_on_its_way_is_waited_for() -> None:
     """A model that is stopping already gives its memory; no second one is stopped."""
-    assert judge(10, [model("a", phase=Phase.STOPPING), model("b")], free=0) == Verdict(fits=False)
+    stopping = model("a", phase=Phase.STOPPING)
+    assert judge(10, [stopping, model("b"), model("c")], free=0) == Verdict(fits=False)
+    assert len(judge(15, [stopping, model("b"), model("c")], free=0).stop) == 1
 
 
 def test_quick_to_load_goes_first() -> None:
@@ -155,8 +157,16 @@ def test_a_drained_model_goes_with_its_last_run() -> None:
 
 
 def test_a_busy_model_stays_as_long_as_it_took_to_load() -> None:
-    """A model that loads for a minute serves for a minute before it is drained."""
-    slow = model("slow", load_s=60, ready_for_s=59.9, busy=True)
+    """A model that loads for half a minute serves for as long before it is drained."""
+    slow = model("slow", load_s=30, ready_for_s=29.9, busy=True)
+    assert judge(10, [slow], free=0, impatient=True) == Verdict(fits=False)
+    slow.phase_since = NOW - 30
+    assert names(judge(10, [slow], free=0, impatient=True).drain) == {"slow"}
+
+
+def test_a_download_protects_for_a_minute_only() -> None:
+    """A first load of many minutes does not keep others waiting for as long."""
+    slow = model("slow", load_s=900, ready_for_s=59.9, busy=True)
     assert judge(10, [slow], free=0, impatient=True) == Verdict(fits=False)
     slow.phase_since = NOW - 60
     assert names(judge(10, [slow], free=0, impatient=True).drain) == {"slow"}

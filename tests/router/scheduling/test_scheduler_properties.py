@@ -291,7 +291,12 @@ class World:
         proc = self.procs[e.model]
         assert (proc.generation, proc.stopping) == (e.generation, False), self.picture()
         if e.reason not in ("crashed", "forced"):
-            busy = [i for i, run in self.running.items() if run.model == e.model]
+            # What is left of an earlier, crashed start does not keep a set-up from being given up.
+            busy = [
+                i
+                for i, run in self.running.items()
+                if run.model == e.model and (proc.ready_at or run.generation == e.generation)
+            ]
             assert not busy, f"a busy model is stopped\n{self.picture()}"
         if e.reason not in ("crashed", "forced", "shutdown"):
             assert proc.ready_at is not None, self.picture()
