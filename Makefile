@@ -7,7 +7,7 @@ PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e lock clean
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e bench-router lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -60,8 +60,16 @@ test-edge: setup ## the edge function under Deno
 test-e2e: weights ## real processes, from the edge function to the models
 	$(PYTEST) tests/e2e
 
+bench-router: setup .venv-bench/.installed ## the router against coglet, a plain proxy and LitServe
+	$(BIN)/python bench/router.py
+
+.venv-bench/.installed: bench/requirements.txt constraints.txt
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt -r bench/requirements.txt
+	@touch $@
+
 lock: setup ## write constraints.txt anew from what is installed
 	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## remove what make made, .venv and weights included
-	rm -rf .venv var fluency/weights */.cog .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-bench var fluency/weights */.cog .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
