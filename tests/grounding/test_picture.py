@@ -44,6 +44,13 @@ def test_formats(tmp_path, noise, kind):
     assert error < (1 if kind in ("PNG", "BMP") else 60)
 
 
+def test_a_phones_two_frame_jpeg(tmp_path, noise):
+    """An MPO (a JPEG with a second frame, as phones write) gives its first frame."""
+    path = tmp_path / "phone.jpg"
+    noise.save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (32, 32))])
+    assert load_rgb(path).size == noise.size
+
+
 def test_heic_with_orientation(tmp_path, noise):
     """A phone's HEIC decodes, turned as its EXIF says, once."""
     smooth = Image.linear_gradient("L").resize((64, 48)).convert("RGB")  # dark above, light below
