@@ -223,16 +223,9 @@ def cases(
         Case("coglet", "json", coglet_port, json_text),
         Case("plain proxy", "json", proxy_port, json_text),
         Case("litserve", "json", lit_port, lit_json),
-        Case(
-            "router",
-            "json",
-            router_port,
-            http_post("/models/echo/predictions", "application/json", text),
-        ),
+        Case("router", "json", router_port, cog_face),
         Case("router", "form", router_port, small_form),
-        Case(
-            "coglet", "upload", coglet_port, http_post("/predictions", "application/json", as_data)
-        ),
+        Case("coglet", "upload", coglet_port, coglet_upload),
         Case("plain proxy", "upload", proxy_port, form("/upload", file_part, MEGABYTE)),
         Case("litserve", "upload", lit_port, form("/predict", file_part, MEGABYTE)),
         Case("router", "upload", router_port, upload),
