@@ -58,7 +58,7 @@ def prepare(target: Path = TARGET) -> Path:
     # Beside the target, so that the rename at the end stays on one file system.
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=target.parent) as scratch:
         work = Path(scratch)
-        unpacked = _unpack(_download(work), work / "ct2")
+        unpacked = fetch(work)
         say("converting to the transformers layout")
         from ct2 import convert  # noqa: PLC0415 - torch and transformers: only when needed
 
@@ -66,6 +66,11 @@ def prepare(target: Path = TARGET) -> Path:
         _publish(work / "demo", target)
     say(f"ready ({sum(f.stat().st_size for f in target.iterdir()) / 1e6:.0f} MB)")
     return target
+
+
+def fetch(work: Path) -> Path:
+    """Download and check; the CTranslate2 folder in `work`, as faster-whisper takes it."""
+    return _unpack(_download(work), work / "ct2")
 
 
 def _publish(made: Path, target: Path) -> None:
