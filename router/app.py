@@ -27,7 +27,7 @@ from router.adapters.memory import GpuMemory, detect_memory
 from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
-from router.api import app_face, operations
+from router.api import app_face, cog, operations
 from router.api.auth import Guard, parse_keys
 from router.api.context import Context
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
@@ -84,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     keys = parse_keys(k.get_secret_value() for k in settings.keys)
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes)
     operations.add_routes(app)
+    cog.add_routes(app)
     app_face.add_routes(app)
     return app
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from router.domain.package import Package
 from router.domain.prediction import FileRef, Job, Outcome, Prediction
@@ -73,6 +73,9 @@ class Store(Protocol):
     async def put(self, prediction: Prediction) -> None:
         """Insert or replace."""
 
+    async def claim(self, prediction: Prediction) -> bool:
+        """Insert it if its id is free; False, and no change, when it is taken."""
+
     async def get(self, prediction_id: str) -> Prediction | None:
         """The prediction, or None."""
 
@@ -114,6 +117,20 @@ class Files(Protocol):
 
     def remove(self, files: Iterable[FileRef]) -> None:
         """Delete them; one that is gone already is no error."""
+
+
+class Timer(Protocol):
+    """A call that is still to come."""
+
+    def cancel(self) -> None:
+        """It will not come."""
+
+
+class Timers(Protocol):
+    """Makes calls later. asyncio's event loops are such; tests have one they turn by hand."""
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
+        """Call `callback(*args)` after `delay` seconds."""
 
 
 class Clock(Protocol):

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import orjson
 
 from router.domain.errors import InsufficientStorage
-from router.domain.prediction import Failure, FileRef, Prediction, Status
+from router.domain.prediction import Callback, Failure, FileRef, Prediction, Status
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], None]
@@ -45,6 +45,10 @@ INSERT INTO predictions (id, model, status, created_at, completed_at, document)
 VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status,
     completed_at = excluded.completed_at, document = excluded.document
+"""
+CLAIM = """
+INSERT INTO predictions (id, model, status, created_at, completed_at, document)
+VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING id
 """
 # How long a statement waits for another program's lock on the file.
 BUSY_TIMEOUT_S = 5.0
@@ -78,6 +82,11 @@ class SqliteStore:
         """Insert or replace. Raises InsufficientStorage when the disk does not take it."""
         row = _row(prediction)
         await self._do(lambda c: c.execute(PUT, row))
+
+    async def claim(self, prediction: Prediction) -> bool:
+        """Insert it if its id is free; False when it is taken. Raises InsufficientStorage."""
+        row = _row(prediction)
+        return await self._do(lambda c: c.execute(CLAIM, row).fetchone()) is not None
 
     async def get(self, prediction_id: str) -> Prediction | None:
         """The prediction, or None."""
@@ -153,4 +162,6 @@ def _prediction(document: bytes) -> Prediction:
     fields["files"] = tuple(FileRef(**f) for f in fields["files"])
     if fields["failure"] is not None:
         fields["failure"] = Failure(**fields["failure"])
+    if (callback := fields.get("callback")) is not None:
+        fields["callback"] = Callback(callback["url"], tuple(callback["events"]))
     return Prediction(**fields)

@@ -14,18 +14,11 @@ from starlette.responses import Response
 from router.api.context import context_of, wait_for_end
 from router.api.error_handlers import error_response, json_response
 from router.api.multipart import read_form
+from router.api.preferences import deadline_at, prefers_async
 from router.api.views import prediction_view
 from router.domain.errors import RouterError
 from router.domain.prediction import Prediction, new_id
-from router.runtime.predictions import error_of
-
-ASYNC_PREFERENCE = "respond-async"
-
-
-def prefers_async(request: Request) -> bool:
-    """True when the Prefer header lists respond-async (RFC 7240)."""
-    prefer = request.headers.get("prefer", "")
-    return any(p.partition(";")[0].strip().lower() == ASYNC_PREFERENCE for p in prefer.split(","))
+from router.runtime.answers import error_of
 
 
 async def predict(request: Request) -> Response:
@@ -33,6 +26,8 @@ async def predict(request: Request) -> Response:
     context = context_of(request)
     package = context.package(request.path_params["model"])
     spec = await context.spec(package)
+    now = time.time()
+    deadline = deadline_at(request, now)
     form = await read_form(request, context.files, context.max_upload_bytes)
     inputs, files = await context.intake.from_form(spec, form.texts, form.uploads)
     p = Prediction(
@@ -40,7 +35,8 @@ async def predict(request: Request) -> Response:
         model=package.name,
         inputs=inputs,
         files=files,
-        created_at=time.time(),
+        created_at=now,
+        deadline_at=deadline,
         owner=request.scope.get("callme_key_id", ""),
         durable=prefers_async(request),
     )

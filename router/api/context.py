@@ -14,8 +14,9 @@ from router.domain.package import Package
 from router.ports import Files, StartError
 from router.runtime.inputs import InputSpec
 from router.runtime.intake import Intake
+from router.runtime.live import Live
 from router.runtime.loop import SchedulerLoop
-from router.runtime.predictions import Live, Predictions
+from router.runtime.predictions import Predictions
 
 Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
 

@@ -44,6 +44,7 @@ def build_openapi(context: Context) -> dict[str, Any]:
         if schema is not None:
             _merge_schemas(name, schema, components)
         paths[f"/{name}"] = {"post": _model_operation(name, schema is not None)}
+        paths |= _cog_paths(name, schema is not None)
     return {
         "openapi": "3.0.3",
         "info": {"title": "CALLME GPU backend", "version": "0.1.0"},
@@ -97,6 +98,29 @@ def _model_operation(name: str, described: bool) -> dict[str, Any]:
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
     return operation
+
+
+def _cog_paths(name: str, described: bool) -> dict[str, Any]:
+    root, tag = f"/models/{name}", "Cog"
+    create = _operation(f"Predict with {name}, as Cog's server does", tag)
+    wanted = {"$ref": f"{REF}{name}.Input"} if described else {"type": "object"}
+    create["requestBody"] = {
+        "content": {
+            "application/json": {"schema": {"type": "object", "properties": {"input": wanted}}}
+        }
+    }
+    create["responses"]["202"] = {"description": "It goes on; ask for it at Location"}
+    create["responses"]["422"] = {"description": "An input cannot be used"}
+    put = {**create, "summary": "The same, never twice for one id"}
+    put["parameters"] = _operation("", tag, by_id=True)["parameters"]
+    one = f"{root}/predictions/{{prediction_id}}"
+    return {
+        f"{root}/health-check": {"get": _operation(f"Health of {name}", tag)},
+        f"{root}/openapi.json": {"get": _operation(f"Schema of {name}", tag)},
+        f"{root}/predictions": {"post": create},
+        one: {"put": put, "get": _operation("State of a prediction", tag, by_id=True)},
+        f"{one}/cancel": {"post": _operation("Cancel a prediction", tag, by_id=True)},
+    }
 
 
 def _error_answer() -> dict[str, Any]:

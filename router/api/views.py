@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from router.domain.prediction import Prediction
-from router.runtime.predictions import Predictions, public_inputs
+from router.runtime.answers import public_inputs
+from router.runtime.predictions import Predictions
 
 
 def timestamp(seconds: float | None) -> str | None:

@@ -75,6 +75,12 @@ class MethodNotAllowed(RouterError):
     status, code = 405, "method_not_allowed"
 
 
+class NotAcceptable(RouterError):
+    """The answer cannot be given in the form that the Accept header asks for."""
+
+    status, code = 406, "not_acceptable"
+
+
 class IdConflict(RouterError):
     """The id of a PUT already names a prediction of another model or with other inputs."""
 

@@ -97,9 +97,31 @@ class Outcome:
     predict_time_s: float | None = None
 
 
+class WebhookEvent(StrEnum):
+    """What a webhook may be called for."""
+
+    START = "start"
+    OUTPUT = "output"
+    LOGS = "logs"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """Whom to tell about a prediction, and of which events."""
+
+    url: str
+    events: tuple[str, ...] = tuple(WebhookEvent)
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One request to one model. Times are seconds since the epoch."""
+    """One request to one model. Times are seconds since the epoch.
+
+    `digest` is a hash of the inputs as they were sent: what an idempotent request is compared
+    by. `namespace` is the owner in Replicate's `owner/name`, `base_url` the address that the
+    client reached us at; both only to be told again.
+    """
 
     id: str
     model: str
@@ -110,6 +132,10 @@ class Prediction:
     priority: int = 1
     durable: bool = False
     deadline_at: float | None = None
+    callback: Callback | None = None
+    digest: str = ""
+    namespace: str = ""
+    base_url: str = ""
     status: Status = Status.STARTING
     started_at: float | None = None
     completed_at: float | None = None

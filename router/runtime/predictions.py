@@ -10,56 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 
 from router.domain import errors, messages
 from router.domain.errors import RouterError
 from router.domain.prediction import (
     Failure,
-    FileRef,
     Job,
-    Json,
     Outcome,
     Prediction,
     Status,
     advance,
     conclude,
 )
-from router.ports import Clock, Files, Store
+from router.ports import Clock, Files, Store, Timer, Timers
+from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
 SWEEP_EVERY_S = 600.0
 SETTLE_AGAIN_S = 5.0
 SWEEPER = "prediction-sweeper"
-
-ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
-    cls.code: cls
-    for cls in (
-        errors.InvalidInput,
-        errors.PredictionFailed,
-        errors.WorkerDied,
-        errors.ModelUnavailable,
-        errors.ShuttingDown,
-        errors.DeadlineExceeded,
-        errors.QueueFull,
-        errors.Canceled,
-    )
-}
-
-
-@dataclass(slots=True)
-class Live:
-    """A prediction on its way. `prediction` is always its present state, `done` its end."""
-
-    prediction: Prediction
-    done: asyncio.Future[None]
-    verdict: Failure | None = None  # why it was withdrawn; overrides what the model says
-    timer: asyncio.TimerHandle | None = None
-    dropped_with: RouterError | None = field(default=None)
 
 
 class Predictions:
@@ -74,6 +47,7 @@ class Predictions:
         *,
         time_limit_s: float,
         keep_results_s: float,
+        timers: Timers | None = None,
     ) -> None:
         self._loop = loop
         self._store = store
@@ -81,7 +55,9 @@ class Predictions:
         self._clock = clock
         self._time_limit_s = time_limit_s
         self._keep_results_s = keep_results_s
+        self._timers = timers
         self._live: dict[str, Live] = {}
+        self._claims: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         loop.jobs = self
 
@@ -90,17 +66,16 @@ class Predictions:
     async def open(self) -> Sequence[Prediction]:
         """Take up what an earlier run of the router had accepted; sweep regularly."""
         resumed = []
+        now = self._clock.time()
         for p in await self._store.unfinished():
-            if p.status is Status.PROCESSING:
-                if p.attempts >= MAX_ATTEMPTS:
-                    reason = f"The server stopped during each of {p.attempts} attempts"
-                    outcome = Outcome(Status.FAILED, failure=Failure("worker_died", reason))
-                    await self._store.put(conclude(p, outcome, self._clock.time()))
-                    self._files.remove(p.files)
-                    continue
-                p = advance(p, Status.STARTING, self._clock.time())  # noqa: PLW2901
-            resumed.append(p)
-            self._enter(p)
+            if (verdict := hopeless(p, now)) is not None:
+                status, failure = verdict
+                await self._store.put(conclude(p, Outcome(status, failure=failure), now))
+                self._files.remove(p.files)
+                continue
+            waiting = advance(p, Status.STARTING, now) if p.status is Status.PROCESSING else p
+            resumed.append(waiting)
+            self._enter(waiting)
         self._spawn(self._sweep_regularly(), name=SWEEPER)
         return resumed
 
@@ -118,12 +93,15 @@ class Predictions:
         """Accept a prediction. Its files are the prediction's from here on, whatever happens.
 
         The answer follows it to its end. Raises the refusal (QueueFull, ModelUnavailable,
-        ShuttingDown) if it was refused at once; then nothing of it is left.
+        ShuttingDown) if it was refused at once; then nothing of it is left. Raises IdConflict
+        when a durable one's id is taken.
         """
         if p.durable:
+            # A caller that is cancelled here leaves it accepted: the row may be on disk.
             try:
-                await self._store.put(p)
-            except BaseException:
+                if not await self._store.claim(p):
+                    raise errors.IdConflict(f"Cannot create '{p.id}': the id is taken")
+            except RouterError:
                 self._files.remove(p.files)
                 raise
         live = self._enter(p)
@@ -133,12 +111,36 @@ class Predictions:
             raise live.dropped_with
         return live
 
+    async def create_once(
+        self, prediction_id: str, model: str, digest: str, make: Callable[[], Awaitable[Prediction]]
+    ) -> Live | None:
+        """Create what `make` returns, a durable prediction of that id, unless the id is known.
+
+        None when it is, and was made by the same request: it runs or has run, and never runs
+        again. Raises IdConflict when it was made by another, and whatever `make` and `create`
+        raise. Of several such calls at once one makes it and the others find it.
+        """
+        while (claim := self._claims.get(prediction_id)) is not None:
+            await asyncio.wait({claim})
+        claim = self._claims[prediction_id] = asyncio.get_running_loop().create_future()
+        try:
+            known = await self._find(prediction_id)
+            if known is None:
+                return await self.create(await make())
+            if (known.model, known.digest) != (model, digest):
+                raise errors.IdConflict(
+                    f"Cannot create '{prediction_id}': it is a prediction with other inputs"
+                )
+            return None
+        finally:
+            del self._claims[prediction_id]
+            claim.set_result(None)
+
     async def get(self, prediction_id: str) -> Prediction:
         """The prediction now. Raises UnknownPrediction."""
-        live = self._live.get(prediction_id)
-        p = live.prediction if live else await self._store.get(prediction_id)
+        p = await self._find(prediction_id)
         if p is None:
-            raise errors.UnknownPrediction(f"Cannot find prediction '{prediction_id}'")
+            raise errors.UnknownPrediction(f"Cannot find prediction '{prediction_id[:80]}'")
         return p
 
     async def keep(self, prediction_id: str) -> Prediction:
@@ -152,7 +154,7 @@ class Predictions:
 
     def cancel(self, prediction_id: str) -> None:
         """Withdraw it: at once if it waits, as soon as its model heeds it if it runs."""
-        self._withdraw(prediction_id, Failure("canceled", "The prediction was canceled"))
+        self._withdraw(prediction_id, CANCELED)
 
     def eta(self, prediction_id: str) -> tuple[int, float] | None:
         """Queue position (1 is next) and expected seconds until start, None if not waiting."""
@@ -168,16 +170,15 @@ class Predictions:
         self._record(live.prediction)
         limit_s = self._time_limit_s
         failure = Failure("deadline_exceeded", f"The prediction took longer than {limit_s:.0f} s")
-        live.timer = asyncio.get_running_loop().call_later(
-            limit_s, self._withdraw, prediction_id, failure
-        )
+        verdict = Verdict(failure, Status.ABORTED, Status.FAILED)
+        live.timer = self._call_later(limit_s, self._withdraw, prediction_id, verdict)
         p = live.prediction
         return Job(p.id, p.inputs, p.files)
 
     def handed_back(self, prediction_id: str) -> None:
         """It did not begin: it waits again, and the attempt does not count."""
         live = self._live[prediction_id]
-        self._clear_timer(live)
+        live.stop_timer()
         p = advance(live.prediction, Status.STARTING, self._clock.time())
         live.prediction = replace(p, attempts=p.attempts - 1)
         self._record(live.prediction)
@@ -192,8 +193,7 @@ class Predictions:
                 return None
             outcome = replace(outcome, failure=Failure("shutting_down", "The server stopped"))
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
-            status = Status.CANCELED if live.verdict.code == "canceled" else Status.FAILED
-            outcome = replace(outcome, status=status, failure=live.verdict)
+            outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
         self._end(live, conclude(live.prediction, outcome, self._clock.time()))
         return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
 
@@ -204,8 +204,11 @@ class Predictions:
         if isinstance(error, errors.ShuttingDown) and live.prediction.durable:
             self._suspend(live)
             return
-        failure = Failure(error.code, error.message, error.details)
-        outcome = Outcome(Status.FAILED, failure=failure)
+        if live.verdict is not None:  # withdrawn while it was handed back
+            outcome = Outcome(live.verdict.waiting, failure=live.verdict.failure)
+        else:
+            failure = Failure(error.code, error.message, error.details)
+            outcome = Outcome(Status.FAILED, failure=failure)
         self._end(live, conclude(live.prediction, outcome, self._clock.time()))
 
     # ---- within --------------------------------------------------------------------------
@@ -213,10 +216,17 @@ class Predictions:
     def _enter(self, p: Prediction) -> Live:
         live = Live(p, asyncio.get_running_loop().create_future())
         self._live[p.id] = live
+        if p.deadline_at is not None:
+            left_s = max(p.deadline_at - self._clock.time(), 0.0)
+            live.deadline = self._call_later(left_s, self._withdraw, p.id, OVERDUE)
         self._loop.post(messages.Submitted(p.id, p.model, p.owner, p.priority))
         return live
 
-    def _withdraw(self, prediction_id: str, why: Failure) -> None:
+    async def _find(self, prediction_id: str) -> Prediction | None:
+        live = self._live.get(prediction_id)
+        return live.prediction if live else await self._store.get(prediction_id)
+
+    def _withdraw(self, prediction_id: str, why: Verdict) -> None:
         live = self._live.get(prediction_id)
         if live is None or live.verdict is not None:
             return
@@ -224,12 +234,11 @@ class Predictions:
         waiting = live.prediction.status is Status.STARTING
         self._loop.post(messages.Withdrawn(prediction_id))
         if waiting:
-            status = Status.CANCELED if why.code == "canceled" else Status.ABORTED
-            outcome = Outcome(status, failure=why)
+            outcome = Outcome(why.waiting, failure=why.failure)
             self._end(live, conclude(live.prediction, outcome, self._clock.time()))
 
     def _end(self, live: Live, p: Prediction) -> None:
-        self._clear_timer(live)
+        live.stop_timers()
         live.prediction = p
         self._files.remove(p.files)
         if p.durable:
@@ -253,18 +262,24 @@ class Predictions:
 
     def _suspend(self, live: Live) -> None:
         """Leave it as it is on disk: the next start of the router takes it up again."""
-        self._clear_timer(live)
+        live.stop_timers()
         del self._live[live.prediction.id]
         live.done.set_result(None)
 
     def _record(self, p: Prediction) -> None:
         if p.durable:
-            self._spawn(self._store.put(p))
+            self._spawn(self._note(p))
 
-    def _clear_timer(self, live: Live) -> None:
-        if live.timer is not None:
-            live.timer.cancel()
-            live.timer = None
+    async def _note(self, p: Prediction) -> None:
+        """A step on the way: if the disk does not take it, its result is still to come."""
+        try:
+            await self._store.put(p)
+        except RouterError as error:
+            log.error("a step cannot be written: %s", error.message)
+
+    def _call_later(self, delay_s: float, callback: Callable[..., object], *args: object) -> Timer:
+        timers: Timers = self._timers or asyncio.get_running_loop()
+        return timers.call_later(delay_s, callback, *args)
 
     async def _sweep_regularly(self) -> None:
         while True:
@@ -277,23 +292,3 @@ class Predictions:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def error_of(p: Prediction) -> RouterError | None:
-    """The error that an ended prediction answers with, None for a success."""
-    if p.failure is None:
-        return None
-    cls = ERROR_OF_CODE.get(p.failure.code, errors.PredictionFailed)
-    return cls(p.failure.message, details=p.failure.details)
-
-
-def public_inputs(p: Prediction) -> dict[str, Json]:
-    """The inputs as they may be shown: a file by the name its client gave it."""
-    shown = dict(p.inputs)
-    by_field: dict[str, list[FileRef]] = {}
-    for f in p.files:
-        by_field.setdefault(f.field, []).append(f)
-    for name, refs in by_field.items():
-        names = [r.name for r in refs]
-        shown[name] = names if refs[0].in_list else names[0]
-    return shown

@@ -1,0 +1,265 @@
+"""Cog's face: under `/models/{model}` what a Cog server answers at its root.
+
+As Cog's docs/http.md has it, and coglet where that says nothing, but for what is better here:
+predictions queue (429 and 503 instead of 409), one can be asked for with GET, PUT never runs
+an id again after it has ended, and a stopped model reads as READY, since it is started by the
+prediction that it is asked for. There is no /trainings.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router.api.body import read_json
+from router.api.cog_health import health_view
+from router.api.context import Context, context_of, wait_for_end
+from router.api.error_handlers import error_response, json_response
+from router.api.preferences import deadline_at, prefers_async
+from router.api.views import timestamp
+from router.domain.errors import InvalidInput, NotAcceptable, RouterError, UnknownPrediction
+from router.domain.package import Package
+from router.domain.prediction import Json, Prediction, Status, new_id
+from router.runtime.answers import public_inputs
+
+# It becomes part of URLs, and coglet makes it part of a path.
+PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+EVENT_STREAM = "text/event-stream"
+ROOT = "/models/{model}"
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def in_cogs_words(handler: Handler) -> Handler:
+    """A face's handler whose objections to an input are told as Cog tells them."""
+
+    @functools.wraps(handler)
+    async def wrapped(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except InvalidInput as error:
+            return json_response({"detail": _detail(error)}, error.status)
+
+    return wrapped
+
+
+def _detail(error: InvalidInput) -> list[dict[str, Any]]:
+    problems = (error.details or {}).get("problems") or [{"message": error.message}]
+    return [{"loc": _loc(p), "msg": p["message"], "type": "value_error"} for p in problems]
+
+
+def _loc(problem: Mapping[str, str]) -> list[str]:
+    if "body" in problem:
+        return ["body", problem["body"]]
+    return ["body", "input", *([problem["input"]] if "input" in problem else [])]
+
+
+def _wrong(field: str, message: str) -> InvalidInput:
+    problems = [{"body": field, "message": message}]
+    return InvalidInput(f"Cannot use '{field}': {message}", details={"problems": problems})
+
+
+def cog_view(p: Prediction) -> dict[str, Any]:
+    """The prediction as Cog shows one. Cog has no word for `aborted`: it is `canceled`."""
+    return {
+        "id": p.id,
+        "status": Status.CANCELED if p.status is Status.ABORTED else p.status,
+        "input": public_inputs(p),
+        "output": p.output,
+        "error": p.failure.message if p.failure else None,
+        "logs": p.logs,
+        "metrics": p.metrics,
+        "created_at": timestamp(p.created_at),
+        "started_at": timestamp(p.started_at),
+        "completed_at": timestamp(p.completed_at),
+    }
+
+
+# ---- creating ----------------------------------------------------------------------------
+
+
+@in_cogs_words
+async def create(request: Request) -> Response:
+    """POST: run it; 200 with how it ended, 202 when it is or becomes asynchronous.
+
+    With an `id` of the client's it is as idempotent as PUT, and its end is kept.
+    """
+    context, package, body = await _read(request)
+    if body.get("id") is not None:
+        return await _create_named(request, context, package, body, body["id"])
+    p = await _prediction(request, context, package, body, prediction_id=new_id())
+    live = await context.predictions.create(p)
+    if p.durable:
+        return _accepted(live.prediction)
+    await wait_for_end(request, context, live)
+    if not live.done.done():
+        return _accepted(await context.predictions.keep(p.id))
+    if live.dropped_with is not None:
+        return error_response(live.dropped_with)
+    return json_response(cog_view(live.prediction))
+
+
+@in_cogs_words
+async def put(request: Request) -> Response:
+    """PUT: the same, but an id never runs twice, whatever becomes of this connection."""
+    context, package, body = await _read(request)
+    prediction_id = request.path_params["id"]
+    if body.get("id", prediction_id) != prediction_id:
+        raise _wrong("id", "must match the id in the URL")
+    return await _create_named(request, context, package, body, prediction_id)
+
+
+async def _create_named(
+    request: Request, context: Context, package: Package, body: dict[str, Json], wanted_id: Json
+) -> Response:
+    if not isinstance(wanted_id, str) or not PREDICTION_ID.fullmatch(wanted_id):
+        raise _wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
+    digest = _digest(body)
+
+    async def make() -> Prediction:
+        return await _prediction(
+            request, context, package, body, prediction_id=wanted_id, digest=digest
+        )
+
+    live = await context.predictions.create_once(wanted_id, package.name, digest, make)
+    if live is not None and not prefers_async(request):
+        # The client may have gone, to ask again: that is what the id is for.
+        await live.wait(context.sync_limit_s)
+    p = await context.predictions.get(wanted_id)
+    return json_response(cog_view(p)) if p.status.is_terminal else _accepted(p)
+
+
+async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    if EVENT_STREAM in request.headers.get("accept", "").lower():
+        raise NotAcceptable("Cannot stream: predictions are answered as application/json")
+    if "content-type" not in request.headers:
+        return context, package, {}  # a model without required inputs may be run by a bare POST
+    return context, package, await read_json(request, context.max_upload_bytes)
+
+
+async def _prediction(
+    request: Request,
+    context: Context,
+    package: Package,
+    body: dict[str, Json],
+    *,
+    prediction_id: str,
+    digest: str = "",
+) -> Prediction:
+    """The prediction that the body describes, its files in the spool."""
+    now = time.time()
+    deadline = deadline_at(request, now)
+    values = body.get("input")
+    if not isinstance(values, dict) and values is not None:
+        raise _wrong("input", "must be an object")
+    spec = await context.spec(package)
+    inputs, files = await context.intake.from_json(spec, values or {})
+    return Prediction(
+        id=prediction_id,
+        model=package.name,
+        inputs=inputs,
+        files=files,
+        created_at=now,
+        deadline_at=deadline,
+        owner=request.scope.get("callme_key_id", ""),
+        durable=bool(digest) or prefers_async(request),
+        digest=digest,
+    )
+
+
+def _digest(body: Mapping[str, Json]) -> str:
+    """What a repeated PUT is compared by: the inputs as sent, in any order."""
+    canonical = orjson.dumps(body.get("input") or {}, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _accepted(p: Prediction) -> Response:
+    location = f"/models/{p.model}/predictions/{p.id}"
+    return json_response(cog_view(p), 202, {"Location": location})
+
+
+# ---- one prediction ----------------------------------------------------------------------
+
+
+async def get(request: Request) -> Response:
+    """A prediction that was answered with 202, or had an id of the client's."""
+    return json_response(cog_view(await _find(request)))
+
+
+async def cancel(request: Request) -> Response:
+    """200 and an empty object when there is such a prediction, whether or not it has ended."""
+    p = await _find(request)
+    context_of(request).predictions.cancel(p.id)
+    return json_response({})
+
+
+async def _find(request: Request) -> Prediction:
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    p = await context.predictions.get(request.path_params["id"])
+    if p.model != package.name:
+        raise UnknownPrediction(f"Cannot find prediction '{p.id}' of '{package.name}'")
+    return p
+
+
+# ---- the model ---------------------------------------------------------------------------
+
+
+async def index(request: Request) -> Response:
+    """Cog's discovery document, with the paths as they are here."""
+    name = context_of(request).package(request.path_params["model"]).name
+    predictions = f"/models/{name}/predictions"
+    return json_response(
+        {
+            "docs_url": "/docs",
+            "openapi_url": f"/models/{name}/openapi.json",
+            "healthcheck_url": f"/models/{name}/health-check",
+            "predictions_url": predictions,
+            "predictions_idempotent_url": f"{predictions}/{{prediction_id}}",
+            "predictions_cancel_url": f"{predictions}/{{prediction_id}}/cancel",
+        }
+    )
+
+
+async def health_check(request: Request) -> Response:
+    """Always 200: read `status`."""
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    model = context.loop.scheduler.models[package.name]
+    return json_response(health_view(model, context.loop.log_tail(package.name), package))
+
+
+async def openapi(request: Request) -> Response:
+    """The model's own schema, its paths relative to this face. 503 while it cannot be had."""
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    try:
+        await context.spec(package)
+    except RouterError as error:
+        return error_response(error)
+    schema = context.schemas[package.name]
+    paths = {k: v for k, v in schema.get("paths", {}).items() if "training" not in k}
+    servers = [{"url": f"/models/{package.name}"}]
+    return json_response({**schema, "servers": servers, "paths": paths})
+
+
+def add_routes(app: Starlette) -> None:
+    """The face's routes."""
+    app.add_route(ROOT, index, methods=["GET"])
+    app.add_route(f"{ROOT}/health-check", health_check, methods=["GET"])
+    app.add_route(f"{ROOT}/openapi.json", openapi, methods=["GET"])
+    app.add_route(f"{ROOT}/predictions", create, methods=["POST"])
+    app.add_route(f"{ROOT}/predictions/{{id}}", put, methods=["PUT"])
+    app.add_route(f"{ROOT}/predictions/{{id}}", get, methods=["GET"])
+    app.add_route(f"{ROOT}/predictions/{{id}}/cancel", cancel, methods=["POST"])

@@ -1,0 +1,51 @@
+"""What a client may ask for in headers: Prefer (RFC 7240) and Replicate's Cancel-After."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+
+from router.domain.errors import MalformedRequest
+
+ASYNC_PREFERENCE = "respond-async"
+# Replicate's: `90`, `5s`, `1m`, `1h30m45s`.
+DURATION = re.compile(
+    r"(?=[0-9])(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,6})?)s?)?", re.ASCII
+)
+
+
+def prefers_async(request: Request) -> bool:
+    """True when the Prefer header lists respond-async."""
+    return ASYNC_PREFERENCE in _preferences(request)
+
+
+def preferred_wait_s(request: Request, default_s: float) -> float | None:
+    """How long to wait for the end: N of `wait=N`, the default for a bare or unreadable
+    `wait`, None when the Prefer header does not list it."""
+    preference = next((p for p in _preferences(request) if p.partition("=")[0] == "wait"), None)
+    if preference is None:
+        return None
+    text = preference.partition("=")[2].strip('" ')
+    return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else default_s
+
+
+def deadline_at(request: Request, now: float) -> float | None:
+    """When the prediction is to be ended, in seconds since the epoch; None without a
+    Cancel-After header. Raises MalformedRequest."""
+    text = request.headers.get("cancel-after")
+    if text is None:
+        return None
+    found = DURATION.fullmatch(text.strip().lower())
+    hours, minutes, seconds = (float(n or 0) for n in found.groups()) if found else (0.0, 0.0, 0.0)
+    duration_s = hours * 3600 + minutes * 60 + seconds
+    if duration_s <= 0:
+        raise MalformedRequest("Cannot use 'Cancel-After': it must be like 90, 5s, 1m or 1h30m")
+    return now + duration_s
+
+
+def _preferences(request: Request) -> list[str]:
+    header = request.headers.get("prefer")
+    if header is None:
+        return []
+    return [p.partition(";")[0].strip().lower().replace(" ", "") for p in header.split(",")]
