@@ -22,6 +22,9 @@ from weights import LOOSE_INSTRUCTION, Preset
 OnStep = Callable[[int, int], None]
 """Called after each denoising step with (steps done, steps in all) over all pictures."""
 
+KEEP_ENCODER_GIB = 24.0
+"""From this card on klein's text encoder (4 billion parameters, 8 GB) stays beside the model."""
+
 diffusers.utils.logging.disable_progress_bar()
 
 
@@ -70,15 +73,21 @@ def load(preset: Preset, device: str, dtype: torch.dtype, memory_gib: float) -> 
     memory_gib: total memory of the card, 0 without one.
     """
     if preset.pipeline == "Flux2KleinPipeline":
-        return KleinPainter(preset, device, dtype, keep_text_encoder=memory_gib >= 24.0)
+        return KleinPainter(preset, device, dtype, memory_gib)
     pipe = _controlnet_pipeline(preset, dtype)
+    _place(pipe, preset, device, memory_gib)
+    return ControlNetPainter(preset, pipe, device)
+
+
+def _place(pipe: Any, preset: Preset, device: str, memory_gib: float) -> None:
+    """Put `pipe` on `device` and tune it; on a card too small for it, bring its parts in turns."""
+    pipe.set_progress_bar_config(disable=True)
     if memory_gib and memory_gib < preset.needs_gib:
         pipe.enable_model_cpu_offload(device=device)
-        pipe.enable_attention_slicing()
+        pipe.vae.enable_slicing()  # several pictures are decoded one by one; the same pixels
     else:
         pipe.to(device)
         speed.tune(pipe, device)
-    return ControlNetPainter(preset, pipe, device)
 
 
 def warm(painter: Painter) -> None:
@@ -139,7 +148,6 @@ def _controlnet_pipeline(preset: Preset, dtype: torch.dtype) -> Any:
         )
     elif preset.scheduler == "unipc":
         pipe.scheduler = diffusers.UniPCMultistepScheduler.from_config(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
@@ -185,13 +193,11 @@ class KleinPainter:
     embedded once, remembered, and the encoder is let go (on a large card it stays).
     """
 
-    def __init__(
-        self, preset: Preset, device: str, dtype: torch.dtype, *, keep_text_encoder: bool
-    ) -> None:
+    def __init__(self, preset: Preset, device: str, dtype: torch.dtype, memory_gib: float) -> None:
         self.preset = preset
         self._device = device
         self._dtype = dtype
-        self._keep = keep_text_encoder
+        self._keep = memory_gib >= KEEP_ENCODER_GIB
         self._encoder: Any = None
         self._embeddings: dict[str, torch.Tensor] = {}
         # Before the transformer is loaded: the two need never be on the card together.
@@ -199,9 +205,8 @@ class KleinPainter:
             self._embedded(words)
         self._pipe = diffusers.Flux2KleinPipeline.from_pretrained(
             preset.source, dtype=dtype, text_encoder=None, tokenizer=None
-        ).to(device)
-        self._pipe.set_progress_bar_config(disable=True)
-        speed.tune(self._pipe, device)
+        )
+        _place(self._pipe, preset, device, memory_gib)
 
     def prompt_for(self, order: Order) -> str:
         # An editing model has no dial for the lines; below half, the wording lets them go.

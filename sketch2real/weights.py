@@ -39,7 +39,8 @@ class Preset:
     unet_file: "hub id/file" of a distilled UNet that replaces the base one, "" for none.
     scheduler: "" for the source's own, "euler-trailing" (few-step distillations), "unipc".
     instruction: what an editing model is told when the person gives no words, "" otherwise.
-    template: how the person's words are put, with {prompt}. negative: default negative prompt.
+    template: how a ControlNet preset puts the person's words, with {prompt}.
+    negative: default negative prompt.
     steps, guidance_scale, control_scale: defaults; guidance 1 switches it off.
     guess_mode: let the ControlNet lead alone when there are no words (Zhang et al. 2023, §A).
     paint_area_px: what the model was trained to paint; picture_area_px: what is delivered if the
@@ -89,7 +90,6 @@ KLEIN = Preset(
     source="black-forest-labs/FLUX.2-klein-4B",
     pipeline="Flux2KleinPipeline",
     instruction=INSTRUCTION,
-    template=INSTRUCTION + " The photograph shows {prompt}.",
     steps=4,
     half="bfloat16",
     needs_gib=15.0,

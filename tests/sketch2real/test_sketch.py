@@ -90,7 +90,7 @@ def test_any_two_colours_that_differ_give_the_same_lines(
         assert line_f1(lines_of(np.asarray(page)), true) > 0.98
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     depth=st.floats(0.0, 0.7),
     direction=st.floats(0, 6.28),
