@@ -135,13 +135,16 @@ def data_uri(content: bytes) -> str:
 
 def test_a_real_prediction(server: Server) -> None:
     """One file field is enough: transcript, rates and timelines come back as JSON."""
-    answer = server.predict(audio=data_uri((GOLDEN / "austen-0880.wav").read_bytes()))
+    recording = data_uri((GOLDEN / "austen-0880.wav").read_bytes())
+    answer = server.predict(audio=recording)
     assert answer["status"] == "succeeded", answer
     output = answer["output"]
     assert output["transcript"] == "He was not an ill-disposed young man."
     assert 7 <= output["syllable_count"] <= 12  # 10 by hand
     assert output["words"][0]["text"] == "He"
     assert output["timeline"] is None
+    drawn = server.predict(audio=recording, transcribe=False, timeline=True)["output"]
+    assert drawn["timeline"].startswith("data:image/png;base64,")
 
 
 def test_the_apps_own_check(server: Server) -> None:
