@@ -27,8 +27,8 @@ def attention(model: Any, encoded: Tensor, tokens: list[int], frames: int) -> ND
     encoded: (1, n, width), one window; tokens: prompt, text and end of text;
     frames: how many encoder states hold sound. Returns (len(tokens), frames).
     """
-    heads = model.generation_config.alignment_heads
-    with _queries(model) as seen:
+    heads = alignment_heads(model)
+    with _queries(model, {layer for layer, _ in heads}) as seen:
         model.model.decoder(
             input_ids=torch.tensor([tokens], device=encoded.device), encoder_hidden_states=encoded
         )
@@ -46,12 +46,20 @@ def attention(model: Any, encoded: Tensor, tokens: list[int], frames: int) -> ND
     return np.asarray(smooth.mean(axis=0), np.float32)
 
 
+def alignment_heads(model: Any) -> list[tuple[int, int]]:
+    """(layer, head) pairs: the model's own, else all of the later half, as openai/whisper."""
+    if own := getattr(model.generation_config, "alignment_heads", None):
+        return [(layer, head) for layer, head in own]
+    layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
+    return [(layer, head) for layer in range(layers // 2, layers) for head in range(heads)]
+
+
 @contextmanager
-def _queries(model: Any) -> Iterator[dict[int, Tensor]]:
+def _queries(model: Any, layers: set[int]) -> Iterator[dict[int, Tensor]]:
     """What the query projections of the cross-attention give out, by layer."""
     seen: dict[int, Tensor] = {}
     hooks = []
-    for layer in {layer for layer, _ in model.generation_config.alignment_heads}:
+    for layer in layers:
         module = model.model.decoder.layers[layer].encoder_attn.q_proj
 
         def keep(_: Any, __: Any, output: Tensor, layer: int = layer) -> None:

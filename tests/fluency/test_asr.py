@@ -81,6 +81,17 @@ def test_word_times_agree_with_marks_by_hand(measure: Callable[..., Any]) -> Non
         assert before["start"] <= before["end"] <= after["start"] + 1e-6
 
 
+def test_a_model_without_alignment_heads_has_word_times(
+    transcriber: asr.Transcriber, recording: Recording, monkeypatch: Any
+) -> None:
+    """As fine-tuned ones often are: all heads of the later half serve."""
+    monkeypatch.setattr(transcriber.model.generation_config, "alignment_heads", None)
+    samples = recording("bobby.wav")
+    found = transcriber.transcribe(samples, [Interval(0.0, len(samples) / 16_000)], "en")
+    assert [word.text for word in found.words] == ["Bobby", "ripped", "the", "ledger."]
+    assert 0.2 < found.words[1].start_s < 0.6  # 0.41 s by hand
+
+
 @pytest.mark.parametrize("period", [1, 2, 3, 5, 12])
 def test_a_loop_is_stopped(period: int) -> None:
     """A phrase over and over is cut back to once, and the window is marked."""
