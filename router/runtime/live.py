@@ -42,6 +42,7 @@ class Live:
     timer: Timer | None = None  # runs out when it has run too long
     deadline: Timer | None = None  # runs out when it has lived too long
     dropped_with: RouterError | None = None
+    accepted: bool = False  # its caller has been, or is about to be, told that it will run
 
     async def wait(self, timeout_s: float) -> None:
         """Return when it has ended, or after so long. Whoever waits may leave without harm."""

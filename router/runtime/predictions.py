@@ -8,9 +8,7 @@ patience is made durable and goes on (`keep`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from router.domain import errors, messages
@@ -27,12 +25,7 @@ from router.domain.prediction import (
 from router.ports import Clock, Files, Store, Timer, Timers
 from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
-
-log = logging.getLogger(__name__)
-
-SWEEP_EVERY_S = 600.0
-SETTLE_AGAIN_S = 5.0
-SWEEPER = "prediction-sweeper"
+from router.runtime.records import Records
 
 
 class Predictions:
@@ -54,11 +47,10 @@ class Predictions:
         self._files = files
         self._clock = clock
         self._time_limit_s = time_limit_s
-        self._keep_results_s = keep_results_s
+        self._records = Records(store, files, clock, keep_results_s)
         self._timers = timers
         self._live: dict[str, Live] = {}
         self._claims: dict[str, asyncio.Future[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         loop.jobs = self
 
     # ---- life ----------------------------------------------------------------------------
@@ -75,17 +67,13 @@ class Predictions:
                 continue
             waiting = advance(p, Status.STARTING, now) if p.status is Status.PROCESSING else p
             resumed.append(waiting)
-            self._enter(waiting)
-        self._spawn(self._sweep_regularly(), name=SWEEPER)
+            self._enter(waiting, accepted=True)
+        self._records.open()
         return resumed
 
     async def close(self) -> None:
         """Finish every write. The loop must be closed before: it ends what runs."""
-        pending = [t for t in self._tasks if t.get_name() != SWEEPER]
-        if pending:
-            await asyncio.wait(pending, timeout=SETTLE_AGAIN_S)
-        for task in list(self._tasks):
-            task.cancel()
+        await self._records.close()
 
     # ---- what the faces call -------------------------------------------------------------
 
@@ -167,7 +155,7 @@ class Predictions:
         """Mark it processing and set its time limit."""
         live = self._live[prediction_id]
         live.prediction = advance(live.prediction, Status.PROCESSING, self._clock.time())
-        self._record(live.prediction)
+        self._records.note(live.prediction)
         limit_s = self._time_limit_s
         failure = Failure("deadline_exceeded", f"The prediction took longer than {limit_s:.0f} s")
         verdict = Verdict(failure, Status.ABORTED, Status.FAILED)
@@ -181,7 +169,7 @@ class Predictions:
         live.stop_timer()
         p = advance(live.prediction, Status.STARTING, self._clock.time())
         live.prediction = replace(p, attempts=p.attempts - 1)
-        self._record(live.prediction)
+        self._records.note(live.prediction)
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """Write the outcome and wake whoever waits."""
@@ -200,6 +188,14 @@ class Predictions:
     def dropped(self, prediction_id: str, error: RouterError) -> None:
         """It never ran, and why."""
         live = self._live[prediction_id]
+        if not live.accepted:
+            live.dropped_with = error
+            self._refuse(live)
+            return
+        if isinstance(error, errors.QueueFull):
+            # Taken up after a restart, when all that ran before waits too: it is not lost.
+            self._call_later(error.retry_after_s or 1.0, self._submit, prediction_id)
+            return
         live.dropped_with = error
         if isinstance(error, errors.ShuttingDown) and live.prediction.durable:
             self._suspend(live)
@@ -213,14 +209,26 @@ class Predictions:
 
     # ---- within --------------------------------------------------------------------------
 
-    def _enter(self, p: Prediction) -> Live:
-        live = Live(p, asyncio.get_running_loop().create_future())
+    def _enter(self, p: Prediction, *, accepted: bool = False) -> Live:
+        live = Live(p, asyncio.get_running_loop().create_future(), accepted=accepted)
         self._live[p.id] = live
         if p.deadline_at is not None:
             left_s = max(p.deadline_at - self._clock.time(), 0.0)
             live.deadline = self._call_later(left_s, self._withdraw, p.id, OVERDUE)
-        self._loop.post(messages.Submitted(p.id, p.model, p.owner, p.priority))
+        self._submit(p.id)
+        live.accepted = True
         return live
+
+    def _submit(self, prediction_id: str) -> None:
+        if (live := self._live.get(prediction_id)) is not None:
+            p = live.prediction
+            self._loop.post(messages.Submitted(p.id, p.model, p.owner, p.priority))
+
+    def _refuse(self, live: Live) -> None:
+        live.stop_timers()
+        del self._live[live.prediction.id]
+        self._files.remove(live.prediction.files)
+        live.done.set_result(None)
 
     async def _find(self, prediction_id: str) -> Prediction | None:
         live = self._live.get(prediction_id)
@@ -243,22 +251,10 @@ class Predictions:
         self._files.remove(p.files)
         if p.durable:
             # Out of `_live` only when it is on disk, or a poller would not find it between.
-            self._spawn(self._settle(p))
+            self._records.settle(p, lambda: self._live.pop(p.id, None))
         else:
             self._live.pop(p.id, None)
         live.done.set_result(None)
-
-    async def _settle(self, p: Prediction) -> None:
-        while True:
-            try:
-                await self._store.put(p)
-            except RouterError as error:
-                # The result stays in memory, where it is found, until the disk takes it.
-                log.error("a result cannot be written: %s", error.message)
-                await asyncio.sleep(SETTLE_AGAIN_S)
-            else:
-                self._live.pop(p.id, None)
-                return
 
     def _suspend(self, live: Live) -> None:
         """Leave it as it is on disk: the next start of the router takes it up again."""
@@ -266,29 +262,6 @@ class Predictions:
         del self._live[live.prediction.id]
         live.done.set_result(None)
 
-    def _record(self, p: Prediction) -> None:
-        if p.durable:
-            self._spawn(self._note(p))
-
-    async def _note(self, p: Prediction) -> None:
-        """A step on the way: if the disk does not take it, its result is still to come."""
-        try:
-            await self._store.put(p)
-        except RouterError as error:
-            log.error("a step cannot be written: %s", error.message)
-
     def _call_later(self, delay_s: float, callback: Callable[..., object], *args: object) -> Timer:
         timers: Timers = self._timers or asyncio.get_running_loop()
         return timers.call_later(delay_s, callback, *args)
-
-    async def _sweep_regularly(self) -> None:
-        while True:
-            with contextlib.suppress(RouterError):
-                before = self._clock.time() - self._keep_results_s
-                self._files.remove(await self._store.sweep(before))
-            await asyncio.sleep(SWEEP_EVERY_S)
-
-    def _spawn(self, work: Coroutine[None, None, None], name: str | None = None) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -1,4 +1,4 @@
-"""Predictions on disk."""
+"""Predictions on disk: what SQLite adds to the contract (tests/router/test_store_contract.py)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ import pytest
 
 from router.adapters.sqlite_store import SqliteStore
 from router.domain.errors import InsufficientStorage
-from router.domain.prediction import (
-    Failure,
-    FileRef,
-    Outcome,
-    Prediction,
-    Status,
-    advance,
-    conclude,
-)
+from router.domain.prediction import FileRef, Prediction
 
 
 @pytest.fixture
@@ -35,42 +27,6 @@ def made(prediction_id: str, created_at: float = 1.0) -> Prediction:
     """A prediction that waits."""
     files = (FileRef("image", "/spool/x.png", "cat.png"),)
     return Prediction(prediction_id, "echo", {"n": 1, "s": "é"}, created_at, files)
-
-
-async def test_what_is_put_is_got(store: SqliteStore) -> None:
-    """Every field survives, in every status."""
-    p = made("a")
-    await store.put(p)
-    assert await store.get("a") == p
-    p = advance(p, Status.PROCESSING, 2.0)
-    await store.put(p)
-    assert await store.get("a") == p
-    failure = Failure("invalid_input", "no", {"problems": []})
-    p = conclude(p, Outcome(Status.FAILED, failure=failure, logs="l", predict_time_s=0.5), 3.0)
-    await store.put(p)
-    assert await store.get("a") == p
-    assert await store.get("b") is None
-
-
-async def test_unfinished_oldest_first(store: SqliteStore) -> None:
-    """What has ended is not among them."""
-    for i, name in enumerate("cab"):
-        await store.put(made(name, float(i)))
-    ended = conclude(made("d"), Outcome(Status.CANCELED), 9.0)
-    await store.put(ended)
-    assert [p.id for p in await store.unfinished()] == ["c", "a", "b"]
-
-
-async def test_sweep_returns_the_files(store: SqliteStore) -> None:
-    """Old results go, newer ones and unfinished ones stay."""
-    for name, at in (("old", 10.0), ("new", 20.0)):
-        await store.put(replace(conclude(made(name), Outcome(Status.CANCELED), at)))
-    await store.put(made("waiting"))
-    swept = await store.sweep(15.0)
-    assert [f.name for f in swept] == ["cat.png"]
-    assert await store.get("old") is None
-    assert await store.get("new") is not None
-    assert await store.get("waiting") is not None
 
 
 async def test_it_survives_a_restart(tmp_path: Path) -> None:

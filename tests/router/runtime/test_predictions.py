@@ -1,0 +1,263 @@
+"""Predictions live, end and are taken up again as promised, on every store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from router.domain.errors import IdConflict, InvalidInput, QueueFull, UnknownPrediction
+from router.domain.prediction import Failure, FileRef, Outcome, Prediction, Status
+from router.runtime.live import MAX_ATTEMPTS
+from tests.router.conftest import AnyStore
+from tests.router.runtime.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World, until
+
+FILES = (FileRef("file", "/spool/1", "cat.png"),)
+
+
+def made(prediction_id: str, **changes: Any) -> Prediction:
+    """A durable prediction."""
+    fields = {"durable": True, "created_at": 1000.0, "files": FILES, **changes}
+    return Prediction(prediction_id, "echo", {"n": 1}, **fields)
+
+
+@pytest.fixture
+async def world(any_store: AnyStore) -> AsyncIterator[World]:
+    """A router that has just been started on an empty store."""
+    world = World(any_store)
+    await world.router.predictions.open()
+    yield world
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+
+
+async def test_on_disk_before_it_is_acknowledged(world: World) -> None:
+    """When `create` returns, another program finds it; its end is written too."""
+    live = await world.router.predictions.create(made("a"))
+    assert await world.store.get("a") is not None
+    await world.running("a")
+    world.answer("a")
+    await live.wait(5)
+    done = await world.stored("a", Status.SUCCEEDED)
+    assert (done.output, done.logs, done.attempts) == ({"x": 1}, "a line\n", 1)
+    assert world.spool.removed == ["/spool/1"]
+
+
+async def test_a_synchronous_one_leaves_nothing(world: World) -> None:
+    """Neither a row nor a file; `keep` makes one durable while it runs."""
+    live = await world.router.predictions.create(made("a", durable=False))
+    await until(lambda: "a" in world.router.model.answers)
+    world.answer("a")
+    await live.wait(5)
+    assert await world.store.get("a") is None
+    with pytest.raises(UnknownPrediction):
+        await world.router.predictions.get("a")
+    await world.router.predictions.create(made("b", durable=False))
+    await until(lambda: "b" in world.router.model.answers)
+    await world.router.predictions.keep("b")
+    world.answer("b")
+    await world.stored("b", Status.SUCCEEDED)
+
+
+async def test_taken_up_after_a_kill(world: World) -> None:
+    """What waited runs, in order; what ran runs again, with its files."""
+    for name in "abc":
+        await world.router.predictions.create(made(name))
+    await world.running("a")
+    await world.kill_and_restart()
+    for name in "abc":
+        await world.running(name)
+        world.answer(name)
+    ends = {name: await world.stored(name, Status.SUCCEEDED) for name in "abc"}
+    assert [e.attempts for e in ends.values()] == [2, 1, 1]
+    assert [j.files for j in world.router.model.jobs] == [FILES] * 3
+
+
+async def test_more_than_may_wait_are_taken_up(world: World) -> None:
+    """One that ran and a full queue: after the restart none of them is refused."""
+    names = [f"n{i}" for i in range(QUEUE_LIMIT + 1)]
+    for name in names:
+        await world.router.predictions.create(made(name))
+        await world.running(names[0])
+    await world.kill_and_restart()
+    for name in names:
+        world.clock.advance(100)
+        await world.running(name)
+        world.answer(name)
+        await world.stored(name, Status.SUCCEEDED)
+
+
+async def test_a_result_survives_a_kill(world: World) -> None:
+    """What had ended is told, and does not run again."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    world.answer("a")
+    await world.stored("a", Status.SUCCEEDED)
+    await world.kill_and_restart()
+    assert (await world.router.predictions.get("a")).output == {"x": 1}
+    assert world.router.model.jobs == []
+
+
+async def test_at_most_three_attempts(world: World) -> None:
+    """A prediction that takes the router with it each time is given up, with the reason."""
+    await world.router.predictions.create(made("a"))
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        await world.running("a")
+        assert (await world.router.predictions.get("a")).attempts == attempt
+        await world.kill_and_restart()
+    end = await world.router.predictions.get("a")
+    assert end.status is Status.FAILED
+    assert end.failure is not None
+    assert end.failure.code == "worker_died"
+    assert "3 attempts" in end.failure.message
+    assert world.router.model.jobs == []
+    assert world.spool.removed == ["/spool/1"]
+
+
+async def test_the_same_request_runs_once(world: World) -> None:
+    """Of many at once one is made; during and after, across a restart, it stays that one."""
+    calls = 0
+
+    async def make() -> Prediction:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+        return made("a", digest="d")
+
+    def ask() -> Any:
+        return world.router.predictions.create_once("a", "echo", "d", make)
+
+    lives = await asyncio.gather(*(ask() for _ in range(20)))
+    assert len([x for x in lives if x is not None]) == calls == 1
+    await world.running("a")
+    assert await ask() is None
+    world.answer("a")
+    await world.stored("a", Status.SUCCEEDED)
+    await world.kill_and_restart()
+    assert await ask() is None
+    assert calls == 1
+
+
+async def test_another_request_for_the_id_is_a_conflict(world: World) -> None:
+    """Other inputs or another model."""
+
+    async def make() -> Prediction:
+        return made("a", digest="d")
+
+    create_once = world.router.predictions.create_once
+    await create_once("a", "echo", "d", make)
+    for model, digest in (("echo", "other"), ("parrot", "d")):
+        with pytest.raises(IdConflict):
+            await create_once("a", model, digest, make)
+    with pytest.raises(IdConflict):
+        await world.router.predictions.create(made("a"))
+
+
+async def test_a_request_that_was_refused_may_be_sent_again(world: World) -> None:
+    """Bad inputs and a full queue leave the id free."""
+
+    async def refuse() -> Prediction:
+        raise InvalidInput("no")
+
+    async def make() -> Prediction:
+        return made("late", digest="d")
+
+    predictions = world.router.predictions
+    with pytest.raises(InvalidInput):
+        await predictions.create_once("late", "echo", "d", refuse)
+    await predictions.create(made("first"))
+    await world.running("first")
+    for i in range(QUEUE_LIMIT):
+        await predictions.create(made(f"n{i}"))
+    with pytest.raises(QueueFull):
+        await predictions.create_once("late", "echo", "d", make)
+    assert await world.store.get("late") is None
+    predictions.cancel("n0")
+    assert await predictions.create_once("late", "echo", "d", make) is not None
+
+
+async def test_a_deadline_that_passes_while_it_waits(world: World) -> None:
+    """Aborted, and never run."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    live = await world.router.predictions.create(made("b", deadline_at=1005.0))
+    world.clock.advance(4.9)
+    assert not live.done.done()
+    world.clock.advance(0.1)
+    end = await world.stored("b", Status.ABORTED)
+    assert end.failure is not None
+    assert end.failure.code == "deadline_exceeded"
+    world.answer("a")
+    await world.stored("a", Status.SUCCEEDED)
+    assert [j.id for j in world.router.model.jobs] == ["a"]
+
+
+async def test_a_deadline_that_passes_while_it_runs(world: World) -> None:
+    """Canceled; a result that comes in spite of it is kept."""
+    await world.router.predictions.create(made("a", deadline_at=1005.0))
+    await world.running("a")
+    world.clock.advance(5)
+    end = await world.stored("a", Status.CANCELED)
+    assert world.router.model.canceled == ["a"]
+    assert end.failure is not None
+    assert end.failure.code == "deadline_exceeded"
+
+
+async def test_a_deadline_that_is_kept(world: World) -> None:
+    """No timer outlives its prediction."""
+    await world.router.predictions.create(made("a", deadline_at=1005.0))
+    await world.running("a")
+    world.answer("a")
+    await world.stored("a", Status.SUCCEEDED)
+    assert world.clock.pending() == []
+
+
+async def test_a_deadline_that_passes_while_the_router_is_down(world: World) -> None:
+    """What waited is aborted, what ran is canceled, and neither runs again."""
+    for name in "ab":
+        await world.router.predictions.create(made(name, deadline_at=1005.0))
+    await world.running("a")
+    world.clock.now += 60
+    await world.kill_and_restart()
+    assert (await world.router.predictions.get("a")).status is Status.CANCELED
+    assert (await world.router.predictions.get("b")).status is Status.ABORTED
+    assert world.router.model.jobs == []
+
+
+async def test_the_time_limit(world: World) -> None:
+    """What runs too long is stopped and has failed."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    world.clock.advance(TIME_LIMIT_S)
+    end = await world.stored("a", Status.FAILED)
+    assert end.failure is not None
+    assert end.failure.code == "deadline_exceeded"
+
+
+async def test_cancel(world: World) -> None:
+    """Waiting or running, and again: canceled once; what has ended is left alone."""
+    predictions = world.router.predictions
+    for name in "ab":
+        await predictions.create(made(name))
+    await world.running("a")
+    for name in "baab":
+        predictions.cancel(name)
+    for name in "ab":
+        assert (await world.stored(name, Status.CANCELED)).failure == Failure(
+            "canceled", "The prediction was canceled"
+        )
+    predictions.cancel("a")
+    predictions.cancel("nosuch")
+
+
+async def test_a_model_that_fails(world: World) -> None:
+    """Its failure is the prediction's."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    failure = Failure("prediction_failed", "boom")
+    world.answer("a", Outcome(Status.FAILED, failure=failure))
+    assert (await world.stored("a", Status.FAILED)).failure == failure

@@ -1,0 +1,78 @@
+"""What every store promises, in memory and on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from router.domain.prediction import (
+    Callback,
+    Failure,
+    FileRef,
+    Outcome,
+    Prediction,
+    Status,
+    advance,
+    conclude,
+)
+from tests.router.conftest import AnyStore
+
+
+def made(prediction_id: str, created_at: float = 1.0) -> Prediction:
+    """A prediction that waits."""
+    files = (FileRef("image", "/spool/x.png", "cat.png"),)
+    return Prediction(prediction_id, "echo", {"n": 1, "s": "é"}, created_at, files)
+
+
+async def test_what_is_put_is_got(any_store: AnyStore) -> None:
+    """Every field survives, in every status."""
+    p = replace(
+        made("a"),
+        callback=Callback("https://a.example/", ("start", "completed")),
+        digest="d",
+        namespace="acme",
+        base_url="http://box/",
+        deadline_at=9.0,
+    )
+    await any_store.put(p)
+    assert await any_store.get("a") == p
+    p = advance(p, Status.PROCESSING, 2.0)
+    await any_store.put(p)
+    assert await any_store.get("a") == p
+    failure = Failure("invalid_input", "no", {"problems": []})
+    p = conclude(p, Outcome(Status.FAILED, failure=failure, logs="l", predict_time_s=0.5), 3.0)
+    await any_store.put(p)
+    assert await any_store.get("a") == p
+    assert await any_store.get("b") is None
+    await any_store.delete("a")
+    assert await any_store.get("a") is None
+
+
+async def test_an_id_is_claimed_once(any_store: AnyStore) -> None:
+    """The second claim fails and changes nothing, whatever has become of the first."""
+    first = made("a")
+    assert await any_store.claim(first)
+    assert not await any_store.claim(replace(first, model="other"))
+    ended = conclude(first, Outcome(Status.CANCELED), 2.0)
+    await any_store.put(ended)
+    assert not await any_store.claim(first)
+    assert await any_store.get("a") == ended
+
+
+async def test_unfinished_oldest_first(any_store: AnyStore) -> None:
+    """What has ended is not among them."""
+    for i, name in enumerate("cab"):
+        await any_store.put(made(name, float(i)))
+    await any_store.put(conclude(made("d"), Outcome(Status.CANCELED), 9.0))
+    assert [p.id for p in await any_store.unfinished()] == ["c", "a", "b"]
+
+
+async def test_sweep_returns_the_files(any_store: AnyStore) -> None:
+    """Old results go, newer ones and unfinished ones stay."""
+    for name, at in (("old", 10.0), ("new", 20.0)):
+        await any_store.put(conclude(made(name), Outcome(Status.CANCELED), at))
+    await any_store.put(made("waiting"))
+    swept = await any_store.sweep(15.0)
+    assert [f.name for f in swept] == ["cat.png"]
+    assert await any_store.get("old") is None
+    assert await any_store.get("new") is not None
+    assert await any_store.get("waiting") is not None
