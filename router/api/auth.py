@@ -38,6 +38,8 @@ PROXY_HEADERS = (
     "forwarded",
     "via",
 )
+# `Token` is what Replicate's clients sent before 2024.
+BEARER_SCHEMES = frozenset({"bearer", "token"})
 CLOCK_SKEW_S = 120
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NONCE_MAX_CHARS = 128
@@ -122,7 +124,7 @@ class Guard:
             scope["callme_key_id"] = signature.keys[0].id
             return signature
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
+        if scheme.lower() not in BEARER_SCHEMES:
             raise Unauthorized("Cannot authenticate: send 'Authorization: Bearer <key>' or sign")
         for key in self._keys:
             if hmac.compare_digest(token.strip().encode(), key.secret.encode()):

@@ -177,6 +177,17 @@ async def test_bearer_keys() -> None:
         assert (await http.get("/health")).status_code == 200
 
 
+async def test_the_word_token_is_bearer_too() -> None:
+    """`Authorization: Token <key>`, as old Replicate clients send it; no other word."""
+    guard, _ = guarded(KEY)
+    async with client(guard) as http:
+        for word, status in (("Token", 200), ("token", 200), ("Basic", 401), ("", 401)):
+            headers = {"authorization": f"{word} {KEY}"}
+            assert (await http.get("/predictions/a", headers=headers)).status_code == status
+        wrong = await http.get("/predictions/a", headers={"authorization": "Token nope"})
+        assert wrong.status_code == 401
+
+
 async def test_with_a_key_other_machines_are_served() -> None:
     """A key is enough, wherever the request comes from."""
     guard, _ = guarded("k" * 32)
