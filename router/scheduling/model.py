@@ -87,7 +87,6 @@ class Model:
         """Count one request towards demand."""
         self._demand = self.demand(now) + 1.0
         self._demand_at = now
-        self.last_used = now
 
     def demand(self, now: float) -> float:
         """Recent requests, each worth half as much after DEMAND_HALF_LIFE_S: the likelihood

@@ -182,6 +182,22 @@ def test_standing_while_the_model_starts(story: Story) -> None:
     assert story.scheduler.standing("2", story.now) == Standing(2, expected_s)
 
 
+def test_standing_when_the_set_up_takes_longer_than_it_did(story: Story) -> None:
+    """A set-up that should be over by now is expected any moment, not in the past."""
+    story.submit("alpha", "1")
+    story.now += story.policy.unknown_load_s + 100
+    assert story.scheduler.standing("1", story.now) == Standing(1, 0.5)
+
+
+def test_standing_before_the_start(story: Story) -> None:
+    """A model that has no room yet is expected to take one set-up once it has."""
+    story.resident("alpha")
+    story.submit("alpha", "a")
+    story.submit("beta", "b")
+    standing = story.scheduler.standing("b", story.now)
+    assert standing == Standing(1, story.policy.unknown_load_s)
+
+
 def test_standing_after_a_crash(story: Story) -> None:
     """The back-off and the next set-up are part of the expected wait."""
     story.resident("alpha")

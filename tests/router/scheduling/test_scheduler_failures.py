@@ -34,6 +34,14 @@ def test_a_failed_start_tells_its_waiters(story: Story) -> None:
         assert error.retry_after_s == 1.0
 
 
+def test_who_was_told_may_come_again(story: Story) -> None:
+    """A prediction that was dropped can be submitted anew under its id."""
+    story.submit("alpha", "1")
+    story.fail_start("alpha")
+    story.now += 1.0
+    assert story.submit("alpha", "1") == [msg.Start("alpha", 2)]
+
+
 def test_backing_off(story: Story) -> None:
     """Until the back-off is over, requests are refused at once and nothing is started."""
     story.submit("alpha", "1")

@@ -52,6 +52,26 @@ def test_a_new_model_is_left_alone(story: Story) -> None:
     assert story.wake() == [msg.Stop("alpha", 1, "evicted for beta")]
 
 
+def test_an_idle_model_need_not_earn_its_load(story: Story) -> None:
+    """However long it took to load, without work a model goes at min_residency_s."""
+    story.submit("alpha", "1")
+    story.ready("alpha", load_s=50)
+    story.finish("1")
+    story.submit("beta", "2")
+    assert story.wake() == [msg.Stop("alpha", 1, "evicted for beta")]
+    assert story.now == 1050.0 + story.policy.min_residency_s
+
+
+def test_the_less_asked_for_goes(story: Story) -> None:
+    """Of two idle models that load equally fast, the one with fewer requests is stopped."""
+    measured(story, 20)
+    story.resident("alpha", "beta")
+    story.submit("alpha", "a1", "a2")
+    story.submit("beta", "b1")
+    story.finish("a1", "a2", "b1")
+    assert story.submit("gamma", "1") == [msg.Stop("beta", 1, "evicted for gamma")]
+
+
 def test_two_claims_do_not_share_one_victim(story: Story) -> None:
     """Memory on its way belongs to the older claim; the younger finds its own."""
     measured(story, 20)
