@@ -231,7 +231,6 @@ class Scheduler:
     def _drain(self, *, force: bool, now: float) -> None:
         self.draining = True
         for m in self.models.values():
-            m.wanted = False
             self._drop_waiters(m, refusals.shutting_down())
             if m.phase is Phase.STARTING or (m.phase is Phase.READY and (force or not m.running)):
                 self._stop(m, "forced" if force else "shutdown", now)

@@ -493,4 +493,4 @@ def test_random_walk() -> None:
         steps += world.steps
         number += 1
         longest_wait_s = max(longest_wait_s, world.longest_wait_s)
-    print(f"{steps} steps in {number} worlds, longest wait {longest_wait_s:.0f} s")  # noqa: T201
+    print(f"{steps} steps in {number} worlds, longest wait {longest_wait_s:.0f} s")

@@ -158,6 +158,19 @@ def test_no_thrash(story: Story) -> None:
     assert story.finish("a1") == [msg.Stop("alpha", 1, "evicted for beta")]
 
 
+def test_the_end_of_protection_is_announced(story: Story) -> None:
+    """The moment from which a busy model may be drained is one to wake up for."""
+    measured(story, 10, alpha=6, beta=4, gamma=10)
+    story.tell(msg.Warm("beta"))
+    story.ready("beta")
+    story.submit("alpha", "a1")
+    story.ready("alpha", load_s=50)
+    story.submit("gamma", "g1")
+    assert story.wake() == [msg.Stop("beta", 1, "evicted for gamma")]
+    assert story.now == 1054.0 + 50.0
+    assert story.model("alpha").draining
+
+
 def test_two_streams_take_turns(story: Story) -> None:
     """Two models that are always asked for and never fit together both serve."""
     served = {"alpha": 0, "beta": 0}
@@ -266,6 +279,7 @@ def test_a_shrunk_budget_stops_idle_models(story: Story) -> None:
     assert isinstance(stop, msg.Stop)
     assert stop.model in ("beta", "gamma")
     assert stop.reason == "memory"
+    assert story.model(stop.model).evictions == 1
     assert story.wait(1) == []  # what is stopping counts as gone
 
 
