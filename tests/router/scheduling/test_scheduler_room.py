@@ -211,6 +211,13 @@ def test_warm_comes_after_whoever_waits(story: Story) -> None:
     assert story.stopped("alpha") == [msg.Start("gamma", 1)]
 
 
+def test_a_preload_is_done_once(story: Story) -> None:
+    """A preloaded model that nobody uses goes to sleep and stays asleep."""
+    story.resident("alpha")
+    assert story.wake() == [msg.Stop("alpha", 1, "idle")]
+    assert story.stopped("alpha") == []
+
+
 def test_warming_the_warm(story: Story) -> None:
     """A model that is resident already is not started again when it has gone to sleep."""
     story.resident("alpha")
