@@ -7,7 +7,7 @@ PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e bench-router lock clean
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e chaos bench-router lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -59,6 +59,9 @@ test-edge: setup ## the edge function under Deno
 
 test-e2e: weights ## real processes, from the edge function to the models
 	$(PYTEST) tests/e2e
+
+chaos: setup ## 10,000 random requests while workers are killed, with figures
+	CALLME_CHAOS_REQUESTS=10000 $(PYTEST) -s --timeout 3600 tests/e2e/test_chaos.py
 
 bench-router: setup .venv-bench/.installed ## the router against coglet, a plain proxy and LitServe
 	$(BIN)/python bench/router.py

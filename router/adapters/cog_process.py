@@ -35,6 +35,8 @@ from router.ports import NotStartedError, StartError
 HOOK_DIR = Path(__file__).parent / "worker_hook"
 POLL_FIRST_S = 0.02
 POLL_MAX_S = 0.25
+# Without a worker (no `python` on its PATH, say) coglet would stay STARTING for ever.
+NO_WORKER_LIMIT_S = 20.0
 HEALTH_EVERY_S = 5.0
 # A worker that holds the GIL for 10 s reads as UNHEALTHY too, so one reading says nothing.
 UNHEALTHY_READINGS = 6
@@ -82,7 +84,6 @@ class CogProcess:
             await self.stop(grace_s=0)
             raise
         self._kept_in_tmp = {e.name for e in os.scandir(self._tmp)}
-        self._watch_worker()
         self._watch(self._watch_health())
 
     async def stop(self, grace_s: float) -> None:
@@ -181,9 +182,11 @@ class CogProcess:
     async def _wait_ready(self) -> None:
         assert self._client is not None  # noqa: S101
         limit_s = self._options.setup_timeout_s
-        deadline = time.monotonic() + limit_s
+        began = time.monotonic()
         poll_s = POLL_FIRST_S
         while True:
+            # Watched from its first moment: when it dies in set-up coglet stays STARTING.
+            self._watch_worker()
             if self._broken.done():
                 raise StartError(f"its process ended during set-up{self._last_words({})}")
             health = await self._client.health()
@@ -194,8 +197,11 @@ class CogProcess:
                     raise StartError(f"its set-up failed{self._last_words(health)}")
                 case _:
                     pass
-            if time.monotonic() > deadline:
+            waited_s = time.monotonic() - began
+            if waited_s > limit_s:
                 raise StartError(f"its set-up took longer than {limit_s:.0f} s")
+            if self._worker_fd is None and waited_s > NO_WORKER_LIMIT_S:
+                raise StartError(f"its worker does not start{self._last_words({})}")
             await asyncio.wait({self._broken}, timeout=poll_s)
             poll_s = min(poll_s * 1.5, POLL_MAX_S)
 
@@ -210,7 +216,9 @@ class CogProcess:
 
     def _watch_worker(self) -> None:
         """Hear at once when the worker dies: coglet tells only whoever asks next."""
-        for pid in self.pids()[1:2]:
+        if self._group is None or self._worker_fd is not None or self._broken.done():
+            return
+        for pid in self._group.child_pids()[:1]:
             with contextlib.suppress(OSError):
                 self._worker_fd = os.pidfd_open(pid)
                 loop = asyncio.get_running_loop()

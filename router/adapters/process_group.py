@@ -65,6 +65,12 @@ class ProcessGroup:
             return [leader.pid, *(p.pid for p in leader.children(recursive=True))]
         return []
 
+    def child_pids(self) -> list[int]:
+        """The processes that the leader itself has started."""
+        with contextlib.suppress(psutil.Error):
+            return [p.pid for p in psutil.Process(self._child.pid).children()]
+        return []
+
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, number)

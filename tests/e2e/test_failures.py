@@ -281,3 +281,20 @@ def test_two_routers_never_share_a_state_folder(echo: Service, echo_packages: Pa
     )
     assert second.returncode != 0
     assert "another router uses this state folder" in second.stdout + second.stderr
+
+
+def test_a_worker_killed_in_set_up(tmp_path: Path) -> None:
+    """coglet would stay STARTING for ever; here whoever waits is told, and the next succeeds."""
+    packages = tmp_path / "packages"
+    shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "slow")
+    (packages / "callme.toml").write_text('[models.slow.env]\nECHO_SETUP_S = "2"\n')
+    with running_service(packages, tmp_path / "state") as service:
+        thread, answers = in_background(service, "/slow", text="x")
+        wait_until(lambda: service.workers())
+        for worker in service.workers():
+            worker.send_signal(signal.SIGKILL)
+        thread.join(10)
+        assert answers[0].status_code == 503, answers
+        assert "during set-up" in answers[0].json()["error"]["message"]
+        wait_until(lambda: service.model("slow")["retry_in_s"] == 0, 10)
+        assert service.http.post("/slow", files={"text": (None, "x")}).status_code == 200
