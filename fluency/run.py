@@ -33,9 +33,9 @@ class Runner(BaseRunner):
         warm_up(self.vad)
         self.transcriber.warm_up()
 
-    def run(  # noqa: PLR0917 - the parameters are the API
+    def run(
         self,
-        audio: Path = Input(  # noqa: B008 - how Cog declares an input
+        audio: Path = Input(
             description="The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF, any rate "
             "and channel count, 0 s to 10 minutes. The kind is read off the bytes, not the name."
         ),
