@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -27,18 +28,22 @@ from router.adapters.memory import GpuMemory, detect_memory
 from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
+from router.adapters.webhook_sender import HttpWebhookSender, load_secret
 from router.api import app_face, cog, operations
 from router.api.auth import Guard, parse_keys
 from router.api.context import Context
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
 from router.api.openapi import build_openapi
+from router.api.replicate_views import replicate_view
 from router.domain.errors import RouterError
 from router.domain.messages import Described, Draining, Warm
 from router.domain.package import Package
+from router.domain.prediction import Prediction
 from router.ports import Memory, Process, StartError
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
+from router.runtime.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
 from router.settings import Settings, Weights
 
@@ -101,11 +106,19 @@ async def running(
         loop = _make_loop(settings, packages, memory, schemas)
         spool = Spool(state / "spool")
         store = SqliteStore(state / "predictions.sqlite3")
+        secret = load_secret(state / "webhook_secret")
+        sender = HttpWebhookSender(secret, allow_private=settings.allow_private_urls)
+
+        def render(p: Prediction) -> dict[str, Any]:
+            return replicate_view(context, p, p.base_url)
+
+        webhooks = Webhooks(store, store, sender, SystemClock(), render)
         predictions = Predictions(
             loop,
             store,
             spool,
             SystemClock(),
+            webhooks,
             time_limit_s=settings.prediction_timeout_s,
             keep_results_s=settings.keep_results_s,
         )
@@ -126,8 +139,14 @@ async def running(
             max_upload_bytes=settings.max_upload_bytes,
             sync_limit_s=settings.sync_limit_s,
             started_at=time.time(),
+            webhooks=webhooks,
+            webhook_secret=secret,
+            replicate_owner=settings.replicate_owner,
+            cog_version=version("cog"),
         )
         loop.open()
+        # Before any result can be added to what an earlier run had not delivered.
+        await webhooks.open()
         resumed = await predictions.open()
         spool.remove_strangers(f for p in resumed for f in p.files)
         preparing = asyncio.create_task(_prepare(context, settings.preload))
@@ -141,6 +160,8 @@ async def running(
             stopping()
             await loop.close(settings.shutdown_grace_s)
             await predictions.close()
+            await webhooks.close()
+            await sender.close()
             await store.close()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from router.domain.package import Package
-from router.domain.prediction import FileRef, Job, Outcome, Prediction
+from router.domain.prediction import Delivery, FileRef, Job, Outcome, Prediction
 
 
 class StartError(Exception):
@@ -70,8 +70,8 @@ class Memory(Protocol):
 class Store(Protocol):
     """Predictions on disk. One writer; every call is one transaction."""
 
-    async def put(self, prediction: Prediction) -> None:
-        """Insert or replace."""
+    async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
+        """Insert or replace; with `announce_at`, also put a webhook due then into the outbox."""
 
     async def claim(self, prediction: Prediction) -> bool:
         """Insert it if its id is free; False, and no change, when it is taken."""
@@ -87,6 +87,29 @@ class Store(Protocol):
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Delete what ended before then; return the files that are nobody's now."""
+
+
+class Outbox(Protocol):
+    """Webhooks that must arrive. `Store.put` fills it in the transaction of the result."""
+
+    async def deliveries(self) -> Sequence[Delivery]:
+        """All that have not arrived."""
+
+    async def postpone(self, delivery: Delivery) -> None:
+        """It did not arrive: the attempts so far and when the next is due."""
+
+    async def delivered(self, prediction_id: str) -> None:
+        """It has arrived, or is given up."""
+
+
+class WebhookSender(Protocol):
+    """Calls other people's servers."""
+
+    def check(self, url: str) -> None:
+        """Raises InvalidInput for a URL that is never called."""
+
+    async def send(self, url: str, message_id: str, body: bytes) -> int:
+        """POST, signed; the answer's status, 0 when there is none."""
 
 
 class OpenFile(Protocol):

@@ -86,7 +86,14 @@ class Settings(BaseSettings):
         2 << 30, ge=1, description="Assumed of a model that has never been measured."
     )
     allow_private_urls: bool = Field(
-        False, description="Fetch inputs from private addresses too. For tests and closed networks."
+        False,
+        description="Fetch inputs from private addresses, and call webhooks there. For tests and "
+        "closed networks.",
+    )
+    replicate_owner: str = Field(
+        "callme",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="The owner in `owner/name` that Replicate's clients are told.",
     )
 
     @field_validator("keys", "preload", mode="before")

@@ -64,6 +64,33 @@ class PublicResolver(AbstractResolver):
         await self._inner.close()
 
 
+def judge_url(url: str, *, allow_private: bool) -> None:
+    """Raises ValueError for what is not an http(s) URL, PrivateAddressError for an address that
+    is not public. A name passes: its addresses are the resolver's to judge."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http(s) URL")
+    try:
+        public = is_public(parts.hostname)
+    except ValueError:
+        return
+    if not public and not allow_private:
+        raise PrivateAddressError("a private address")
+
+
+def guarded_session(*, allow_private: bool) -> aiohttp.ClientSession:
+    """A client that connects to public addresses only, unless private ones are allowed."""
+    resolver: AbstractResolver = aiohttp.ThreadedResolver()
+    if not allow_private:
+        resolver = PublicResolver(resolver)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers={"User-Agent": "callme/0.1", "Accept-Encoding": "identity"},
+    )
+
+
 class UrlFetcher:
     """Fulfils `router.ports.Fetcher`."""
 
@@ -75,7 +102,10 @@ class UrlFetcher:
         """GET into the spool. Raises InvalidInput for what cannot be had, PayloadTooLarge for
         what is more than `max_bytes`."""
         try:
-            async with asyncio.timeout(TOTAL_TIMEOUT_S), self._session() as session:
+            async with (
+                asyncio.timeout(TOTAL_TIMEOUT_S),
+                guarded_session(allow_private=self._allow_private) as session,
+            ):
                 return await self._follow(session, url, field, max_bytes)
         except PrivateAddressError as error:
             raise _refused(field, "is not on the public internet") from error
@@ -85,17 +115,6 @@ class UrlFetcher:
             if isinstance(error.__cause__, PrivateAddressError):
                 raise _refused(field, "is not on the public internet") from error
             raise _refused(field, "cannot be fetched") from error
-
-    def _session(self) -> aiohttp.ClientSession:
-        resolver: AbstractResolver = aiohttp.ThreadedResolver()
-        if not self._allow_private:
-            resolver = PublicResolver(resolver)
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers={"User-Agent": "callme/0.1", "Accept-Encoding": "identity"},
-        )
 
     async def _follow(
         self, session: aiohttp.ClientSession, url: str, field: str, max_bytes: int
@@ -112,15 +131,7 @@ class UrlFetcher:
         raise _refused(field, "redirects too often")
 
     def _judge(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("not an http(s) URL")
-        try:
-            public = is_public(parts.hostname)
-        except ValueError:
-            return  # a name: the resolver judges its addresses
-        if not public and not self._allow_private:
-            raise PrivateAddressError("a private address")
+        judge_url(url, allow_private=self._allow_private)
 
     async def _save(
         self, response: aiohttp.ClientResponse, url: str, field: str, max_bytes: int

@@ -12,20 +12,20 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
 
 from router.domain.errors import InsufficientStorage
-from router.domain.prediction import Callback, Failure, FileRef, Prediction, Status
+from router.domain.prediction import Callback, Delivery, Failure, FileRef, Prediction, Status
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], None]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions (
     id           TEXT PRIMARY KEY,
@@ -39,6 +39,11 @@ CREATE INDEX IF NOT EXISTS predictions_unfinished
     ON predictions (created_at) WHERE completed_at IS NULL;
 CREATE INDEX IF NOT EXISTS predictions_completed
     ON predictions (completed_at) WHERE completed_at IS NOT NULL;
+CREATE TABLE IF NOT EXISTS outbox (
+    prediction_id TEXT PRIMARY KEY,
+    attempts      INTEGER NOT NULL,
+    due_at        REAL NOT NULL
+) STRICT;
 """
 PUT = """
 INSERT INTO predictions (id, model, status, created_at, completed_at, document)
@@ -50,6 +55,12 @@ CLAIM = """
 INSERT INTO predictions (id, model, status, created_at, completed_at, document)
 VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING id
 """
+ANNOUNCE = """
+INSERT INTO outbox (prediction_id, attempts, due_at) VALUES (?, ?, ?)
+ON CONFLICT (prediction_id) DO UPDATE SET attempts = excluded.attempts, due_at = excluded.due_at
+"""
+SWEEP = "DELETE FROM predictions WHERE completed_at < ? RETURNING document"
+SWEEP_OUTBOX = "DELETE FROM outbox WHERE prediction_id NOT IN (SELECT id FROM predictions)"
 # How long a statement waits for another program's lock on the file.
 BUSY_TIMEOUT_S = 5.0
 
@@ -78,10 +89,21 @@ class SqliteStore:
         await asyncio.to_thread(self._thread.join)
         self._connection.close()
 
-    async def put(self, prediction: Prediction) -> None:
-        """Insert or replace. Raises InsufficientStorage when the disk does not take it."""
+    async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
+        """Insert or replace, and announce. Raises InsufficientStorage when the disk does not
+        take it."""
         row = _row(prediction)
-        await self._do(lambda c: c.execute(PUT, row))
+        if announce_at is None:
+            await self._do(lambda c: c.execute(PUT, row))
+            return
+        due = (prediction.id, 0, announce_at)
+
+        def both(c: sqlite3.Connection) -> None:
+            with _transaction(c):
+                c.execute(PUT, row)
+                c.execute(ANNOUNCE, due)
+
+        await self._do(both)
 
     async def claim(self, prediction: Prediction) -> bool:
         """Insert it if its id is free; False when it is taken. Raises InsufficientStorage."""
@@ -114,13 +136,33 @@ class SqliteStore:
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Delete what ended before then; return the files that are nobody's now."""
-        rows = await self._do(
-            lambda c: c.execute(
-                "DELETE FROM predictions WHERE completed_at < ? RETURNING document",
-                (completed_before,),
-            ).fetchall()
-        )
+
+        def both(c: sqlite3.Connection) -> list[tuple[bytes]]:
+            with _transaction(c):
+                swept = c.execute(SWEEP, (completed_before,)).fetchall()
+                if swept:
+                    c.execute(SWEEP_OUTBOX)
+                return swept
+
+        rows = await self._do(both)
         return [f for r in rows for f in _prediction(r[0]).files]
+
+    async def deliveries(self) -> Sequence[Delivery]:
+        """Every webhook in the outbox."""
+        rows = await self._do(
+            lambda c: c.execute("SELECT prediction_id, attempts, due_at FROM outbox").fetchall()
+        )
+        return [Delivery(*row) for row in rows]
+
+    async def postpone(self, delivery: Delivery) -> None:
+        """Note an attempt that failed and when the next is due."""
+        await self._do(lambda c: c.execute(ANNOUNCE, astuple(delivery)))
+
+    async def delivered(self, prediction_id: str) -> None:
+        """Take it out of the outbox."""
+        await self._do(
+            lambda c: c.execute("DELETE FROM outbox WHERE prediction_id = ?", (prediction_id,))
+        )
 
     async def _do(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -150,6 +192,19 @@ class SqliteStore:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job(self._connection)
+
+
+@contextlib.contextmanager
+def _transaction(c: sqlite3.Connection) -> Iterator[None]:
+    c.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        # A full disk may have rolled it back already.
+        if c.in_transaction:
+            c.execute("ROLLBACK")
+        raise
+    c.execute("COMMIT")
 
 
 def _row(p: Prediction) -> tuple[Any, ...]:

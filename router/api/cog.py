@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.api.body import read_json
+from router.api.callbacks import base_url, read_callback, wrong
 from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
 from router.api.error_handlers import error_response, json_response
@@ -63,11 +64,6 @@ def _loc(problem: Mapping[str, str]) -> list[str]:
     return ["body", "input", *([problem["input"]] if "input" in problem else [])]
 
 
-def _wrong(field: str, message: str) -> InvalidInput:
-    problems = [{"body": field, "message": message}]
-    return InvalidInput(f"Cannot use '{field}': {message}", details={"problems": problems})
-
-
 def cog_view(p: Prediction) -> dict[str, Any]:
     """The prediction as Cog shows one. Cog has no word for `aborted`: it is `canceled`."""
     return {
@@ -98,7 +94,7 @@ async def create(request: Request) -> Response:
         return await _create_named(request, context, package, body, body["id"])
     p = await _prediction(request, context, package, body, prediction_id=new_id())
     live = await context.predictions.create(p)
-    if p.durable:
+    if prefers_async(request):
         return _accepted(live.prediction)
     await wait_for_end(request, context, live)
     if not live.done.done():
@@ -114,7 +110,7 @@ async def put(request: Request) -> Response:
     context, package, body = await _read(request)
     prediction_id = request.path_params["id"]
     if body.get("id", prediction_id) != prediction_id:
-        raise _wrong("id", "must match the id in the URL")
+        raise wrong("id", "must match the id in the URL")
     return await _create_named(request, context, package, body, prediction_id)
 
 
@@ -122,7 +118,7 @@ async def _create_named(
     request: Request, context: Context, package: Package, body: dict[str, Json], wanted_id: Json
 ) -> Response:
     if not isinstance(wanted_id, str) or not PREDICTION_ID.fullmatch(wanted_id):
-        raise _wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
+        raise wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
     digest = _digest(body)
 
     async def make() -> Prediction:
@@ -162,7 +158,8 @@ async def _prediction(
     deadline = deadline_at(request, now)
     values = body.get("input")
     if not isinstance(values, dict) and values is not None:
-        raise _wrong("input", "must be an object")
+        raise wrong("input", "must be an object")
+    callback = read_callback(body, context.webhooks)
     spec = await context.spec(package)
     inputs, files = await context.intake.from_json(spec, values or {})
     return Prediction(
@@ -173,8 +170,10 @@ async def _prediction(
         created_at=now,
         deadline_at=deadline,
         owner=request.scope.get("callme_key_id", ""),
-        durable=bool(digest) or prefers_async(request),
+        durable=bool(digest or callback) or prefers_async(request),
         digest=digest,
+        callback=callback,
+        base_url=base_url(request) if callback else "",
     )
 
 

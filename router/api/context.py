@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 
 from router.domain.errors import ModelUnavailable, UnknownModel
@@ -17,6 +19,7 @@ from router.runtime.intake import Intake
 from router.runtime.live import Live
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
+from router.runtime.webhooks import Webhooks
 
 Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
 
@@ -34,8 +37,13 @@ class Context:
     max_upload_bytes: int
     sync_limit_s: float
     started_at: float
+    webhooks: Webhooks
+    webhook_secret: str
+    replicate_owner: str
+    cog_version: str
     is_open: bool = False
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)  # a hash of each of the schemas
     _specs: dict[str, InputSpec] = field(default_factory=dict)
 
     def package(self, name: str) -> Package:
@@ -58,6 +66,8 @@ class Context:
                     f"Cannot read '{package.name}': {error}", retry_after_s=30
                 ) from error
             self.schemas[package.name] = schema
+            described = orjson.dumps([package.name, schema], option=orjson.OPT_SORT_KEYS)
+            self.versions[package.name] = hashlib.sha256(described).hexdigest()
             spec = self._specs[package.name] = InputSpec(schema)
         return spec
 

@@ -115,6 +115,15 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """A `completed` webhook that has not arrived yet: tried so often, to be tried then."""
+
+    prediction_id: str
+    attempts: int
+    due_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One request to one model. Times are seconds since the epoch.
 
@@ -144,6 +153,11 @@ class Prediction:
     failure: Failure | None = None
     logs: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def announced(p: Prediction) -> bool:
+    """Whether its end is to be told by webhook."""
+    return p.callback is not None and WebhookEvent.COMPLETED in p.callback.events
 
 
 def new_id() -> str:

@@ -19,6 +19,7 @@ from router.domain.prediction import (
     Outcome,
     Prediction,
     Status,
+    WebhookEvent,
     advance,
     conclude,
 )
@@ -26,6 +27,7 @@ from router.ports import Clock, Files, Store, Timer, Timers
 from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
 from router.runtime.records import Records
+from router.runtime.webhooks import Webhooks
 
 
 class Predictions:
@@ -37,6 +39,7 @@ class Predictions:
         store: Store,
         files: Files,
         clock: Clock,
+        webhooks: Webhooks,
         *,
         time_limit_s: float,
         keep_results_s: float,
@@ -46,8 +49,9 @@ class Predictions:
         self._store = store
         self._files = files
         self._clock = clock
+        self._webhooks = webhooks
         self._time_limit_s = time_limit_s
-        self._records = Records(store, files, clock, keep_results_s)
+        self._records = Records(store, files, clock, webhooks, keep_results_s)
         self._timers = timers
         self._live: dict[str, Live] = {}
         self._claims: dict[str, asyncio.Future[None]] = {}
@@ -62,7 +66,7 @@ class Predictions:
         for p in await self._store.unfinished():
             if (verdict := hopeless(p, now)) is not None:
                 status, failure = verdict
-                await self._store.put(conclude(p, Outcome(status, failure=failure), now))
+                await self._records.conclude(conclude(p, Outcome(status, failure=failure), now))
                 self._files.remove(p.files)
                 continue
             waiting = advance(p, Status.STARTING, now) if p.status is Status.PROCESSING else p
@@ -161,6 +165,8 @@ class Predictions:
         verdict = Verdict(failure, Status.ABORTED, Status.FAILED)
         live.timer = self._call_later(limit_s, self._withdraw, prediction_id, verdict)
         p = live.prediction
+        if p.callback is not None:
+            self._webhooks.notify(p, WebhookEvent.START)
         return Job(p.id, p.inputs, p.files)
 
     def handed_back(self, prediction_id: str) -> None:
@@ -182,6 +188,8 @@ class Predictions:
             outcome = replace(outcome, failure=Failure("shutting_down", "The server stopped"))
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
             outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
+        if live.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
+            self._tell_of_output(replace(live.prediction, output=outcome.output, logs=outcome.logs))
         self._end(live, conclude(live.prediction, outcome, self._clock.time()))
         return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
 
@@ -244,6 +252,13 @@ class Predictions:
         if waiting:
             outcome = Outcome(why.waiting, failure=why.failure)
             self._end(live, conclude(live.prediction, outcome, self._clock.time()))
+
+    def _tell_of_output(self, p: Prediction) -> None:
+        """coglet tells of outputs and logs with the end only, so these come together."""
+        if p.output is not None:
+            self._webhooks.notify(p, WebhookEvent.OUTPUT)
+        if p.logs:
+            self._webhooks.notify(p, WebhookEvent.LOGS)
 
     def _end(self, live: Live, p: Prediction) -> None:
         live.stop_timers()

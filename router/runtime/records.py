@@ -8,8 +8,9 @@ import logging
 from collections.abc import Callable, Coroutine
 
 from router.domain.errors import RouterError
-from router.domain.prediction import Prediction
+from router.domain.prediction import Prediction, announced
 from router.ports import Clock, Files, Store
+from router.runtime.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +21,18 @@ SETTLE_AGAIN_S = 5.0
 class Records:
     """Writes in the background, in the order in which it is told."""
 
-    def __init__(self, store: Store, files: Files, clock: Clock, keep_results_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        files: Files,
+        clock: Clock,
+        webhooks: Webhooks,
+        keep_results_s: float,
+    ) -> None:
         self._store = store
         self._files = files
         self._clock = clock
+        self._webhooks = webhooks
         self._keep_results_s = keep_results_s
         self._writes: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -50,6 +59,11 @@ class Records:
         """Write a result, however long the disk is in trouble, and call `then`."""
         self._spawn(self._settle(p, then))
 
+    async def conclude(self, p: Prediction) -> None:
+        """Write a result now, and have it announced. Raises InsufficientStorage."""
+        await self._store.put(p, self._clock.time() if announced(p) else None)
+        self._webhooks.completed(p)
+
     async def _note(self, p: Prediction) -> None:
         try:
             await self._store.put(p)
@@ -60,7 +74,7 @@ class Records:
     async def _settle(self, p: Prediction, then: Callable[[], object]) -> None:
         while True:
             try:
-                await self._store.put(p)
+                await self.conclude(p)
             except RouterError as error:
                 # The result stays in memory, where it is found, until the disk takes it.
                 log.error("a result cannot be written: %s", error.message)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from router.domain.prediction import (
     Callback,
+    Delivery,
     Failure,
     FileRef,
     Outcome,
@@ -76,3 +77,21 @@ async def test_sweep_returns_the_files(any_store: AnyStore) -> None:
     assert await any_store.get("old") is None
     assert await any_store.get("new") is not None
     assert await any_store.get("waiting") is not None
+
+
+async def test_the_outbox(any_store: AnyStore) -> None:
+    """A webhook waits in it from the result on, until it has arrived or its result is swept."""
+    ended = {name: conclude(made(name), Outcome(Status.CANCELED), 10.0) for name in "abc"}
+    await any_store.put(ended["a"], announce_at=10.0)
+    await any_store.put(ended["b"], announce_at=11.0)
+    await any_store.put(ended["c"])
+    await any_store.postpone(Delivery("b", 2, 99.0))
+    assert sorted(await any_store.deliveries(), key=str) == [
+        Delivery("a", 0, 10.0),
+        Delivery("b", 2, 99.0),
+    ]
+    await any_store.delivered("a")
+    await any_store.delivered("a")
+    assert await any_store.deliveries() == [Delivery("b", 2, 99.0)]
+    await any_store.sweep(10.5)
+    assert await any_store.deliveries() == []

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
+
 from router.domain.package import Package
-from router.domain.prediction import FileRef, Job, Outcome, Prediction, Status
-from router.ports import Files, Store
+from router.domain.prediction import FileRef, Job, Json, Outcome, Prediction, Status
+from router.ports import Files, Outbox, Store
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
+from router.runtime.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
+from tests.router.conftest import AnyStore
 
 GOOD = Outcome(Status.SUCCEEDED, output={"x": 1}, logs="a line\n", predict_time_s=0.1)
 TIME_LIMIT_S = 600.0
@@ -139,6 +143,39 @@ class Spool:
         self.removed += [f.path for f in files]
 
 
+@dataclass(frozen=True)
+class Call:
+    """A webhook that was sent."""
+
+    url: str
+    message_id: str
+    body: dict[str, Json]
+
+
+class Receiver:
+    """Fulfils WebhookSender: everybody's server, with the answers that the test wants."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.status = 200
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def check(self, url: str) -> None:
+        """Any will do."""
+
+    async def send(self, url: str, message_id: str, body: bytes) -> int:
+        """Noted; answered when the gate is open."""
+        self.calls.append(Call(url, message_id, orjson.loads(body)))
+        await self.gate.wait()
+        return self.status
+
+
+def render(p: Prediction) -> dict[str, Json]:
+    """Enough to tell one webhook from another."""
+    return {"id": p.id, "status": p.status, "output": p.output, "logs": p.logs}
+
+
 class Disk:
     """A store as one router sees it: cut off from it, its writes do not arrive any more."""
 
@@ -158,8 +195,11 @@ class Disk:
 class Router:
     """One run of the router, with one model `echo`."""
 
-    def __init__(self, store: Store, clock: HandClock, spool: Spool) -> None:
+    def __init__(self, store: Store, clock: HandClock, spool: Spool, receiver: Receiver) -> None:
         self.disk = Disk(store)
+        disk = cast(Store, self.disk)
+        outbox = cast(Outbox, self.disk)
+        self.webhooks = Webhooks(disk, outbox, receiver, clock, render, timers=clock)
         self.model = Model()
         package = Package("echo", Path("/echo"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(QUEUE_LIMIT, default_footprint_bytes=1))
@@ -167,9 +207,10 @@ class Router:
         self.loop = SchedulerLoop(scheduler, {"echo": package}, lambda _: self.model, memory, clock)
         self.predictions = Predictions(
             self.loop,
-            cast(Store, self.disk),
+            disk,
             cast(Files, spool),
             clock,
+            self.webhooks,
             time_limit_s=TIME_LIMIT_S,
             keep_results_s=86400.0,
             timers=clock,
@@ -179,19 +220,25 @@ class Router:
 class World:
     """A store that outlives the routers on it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: AnyStore) -> None:
         self.store = store
         self.clock = HandClock()
         self.spool = Spool()
-        self.router = Router(store, self.clock, self.spool)
+        self.receiver = Receiver()
+        self.router = Router(store, self.clock, self.spool, self.receiver)
+
+    async def open(self) -> None:
+        """As the application does."""
+        await self.router.webhooks.open()
+        await self.router.predictions.open()
 
     async def kill_and_restart(self) -> None:
         """kill -9: nothing more is written by the old one, and a new one takes up its rows."""
         self.router.disk.cut = True
         for alarm in self.clock.alarms:
             alarm.cancel()
-        self.router = Router(self.store, self.clock, self.spool)
-        await self.router.predictions.open()
+        self.router = Router(self.store, self.clock, self.spool, self.receiver)
+        await self.open()
 
     async def running(self, prediction_id: str) -> None:
         """Wait until the model works on it, and the disk knows."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from router.domain.errors import IdConflict, InvalidInput, QueueFull, UnknownPrediction
 from router.domain.prediction import Failure, FileRef, Outcome, Prediction, Status
 from router.runtime.live import MAX_ATTEMPTS
-from tests.router.conftest import AnyStore
 from tests.router.runtime.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World, until
 
 FILES = (FileRef("file", "/spool/1", "cat.png"),)
@@ -21,18 +19,6 @@ def made(prediction_id: str, **changes: Any) -> Prediction:
     """A durable prediction."""
     fields = {"durable": True, "created_at": 1000.0, "files": FILES, **changes}
     return Prediction(prediction_id, "echo", {"n": 1}, **fields)
-
-
-@pytest.fixture
-async def world(any_store: AnyStore) -> AsyncIterator[World]:
-    """A router that has just been started on an empty store."""
-    world = World(any_store)
-    await world.router.predictions.open()
-    yield world
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
 
 
 async def test_on_disk_before_it_is_acknowledged(world: World) -> None:

@@ -1,0 +1,90 @@
+"""Webhooks over HTTP: signed as https://www.standardwebhooks.com says, never to private places."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+from standardwebhooks import Webhook
+
+from router.adapters.fetch import PrivateAddressError, guarded_session, judge_url
+from router.domain.errors import InvalidInput
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 10.0
+SECRET_BYTES = 32
+SECRET_PREFIX = "whsec_"  # noqa: S105 - what every such secret begins with
+MAX_URL_CHARS = 2048
+
+
+def load_secret(path: Path) -> str:
+    """The secret of this state folder, made when there is none yet: `whsec_<base64>`."""
+    if path.exists() and (kept := path.read_text().strip()).startswith(SECRET_PREFIX):
+        return kept
+    secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{secret}\n")
+    part.replace(path)
+    return secret
+
+
+class HttpWebhookSender:
+    """Fulfils `router.ports.WebhookSender`. `close` when done."""
+
+    def __init__(self, secret: str, *, allow_private: bool) -> None:
+        self._webhook = Webhook(secret)
+        self._allow_private = allow_private
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    def check(self, url: str) -> None:
+        """Raises InvalidInput for what is no http(s) URL or names a private address."""
+        why = ""
+        if len(url) > MAX_URL_CHARS:
+            why = f"must have at most {MAX_URL_CHARS} characters"
+        else:
+            try:
+                judge_url(url, allow_private=self._allow_private)
+            except ValueError:
+                why = "must be an http(s) URL"
+            except PrivateAddressError:
+                why = "is not on the public internet"
+        if why:
+            problems = [{"body": "webhook", "message": why}]
+            raise InvalidInput(f"Cannot use 'webhook': {why}", details={"problems": problems})
+
+    async def send(self, url: str, message_id: str, body: bytes) -> int:
+        """POST it; the answer's status, 0 when there is none. A redirect is not followed."""
+        now = datetime.now(UTC)
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": message_id,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._webhook.sign(message_id, now, body.decode()),
+        }
+        if self._session is None:
+            self._session = guarded_session(allow_private=self._allow_private)
+        timeout = aiohttp.ClientTimeout(TIMEOUT_S)
+        try:
+            judge_url(url, allow_private=self._allow_private)
+            async with self._session.post(
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            host = urlsplit(url).hostname
+            log.info("webhook not delivered", extra={"host": host, "reason": repr(error)})
+            return 0

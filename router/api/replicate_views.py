@@ -1,0 +1,107 @@
+"""What Replicate's API shows: predictions, models, versions, errors, in its shapes.
+
+Two of the shapes are what the official clients need rather than what is documented: they know
+no `aborted` (one polls for ever, the other refuses the body), so it is shown as `canceled`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from router.api.context import Context
+from router.api.error_handlers import json_response
+from router.api.views import timestamp
+from router.domain.errors import RouterError
+from router.domain.prediction import Prediction, Status
+from router.runtime.answers import public_inputs
+
+# What Replicate says of a version that it does not show.
+UNKNOWN_VERSION = "hidden"
+
+
+def utc(seconds: float | None) -> str | None:
+    """ISO 8601 with Z, as Replicate writes it."""
+    text = timestamp(seconds)
+    return text.replace("+00:00", "Z") if text else None
+
+
+def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
+    """A prediction, its URLs under `base_url`."""
+    failure = p.failure if p.failure and p.failure.code != "canceled" else None
+    url = f"{base_url}/v1/predictions/{p.id}"
+    return {
+        "id": p.id,
+        "model": f"{p.namespace or context.replicate_owner}/{p.model}",
+        "version": context.versions.get(p.model, UNKNOWN_VERSION),
+        "input": public_inputs(p),
+        "output": p.output,
+        "logs": p.logs,
+        "error": failure.message if failure else None,
+        "status": Status.CANCELED if p.status is Status.ABORTED else p.status,
+        "source": "api",
+        "data_removed": False,
+        "created_at": utc(p.created_at),
+        "started_at": utc(p.started_at),
+        "completed_at": utc(p.completed_at),
+        "metrics": p.metrics,
+        "urls": {"get": url, "cancel": f"{url}/cancel"},
+    }
+
+
+def model_view(context: Context, name: str, owner: str, base_url: str) -> dict[str, Any]:
+    """A model and its one version, which is null while its schema is not at hand."""
+    return {
+        "url": f"{base_url}/models/{name}",
+        "owner": owner,
+        "name": name,
+        "description": _description(context.schemas.get(name)),
+        "visibility": "private",
+        "github_url": None,
+        "paper_url": None,
+        "license_url": None,
+        "run_count": 0,
+        "cover_image_url": None,
+        "default_example": None,
+        "latest_version": version_view(context, name),
+    }
+
+
+def version_view(context: Context, name: str) -> dict[str, Any] | None:
+    """The version that is served. Its id is a hash of what the model takes and gives."""
+    if name not in context.versions:
+        return None
+    return {
+        "id": context.versions[name],
+        "created_at": utc(context.started_at),
+        "cog_version": context.cog_version,
+        "openapi_schema": context.schemas[name],
+    }
+
+
+def _description(schema: Mapping[str, Any] | None) -> str | None:
+    text = (schema or {}).get("info", {}).get("description")
+    return str(text) if text else None
+
+
+def problem(error: RouterError) -> Response:
+    """An error as Replicate tells it (RFC 7807), with our code for programs."""
+    problems = (error.details or {}).get("problems") or []
+    body: dict[str, Any] = {
+        "title": error.code.replace("_", " ").capitalize(),
+        "detail": error.message,
+        "status": error.status,
+        "code": error.code,
+    }
+    if problems:
+        body["invalid_fields"] = [
+            {"field": p.get("body") or f"input.{p.get('input')}", "description": p["message"]}
+            for p in problems
+        ]
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return json_response(body, error.status, headers)

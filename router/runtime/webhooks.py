@@ -1,0 +1,164 @@
+"""Webhooks: who is told of what, when, and again until it has arrived.
+
+Events on the way (`start`, `output`, `logs`) are sent once and best effort; `output` and `logs`
+together at most once in 500 ms, as Cog and Replicate do. `completed` is in the outbox from the
+moment the result is on disk, and stays there until it has arrived or been tried for some three
+hours, over restarts: at least once, always under the same `webhook-id`. The result itself stays,
+whatever becomes of its webhook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from router.domain.errors import RouterError
+from router.domain.prediction import (
+    Delivery,
+    Json,
+    Prediction,
+    WebhookEvent,
+    announced,
+    new_id,
+)
+from router.ports import Clock, Outbox, Store, Timers, WebhookSender
+
+log = logging.getLogger(__name__)
+
+THROTTLED = frozenset({WebhookEvent.OUTPUT, WebhookEvent.LOGS})
+THROTTLE_S = 0.5
+RETRY_DELAYS_S = (1.0, 4.0, 16.0, 60.0, 300.0, 900.0, 3600.0, 7200.0)
+GONE = 410  # Standard Webhooks: whoever answers this wants no more
+AT_ONCE = 16
+
+
+class Webhooks:
+    """Sends webhooks. What is sent for one prediction is sent in order."""
+
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        sender: WebhookSender,
+        clock: Clock,
+        render: Callable[[Prediction], Json],
+        *,
+        timers: Timers | None = None,
+    ) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._sender = sender
+        self._clock = clock
+        self._render = render
+        self._timers = timers
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._last_sent_s: dict[str, float] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Take up what an earlier run of the router had not delivered."""
+        for delivery in await self._outbox.deliveries():
+            self._schedule(delivery)
+
+    async def close(self) -> None:
+        """Stop sending; what has not arrived is taken up by the next run."""
+        for task in list(self._sending.values()):
+            task.cancel()
+
+    # ---- what others call ----------------------------------------------------------------
+
+    def check(self, url: str) -> None:
+        """Raises InvalidInput for a URL that is never called."""
+        self._sender.check(url)
+
+    def notify(self, p: Prediction, event: WebhookEvent) -> None:
+        """Tell of something on the way, if that is wanted and not too soon."""
+        if p.callback is None or event not in p.callback.events:
+            return
+        if event in THROTTLED:
+            now = self._clock.monotonic()
+            if now - self._last_sent_s.get(p.id, -math.inf) < THROTTLE_S:
+                return
+            self._last_sent_s[p.id] = now
+
+        async def send_once() -> None:
+            await self._send(p, f"msg_{new_id()}")
+
+        self._follow(p.id, send_once)
+
+    def completed(self, p: Prediction) -> None:
+        """Its end is on disk, and the announcement in the outbox."""
+        self._last_sent_s.pop(p.id, None)
+        if announced(p):
+            delivery = Delivery(p.id, 0, self._clock.time())
+            self._follow(p.id, lambda: self._deliver(delivery, p))
+
+    # ---- within --------------------------------------------------------------------------
+
+    async def _send(self, p: Prediction, message_id: str) -> int:
+        if p.callback is None:
+            return GONE
+        async with self._slots:
+            body = orjson.dumps(self._render(p))
+            return await self._sender.send(p.callback.url, message_id, body)
+
+    async def _deliver(self, delivery: Delivery, p: Prediction) -> None:
+        # One id for all attempts, so that a receiver can tell a repetition.
+        status = await self._send(p, f"msg_{p.id}_completed")
+        if 200 <= status < 300 or status == GONE:
+            await self._outbox.delivered(p.id)
+            return
+        if delivery.attempts >= len(RETRY_DELAYS_S):
+            log.warning("webhook given up", extra={"prediction": p.id, "status": status})
+            await self._outbox.delivered(p.id)
+            return
+        due_at = self._clock.time() + RETRY_DELAYS_S[delivery.attempts]
+        later = Delivery(p.id, delivery.attempts + 1, due_at)
+        self._schedule(later)
+        await self._outbox.postpone(later)
+
+    async def _deliver_again(self, delivery: Delivery) -> None:
+        p = await self._store.get(delivery.prediction_id)
+        if p is None:
+            await self._outbox.delivered(delivery.prediction_id)
+        else:
+            await self._deliver(delivery, p)
+
+    def _schedule(self, delivery: Delivery) -> None:
+        timers: Timers = self._timers or asyncio.get_running_loop()
+        left_s = max(delivery.due_at - self._clock.time(), 0.0)
+        timers.call_later(
+            left_s,
+            self._follow,
+            delivery.prediction_id,
+            lambda: self._deliver_again(delivery),
+        )
+
+    def _follow(self, prediction_id: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work when what is being sent for this prediction has been."""
+        before = self._sending.get(prediction_id)
+
+        async def in_turn() -> None:
+            if before is not None:
+                await asyncio.wait({before})
+            try:
+                await work()
+            except RouterError as error:
+                # The outbox may be behind: it is sent once more after a restart.
+                log.error("a webhook's state cannot be written: %s", error.message)
+
+        task = asyncio.create_task(in_turn())
+        self._sending[prediction_id] = task
+        task.add_done_callback(lambda t: self._ended(prediction_id, t))
+
+    def _ended(self, prediction_id: str, task: asyncio.Task[None]) -> None:
+        if self._sending.get(prediction_id) is task:
+            del self._sending[prediction_id]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a webhook failed", exc_info=error)

@@ -1,0 +1,179 @@
+"""Webhooks arrive as they were asked for, in order, and at least once."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from router.domain.prediction import Callback, Outcome, Prediction, Status, WebhookEvent
+from router.runtime.webhooks import RETRY_DELAYS_S
+from tests.router.runtime.fakes import GOOD, World, until
+
+URL = "https://app.example/hook"
+
+
+def made(prediction_id: str, *events: WebhookEvent, **changes: Any) -> Prediction:
+    """A durable prediction whose caller wants to be told."""
+    callback = Callback(URL, events) if events else Callback(URL)
+    fields = {"durable": True, "created_at": 1000.0, "callback": callback, **changes}
+    return Prediction(prediction_id, "echo", {}, **fields)
+
+
+async def run(world: World, p: Prediction, outcome: Outcome = GOOD) -> None:
+    """The prediction from its creation to its end."""
+    await world.router.predictions.create(p)
+    await world.running(p.id)
+    world.answer(p.id, outcome)
+    await world.stored(p.id, outcome.status)
+
+
+async def outbox_empty(world: World) -> None:
+    """Wait until nothing is to be delivered any more."""
+    for _ in range(5000):
+        if not await world.store.deliveries():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("never empty")
+
+
+def statuses(world: World) -> list[str]:
+    """The statuses that were told, in order."""
+    return [c.body["status"] for c in world.receiver.calls]
+
+
+async def test_every_event_in_order(world: World) -> None:
+    """Start, one for output and logs, which come together, and the end."""
+    await run(world, made("a"))
+    await outbox_empty(world)
+    assert statuses(world) == ["processing", "processing", "succeeded"]
+    _, output, completed = world.receiver.calls
+    assert output.body["output"] == {"x": 1}
+    assert completed.body == {
+        "id": "a",
+        "status": "succeeded",
+        "output": {"x": 1},
+        "logs": "a line\n",
+    }
+    assert {c.url for c in world.receiver.calls} == {URL}
+    assert len({c.message_id for c in world.receiver.calls}) == 3
+
+
+@pytest.mark.parametrize(
+    ("events", "told"),
+    [
+        ((WebhookEvent.START,), ["processing"]),
+        ((WebhookEvent.OUTPUT,), ["processing"]),
+        ((WebhookEvent.LOGS,), ["processing"]),
+        ((WebhookEvent.COMPLETED,), ["succeeded"]),
+        ((WebhookEvent.START, WebhookEvent.COMPLETED), ["processing", "succeeded"]),
+    ],
+)
+async def test_only_what_is_asked_for(
+    world: World, events: tuple[WebhookEvent, ...], told: list[str]
+) -> None:
+    """webhook_events_filter."""
+    await run(world, made("a", *events))
+    await until(lambda: len(statuses(world)) == len(told))
+    await outbox_empty(world)
+    assert statuses(world) == told
+
+
+async def test_output_and_logs_are_throttled(world: World) -> None:
+    """At most one in 500 ms for one prediction; start is not held back, nor are others."""
+    webhooks = world.router.webhooks
+    p = replace(made("a"), status=Status.PROCESSING)
+    for step_s in (0.0, 0.1, 0.3, 0.2, 0.4):
+        world.clock.advance(step_s)
+        webhooks.notify(replace(p, logs=f"{world.clock.now - 1000:.1f}"), WebhookEvent.LOGS)
+        webhooks.notify(p, WebhookEvent.OUTPUT)
+    webhooks.notify(replace(p, logs="start"), WebhookEvent.START)
+    webhooks.notify(replace(p, id="b", logs="b"), WebhookEvent.LOGS)
+    await until(lambda: len(world.receiver.calls) == 4)
+    assert sorted(c.body["logs"] for c in world.receiver.calls) == ["0.0", "0.6", "b", "start"]
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELED])
+async def test_every_end_is_told(world: World, status: Status) -> None:
+    """Also one that is no success, without an output before it."""
+    await run(world, made("a", WebhookEvent.OUTPUT, WebhookEvent.COMPLETED), Outcome(status))
+    await outbox_empty(world)
+    assert statuses(world) == [status]
+
+
+async def test_one_that_never_ran_is_told(world: World) -> None:
+    """Aborted at its deadline."""
+    await world.router.predictions.create(made("a", callback=None))
+    await world.running("a")
+    await world.router.predictions.create(made("b", WebhookEvent.COMPLETED, deadline_at=1001.0))
+    world.clock.advance(1)
+    await until(lambda: statuses(world) == ["aborted"])
+
+
+async def test_retried_with_back_off(world: World) -> None:
+    """The same message again, later each time, until it arrives."""
+    world.receiver.status = 500
+    await run(world, made("a", WebhookEvent.COMPLETED))
+    for n, delay_s in enumerate(RETRY_DELAYS_S[:3], 1):
+        await until(lambda n=n: len(world.receiver.calls) == n and world.clock.pending())  # type: ignore[misc]
+        assert world.clock.pending()[0].at == world.clock.now + delay_s
+        if n == 3:
+            world.receiver.status = 204
+        world.clock.advance(delay_s)
+    await outbox_empty(world)
+    assert len(world.receiver.calls) == 4
+    assert len({c.message_id for c in world.receiver.calls}) == 1
+    assert world.clock.pending() == []
+
+
+async def test_the_result_stays_when_every_retry_fails(world: World) -> None:
+    """The webhook is given up in the end; the result can be asked for."""
+    world.receiver.status = 0
+    await run(world, made("a", WebhookEvent.COMPLETED))
+    for n, delay_s in enumerate(RETRY_DELAYS_S, 1):
+        await until(lambda n=n: len(world.receiver.calls) == n and world.clock.pending())  # type: ignore[misc]
+        world.clock.advance(delay_s)
+    await outbox_empty(world)
+    assert len(world.receiver.calls) == len(RETRY_DELAYS_S) + 1
+    assert (await world.router.predictions.get("a")).output == {"x": 1}
+
+
+async def test_who_is_gone_is_not_called_again(world: World) -> None:
+    """410 ends it."""
+    world.receiver.status = 410
+    await run(world, made("a", WebhookEvent.COMPLETED))
+    await outbox_empty(world)
+    assert len(world.receiver.calls) == 1
+    assert world.clock.pending() == []
+
+
+async def test_it_survives_a_kill(world: World) -> None:
+    """In flight or between retries: the next run delivers it, under the same id."""
+    world.receiver.status = 503
+    await run(world, made("between", WebhookEvent.COMPLETED))
+    await until(world.clock.pending)
+    world.receiver.gate.clear()
+    await run(world, made("inflight", WebhookEvent.COMPLETED))
+    await until(lambda: len(world.receiver.calls) == 2)
+    await world.kill_and_restart()
+    world.receiver.status = 200
+    world.receiver.gate.set()
+    world.clock.advance(10)
+    await outbox_empty(world)
+    ids = [(c.body["id"], c.message_id) for c in world.receiver.calls[2:]]
+    assert sorted(ids) == [
+        ("between", "msg_between_completed"),
+        ("inflight", "msg_inflight_completed"),
+    ]
+
+
+async def test_a_slow_receiver_gets_them_in_order(world: World) -> None:
+    """The end is not sent before the start has been answered."""
+    world.receiver.gate.clear()
+    await run(world, made("a", WebhookEvent.START, WebhookEvent.COMPLETED))
+    assert statuses(world) == ["processing"]
+    world.receiver.gate.set()
+    await outbox_empty(world)
+    assert statuses(world) == ["processing", "succeeded"]
