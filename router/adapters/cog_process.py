@@ -37,6 +37,7 @@ POLL_FIRST_S = 0.02
 POLL_MAX_S = 0.25
 # Without a worker (no `python` on its PATH, say) coglet would stay STARTING for ever.
 NO_WORKER_LIMIT_S = 20.0
+LAST_WORDS_S = 0.5
 HEALTH_EVERY_S = 5.0
 # A worker that holds the GIL for 10 s reads as UNHEALTHY too, so one reading says nothing.
 UNHEALTHY_READINGS = 6
@@ -67,6 +68,7 @@ class CogProcess:
         self._group: ProcessGroup | None = None
         self._client: CogClient | None = None
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._broken_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._worker_fd: int | None = None
         self._kept_in_tmp: set[str] = set()
@@ -181,29 +183,34 @@ class CogProcess:
 
     async def _wait_ready(self) -> None:
         assert self._client is not None  # noqa: S101
-        limit_s = self._options.setup_timeout_s
         began = time.monotonic()
         poll_s = POLL_FIRST_S
         while True:
             # Watched from its first moment: when it dies in set-up coglet stays STARTING.
             self._watch_worker()
-            if self._broken.done():
-                raise StartError(f"its process ended during set-up{self._last_words({})}")
             health = await self._client.health()
-            match health.get("status"):
-                case "READY" | "BUSY":
-                    return
-                case "SETUP_FAILED" | "DEFUNCT":
-                    raise StartError(f"its set-up failed{self._last_words(health)}")
-                case _:
-                    pass
-            waited_s = time.monotonic() - began
-            if waited_s > limit_s:
-                raise StartError(f"its set-up took longer than {limit_s:.0f} s")
-            if self._worker_fd is None and waited_s > NO_WORKER_LIMIT_S:
-                raise StartError(f"its worker does not start{self._last_words({})}")
-            await asyncio.wait({self._broken}, timeout=poll_s)
+            if health.get("status") in ("READY", "BUSY") and not self._broken.done():
+                return
+            if reason := self._why_it_failed(health, time.monotonic() - began):
+                raise StartError(f"{reason}{self._last_words(health)}")
+            if self._broken.done():
+                await asyncio.sleep(poll_s)
+            else:
+                await asyncio.wait({self._broken}, timeout=poll_s)
             poll_s = min(poll_s * 1.5, POLL_MAX_S)
+
+    def _why_it_failed(self, health: Mapping[str, Json], waited_s: float) -> str | None:
+        """Why this start will come to nothing, None while it still may."""
+        if health.get("status") in ("SETUP_FAILED", "DEFUNCT"):
+            return "its set-up failed"
+        # A set-up that raises ends the worker some moments before coglet says why it did.
+        if self._broken.done() and time.monotonic() - self._broken_at > LAST_WORDS_S:
+            return "its process ended during set-up"
+        if waited_s > self._options.setup_timeout_s:
+            return f"its set-up took longer than {self._options.setup_timeout_s:.0f} s"
+        if self._worker_fd is None and waited_s > NO_WORKER_LIMIT_S:
+            return "its worker does not start"
+        return None
 
     def _last_words(self, health: Mapping[str, Json]) -> str:
         """The line that most likely says why: the last of the set-up's log, or of all."""
@@ -259,6 +266,7 @@ class CogProcess:
 
     def _note_broken(self, reason: str) -> None:
         if not self._broken.done():
+            self._broken_at = time.monotonic()
             self._broken.set_result(reason)
 
     def _sweep_tmp(self) -> None:
