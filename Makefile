@@ -7,7 +7,7 @@ PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e chaos bench-router lock clean
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e test-original golden chaos bench-router lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -56,6 +56,12 @@ test-packages: weights ## each package in a process of its own: they all have a 
 
 test-edge: setup ## the edge function under Deno
 	$(PYTEST) tests/edge
+
+test-original: setup ## grounding against groundingdino-py itself, in an environment of its own (minutes)
+	tests/grounding/original/run.sh $(abspath $(BIN)/python)
+
+golden: setup ## write the golden records anew; look at the difference before you commit it
+	@for p in tests/golden/*/make.py; do echo "$$p"; $(BIN)/python "$$p" || exit 1; done
 
 test-e2e: weights ## real processes, from the edge function to the models
 	$(PYTEST) tests/e2e

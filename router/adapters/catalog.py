@@ -51,7 +51,7 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
         folder=folder,
         runner=runner,
         python=own_python if own_python.exists() else Path(sys.executable),
-        env=env,
+        env={**_read_environment(config), **env},
         example=_read_example(folder),
     )
 
@@ -70,6 +70,14 @@ def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str,
         except PackageError as error:
             log.warning("package left out", extra={"package": name, "reason": str(error)})
     return packages
+
+
+def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:
+    """cog.yaml's `environment`, which Cog puts into the image: the package counts on it."""
+    lines = config.get("environment") or []
+    if not isinstance(lines, list) or not all(isinstance(s, str) and "=" in s for s in lines):
+        raise PackageError("its cog.yaml's `environment` must be a list of NAME=value")
+    return {name: value for name, _, value in (s.partition("=") for s in lines)}
 
 
 def _read_example(folder: Path) -> Mapping[str, Any]:

@@ -172,11 +172,16 @@ class SchedulerLoop:
         self._processes[e.model] = process
         try:
             await process.start()
-        except StartError as error:
+        except Exception as error:
+            reason = str(error) if isinstance(error, StartError) else "the server failed"
             self._last_logs[e.model] = process.log_tail()
             del self._processes[e.model]
-            log.error("model failed to start", extra={"model": e.model, "reason": str(error)})
-            self.post(msg.StartFailed(e.model, e.generation, str(error)))
+            log.error(
+                "model failed to start",
+                exc_info=not isinstance(error, StartError),
+                extra={"model": e.model, "reason": reason},
+            )
+            self.post(msg.StartFailed(e.model, e.generation, reason))
             return
         finally:
             self._start_tasks.pop(e.model, None)
@@ -209,8 +214,9 @@ class SchedulerLoop:
             try:
                 await process.stop(0.0 if at_once else STOP_GRACE_S)
                 await self._memory.wait_freed(pids)
-            except TimeoutError:
-                log.error("process outlives SIGKILL", extra={"model": e.model})
+            except Exception:
+                # Said to be stopped all the same: the model must be able to start again.
+                log.exception("process not stopped cleanly", extra={"model": e.model})
         self.post(msg.Stopped(e.model, e.generation))
         self._measure()
 

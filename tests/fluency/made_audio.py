@@ -1,6 +1,5 @@
 """Recordings made for one test: signals of known content and files of every kind."""
 
-import subprocess
 import wave
 from io import BytesIO
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
+from espeak import synthesise
 from numpy.typing import NDArray
 
 RATE = 16_000
@@ -53,14 +53,8 @@ def bursts(count: int, on_s: float = 0.12, off_s: float = 0.1) -> Samples:
 
 def say(text: str, words_per_minute: int = 160, voice: str = "en-us") -> Samples:
     """Speech of espeak-ng, at 16 kHz."""
-    done = subprocess.run(
-        ["espeak-ng", "-v", voice, "-s", str(words_per_minute), "--stdout", text],
-        capture_output=True,
-        check=True,
-    )
-    # espeak streams its WAV: the size in the header is a guess, so the samples are counted.
-    raw = np.frombuffer(done.stdout[44:], "<i2").astype(np.float32) / 32768
-    return resample(raw, 22_050, RATE)
+    raw, rate_hz = synthesise(text, words_per_minute, voice)
+    return resample(raw, rate_hz, RATE)
 
 
 def resample(samples: Samples, rate_from: int, rate_to: int) -> Samples:

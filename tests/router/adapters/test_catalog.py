@@ -43,8 +43,23 @@ def test_a_packages_own_environment_runs_it(tmp_path: Path) -> None:
     assert read_package(path, {}).python == python
 
 
+def test_cog_yamls_environment_is_the_processs(tmp_path: Path) -> None:
+    """What Cog would put into the image is given here too; the operator's own word wins."""
+    path = folder(tmp_path, "a", 'run: "run.py:R"\nenvironment:\n  - A=1=2\n  - B=x\n')
+    assert read_package(path, {"B": "y"}).env == {"A": "1=2", "B": "y"}
+
+
 @pytest.mark.parametrize(
-    "cog_yaml", ["", "[]", "build: {}\n", "run: 7\n", 'run: "../../evil.sh"\n', 'run: "x.py"\n']
+    "cog_yaml",
+    [
+        "",
+        "[]",
+        "build: {}\n",
+        "run: 7\n",
+        'run: "../../evil.sh"\n',
+        'run: "x.py"\n',
+        'run: "r.py:R"\nenvironment: [A]\n',
+    ],
 )
 def test_what_is_no_package(tmp_path: Path, cog_yaml: str) -> None:
     """Each is refused with a reason."""
