@@ -17,6 +17,19 @@ from timeline import save as save_picture
 from vad import SileroVad
 from weights import choose
 
+# One literal each, however long: `cog build` reads them statically and would show the quotes of
+# pieces put together.
+# ruff: noqa: E501
+AUDIO = "The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF, any rate and channel count, 0 s to 10 minutes. The kind is read off the bytes, not the name."
+LANGUAGE = "Language spoken, as an ISO 639-1 code ('en', 'es', 'ja' …), or 'auto' to detect it."
+PAUSE_THRESHOLD = (
+    "Shortest silence that counts as a pause, in seconds. The literature's value is 0.25."
+)
+TRANSCRIBE = "Transcribe the words. Without them the answer has no transcript, no repetitions and repairs, and comes a lot sooner."
+REFERENCE_TEXT = "For a reading task: the text that was to be read, at most 3000 words. Adds `reading`: words correct per minute, omissions, insertions, substitutions."
+CONTOURS = "Add pitch (Hz, 0 where unvoiced) and intensity (dB), 50 values a second."
+TIMELINE = "Add a PNG: waveform, pauses shaded, syllables, words; ten seconds a row."
+
 
 class Runner(BaseRunner):
     """Pauses, syllables and pitch from the signal; words from Whisper; a score from both."""
@@ -35,40 +48,33 @@ class Runner(BaseRunner):
 
     def run(
         self,
-        audio: Path = Input(
-            description="The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF, any rate "
-            "and channel count, 0 s to 10 minutes. The kind is read off the bytes, not the name."
-        ),
+        audio: Path = Input(description=AUDIO),
         language: str = Input(
-            description="Language spoken, as an ISO 639-1 code ('en', 'es', 'ja' …), or 'auto' to "
-            "detect it.",
+            description=LANGUAGE,
             default="auto",
             max_length=10,
         ),
         pause_threshold: float = Input(
-            description="Shortest silence that counts as a pause, in seconds. The literature's "
-            "value is 0.25.",
+            description=PAUSE_THRESHOLD,
             default=0.25,
             ge=0.1,
             le=2.0,
         ),
         transcribe: bool = Input(
-            description="Transcribe the words. Without them the answer has no transcript, no "
-            "repetitions and repairs, and comes a lot sooner.",
+            description=TRANSCRIBE,
             default=True,
         ),
         reference_text: str | None = Input(
-            description="For a reading task: the text that was to be read, at most 3000 words. "
-            "Adds `reading`: words correct per minute, omissions, insertions, substitutions.",
+            description=REFERENCE_TEXT,
             default=None,
             max_length=30000,
         ),
         contours: bool = Input(
-            description="Add pitch (Hz, 0 where unvoiced) and intensity (dB), 50 values a second.",
+            description=CONTOURS,
             default=False,
         ),
         timeline: bool = Input(
-            description="Add a PNG: waveform, pauses shaded, syllables, words; ten seconds a row.",
+            description=TIMELINE,
             default=False,
         ),
     ) -> Fluency:

@@ -14,10 +14,18 @@ from prompt import build_chunks, tokenize
 from queries import parse_queries
 from weights import resolve
 
-DEFAULT_QUERIES = (
-    "person, face, hand, dog, cat, bird, car, bicycle, chair, table, "
-    "bottle, cup, phone, laptop, book, plant, bag, shoe"
-)
+# One literal each, however long: `cog build` reads them statically and would show the quotes of
+# pieces put together.
+# ruff: noqa: E501
+DEFAULT_QUERIES = "person, face, hand, dog, cat, bird, car, bicycle, chair, table, bottle, cup, phone, laptop, book, plant, bag, shoe"
+IMAGE = "Picture to search: PNG, JPEG, WebP, HEIC, GIF or BMP, at most 50 megapixels. EXIF orientation is applied; transparency is laid over white."
+TEXT_QUERIES = 'What to look for: labels separated by commas, line breaks or periods ("cat, dog", "cat . dog ."), or a JSON list of strings. At most 2000. Blank: the default list. The labels used come back as queries_used.'
+BOX_THRESHOLD = "Lowest score of a detection: mean probability of its label's tokens."
+TEXT_THRESHOLD = "Probability that each single word of a detection's label must reach."
+MAX_DETECTIONS = "Most detections to return, best first."
+NMS = "Of boxes with one label that overlap by more than this IoU, keep the best. Leave out to keep all."
+ANNOTATED = "Also return the picture with its boxes drawn (JPEG)."
+EXPORT_FORMAT = "Also return the detections as COCO or Label Studio JSON, in `export`."
 
 
 class Runner(BaseRunner):
@@ -28,48 +36,38 @@ class Runner(BaseRunner):
         env = os.environ.get
         self.detector = Detector(resolve(env("WEIGHTS")), env("DEVICE"), env("DTYPE"))
 
-    def run(  # noqa: PLR0917 - the inputs are the API
+    def run(
         self,
-        image: Path = Input(  # noqa: B008 - how Cog declares an input
-            description="Picture to search: PNG, JPEG, WebP, HEIC, GIF or BMP, at most 50 "
-            "megapixels. EXIF orientation is applied; transparency is laid over white."
-        ),
+        image: Path = Input(description=IMAGE),
         text_queries: str = Input(
             default=DEFAULT_QUERIES,
             max_length=65536,
-            description="What to look for: labels separated by commas, line breaks or periods "
-            '("cat, dog", "cat . dog ."), or a JSON list of strings. At most 2000. Blank: the '
-            "default list. The labels used come back as queries_used.",
+            description=TEXT_QUERIES,
         ),
         box_threshold: float = Input(
             default=0.35,
             ge=0.0,
             le=1.0,
-            description="Lowest score of a detection: mean probability of its label's tokens.",
+            description=BOX_THRESHOLD,
         ),
         text_threshold: float = Input(
             default=0.25,
             ge=0.0,
             le=1.0,
-            description="Probability that each single word of a detection's label must reach.",
+            description=TEXT_THRESHOLD,
         ),
-        max_detections: int = Input(
-            default=100, ge=1, le=900, description="Most detections to return, best first."
-        ),
+        max_detections: int = Input(default=100, ge=1, le=900, description=MAX_DETECTIONS),
         nms: float | None = Input(
             default=None,
             ge=0.0,
             le=1.0,
-            description="Of boxes with one label that overlap by more than this IoU, keep the "
-            "best. Leave out to keep all.",
+            description=NMS,
         ),
-        annotated: bool = Input(
-            default=False, description="Also return the picture with its boxes drawn (JPEG)."
-        ),
+        annotated: bool = Input(default=False, description=ANNOTATED),
         format: str = Input(  # noqa: A002 - the name is the API's
             default="detections",
             choices=["detections", "coco", "label_studio"],
-            description="Also return the detections as COCO or Label Studio JSON, in `export`.",
+            description=EXPORT_FORMAT,
         ),
     ) -> Output:
         """Return the boxes of everything in the picture that the labels name, best first."""

@@ -50,9 +50,9 @@ class Runner(BaseRunner):
         self.checker = safety.SafetyChecker(checker, machine.device) if checker else None
         self.withholds = os.environ.get("SAFETY_WITHHOLD", "") == "1"
 
-    def run(  # noqa: PLR0917 -- a runner's parameters are its API
+    def run(
         self,
-        image: Path = Input(description=IMAGE),  # noqa: B008 -- Cog's way
+        image: Path = Input(description=IMAGE),
         prompt: str = Input(default="", description=PROMPT, max_length=1000),
         negative_prompt: str | None = Input(
             default=None, description=NEGATIVE_PROMPT, max_length=1000

@@ -110,6 +110,28 @@ def _is_literal(value: ast.expr, constants: set[str]) -> bool:
     return True
 
 
+@pytest.mark.parametrize("folder", ALL, ids=lambda p: p.name)
+def test_descriptions_and_defaults_are_one_literal(folder: Path) -> None:
+    """Cog reads them statically: of adjacent literals the quotes would reach the API docs."""
+    source = (folder / "run.py").read_text()
+    module = ast.parse(source)
+    texts = [
+        k.value for k in ast.walk(module) if isinstance(k, ast.keyword) and k.arg == "description"
+    ]
+    named = {t.id for t in texts if isinstance(t, ast.Name)}
+    texts += [
+        n.value
+        for n in module.body
+        if isinstance(n, ast.Assign)
+        and isinstance(n.targets[0], ast.Name)
+        and n.targets[0].id in named
+    ]
+    literals = [t for t in texts if isinstance(t, ast.Constant)]
+    assert literals
+    for literal in literals:
+        assert literal.lineno == literal.end_lineno, ast.get_source_segment(source, literal)
+
+
 @pytest.mark.parametrize("folder", PACKAGES, ids=lambda p: p.name)
 def test_a_package_imports_nobody_elses_code(folder: Path) -> None:
     """Neither the router nor another package; and no module of its own hides the library's."""
