@@ -97,5 +97,5 @@ def test_it_still_serves_after_the_worst(box: Box) -> None:
             grown_mib = resident_mib(function.process.pid) - settled_mib
             box.behaviour = lambda _: Answer()
             assert client.post(function.url, json=FLUENCY).json() == {"ok": True}
-    print(f"resident memory grew by {grown_mib:.0f} MiB")  # noqa: T201 - a measured figure
+    print(f"resident memory grew by {grown_mib:.0f} MiB")
     assert grown_mib < GROWTH_MIB

@@ -338,5 +338,5 @@ def test_a_10_mib_file_stays_under_200_mb(deno: Path) -> None:
     peak_kib = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert peak_kib is not None
     peak_mb = int(peak_kib[1]) * 1024 / 1e6
-    print(f"peak resident memory: {peak_mb:.0f} MB")  # noqa: T201 - a measured figure
+    print(f"peak resident memory: {peak_mb:.0f} MB")
     assert peak_mb < 200
