@@ -29,7 +29,7 @@ from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import HttpWebhookSender, load_secret
-from router.api import app_face, cog, operations
+from router.api import app_face, cog, files, operations, replicate
 from router.api.auth import Guard, parse_keys
 from router.api.context import Context
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
@@ -43,6 +43,7 @@ from router.ports import Memory, Process, StartError
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
+from router.runtime.uploads import Uploads
 from router.runtime.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
 from router.settings import Settings, Weights
@@ -90,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes)
     operations.add_routes(app)
     cog.add_routes(app)
+    replicate.add_routes(app)
+    files.add_routes(app)
     app_face.add_routes(app)
     return app
 
@@ -123,6 +126,7 @@ async def running(
             keep_results_s=settings.keep_results_s,
         )
         fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
+        uploads = Uploads(store, spool, fetcher, SystemClock(), settings.keep_results_s)
 
         async def describe(package: Package) -> Mapping[str, Any]:
             description = await schemas.describe(package)
@@ -133,12 +137,13 @@ async def running(
             packages=packages,
             loop=loop,
             predictions=predictions,
-            intake=Intake(spool, fetcher, settings.max_upload_bytes),
+            intake=Intake(spool, uploads, settings.max_upload_bytes),
             files=spool,
             describe=describe,
             max_upload_bytes=settings.max_upload_bytes,
             sync_limit_s=settings.sync_limit_s,
             started_at=time.time(),
+            uploads=uploads,
             webhooks=webhooks,
             webhook_secret=secret,
             replicate_owner=settings.replicate_owner,
@@ -148,7 +153,8 @@ async def running(
         # Before any result can be added to what an earlier run had not delivered.
         await webhooks.open()
         resumed = await predictions.open()
-        spool.remove_strangers(f for p in resumed for f in p.files)
+        kept = [f.ref() for f in await uploads.open()]
+        spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
         preparing = asyncio.create_task(_prepare(context, settings.preload))
         context.is_open = True
         stopping = _stop_on_signal(context, settings.shutdown_grace_s)
@@ -160,6 +166,7 @@ async def running(
             stopping()
             await loop.close(settings.shutdown_grace_s)
             await predictions.close()
+            await uploads.close()
             await webhooks.close()
             await sender.close()
             await store.close()

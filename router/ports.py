@@ -8,6 +8,10 @@ from typing import Any, Protocol
 
 from router.domain.package import Package
 from router.domain.prediction import Delivery, FileRef, Job, Outcome, Prediction
+from router.domain.stored_file import StoredFile
+
+# A prediction's place in the order of creation: its time and, for those of one time, its id.
+Cursor = tuple[float, str]
 
 
 class StartError(Exception):
@@ -85,8 +89,30 @@ class Store(Protocol):
     async def unfinished(self) -> Sequence[Prediction]:
         """Every prediction that has not ended, oldest first."""
 
+    async def page(
+        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+    ) -> Sequence[Prediction]:
+        """At most `limit` predictions, newest first: the newest of all, those just older than
+        `before`, or those just newer than `after`. Fewer when they are large."""
+
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Delete what ended before then; return the files that are nobody's now."""
+
+
+class UploadIndex(Protocol):
+    """What is known of uploaded files; their contents are in the spool."""
+
+    async def put_file(self, file: StoredFile) -> None:
+        """Insert."""
+
+    async def get_file(self, file_id: str) -> StoredFile | None:
+        """The file, or None."""
+
+    async def list_files(self) -> Sequence[StoredFile]:
+        """All of them, newest first."""
+
+    async def delete_file(self, file_id: str) -> None:
+        """Forget it."""
 
 
 class Outbox(Protocol):
@@ -140,6 +166,10 @@ class Files(Protocol):
 
     def remove(self, files: Iterable[FileRef]) -> None:
         """Delete them; one that is gone already is no error."""
+
+    def link(self, file: FileRef) -> str:
+        """Another name for the content, deleted on its own; its path. Raises InvalidInput when
+        it is gone, InsufficientStorage."""
 
 
 class Timer(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
-from router.domain.errors import InsufficientStorage
+from router.domain.errors import InsufficientStorage, InvalidInput
 from router.domain.prediction import FileRef
 
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
@@ -62,6 +62,18 @@ class Spool:
         """Delete them; one that is gone already is no error."""
         for f in files:
             Path(f.path).unlink(missing_ok=True)
+
+    def link(self, file: FileRef) -> str:
+        """A hard link under a new unguessable name: no byte is copied."""
+        source = Path(file.path)
+        path = self.folder / f"{secrets.token_hex(16)}{source.suffix}"
+        try:
+            path.hardlink_to(source)
+        except FileNotFoundError as error:
+            raise InvalidInput(f"Cannot use '{file.name}': the file has expired") from error
+        except OSError as error:
+            raise _told(error) from error
+        return str(path)
 
     def remove_strangers(self, known: Iterable[FileRef]) -> int:
         """Delete every file that no prediction names (an earlier router was killed while it

@@ -21,6 +21,8 @@ import orjson
 
 from router.domain.errors import InsufficientStorage
 from router.domain.prediction import Callback, Delivery, Failure, FileRef, Prediction, Status
+from router.domain.stored_file import StoredFile
+from router.ports import Cursor
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], None]
@@ -39,6 +41,12 @@ CREATE INDEX IF NOT EXISTS predictions_unfinished
     ON predictions (created_at) WHERE completed_at IS NULL;
 CREATE INDEX IF NOT EXISTS predictions_completed
     ON predictions (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS predictions_created ON predictions (created_at, id);
+CREATE TABLE IF NOT EXISTS files (
+    id         TEXT PRIMARY KEY,
+    created_at REAL NOT NULL,
+    document   BLOB NOT NULL
+) STRICT;
 CREATE TABLE IF NOT EXISTS outbox (
     prediction_id TEXT PRIMARY KEY,
     attempts      INTEGER NOT NULL,
@@ -61,6 +69,17 @@ ON CONFLICT (prediction_id) DO UPDATE SET attempts = excluded.attempts, due_at =
 """
 SWEEP = "DELETE FROM predictions WHERE completed_at < ? RETURNING document"
 SWEEP_OUTBOX = "DELETE FROM outbox WHERE prediction_id NOT IN (SELECT id FROM predictions)"
+NEWEST = "SELECT document FROM predictions ORDER BY created_at DESC, id DESC LIMIT ?"
+OLDER = """
+SELECT document FROM predictions WHERE (created_at, id) < (?, ?)
+ORDER BY created_at DESC, id DESC LIMIT ?
+"""
+NEWER = """
+SELECT document FROM predictions WHERE (created_at, id) > (?, ?)
+ORDER BY created_at, id LIMIT ?
+"""
+# A page ends here even if it holds fewer: outputs may be pictures of some megabytes each.
+PAGE_BYTES = 8 << 20
 # How long a statement waits for another program's lock on the file.
 BUSY_TIMEOUT_S = 5.0
 
@@ -134,6 +153,24 @@ class SqliteStore:
         )
         return [_prediction(r[0]) for r in rows]
 
+    async def page(
+        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+    ) -> Sequence[Prediction]:
+        """At most `limit` predictions, newest first, and at most some PAGE_BYTES of them."""
+        statement = OLDER if before else NEWER if after else NEWEST
+        values = (*(before or after or ()), limit)
+
+        def read(c: sqlite3.Connection) -> list[bytes]:
+            documents: list[bytes] = []
+            for (document,) in c.execute(statement, values):
+                documents.append(document)
+                if sum(map(len, documents)) > PAGE_BYTES:
+                    break
+            return documents
+
+        documents = await self._do(read)
+        return [_prediction(d) for d in (reversed(documents) if after else documents)]
+
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Delete what ended before then; return the files that are nobody's now."""
 
@@ -163,6 +200,29 @@ class SqliteStore:
         await self._do(
             lambda c: c.execute("DELETE FROM outbox WHERE prediction_id = ?", (prediction_id,))
         )
+
+    async def put_file(self, file: StoredFile) -> None:
+        """Insert. Raises InsufficientStorage."""
+        row = (file.id, file.created_at, orjson.dumps(asdict(file)))
+        await self._do(lambda c: c.execute("INSERT INTO files VALUES (?, ?, ?)", row))
+
+    async def get_file(self, file_id: str) -> StoredFile | None:
+        """The file, or None."""
+        found = await self._do(
+            lambda c: c.execute("SELECT document FROM files WHERE id = ?", (file_id,)).fetchone()
+        )
+        return StoredFile(**orjson.loads(found[0])) if found else None
+
+    async def list_files(self) -> Sequence[StoredFile]:
+        """All of them, newest first."""
+        rows = await self._do(
+            lambda c: c.execute("SELECT document FROM files ORDER BY created_at DESC").fetchall()
+        )
+        return [StoredFile(**orjson.loads(r[0])) for r in rows]
+
+    async def delete_file(self, file_id: str) -> None:
+        """Forget it."""
+        await self._do(lambda c: c.execute("DELETE FROM files WHERE id = ?", (file_id,)))
 
     async def _do(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()

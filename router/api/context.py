@@ -19,6 +19,7 @@ from router.runtime.intake import Intake
 from router.runtime.live import Live
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
+from router.runtime.uploads import Uploads
 from router.runtime.webhooks import Webhooks
 
 Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
@@ -37,6 +38,7 @@ class Context:
     max_upload_bytes: int
     sync_limit_s: float
     started_at: float
+    uploads: Uploads
     webhooks: Webhooks
     webhook_secret: str
     replicate_owner: str

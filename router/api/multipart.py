@@ -80,7 +80,8 @@ class FormReader:
         if b"filename" in options:
             client_name = options[b"filename"].decode("utf-8", "replace")
             self._file = self._files.create(client_name)
-            self.form.uploads.append(Upload(self._name, str(self._file.path), client_name))
+            mime = self._headers.get(b"content-type", b"").decode("latin-1")
+            self.form.uploads.append(Upload(self._name, str(self._file.path), client_name, mime))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Some of the part's content."""

@@ -6,10 +6,12 @@ no `aborted` (one polls for ever, the other refuses the body), so it is shown as
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from router.api.context import Context
@@ -17,7 +19,10 @@ from router.api.error_handlers import json_response
 from router.api.views import timestamp
 from router.domain.errors import RouterError
 from router.domain.prediction import Prediction, Status
+from router.domain.stored_file import StoredFile
 from router.runtime.answers import public_inputs
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 # What Replicate says of a version that it does not show.
 UNKNOWN_VERSION = "hidden"
@@ -85,6 +90,35 @@ def version_view(context: Context, name: str) -> dict[str, Any] | None:
 def _description(schema: Mapping[str, Any] | None) -> str | None:
     text = (schema or {}).get("info", {}).get("description")
     return str(text) if text else None
+
+
+def file_view(file: StoredFile, base_url: str) -> dict[str, Any]:
+    """An uploaded file. Its URL may be given as an input of a prediction."""
+    return {
+        "id": file.id,
+        "name": file.name,
+        "content_type": file.content_type,
+        "size": file.size_bytes,
+        "etag": file.sha256,
+        "checksums": {"sha256": file.sha256},
+        "metadata": file.metadata,
+        "created_at": utc(file.created_at),
+        "expires_at": utc(file.expires_at),
+        "urls": {"get": f"{base_url}/v1/files/{file.id}"},
+    }
+
+
+def in_replicates_words(handler: Handler) -> Handler:
+    """A face's handler whose errors are told as Replicate tells them."""
+
+    @functools.wraps(handler)
+    async def wrapped(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except RouterError as error:
+            return problem(error)
+
+    return wrapped
 
 
 def problem(error: RouterError) -> Response:

@@ -32,6 +32,7 @@ class Upload:
     field: str
     path: str
     name: str
+    content_type: str = ""
 
 
 class Intake:

@@ -23,7 +23,7 @@ from router.domain.prediction import (
     advance,
     conclude,
 )
-from router.ports import Clock, Files, Store, Timer, Timers
+from router.ports import Clock, Cursor, Files, Store, Timer, Timers
 from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
 from router.runtime.records import Records
@@ -134,6 +134,13 @@ class Predictions:
         if p is None:
             raise errors.UnknownPrediction(f"Cannot find prediction '{prediction_id[:80]}'")
         return p
+
+    async def page(
+        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+    ) -> Sequence[Prediction]:
+        """Durable predictions as they are now, newest first; see `Store.page`."""
+        stored = await self._store.page(before=before, after=after, limit=limit)
+        return [live.prediction if (live := self._live.get(p.id)) else p for p in stored]
 
     async def keep(self, prediction_id: str) -> Prediction:
         """Make a running prediction durable: its caller will come back for it."""

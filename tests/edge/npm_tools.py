@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from deno_server import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("CALLME_NPM_CACHE", ROOT / "var" / "npm"))
 INSTALL_S = 240
 

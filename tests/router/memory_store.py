@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router.domain.prediction import Delivery, FileRef, Prediction
+from router.domain.stored_file import StoredFile
+from router.ports import Cursor
 
 
 class MemoryStore:
-    """Fulfils `router.ports.Store` and `Outbox`."""
+    """Fulfils `router.ports.Store`, `Outbox` and `UploadIndex`."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Prediction] = {}
         self.outbox: dict[str, Delivery] = {}
+        self.files: dict[str, StoredFile] = {}
 
     async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
         """Insert or replace, and announce."""
@@ -36,6 +39,17 @@ class MemoryStore:
         """Those without an end, oldest first."""
         waiting = [p for p in self.rows.values() if p.completed_at is None]
         return sorted(waiting, key=lambda p: p.created_at)
+
+    async def page(
+        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+    ) -> Sequence[Prediction]:
+        """A page, newest first."""
+        found = sorted(self.rows.values(), key=_place, reverse=not after)
+        if before:
+            found = [p for p in found if _place(p) < before]
+        if after:
+            found = [p for p in found if _place(p) > after]
+        return sorted(found[:limit], key=_place, reverse=True)
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Forget what ended before; their files."""
@@ -61,5 +75,25 @@ class MemoryStore:
         """Out of the outbox."""
         self.outbox.pop(prediction_id, None)
 
+    async def put_file(self, file: StoredFile) -> None:
+        """Insert."""
+        self.files[file.id] = file
+
+    async def get_file(self, file_id: str) -> StoredFile | None:
+        """The file, or None."""
+        return self.files.get(file_id)
+
+    async def list_files(self) -> Sequence[StoredFile]:
+        """Newest first."""
+        return sorted(self.files.values(), key=lambda f: f.created_at, reverse=True)
+
+    async def delete_file(self, file_id: str) -> None:
+        """Forget it."""
+        self.files.pop(file_id, None)
+
     async def close(self) -> None:
         """Nothing to close."""
+
+
+def _place(p: Prediction) -> Cursor:
+    return (p.created_at, p.id)

@@ -15,6 +15,7 @@ from router.domain.prediction import (
     advance,
     conclude,
 )
+from router.domain.stored_file import StoredFile
 from tests.router.conftest import AnyStore
 
 
@@ -95,3 +96,33 @@ async def test_the_outbox(any_store: AnyStore) -> None:
     assert await any_store.deliveries() == [Delivery("b", 2, 99.0)]
     await any_store.sweep(10.5)
     assert await any_store.deliveries() == []
+
+
+async def test_pages(any_store: AnyStore) -> None:
+    """Newest first, forth and back, also among those of one moment; none twice, none left out."""
+    for i in range(10):
+        await any_store.put(made(f"p{i}", float(i // 3)))
+    pages = [[p.id for p in await any_store.page(limit=4)]]
+    for last in ("p6", "p2"):
+        at = await any_store.get(last)
+        assert at is not None
+        older = await any_store.page(before=(at.created_at, at.id), limit=4)
+        pages.append([p.id for p in older])
+    assert pages == [["p9", "p8", "p7", "p6"], ["p5", "p4", "p3", "p2"], ["p1", "p0"]]
+    assert [p.id for p in await any_store.page(after=(0.0, "p1"), limit=4)] == pages[1]
+    assert list(await any_store.page(after=(3.0, "p9"), limit=4)) == []
+
+
+async def test_files(any_store: AnyStore) -> None:
+    """What is put is got and listed, newest first, until it is deleted."""
+    first, second = (
+        StoredFile(f"f{i}", f"/spool/{i}", "a.txt", "text/plain", 3, "00", i, i + 9, {"k": [1]})
+        for i in (1.0, 2.0)
+    )
+    await any_store.put_file(first)
+    await any_store.put_file(second)
+    assert list(await any_store.list_files()) == [second, first]
+    assert await any_store.get_file(first.id) == first
+    await any_store.delete_file(first.id)
+    assert await any_store.get_file(first.id) is None
+    assert list(await any_store.list_files()) == [second]

@@ -73,3 +73,15 @@ async def test_a_cancelled_caller_breaks_nothing(store: SqliteStore) -> None:
     await asyncio.gather(task, return_exceptions=True)
     await store.put(made("b"))
     assert await store.get("b") == made("b")
+
+
+async def test_a_page_of_large_results_is_cut(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page holds some PAGE_BYTES, but always one prediction."""
+    monkeypatch.setattr("router.adapters.sqlite_store.PAGE_BYTES", 5000)
+    for i in range(5):
+        await store.put(replace(made(f"p{i}", float(i)), output="x" * 3000))
+    assert [p.id for p in await store.page()] == ["p4", "p3"]
+    await store.put(replace(made("p9", 9.0), output="x" * 9000))
+    assert [p.id for p in await store.page()] == ["p9"]

@@ -1,0 +1,28 @@
+"""A file that a client has uploaded ahead of the predictions that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.domain.prediction import FileRef, Json
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """`path` is where the router put it, `name` what the client called it. Times are seconds
+    since the epoch."""
+
+    id: str
+    path: str
+    name: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    created_at: float
+    expires_at: float
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+    def ref(self) -> FileRef:
+        """The file as the spool knows files."""
+        return FileRef("", self.path, self.name)
