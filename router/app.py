@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -31,7 +31,7 @@ from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import HttpWebhookSender, load_secret
 from router.api import app_face, cog, files, operations, replicate
 from router.api.auth import Guard, parse_keys
-from router.api.context import Context
+from router.api.context import Context, Describe
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
 from router.api.openapi import build_openapi
 from router.api.replicate_views import replicate_view
@@ -102,59 +102,18 @@ async def running(
     settings: Settings, packages: Mapping[str, Package], memory: Memory
 ) -> AsyncIterator[Context]:
     """Everything that has a life of its own, started, and stopped in reverse."""
-    state = settings.state
-    with _locked(state):
-        _clear_temp(state)
+    with _locked(settings.state):
+        _clear_temp(settings.state)
+        disk = _open_disk(settings.state)
         schemas = Schemas()
         loop = _make_loop(settings, packages, memory, schemas)
-        spool = Spool(state / "spool")
-        store = SqliteStore(state / "predictions.sqlite3")
-        secret = load_secret(state / "webhook_secret")
-        sender = HttpWebhookSender(secret, allow_private=settings.allow_private_urls)
-
-        def render(p: Prediction) -> dict[str, Any]:
-            return replicate_view(context, p, p.base_url)
-
-        webhooks = Webhooks(store, store, sender, SystemClock(), render)
-        predictions = Predictions(
-            loop,
-            store,
-            spool,
-            SystemClock(),
-            webhooks,
-            time_limit_s=settings.prediction_timeout_s,
-            keep_results_s=settings.keep_results_s,
-        )
-        fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
-        uploads = Uploads(store, spool, fetcher, SystemClock(), settings.keep_results_s)
-
-        async def describe(package: Package) -> Mapping[str, Any]:
-            description = await schemas.describe(package)
-            loop.post(Described(package.name, description.max_concurrency))
-            return description.schema
-
-        context = Context(
-            packages=packages,
-            loop=loop,
-            predictions=predictions,
-            intake=Intake(spool, uploads, settings.max_upload_bytes),
-            files=spool,
-            describe=describe,
-            max_upload_bytes=settings.max_upload_bytes,
-            sync_limit_s=settings.sync_limit_s,
-            started_at=time.time(),
-            uploads=uploads,
-            webhooks=webhooks,
-            webhook_secret=secret,
-            replicate_owner=settings.replicate_owner,
-            cog_version=version("cog"),
-        )
+        context = _make_context(settings, packages, loop, schemas, disk)
         loop.open()
         # Before any result can be added to what an earlier run had not delivered.
-        await webhooks.open()
-        resumed = await predictions.open()
-        kept = [f.ref() for f in await uploads.open()]
-        spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
+        await context.webhooks.open()
+        resumed = await context.predictions.open()
+        kept = [f.ref() for f in await context.uploads.open()]
+        disk.spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
         preparing = asyncio.create_task(_prepare(context, settings.preload))
         context.is_open = True
         stopping = _stop_on_signal(context, settings.shutdown_grace_s)
@@ -165,11 +124,73 @@ async def running(
             preparing.cancel()
             stopping()
             await loop.close(settings.shutdown_grace_s)
-            await predictions.close()
-            await uploads.close()
-            await webhooks.close()
-            await sender.close()
-            await store.close()
+            await context.predictions.close()
+            await context.uploads.close()
+            await context.webhooks.close()
+            await disk.store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What lies in the state folder."""
+
+    store: SqliteStore
+    spool: Spool
+    secret: str
+
+
+def _open_disk(state: Path) -> Disk:
+    secret = load_secret(state / "webhook_secret")
+    return Disk(SqliteStore(state / "predictions.sqlite3"), Spool(state / "spool"), secret)
+
+
+def _make_context(
+    settings: Settings,
+    packages: Mapping[str, Package],
+    loop: SchedulerLoop,
+    schemas: Schemas,
+    disk: Disk,
+) -> Context:
+    def render(p: Prediction) -> dict[str, Any]:
+        return replicate_view(context, p, p.base_url)
+
+    clock = SystemClock()
+    keep_s = settings.keep_results_s
+    store, spool = disk.store, disk.spool
+    sender = HttpWebhookSender(disk.secret, allow_private=settings.allow_private_urls)
+    webhooks = Webhooks(store, store, sender, clock, render)
+    fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
+    uploads = Uploads(store, spool, fetcher, clock, keep_s)
+    context = Context(
+        packages=packages,
+        loop=loop,
+        predictions=Predictions(
+            *(loop, store, spool, clock, webhooks),
+            time_limit_s=settings.prediction_timeout_s,
+            keep_results_s=keep_s,
+        ),
+        intake=Intake(spool, uploads, settings.max_upload_bytes),
+        files=spool,
+        describe=_make_describe(schemas, loop),
+        max_upload_bytes=settings.max_upload_bytes,
+        sync_limit_s=settings.sync_limit_s,
+        started_at=clock.time(),
+        uploads=uploads,
+        webhooks=webhooks,
+        webhook_secret=disk.secret,
+        replicate_owner=settings.replicate_owner,
+        cog_version=version("cog"),
+    )
+    return context
+
+
+def _make_describe(schemas: Schemas, loop: SchedulerLoop) -> Describe:
+    async def describe(package: Package) -> Mapping[str, Any]:
+        description = await schemas.describe(package)
+        loop.post(Described(package.name, description.max_concurrency))
+        return description.schema
+
+    return describe
 
 
 def _stop_on_signal(context: Context, grace_s: float) -> Callable[[], None]:

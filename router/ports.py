@@ -137,6 +137,9 @@ class WebhookSender(Protocol):
     async def send(self, url: str, message_id: str, body: bytes) -> int:
         """POST, signed; the answer's status, 0 when there is none."""
 
+    async def close(self) -> None:
+        """Close every connection."""
+
 
 class OpenFile(Protocol):
     """A file being written to the spool."""

@@ -70,6 +70,7 @@ class Webhooks:
         """Stop sending; what has not arrived is taken up by the next run."""
         for task in list(self._sending.values()):
             task.cancel()
+        await self._sender.close()
 
     # ---- what others call ----------------------------------------------------------------
 

@@ -170,6 +170,9 @@ class Receiver:
         await self.gate.wait()
         return self.status
 
+    async def close(self) -> None:
+        """Nothing to close."""
+
 
 def render(p: Prediction) -> dict[str, Json]:
     """Enough to tell one webhook from another."""
