@@ -11,6 +11,7 @@ tests/edge/signature_vectors.json holds examples that both sides are tested agai
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -254,6 +255,7 @@ def require_this_machine(scope: Scope, headers: Mapping[str, str]) -> None:
         raise Forbidden("Cannot serve web pages of other sites: no key is configured")
 
 
+@functools.lru_cache(maxsize=256)
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

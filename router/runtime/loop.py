@@ -143,14 +143,26 @@ class SchedulerLoop:
         return self.jobs
 
     def _set_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+        """See that a Tick comes when time alone could change something.
+
+        A timer that is too early is left alone: it finds nothing to do and sets the next. Most
+        events only put the moment off, and setting one anew costs more than deciding.
+        """
         now = self._clock.monotonic()
         wakeup = self.scheduler.next_wakeup(now)
-        if wakeup is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(wakeup - now, 0.0) + 0.001, self.post, msg.Tick())
+        if wakeup is None:
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(wakeup - now, 0.0) + 0.001
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.post(msg.Tick())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
