@@ -14,6 +14,8 @@ import pynvml
 # The driver gives memory back some time after a process ends; Ollama polls like this too.
 FREED_POLL_S = 0.25
 FREED_LIMIT_S = 5.0
+# A CUDA context alone takes more than this.
+NOTICEABLE_BYTES = 128 << 20
 
 
 class HostMemory:
@@ -43,25 +45,40 @@ class HostMemory:
 
 
 class GpuMemory:
-    """One GPU's memory by NVML. Raises pynvml.NVMLError when there is no driver."""
+    """One GPU's memory by NVML. Raises pynvml.NVMLError when there is no driver.
+
+    In a container with pids of its own the driver's pids match none of ours. Then no model can
+    be measured (the scheduler keeps its assumption), and what others use is taken to be what
+    was in use before the first model came.
+    """
 
     def __init__(self, reserve_bytes: int, limit_bytes: int | None = None) -> None:
         self._reserve_bytes = reserve_bytes
         self._limit_bytes = limit_bytes
         pynvml.nvmlInit()
         self._device = _first_visible_device()
+        self._used_before = int(pynvml.nvmlDeviceGetMemoryInfo(self._device).used)
+        self._sees_pids = True
 
     def measure(self, pids: Sequence[int]) -> int:
-        """Bytes that the driver attributes to these processes. In a container with pids of
-        its own the driver's pids match none of ours and this is 0."""
-        return sum(used for pid, used in self._used_by_pid().items() if pid in set(pids))
+        """Bytes that the driver attributes to these processes, 0 when it knows none of them."""
+        used_by_pid = self._used_by_pid()
+        known = [used_by_pid[pid] for pid in pids if pid in used_by_pid]
+        if known:
+            self._sees_pids = True
+        elif pids and self._used() > self._used_before + NOTICEABLE_BYTES:
+            self._sees_pids = False
+        return sum(known)
 
     def budget_bytes(self, held_by_models: int) -> int:
         """The card's total less what others use and the reserve."""
         info = pynvml.nvmlDeviceGetMemoryInfo(self._device)
-        by_others = max(int(info.used) - held_by_models, 0)
-        budget = max(int(info.total) - by_others - self._reserve_bytes, 0)
+        by_others = int(info.used) - held_by_models if self._sees_pids else self._used_before
+        budget = max(int(info.total) - max(by_others, 0) - self._reserve_bytes, 0)
         return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
+
+    def _used(self) -> int:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(self._device).used)
 
     async def wait_freed(self, pids: Iterable[int]) -> None:
         """Wait until the driver lists none of them, FREED_LIMIT_S at most."""
