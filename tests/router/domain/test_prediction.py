@@ -38,3 +38,11 @@ def test_times_and_attempts() -> None:
     done = conclude(p, Outcome(Status.SUCCEEDED, output=1, predict_time_s=0.5), 5.0)
     assert (done.completed_at, done.metrics) == (5.0, {"predict_time": 0.5, "total_time": 4.0})
     assert done.status.is_terminal
+
+
+def test_what_has_ended_does_not_end_again() -> None:
+    """A second outcome raises, and the first one stands."""
+    done = conclude(Prediction("id", "m", {}, 1.0), Outcome(Status.CANCELED), 2.0)
+    with pytest.raises(IllegalTransition):
+        conclude(done, Outcome(Status.FAILED), 3.0)
+    assert (done.status, done.completed_at) == (Status.CANCELED, 2.0)

@@ -1,0 +1,126 @@
+"""Uploads are kept, used by link, and swept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from router.adapters.spool import Spool
+from router.domain.errors import InsufficientStorage, InvalidInput, NotFound
+from router.domain.prediction import FileRef
+from router.domain.stored_file import StoredFile
+from router.runtime.intake import Upload
+from router.runtime.uploads import Uploads
+from tests.router.conftest import AnyStore
+from tests.router.runtime.fakes import HandClock, until
+
+KEEP_S = 100.0
+
+
+class Elsewhere:
+    """The fetcher of all other URLs."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+
+    async def fetch(self, url: str, field: str, max_bytes: int) -> tuple[str, str]:
+        """Noted."""
+        self.urls.append(url)
+        return "/fetched", "x"
+
+
+class Desk:
+    """Uploads on a store and a real spool."""
+
+    def __init__(self, store: AnyStore, folder: Path) -> None:
+        self.spool = Spool(folder / "spool")
+        self.clock = HandClock()
+        self.elsewhere = Elsewhere()
+        self.uploads = Uploads(store, self.spool, self.elsewhere, self.clock, KEEP_S)
+
+    def spooled(self, body: bytes) -> Upload:
+        """An upload as a form leaves it."""
+        file = self.spool.create("a.txt")
+        file.write(body)
+        file.close()
+        return Upload("content", str(file.path), "a.txt", "text/plain")
+
+    def names(self) -> list[str]:
+        """What lies in the spool."""
+        return sorted(p.name for p in self.spool.folder.iterdir())
+
+
+@pytest.fixture
+def desk(any_store: AnyStore, tmp_path: Path) -> Desk:
+    """Nothing uploaded yet."""
+    return Desk(any_store, tmp_path)
+
+
+def url(stored: StoredFile, host: str = "box.example") -> str:
+    """Where clients are told it is."""
+    return f"https://{host}/v1/files/{stored.id}"
+
+
+async def test_an_upload_is_an_input_by_its_url(desk: Desk) -> None:
+    """Under any of our names, by a link of its own; nothing is fetched."""
+    stored = await desk.uploads.add(desk.spooled(b"hello"), {"k": 1})
+    assert (stored.size_bytes, stored.content_type, stored.metadata) == (5, "text/plain", {"k": 1})
+    paths = [(await desk.uploads.fetch(url(stored, h), "f", 99))[0] for h in ("a", "127.0.0.1:1")]
+    assert len({*paths, stored.path}) == 3
+    await desk.uploads.delete(stored.id)
+    assert [Path(p).read_bytes() for p in paths] == [b"hello"] * 2
+    assert [Path(p).suffix for p in paths] == [".txt"] * 2
+    assert desk.elsewhere.urls == []
+    desk.spool.remove([FileRef("f", p, "a") for p in paths])
+    assert desk.names() == []
+
+
+async def test_other_urls_are_fetched(desk: Desk) -> None:
+    """Also those that only look like ours."""
+    stored = await desk.uploads.add(desk.spooled(b"x"), {})
+    urls = [
+        "https://a.example/cat.png",
+        f"https://a.example/v1/files/{'0' * 32}",
+        f"{url(stored)}/more",
+        url(stored).upper(),
+    ]
+    for u in urls:
+        assert await desk.uploads.fetch(u, "f", 99) == ("/fetched", "x")
+    assert desk.elsewhere.urls == urls
+
+
+async def test_what_is_too_old_is_swept(desk: Desk) -> None:
+    """Not shown from then on, and gone with the next sweep."""
+    old = await desk.uploads.add(desk.spooled(b"old"), {})
+    desk.clock.advance(KEEP_S / 2)
+    new = await desk.uploads.add(desk.spooled(b"new"), {})
+    desk.clock.advance(KEEP_S / 2)
+    assert list(await desk.uploads.list()) == [new]
+    with pytest.raises(NotFound):
+        await desk.uploads.get(old.id)
+    await desk.uploads.open()
+    await until(lambda: desk.names() == [Path(new.path).name])
+    await desk.uploads.close()
+
+
+async def test_a_file_that_is_gone_from_the_spool(desk: Desk) -> None:
+    """The client is told; it is not looked for elsewhere."""
+    stored = await desk.uploads.add(desk.spooled(b"x"), {})
+    Path(stored.path).unlink()
+    with pytest.raises(InvalidInput, match="expired"):
+        await desk.uploads.fetch(url(stored), "f", 99)
+
+
+async def test_an_upload_that_cannot_be_recorded(
+    desk: Desk, any_store: AnyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it stays."""
+
+    async def full(file: StoredFile) -> None:
+        raise InsufficientStorage("full")
+
+    monkeypatch.setattr(any_store, "put_file", full)
+    with pytest.raises(InsufficientStorage):
+        await desk.uploads.add(desk.spooled(b"x"), {})
+    assert desk.names() == []
