@@ -248,14 +248,22 @@ def require_this_machine(scope: Scope, headers: Mapping[str, str]) -> None:
     direct = not any(h in headers for h in PROXY_HEADERS)
     if not (client and _is_loopback(client[0]) and direct):
         raise Forbidden("Cannot serve other machines: no key is configured (CALLME_KEYS)")
-    host = urlsplit(f"//{headers.get('host', 'localhost')}").hostname or ""
-    origin = headers.get("origin")
-    origin_host = urlsplit(origin).hostname or "" if origin else "localhost"
-    if not (_is_loopback(host) and _is_loopback(origin_host)):
+    hosts = [_host(f"//{headers.get('host', 'localhost')}")]
+    if origin := headers.get("origin"):
+        hosts.append(_host(origin))
+    if not all(map(_is_loopback, hosts)):
         raise Forbidden("Cannot serve web pages of other sites: no key is configured")
 
 
 @functools.lru_cache(maxsize=256)
+def _host(url: str) -> str:
+    """The host of a URL, "" where there is none that can be read."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

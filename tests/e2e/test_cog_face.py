@@ -202,6 +202,10 @@ def test_cancel_after(echo: Service) -> None:
     app_view = echo.http.get(f"/predictions/{waiting['id']}").json()
     assert (app_view["status"], app_view["started_at"]) == ("aborted", None)
     assert post(echo, headers={"Cancel-After": "soon"}).status_code == 400
+    by_form = echo.http.post(
+        "/echo", files={"delay_s": (None, "60")}, headers={"Cancel-After": "0.2"}
+    )
+    assert (by_form.status_code, by_form.json()["error"]["code"]) == (504, "deadline_exceeded")
 
 
 def test_health_check(echo: Service) -> None:

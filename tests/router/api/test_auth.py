@@ -211,6 +211,8 @@ async def test_with_a_key_other_machines_are_served() -> None:
         ("127.0.0.1", {"origin": "https://evil.example"}, 403),
         ("127.0.0.1", {"origin": "null"}, 403),
         ("127.0.0.1", {"host": "evil.example:7777"}, 403),
+        ("127.0.0.1", {"host": "[::1"}, 403),
+        ("127.0.0.1", {"origin": "http://[::1"}, 403),
     ],
 )
 async def test_without_a_key_only_this_machine(
