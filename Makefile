@@ -7,7 +7,7 @@ PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e test-original golden chaos bench-router lock clean
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e test-original golden chaos soak bench-router lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -69,6 +69,9 @@ test-e2e: weights ## real processes, from the edge function to the models
 
 chaos: setup ## 10,000 random requests while workers are killed, with figures
 	CALLME_CHAOS_REQUESTS=10000 $(PYTEST) -s --timeout 3600 tests/e2e/test_chaos.py
+
+soak: setup ## steady load for MINUTES=5, then what grew
+	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),5)
 
 bench-router: setup .venv-bench/.installed ## the router against coglet, a plain proxy and LitServe
 	$(BIN)/python bench/router.py

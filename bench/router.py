@@ -290,7 +290,9 @@ def report(rows: list[Row], start_s: float, rss: float) -> None:
     ).stdout.strip()
     about = {"commit": commit, "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU"}
     about |= {"at": time.strftime("%Y-%m-%d"), "load": f"{os.getloadavg()[0]:.1f}"}
-    with (ROOT / "bench" / "results" / "router.jsonl").open("a") as out:
+    results = ROOT / "bench" / "results"
+    results.mkdir(exist_ok=True)
+    with (results / "router.jsonl").open("a") as out:
         for r in rows:
             out.write(json.dumps({**about, **asdict(r)}) + "\n")
         out.write(json.dumps({**about, "start_s": start_s, "router_rss_mib": rss}) + "\n")

@@ -4,7 +4,6 @@ import ast
 import json
 import re
 import tomllib
-from pathlib import Path
 
 from conftest import PACKAGE
 
@@ -58,18 +57,3 @@ def test_no_sibling_hides_a_module_of_the_standard_library() -> None:
     import sys
 
     assert not {path.stem for path in PACKAGE.glob("*.py")} & set(sys.stdlib_module_names)
-
-
-def test_run_declares_what_cog_infers_without_running_it() -> None:
-    """run() is annotated throughout, with literal defaults and no stars."""
-    tree = ast.parse(Path(PACKAGE / "run.py").read_text())
-    run = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "run")
-    assert run.args.vararg is None
-    assert run.args.kwarg is None
-    assert not run.args.kwonlyargs
-    assert run.returns is not None
-    for argument, default in zip(run.args.args[1:], run.args.defaults, strict=True):
-        assert argument.annotation is not None
-        assert isinstance(default, ast.Call)
-        for keyword in default.keywords:
-            ast.literal_eval(keyword.value)  # raises for anything but a literal
