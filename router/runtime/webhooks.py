@@ -13,6 +13,8 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -33,7 +35,7 @@ THROTTLED = frozenset({WebhookEvent.OUTPUT, WebhookEvent.LOGS})
 THROTTLE_S = 0.5
 RETRY_DELAYS_S = (1.0, 4.0, 16.0, 60.0, 300.0, 900.0, 3600.0, 7200.0)
 GONE = 410  # Standard Webhooks: whoever answers this wants no more
-AT_ONCE = 16
+AT_ONCE_PER_HOST = 8
 
 
 class Webhooks:
@@ -57,7 +59,8 @@ class Webhooks:
         self._timers = timers
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._last_sent_s: dict[str, float] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        # By host, so that one that does not answer holds up nobody else's.
+        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -105,7 +108,9 @@ class Webhooks:
     async def _send(self, p: Prediction, message_id: str) -> int:
         if p.callback is None:
             return GONE
-        async with self._slots:
+        host = urlsplit(p.callback.url).netloc
+        slot = self._slots.setdefault(host, asyncio.Semaphore(AT_ONCE_PER_HOST))
+        async with slot:
             body = orjson.dumps(self._render(p))
             return await self._sender.send(p.callback.url, message_id, body)
 

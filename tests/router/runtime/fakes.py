@@ -165,9 +165,10 @@ class Receiver:
         """Any will do."""
 
     async def send(self, url: str, message_id: str, body: bytes) -> int:
-        """Noted; answered when the gate is open."""
+        """Noted; answered when the gate is open, by fast.… at once."""
         self.calls.append(Call(url, message_id, orjson.loads(body)))
-        await self.gate.wait()
+        if "//fast." not in url:
+            await self.gate.wait()
         return self.status
 
     async def close(self) -> None:

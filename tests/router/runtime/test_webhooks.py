@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.domain.prediction import Callback, Outcome, Prediction, Status, WebhookEvent
-from router.runtime.webhooks import RETRY_DELAYS_S
+from router.runtime.webhooks import AT_ONCE_PER_HOST, RETRY_DELAYS_S
 from tests.router.runtime.fakes import GOOD, World, until
 
 URL = "https://app.example/hook"
@@ -177,3 +177,16 @@ async def test_a_slow_receiver_gets_them_in_order(world: World) -> None:
     world.receiver.gate.set()
     await outbox_empty(world)
     assert statuses(world) == ["processing", "succeeded"]
+
+
+async def test_a_slow_receiver_holds_up_nobody_else(world: World) -> None:
+    """Few are sent to one host at once; another host's go out meanwhile."""
+    world.receiver.gate.clear()
+    webhooks = world.router.webhooks
+    for i in range(3 * AT_ONCE_PER_HOST):
+        webhooks.notify(made(f"s{i}"), WebhookEvent.START)
+    webhooks.notify(made("f", callback=Callback("https://fast.example/")), WebhookEvent.START)
+    await until(lambda: any(c.body["id"] == "f" for c in world.receiver.calls))
+    assert len(world.receiver.calls) == AT_ONCE_PER_HOST + 1
+    world.receiver.gate.set()
+    await until(lambda: len(world.receiver.calls) == 3 * AT_ONCE_PER_HOST + 1)
