@@ -8,20 +8,17 @@ import fcntl
 import logging
 import os
 import shutil
-import signal
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from router.adapters.catalog import discover
+from router.adapters.clock import SystemClock
 from router.adapters.cog_process import CogProcess, ProcessOptions
 from router.adapters.fetch import UrlFetcher
 from router.adapters.memory import GpuMemory, detect_memory
@@ -29,17 +26,18 @@ from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import HttpWebhookSender, load_secret
-from router.api import app_face, cog, files, operations, replicate
+from router.api import app_face, cog, events, files, operations, replicate
+from router.api.access import Access
 from router.api.auth import Guard, parse_keys
 from router.api.context import Context, Describe
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
 from router.api.openapi import build_openapi
 from router.api.replicate_views import replicate_view
 from router.domain.errors import RouterError
-from router.domain.messages import Described, Draining, Warm
+from router.domain.messages import Described, Warm
 from router.domain.package import Package
 from router.domain.prediction import Prediction
-from router.ports import Memory, Process, StartError
+from router.ports import Memory, Observer, Process, StartError
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
@@ -47,20 +45,10 @@ from router.runtime.uploads import Uploads
 from router.runtime.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
 from router.settings import Settings, Weights
+from router.stopping import stop_on_signal
+from router.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-
-class SystemClock:
-    """Fulfils `router.ports.Clock`."""
-
-    def monotonic(self) -> float:
-        """Seconds that never go back."""
-        return time.monotonic()
-
-    def time(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
 
 
 class StateInUseError(RuntimeError):
@@ -73,10 +61,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     memory = detect_memory(settings.memory_reserve_bytes, settings.memory_limit_bytes)
     has_gpu = isinstance(memory, GpuMemory)
     packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
+    telemetry = Telemetry()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, packages, memory) as context:
+        async with running(settings, packages, memory, telemetry) as context:
             app.state.context = context
             yield
 
@@ -89,7 +78,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(Exception, on_unexpected)
     keys = parse_keys(k.get_secret_value() for k in settings.keys)
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes)
+    _observe_requests(app, telemetry.observer)
     operations.add_routes(app)
+    events.add_routes(app)
     cog.add_routes(app)
     replicate.add_routes(app)
     files.add_routes(app)
@@ -97,17 +88,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
+def _observe_requests(app: FastAPI, observer: Observer) -> None:
+    """`add_middleware` would put it inside the layer that answers a bug with 500."""
+    build = app.build_middleware_stack
+    app.build_middleware_stack = lambda: Access(build(), observer)  # type: ignore[method-assign]
+
+
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, packages: Mapping[str, Package], memory: Memory
+    settings: Settings, packages: Mapping[str, Package], memory: Memory, telemetry: Telemetry
 ) -> AsyncIterator[Context]:
     """Everything that has a life of its own, started, and stopped in reverse."""
     with _locked(settings.state):
         _clear_temp(settings.state)
         disk = _open_disk(settings.state)
         schemas = Schemas()
-        loop = _make_loop(settings, packages, memory, schemas)
-        context = _make_context(settings, packages, loop, schemas, disk)
+        loop = _make_loop(settings, packages, memory, schemas, telemetry)
+        context = _make_context(settings, packages, loop, schemas, disk=disk, telemetry=telemetry)
+        telemetry.open(loop.scheduler)
         loop.open()
         # Before any result can be added to what an earlier run had not delivered.
         await context.webhooks.open()
@@ -116,11 +114,12 @@ async def running(
         disk.spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
         preparing = asyncio.create_task(_prepare(context, settings.preload))
         context.is_open = True
-        stopping = _stop_on_signal(context, settings.shutdown_grace_s)
+        stopping = stop_on_signal(context, settings.shutdown_grace_s)
         try:
             yield context
         finally:
             context.is_open = False
+            telemetry.close()
             preparing.cancel()
             stopping()
             await loop.close(settings.shutdown_grace_s)
@@ -149,7 +148,9 @@ def _make_context(
     packages: Mapping[str, Package],
     loop: SchedulerLoop,
     schemas: Schemas,
+    *,
     disk: Disk,
+    telemetry: Telemetry,
 ) -> Context:
     def render(p: Prediction) -> dict[str, Any]:
         return replicate_view(context, p, p.base_url)
@@ -168,6 +169,7 @@ def _make_context(
             *(loop, store, spool, clock, webhooks),
             time_limit_s=settings.prediction_timeout_s,
             keep_results_s=keep_s,
+            observer=telemetry.observer,
         ),
         intake=Intake(spool, uploads, settings.max_upload_bytes),
         files=spool,
@@ -180,6 +182,8 @@ def _make_context(
         webhook_secret=disk.secret,
         replicate_owner=settings.replicate_owner,
         cog_version=version("cog"),
+        metrics=telemetry.metrics.exposition,
+        events=telemetry.events,
     )
     return context
 
@@ -193,40 +197,12 @@ def _make_describe(schemas: Schemas, loop: SchedulerLoop) -> Describe:
     return describe
 
 
-def _stop_on_signal(context: Context, grace_s: float) -> Callable[[], None]:
-    """Begin to stop at the signal itself; returns how to undo this.
-
-    uvicorn ends the lifespan only when every request has been answered, and would wait for a
-    prediction as long as it takes. With this, what waits is refused at once, what runs has
-    `grace_s`, and every request is answered before the lifespan ends.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    event_loop = asyncio.get_running_loop()
-    before: dict[int, Any] = {}
-
-    def begin() -> None:
-        context.is_open = False
-        context.loop.post(Draining())
-        event_loop.call_later(grace_s, context.loop.post, Draining(force=True))
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        event_loop.call_soon_threadsafe(begin)
-        if callable(before[number]):
-            before[number](number, frame)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, on_signal)
-
-    def undo() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    return undo
-
-
 def _make_loop(
-    settings: Settings, packages: Mapping[str, Package], memory: Memory, schemas: Schemas
+    settings: Settings,
+    packages: Mapping[str, Package],
+    memory: Memory,
+    schemas: Schemas,
+    telemetry: Telemetry,
 ) -> SchedulerLoop:
     state = settings.state
     options = ProcessOptions(
@@ -249,7 +225,9 @@ def _make_loop(
         return CogProcess(replace(package, max_concurrency=parallel), options)
 
     scheduler = Scheduler(dict.fromkeys(packages, 1), memory.budget_bytes(0), policy)
-    return SchedulerLoop(scheduler, packages, make_process, memory, SystemClock())
+    return SchedulerLoop(
+        scheduler, packages, make_process, memory, SystemClock(), observer=telemetry.observer
+    )
 
 
 async def _prepare(context: Context, preload: tuple[str, ...]) -> None:

@@ -35,5 +35,7 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
+    # router.api.access says more, in one line.
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)

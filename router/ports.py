@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -187,6 +188,44 @@ class Timers(Protocol):
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call `callback(*args)` after `delay` seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReading:
+    """One model at one moment. `states`: every state, and whether it is in it."""
+
+    name: str
+    states: Mapping[str, bool]
+    queued: int
+    running: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The models at one moment, and the memory that they may use together."""
+
+    budget_bytes: int
+    models: Sequence[ModelReading]
+
+
+class Observer(Protocol):
+    """Told of facts; decides nothing, is waited for by nobody, and must be quick."""
+
+    def prediction_changed(self, p: Prediction) -> None:
+        """It was accepted, has started, waits again, or has ended: see its status."""
+
+    def prediction_refused(self, model: str, code: str) -> None:
+        """One was not accepted; nothing of it is left."""
+
+    def model_changed(self, model: str, state: str, reason: str = "") -> None:
+        """It is in another phase; a stop has a reason."""
+
+    def load_ended(self, model: str, seconds: float, *, ready: bool) -> None:
+        """A start has succeeded or failed."""
+
+    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
+        """An HTTP request was answered. `route` is the template of the path."""
 
 
 class Clock(Protocol):

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from router.domain.errors import ModelUnavailable, UnknownModel
 from router.domain.package import Package
 from router.ports import Files, StartError
+from router.runtime.events import EventStream
 from router.runtime.inputs import InputSpec
 from router.runtime.intake import Intake
 from router.runtime.live import Live
@@ -43,6 +44,8 @@ class Context:
     webhook_secret: str
     replicate_owner: str
     cog_version: str
+    metrics: Callable[[], bytes]
+    events: EventStream
     is_open: bool = False
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)  # a hash of each of the schemas

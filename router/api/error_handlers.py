@@ -66,5 +66,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """A bug: logged with all it has, told with nothing."""
-    log.error("unexpected error", exc_info=error, extra={"path": request.url.path})
+    log.error(
+        "unexpected error",
+        exc_info=error,
+        extra={"path": request.url.path, "request_id": request.scope.get("callme_request_id")},
+    )
     return error_response(RouterError("The server failed; its log says why"))

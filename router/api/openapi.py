@@ -32,6 +32,8 @@ def build_openapi(context: Context) -> dict[str, Any]:
         "/health": {"get": operation("Is the process up", "Operations", needs_key=False)},
         "/ready": {"get": operation("Are predictions accepted", "Operations")},
         "/status": {"get": operation("Models, queues, memory", "Operations")},
+        "/metrics": {"get": _text("Metrics for Prometheus", "text/plain")},
+        "/events": {"get": _text("Changes of models and predictions", "text/event-stream")},
         "/predictions/{prediction_id}": {
             "get": operation("State of an asynchronous prediction", "Predictions", in_path=(ID,))
         },
@@ -55,6 +57,12 @@ def build_openapi(context: Context) -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _text(summary: str, media_type: str) -> dict[str, Any]:
+    described = operation(summary, "Operations")
+    described["responses"]["200"]["content"] = {media_type: {"schema": {"type": "string"}}}
+    return described
 
 
 def _model_operation(name: str, described: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The operator's paths: /health, /ready, /status."""
+"""The operator's paths: /health, /ready, /status, /metrics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from starlette.responses import Response
 
 from router.api.context import Context, context_of
 from router.api.error_handlers import json_response
-from router.scheduling.model import Model, Phase
+from router.scheduling.model import Model
 from router.scheduling.residency import held_bytes
 
 LOG_LINES_SHOWN = 20
+METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 
 async def health(request: Request) -> Response:
@@ -26,7 +27,7 @@ async def ready(request: Request) -> Response:
     """200 when predictions are accepted, else 503."""
     context = context_of(request)
     accepting = context.is_open and not context.loop.scheduler.draining and bool(context.packages)
-    models = {m.name: state_of(m) for m in context.loop.scheduler.models.values()}
+    models = {m.name: m.state for m in context.loop.scheduler.models.values()}
     body = {"ready": accepting, "models": models}
     return json_response(body, 200 if accepting else 503)
 
@@ -48,15 +49,15 @@ async def status(request: Request) -> Response:
     )
 
 
-def state_of(m: Model) -> str:
-    """The phase, with READY told apart into ready and busy."""
-    return "busy" if m.phase is Phase.READY and m.running else str(m.phase)
+async def metrics(request: Request) -> Response:
+    """What Prometheus scrapes."""
+    return Response(context_of(request).metrics(), media_type=METRICS_TYPE)
 
 
 def _model_view(context: Context, m: Model) -> dict[str, Any]:
     now = time.monotonic()
     view: dict[str, Any] = {
-        "state": state_of(m),
+        "state": m.state,
         "state_for_s": round(now - m.phase_since, 1) if m.phase_since else None,
         "running": sorted(m.running),
         "queue": [
@@ -88,3 +89,4 @@ def add_routes(app: Starlette) -> None:
     app.add_route("/health", health, methods=["GET"])
     app.add_route("/ready", ready, methods=["GET"])
     app.add_route("/status", status, methods=["GET"])
+    app.add_route("/metrics", metrics, methods=["GET"])

@@ -11,13 +11,21 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Protocol
 
 from router.domain import messages as msg
-from router.domain.errors import RouterError
 from router.domain.package import Package
 from router.domain.prediction import Failure, Job, Outcome, Status
-from router.ports import Clock, Memory, NotStartedError, Process, ProcessFactory, StartError
+from router.ports import (
+    Clock,
+    Memory,
+    NotStartedError,
+    Observer,
+    Process,
+    ProcessFactory,
+    StartError,
+)
+from router.runtime.jobs import Jobs
+from router.runtime.observers import Observers
 from router.scheduling.model import HOLDS_MEMORY, Phase
 from router.scheduling.scheduler import Scheduler
 
@@ -30,22 +38,6 @@ CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 10.0
 
 
-class Jobs(Protocol):
-    """Whoever owns the predictions: told of every step, in this order."""
-
-    def started(self, prediction_id: str) -> Job:
-        """It is about to run: what to run."""
-
-    def handed_back(self, prediction_id: str) -> None:
-        """It did not begin after all and waits again."""
-
-    def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
-        """It ended. The return value is its service time in seconds if that says something."""
-
-    def dropped(self, prediction_id: str, error: RouterError) -> None:
-        """It will never run."""
-
-
 class SchedulerLoop:
     """Owns the scheduler and one process object for each model that has one."""
 
@@ -56,6 +48,8 @@ class SchedulerLoop:
         make_process: ProcessFactory,
         memory: Memory,
         clock: Clock,
+        *,
+        observer: Observer | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.jobs: Jobs | None = None
@@ -63,6 +57,7 @@ class SchedulerLoop:
         self._make_process = make_process
         self._memory = memory
         self._clock = clock
+        self._observer = observer or Observers()
         self._processes: dict[str, Process] = {}
         self._start_tasks: dict[str, asyncio.Task[None]] = {}
         self._last_logs: dict[str, Sequence[str]] = {}
@@ -112,14 +107,22 @@ class SchedulerLoop:
         self._handling = True
         try:
             while self._events:
-                for effect in self.scheduler.handle(
-                    self._events.popleft(), self._clock.monotonic()
-                ):
+                event = self._events.popleft()
+                effects = self.scheduler.handle(event, self._clock.monotonic())
+                if isinstance(event, msg.Ready | msg.StartFailed | msg.Stopped):
+                    self._tell_phase(event.model)
+                for effect in effects:
                     self._perform(effect)
         finally:
             self._handling = False
         self._changed.set()
         self._set_timer()
+
+    def _tell_phase(self, model: str) -> None:
+        """Of a phase that was come to; one that is being left is told with its effect."""
+        phase = self.scheduler.models[model].phase
+        if phase not in (Phase.STARTING, Phase.STOPPING):
+            self._observer.model_changed(model, phase)
 
     def _perform(self, effect: msg.Effect) -> None:
         match effect:
@@ -130,9 +133,11 @@ class SchedulerLoop:
             case msg.Drop():
                 self._owner.dropped(effect.id, effect.error)
             case msg.Start():
+                self._observer.model_changed(effect.model, Phase.STARTING)
                 task = self._spawn(self._start(effect))
                 self._start_tasks[effect.model] = task
             case msg.Stop():
+                self._observer.model_changed(effect.model, Phase.STOPPING, effect.reason)
                 self._spawn(self._stop(effect))
             case msg.Interrupt():
                 self._spawn(self._interrupt(effect))
@@ -193,6 +198,7 @@ class SchedulerLoop:
                 exc_info=not isinstance(error, StartError),
                 extra={"model": e.model, "reason": reason},
             )
+            self._observer.load_ended(e.model, self._clock.monotonic() - began, ready=False)
             self.post(msg.StartFailed(e.model, e.generation, reason))
             return
         finally:
@@ -203,6 +209,7 @@ class SchedulerLoop:
             "model ready",
             extra={"model": e.model, "load_s": round(load_s, 2), "mib": footprint >> 20},
         )
+        self._observer.load_ended(e.model, load_s, ready=True)
         self.post(msg.Ready(e.model, e.generation, load_s, footprint))
         self._measure()
         self._spawn(self._report_death(process, e))

@@ -23,9 +23,10 @@ from router.domain.prediction import (
     advance,
     conclude,
 )
-from router.ports import Clock, Cursor, Files, Store, Timer, Timers
+from router.ports import Clock, Cursor, Files, Observer, Store, Timer, Timers
 from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
+from router.runtime.observers import Observers
 from router.runtime.records import Records
 from router.runtime.webhooks import Webhooks
 
@@ -44,6 +45,7 @@ class Predictions:
         time_limit_s: float,
         keep_results_s: float,
         timers: Timers | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._loop = loop
         self._store = store
@@ -53,6 +55,7 @@ class Predictions:
         self._time_limit_s = time_limit_s
         self._records = Records(store, files, clock, webhooks, keep_results_s)
         self._timers = timers
+        self._observer = observer or Observers()
         self._live: dict[str, Live] = {}
         self._claims: dict[str, asyncio.Future[None]] = {}
         loop.jobs = self
@@ -66,7 +69,9 @@ class Predictions:
         for p in await self._store.unfinished():
             if (verdict := hopeless(p, now)) is not None:
                 status, failure = verdict
-                await self._records.conclude(conclude(p, Outcome(status, failure=failure), now))
+                ended = conclude(p, Outcome(status, failure=failure), now)
+                await self._records.conclude(ended)
+                self._observer.prediction_changed(ended)
                 self._files.remove(p.files)
                 continue
             waiting = advance(p, Status.STARTING, now) if p.status is Status.PROCESSING else p
@@ -160,13 +165,14 @@ class Predictions:
         standing = self._loop.scheduler.standing(prediction_id, self._clock.monotonic())
         return (standing.position, standing.eta_s) if standing else None
 
-    # ---- what the loop calls (router.runtime.loop.Jobs) -----------------------------------
+    # ---- what the loop calls (router.runtime.jobs.Jobs) -----------------------------------
 
     def started(self, prediction_id: str) -> Job:
         """Mark it processing and set its time limit."""
         live = self._live[prediction_id]
         live.prediction = advance(live.prediction, Status.PROCESSING, self._clock.time())
         self._records.note(live.prediction)
+        self._observer.prediction_changed(live.prediction)
         limit_s = self._time_limit_s
         failure = Failure("deadline_exceeded", f"The prediction took longer than {limit_s:.0f} s")
         verdict = Verdict(failure, Status.ABORTED, Status.FAILED)
@@ -183,6 +189,7 @@ class Predictions:
         p = advance(live.prediction, Status.STARTING, self._clock.time())
         live.prediction = replace(p, attempts=p.attempts - 1)
         self._records.note(live.prediction)
+        self._observer.prediction_changed(live.prediction)
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """Write the outcome and wake whoever waits."""
@@ -205,7 +212,7 @@ class Predictions:
         live = self._live[prediction_id]
         if not live.accepted:
             live.dropped_with = error
-            self._refuse(live)
+            self._refuse(live, error.code)
             return
         if isinstance(error, errors.QueueFull):
             # Taken up after a restart, when all that ran before waits too: it is not lost.
@@ -232,6 +239,8 @@ class Predictions:
             live.deadline = self._call_later(left_s, self._withdraw, p.id, OVERDUE)
         self._submit(p.id)
         live.accepted = True
+        if live.prediction.status is Status.STARTING and live.dropped_with is None:
+            self._observer.prediction_changed(live.prediction)  # else a later step was told
         return live
 
     def _submit(self, prediction_id: str) -> None:
@@ -239,7 +248,8 @@ class Predictions:
             p = live.prediction
             self._loop.post(messages.Submitted(p.id, p.model, p.owner, p.priority))
 
-    def _refuse(self, live: Live) -> None:
+    def _refuse(self, live: Live, code: str) -> None:
+        self._observer.prediction_refused(live.prediction.model, code)
         live.stop_timers()
         del self._live[live.prediction.id]
         self._files.remove(live.prediction.files)
@@ -270,6 +280,7 @@ class Predictions:
     def _end(self, live: Live, p: Prediction) -> None:
         live.stop_timers()
         live.prediction = p
+        self._observer.prediction_changed(p)
         self._files.remove(p.files)
         if p.durable:
             # Out of `_live` only when it is on disk, or a poller would not find it between.

@@ -26,6 +26,8 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
+# What people are told: the phases, and READY with something running.
+STATES = (*(phase.value for phase in Phase), "busy")
 HOLDS_MEMORY = frozenset({Phase.STARTING, Phase.READY, Phase.STOPPING})
 
 
@@ -77,6 +79,11 @@ class Model:
     def is_idle(self) -> bool:
         """Ready with nothing running and nobody waiting."""
         return self.phase is Phase.READY and not self.running and not self.waiting
+
+    @property
+    def state(self) -> str:
+        """One of STATES."""
+        return "busy" if self.phase is Phase.READY and self.running else self.phase.value
 
     def enter(self, phase: Phase, now: float) -> None:
         """Change the phase and note when."""

@@ -1,0 +1,155 @@
+"""Metrics, events and request ids of the real service."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+from tests.e2e.service import Service, running_service, wait_until
+
+
+def scraped(service: Service, name: str, **labels: str) -> float | None:
+    """A sample of /metrics, None if there is no such."""
+    answer = service.http.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    for line in answer.text.splitlines():
+        found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if not found or found[1] != name:
+            continue
+        if dict(re.findall(r'(\w+)="([^"]*)"', found[2] or "")) == labels:
+            return float(found[3])
+    return None
+
+
+def changes(response: httpx.Response) -> Iterator[tuple[str, dict[str, str]]]:
+    """The events of a stream."""
+    kind = ""
+    for line in response.iter_lines():
+        if line.startswith("event: "):
+            kind = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield kind, json.loads(line.removeprefix("data: "))
+
+
+def test_a_prediction_in_the_metrics(echo: Service) -> None:
+    """A success, a failure, a load, and HTTP requests under their routes' templates."""
+    assert echo.http.post("/echo", files={"text": (None, "hi")}).status_code == 200
+    assert echo.http.post("/echo", files={"mode": (None, "raise")}).status_code == 500
+    done = {"model": "echo", "outcome": "succeeded"}
+    assert scraped(echo, "callme_predictions_total", **done) == 1.0
+    failed = {"model": "echo", "outcome": "prediction_failed"}
+    assert scraped(echo, "callme_predictions_total", **failed) == 1.0
+    assert scraped(echo, "callme_prediction_seconds_count", model="echo") == 2.0
+    assert scraped(echo, "callme_model_loads_total", model="echo", outcome="ready") == 1.0
+    assert scraped(echo, "callme_model_crashes_total", model="echo") == 0.0
+    assert scraped(echo, "callme_model_state", model="echo", state="ready") == 1.0
+    assert (scraped(echo, "callme_memory_budget_bytes") or 0) > 0
+    asked = {"route": "/{model}", "method": "POST", "status": "200"}
+    assert scraped(echo, "callme_http_requests_total", **asked) == 1.0
+
+
+def test_paths_are_no_labels(echo: Service) -> None:
+    """Whatever clients ask for, the series stay as many as there are routes."""
+    for i in range(20):
+        echo.http.get(f"/predictions/nosuch{i}")
+        echo.http.get(f"/no/such/path{i}")
+    text = echo.http.get("/metrics").text
+    assert "nosuch" not in text
+    assert "such/path" not in text
+    routes = {"/predictions/{prediction_id}", "unmatched"}
+    assert routes <= set(re.findall(r'route="([^"]*)"', text))
+
+
+def test_request_ids_in_answers_and_log(echo: Service) -> None:
+    """One access line per request, ours; uvicorn's is off."""
+    given = {"X-Request-Id": "web-77"}
+    assert echo.http.get("/status", headers=given).headers["x-request-id"] == "web-77"
+    assert re.fullmatch("[0-9a-f]{32}", echo.http.get("/health").headers["x-request-id"])
+    [line] = [line for line in echo.log().splitlines() if "web-77" in line]
+    told = json.loads(line)
+    assert (told["route"], told["status"]) == ("/status", 200)
+    assert '"GET /status HTTP' not in echo.log()
+
+
+def test_events_tell_of_changes(echo: Service) -> None:
+    """First what is, then a prediction's steps; ids, models and statuses only."""
+    with httpx.stream("GET", f"{echo.url}/events", timeout=30) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        told = changes(response)
+        first = [next(told) for _ in range(2)]
+        assert {(kind, data["model"]) for kind, data in first} == {
+            ("model", "echo"),
+            ("model", "parrot"),
+        }
+        answer = echo.http.post("/echo", files={"text": (None, "a secret")})
+        prediction_id = answer.headers["x-prediction-id"]
+        steps = []
+        for kind, data in told:
+            if kind == "prediction":
+                assert data.keys() == {"id", "model", "status"}
+                assert (data["id"], data["model"]) == (prediction_id, "echo")
+                steps.append(data["status"])
+                if data["status"] == "succeeded":
+                    break
+        assert steps[-2:] == ["processing", "succeeded"]
+
+
+def test_models_states_are_told_in_order(echo_packages: Path, tmp_path: Path) -> None:
+    """A first request loads the model; its crash ends it."""
+    with (
+        running_service(echo_packages, tmp_path / "state") as service,
+        httpx.stream("GET", f"{service.url}/events", timeout=30) as response,
+    ):
+        told = changes(response)
+        for _ in range(2):
+            next(told)
+        service.http.post("/echo", files={"mode": (None, "crash")})
+        states = []
+        for kind, data in told:
+            if kind == "model":
+                states.append(data["state"])
+                if len(states) == 3:
+                    break
+        assert states == ["starting", "ready", "stopping"]
+        assert scraped(service, "callme_model_crashes_total", model="echo") == 1.0
+        died = {"model": "echo", "outcome": "worker_died"}
+        assert scraped(service, "callme_predictions_total", **died) == 1.0
+
+
+def test_a_follower_does_not_delay_ctrl_c(echo_packages: Path, tmp_path: Path) -> None:
+    """Neither one that reads nor one that never does."""
+    with running_service(echo_packages, tmp_path / "state") as service:
+        port = int(service.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as lazy:
+            lazy.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            with httpx.stream("GET", f"{service.url}/events", timeout=30) as response:
+                told = changes(response)
+                next(told)
+                began = time.monotonic()
+                service.child.send_signal(signal.SIGINT)
+                for _ in told:
+                    pass  # to its proper end: httpx raises on any other
+                service.child.wait(5)
+                assert time.monotonic() - began < 3
+        assert "Traceback" not in service.log()
+
+
+def test_a_key_is_needed(echo_packages: Path, tmp_path: Path) -> None:
+    """Behind the Guard like everything else; a refusal has an id and is counted too."""
+    env = {"CALLME_KEYS": "ops:0123456789abcdef0123456789abcdef"}
+    with running_service(echo_packages, tmp_path / "state", env) as service:
+        for path in ("/metrics", "/events"):
+            answer = service.http.get(path)
+            assert answer.status_code == 401
+            assert answer.headers["x-request-id"]
+        service.http.headers["Authorization"] = "Bearer 0123456789abcdef0123456789abcdef"
+        refused = {"route": "unmatched", "method": "GET", "status": "401"}
+        wait_until(lambda: scraped(service, "callme_http_requests_total", **refused) == 2.0)

@@ -1,0 +1,71 @@
+"""The stream keeps a silent connection alive and never waits for a client."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from starlette.types import Message
+
+from router.api import events
+from router.api.events import EventResponse
+from router.domain.prediction import Prediction
+from router.runtime.events import QUEUE_LIMIT, EventStream
+
+WAITING = Prediction("a", "echo", {}, created_at=1.0)
+
+
+async def never() -> Message:
+    """A client that stays."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError
+
+
+async def test_a_comment_where_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the stream is closed; then the body ends as it should."""
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.01)
+    stream, sent = EventStream(), list[Message]()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if len(sent) == 5:
+            stream.close()
+
+    async with asyncio.timeout(5):
+        await EventResponse(stream, [b"first\n\n"])({"type": "http"}, never, send)
+    bodies = [m["body"] for m in sent[1:]]
+    assert bodies[:3] == [b"first\n\n", b": still here\n\n", b": still here\n\n"]
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that never ends holds up neither the facts nor the handler."""
+    monkeypatch.setattr(events, "PARTING_S", 0.01)
+    stream = EventStream()
+    stuck = asyncio.Event()
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            stuck.set()
+            await asyncio.get_running_loop().create_future()
+
+    async with asyncio.timeout(5):
+        answering = asyncio.create_task(EventResponse(stream, [])({"type": "http"}, never, send))
+        await stuck.wait()
+        for _ in range(QUEUE_LIMIT + 1):
+            stream.prediction_changed(WAITING)
+        await answering
+
+
+async def test_a_client_that_goes_is_forgotten() -> None:
+    """Its handler ends with it."""
+    stream = EventStream()
+
+    async def going() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        """Taken."""
+
+    async with asyncio.timeout(5):
+        await EventResponse(stream, [])({"type": "http"}, going, send)
