@@ -10,6 +10,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -62,7 +63,8 @@ class Access:
                 extra={
                     "request_id": scope["callme_request_id"],
                     "method": scope["method"],
-                    "path": scope["path"],
+                    # Quoted: a client could send a terminal's control characters.
+                    "path": quote(scope["path"]),
                     "route": route,
                     "status": status,
                     "seconds": round(seconds, 4),

@@ -86,3 +86,13 @@ async def test_one_line_in_the_log(
     assert (told["request_id"], told["method"], told["path"]) == ("web-77", "GET", "/items/1")
     assert (told["route"], told["status"]) == ("/items/{item}", 200)
     assert 0 <= told["seconds"] < 1
+
+
+async def test_no_control_characters_in_the_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A path is logged as it was sent: percent-encoded."""
+    caplog.set_level(logging.INFO, "router.api.access")
+    await client.get("/items/%1b%5b2J%0Anext")
+    [record] = [r for r in caplog.records if r.name == "router.api.access"]
+    assert vars(record)["path"] == "/items/%1B%5B2J%0Anext"
