@@ -32,6 +32,7 @@ from router.api.auth import Guard, parse_keys
 from router.api.context import Context, Describe
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
 from router.api.openapi import build_openapi
+from router.api.patience import BodyReads
 from router.api.replicate_views import replicate_view
 from router.domain.errors import RouterError
 from router.domain.messages import Described, Warm
@@ -62,22 +63,31 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     has_gpu = isinstance(memory, GpuMemory)
     packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
     telemetry = Telemetry()
+    reads = BodyReads()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running(settings, packages, memory, telemetry) as context:
             app.state.context = context
-            yield
+            undo = stop_on_signal(context, reads, settings.shutdown_grace_s)
+            try:
+                yield
+            finally:
+                undo()
 
     app = FastAPI(
-        title="CALLME GPU backend", lifespan=lifespan, openapi_url="/openapi.json", redoc_url=None
+        title="CALLME GPU backend",
+        lifespan=lifespan,
+        openapi_url="/openapi.json",
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.openapi = lambda: build_openapi(app.state.context)  # type: ignore[method-assign]
     app.add_exception_handler(RouterError, on_router_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_unexpected)
     keys = parse_keys(k.get_secret_value() for k in settings.keys)
-    app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes)
+    app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes, reads=reads)
     _observe_requests(app, telemetry.observer)
     operations.add_routes(app)
     events.add_routes(app)
@@ -114,14 +124,12 @@ async def running(
         disk.spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
         preparing = asyncio.create_task(_prepare(context, settings.preload))
         context.is_open = True
-        stopping = stop_on_signal(context, settings.shutdown_grace_s)
         try:
             yield context
         finally:
             context.is_open = False
             telemetry.close()
             preparing.cancel()
-            stopping()
             await loop.close(settings.shutdown_grace_s)
             await context.predictions.close()
             await context.uploads.close()

@@ -19,6 +19,8 @@ from pydantic_settings import (
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_NAME = "callme.toml"
+# 16 characters of hex are 64 bits: nobody guesses that over a network.
+MIN_KEY_CHARS = 16
 
 
 class Weights(StrEnum):
@@ -41,7 +43,11 @@ class Settings(BaseSettings):
     """The router's settings. Durations in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CALLME_", env_nested_delimiter="__", frozen=True, extra="forbid"
+        env_prefix="CALLME_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # it may be a key
     )
 
     packages_dir: Path = Field(CHECKOUT, description="The folder searched for packages.")
@@ -102,6 +108,17 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part for part in (p.strip() for p in value.split(",")) if part)
         return value
+
+    @field_validator("keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """An empty one, as `web:$UNSET` makes it, would let everybody in."""
+        for key in keys:
+            text = key.get_secret_value()
+            secret = text.partition(":")[2] if ":" in text else text
+            if len(secret.strip()) < MIN_KEY_CHARS:
+                raise ValueError(f"each key must have at least {MIN_KEY_CHARS} characters")
+        return keys
 
     @property
     def state(self) -> Path:

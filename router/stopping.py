@@ -10,15 +10,17 @@ from types import FrameType
 from typing import Any
 
 from router.api.context import Context
+from router.api.patience import BodyReads
 from router.domain.messages import Draining
 
 
-def stop_on_signal(context: Context, grace_s: float) -> Callable[[], None]:
+def stop_on_signal(context: Context, reads: BodyReads, grace_s: float) -> Callable[[], None]:
     """Begin to stop at the signal itself; returns how to undo this.
 
     uvicorn ends the lifespan only when every request has been answered, and would wait for a
-    prediction as long as it takes. With this, what waits is refused at once, what runs has
-    `grace_s`, and every request is answered before the lifespan ends.
+    prediction as long as it takes, and for a body that never ends for ever. With this, what
+    waits or is still being sent is refused at once, what runs has `grace_s`, and every request
+    is answered before the lifespan ends.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
@@ -28,6 +30,7 @@ def stop_on_signal(context: Context, grace_s: float) -> Callable[[], None]:
     def begin() -> None:
         context.is_open = False
         context.events.close()
+        reads.close()
         context.loop.post(Draining())
         event_loop.call_later(grace_s, context.loop.post, Draining(force=True))
 

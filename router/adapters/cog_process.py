@@ -283,10 +283,12 @@ class CogProcess:
 def with_file_urls(job: Job) -> dict[str, Json]:
     """The inputs as coglet gets them: each file as the URL that the worker's hook knows."""
     inputs = dict(job.inputs)
+    lists: dict[str, list[str]] = {}
     for file in job.files:
         url = FILE_URL_PREFIX + quote(Path(file.path).name)
         if file.in_list:
-            inputs[file.field] = [*inputs.get(file.field, []), url]
+            inputs[file.field] = lists.setdefault(file.field, [])
+            lists[file.field].append(url)
         else:
             inputs[file.field] = url
     return inputs

@@ -70,6 +70,8 @@ def judge_url(url: str, *, allow_private: bool) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http(s) URL")
+    _ = parts.port  # raises ValueError for one that cannot be
+    parts.hostname.encode("idna")  # UnicodeError is a ValueError
     try:
         public = is_public(parts.hostname)
     except ValueError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import sqlite3
 import threading
@@ -23,6 +24,8 @@ from router.domain.errors import InsufficientStorage
 from router.domain.prediction import Callback, Delivery, Failure, FileRef, Prediction, Status
 from router.domain.stored_file import StoredFile
 from router.ports import Cursor
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], None]
@@ -84,6 +87,10 @@ PAGE_BYTES = 8 << 20
 BUSY_TIMEOUT_S = 5.0
 
 
+class StoreUnusableError(RuntimeError):
+    """The database cannot be opened; the message says what to do."""
+
+
 class SqliteStore:
     """Fulfils `router.ports.Store`. Opens the file, and makes it, when constructed."""
 
@@ -94,13 +101,25 @@ class SqliteStore:
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
         path.chmod(0o600)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            raise StoreUnusableError(
+                f"Cannot start: {path.name} in the state folder cannot be used ({error}); "
+                "move it away to begin with an empty one"
+            ) from error
+        self._thread = threading.Thread(target=self._work, name="sqlite", daemon=True)
+        self._thread.start()
+
+    def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         # FULL: an acknowledged prediction survives a power cut, not only a crash.
         self._connection.execute("PRAGMA synchronous = FULL")
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"it is of a later version, {version}")
         self._connection.executescript(SCHEMA)
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        self._thread = threading.Thread(target=self._work, name="sqlite", daemon=True)
-        self._thread.start()
 
     async def close(self) -> None:
         """Finish what is queued and close the file."""
@@ -136,7 +155,7 @@ class SqliteStore:
                 "SELECT document FROM predictions WHERE id = ?", (prediction_id,)
             ).fetchone()
         )
-        return _prediction(found[0]) if found else None
+        return _readable(found[0]) if found else None
 
     async def delete(self, prediction_id: str) -> None:
         """Forget it."""
@@ -151,7 +170,7 @@ class SqliteStore:
                 "SELECT document FROM predictions WHERE completed_at IS NULL ORDER BY created_at"
             ).fetchall()
         )
-        return [_prediction(r[0]) for r in rows]
+        return [p for r in rows if (p := _readable(r[0]))]
 
     async def page(
         self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
@@ -169,7 +188,8 @@ class SqliteStore:
             return documents
 
         documents = await self._do(read)
-        return [_prediction(d) for d in (reversed(documents) if after else documents)]
+        ordered = reversed(documents) if after else documents
+        return [p for d in ordered if (p := _readable(d))]
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Delete what ended before then; return the files that are nobody's now."""
@@ -182,7 +202,7 @@ class SqliteStore:
                 return swept
 
         rows = await self._do(both)
-        return [f for r in rows for f in _prediction(r[0]).files]
+        return [f for r in rows if (p := _readable(r[0])) for f in p.files]
 
     async def deliveries(self) -> Sequence[Delivery]:
         """Every webhook in the outbox."""
@@ -269,6 +289,16 @@ def _transaction(c: sqlite3.Connection) -> Iterator[None]:
 
 def _row(p: Prediction) -> tuple[Any, ...]:
     return (p.id, p.model, p.status, p.created_at, p.completed_at, orjson.dumps(asdict(p)))
+
+
+def _readable(document: bytes) -> Prediction | None:
+    """The prediction, None for a row that cannot be read: one such row must not keep all the
+    others from being served."""
+    try:
+        return _prediction(document)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        log.exception("a row of the database cannot be read; it is left out")
+        return None
 
 
 def _prediction(document: bytes) -> Prediction:

@@ -18,7 +18,7 @@ import ipaddress
 import re
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -26,7 +26,14 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.api.error_handlers import error_response
-from router.domain.errors import Forbidden, PayloadTooLarge, RouterError, Unauthorized
+from router.api.patience import BodyReads
+from router.domain.errors import (
+    Forbidden,
+    PayloadTooLarge,
+    QueueFull,
+    RouterError,
+    Unauthorized,
+)
 
 OPEN_PATHS = frozenset({"/health"})
 # Any of these means that the request came through a proxy, whoever the peer is.
@@ -45,6 +52,8 @@ CLOCK_SKEW_S = 120
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NONCE_MAX_CHARS = 128
 NONCES_KEPT = 100_000
+# Bodies are held before it is known whose they are, so there is a bound on how many.
+MAX_UNVERIFIED = 32
 SIGNATURE_PREFIX = "v1="
 
 
@@ -85,35 +94,69 @@ class Guard:
     """The ASGI layer. With keys, every path but OPEN_PATHS needs one; without, only direct
     requests from this machine's own programs are served."""
 
-    def __init__(self, app: ASGIApp, keys: Iterable[Key], max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Iterable[Key], max_body_bytes: int, reads: BodyReads
+    ) -> None:
         self._app = app
         self._keys = tuple(keys)
         self._max_body_bytes = max_body_bytes
+        self._reads = reads
         self._nonces = NonceCache()
+        self._unverified = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it here."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
+        receive = self._reads.watch(receive)
         try:
             signature = self._admit(scope, Headers(scope=scope))
-            if signature is None:
-                await self._app(scope, receive, send)
-                return
-            body = SignedBody(receive, signature, self._max_body_bytes)
-            if not _is_form_to_a_model(scope):
-                await body.read_ahead()
         except RouterError as error:
             await error_response(error)(scope, receive, send)
             return
+        if signature is None:
+            await self._app(scope, receive, send)
+            return
+        self._unverified += 1
+        body = SignedBody(receive, signature, self._max_body_bytes, self._one_verified)
+        try:
+            await self._serve_signed(scope, body, send)
+        finally:
+            body.settle()
+
+    async def _serve_signed(self, scope: Scope, body: SignedBody, send: Send) -> None:
+        """Nothing that the application says reaches a client whose signature does not hold."""
+        refused = False
+
+        async def refuse(error: RouterError) -> None:
+            nonlocal refused
+            refused = True
+            await error_response(error)(scope, body.receive, send)
 
         async def send_verified(message: Message) -> None:
             if message["type"] == "http.response.start":
-                await body.drain()
-            await send(message)
+                try:
+                    await body.drain()
+                except RouterError as error:
+                    await refuse(error)
+            if not refused:
+                await send(message)
 
+        try:
+            if self._unverified > MAX_UNVERIFIED:
+                busy = "Cannot verify: too many requests wait to be"
+                raise QueueFull(busy, retry_after_s=1)
+            if not _is_form_to_a_model(scope):
+                await body.read_ahead()
+        except RouterError as error:
+            body.settle()
+            await refuse(error)
+            return
         await self._app(scope, body.receive, send_verified)
+
+    def _one_verified(self) -> None:
+        self._unverified -= 1
 
     def _admit(self, scope: Scope, headers: Headers) -> Signature | None:
         """Raises Unauthorized or Forbidden; a signature is still to be verified."""
@@ -187,8 +230,15 @@ class SignedBody:
     not have read to the end.
     """
 
-    def __init__(self, receive: Receive, signature: Signature, max_bytes: int) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        signature: Signature,
+        max_bytes: int,
+        on_settled: Callable[[], None],
+    ) -> None:
         self._receive = receive
+        self._on_settled = on_settled
         self._signature = signature
         self._left_bytes = max_bytes
         self._digest = hashlib.sha256()
@@ -209,21 +259,27 @@ class SignedBody:
         while not self._settled:
             await self._next()
 
+    def settle(self) -> None:
+        """No more is expected of it: it was verified, refused, or its request is over."""
+        if not self._settled:
+            self._settled = True
+            self._on_settled()
+
     async def _next(self) -> Message:
         message = await self._receive()
         if self._settled:
             return message
         if message["type"] != "http.request":
-            self._settled = True
+            self.settle()
             raise Unauthorized("Cannot verify: the body ended early")
         chunk = message.get("body", b"")
         self._left_bytes -= len(chunk)
         if self._left_bytes < 0:
-            self._settled = True
+            self.settle()
             raise PayloadTooLarge("Cannot read the body: it is too large")
         self._digest.update(chunk)
         if not message.get("more_body", False):
-            self._settled = True
+            self.settle()
             self._signature.verify(self._digest.hexdigest())
         return message
 

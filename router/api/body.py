@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import orjson
 from starlette.requests import ClientDisconnect, Request
 
 from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from router.domain.prediction import Json
+from router.runtime.inputs import load_json
 
 
 async def bounded_chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
@@ -41,8 +41,8 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Json]:
         raise UnsupportedMediaType("Cannot read the body: Content-Type must be application/json")
     body = b"".join([chunk async for chunk in bounded_chunks(request, max_bytes)])
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        value = load_json(body)
+    except ValueError as error:
         raise MalformedRequest(f"Cannot read the body: {error}") from error
     if not isinstance(value, dict):
         raise MalformedRequest("Cannot read the body: it must be a JSON object")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +15,7 @@ from router.api.error_handlers import json_response
 from router.api.multipart import Form, read_form
 from router.api.replicate_views import file_view, in_replicates_words
 from router.domain.prediction import FileRef, Json
+from router.runtime.inputs import load_json
 from router.runtime.intake import Upload
 
 MAX_METADATA_BYTES = 64 << 10
@@ -51,8 +51,8 @@ def _metadata(form: Form) -> dict[str, Json]:
     if not texts:
         return {}
     try:
-        metadata = orjson.loads(texts[0])
-    except orjson.JSONDecodeError:
+        metadata = load_json(texts[0])
+    except ValueError:
         metadata = None
     if not isinstance(metadata, dict) or len(texts) > 1:
         raise wrong("metadata", f"must be one JSON object of at most {MAX_METADATA_BYTES} bytes")

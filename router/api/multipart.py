@@ -7,6 +7,7 @@ own form reader would first collect each upload in a file of its own, to be copi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -17,6 +18,9 @@ from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedM
 from router.domain.prediction import FileRef
 from router.ports import Files, OpenFile
 from router.runtime.intake import Upload
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 100
 MAX_TEXT_BYTES = 1 << 20
@@ -46,6 +50,19 @@ class FormReader:
         self._name = ""
         self._file: OpenFile | None = None
         self._text = bytearray()
+
+    def callbacks(self) -> MultipartCallbacks:
+        """What the parser calls, by its names for it."""
+        return {
+            "on_part_begin": self.on_part_begin,
+            "on_header_field": self.on_header_field,
+            "on_header_value": self.on_header_value,
+            "on_header_end": self.on_header_end,
+            "on_headers_finished": self.on_headers_finished,
+            "on_part_data": self.on_part_data,
+            "on_part_end": self.on_part_end,
+            "on_end": self.on_end,
+        }
 
     def on_part_begin(self) -> None:
         """A boundary."""
@@ -135,20 +152,8 @@ async def read_form(request: Request, files: Files, max_bytes: int) -> Form:
     if not boundary:
         raise MalformedRequest("Cannot read the form: its Content-Type has no boundary")
     reader = FormReader(files)
-    parser = MultipartParser(
-        boundary,
-        callbacks={
-            "on_part_begin": reader.on_part_begin,
-            "on_header_field": reader.on_header_field,
-            "on_header_value": reader.on_header_value,
-            "on_header_end": reader.on_header_end,
-            "on_headers_finished": reader.on_headers_finished,
-            "on_part_data": reader.on_part_data,
-            "on_part_end": reader.on_part_end,
-            "on_end": reader.on_end,
-        },
-    )
     try:
+        parser = MultipartParser(boundary, callbacks=reader.callbacks())
         async for chunk in bounded_chunks(request, max_bytes):
             parser.write(chunk)
         if not reader.ended:

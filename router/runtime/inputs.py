@@ -14,10 +14,12 @@ import orjson
 from router.domain.errors import InvalidInput
 from router.domain.prediction import Json
 
-INTEGER = re.compile(r"[+-]?\d{1,18}")
+INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 TRUE = frozenset({"true", "1", "yes", "on"})
 FALSE = frozenset({"false", "0", "no", "off"})
 SHOWN_CHARS = 80
+MAX_ITEMS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,8 @@ class InputSpec:
             if name not in present:
                 if f.required:
                     problems.append({"input": name, "message": "is required"})
-            elif name in self._validators:
-                error = jsonschema.exceptions.best_match(
-                    self._validators[name].iter_errors(given[name])
-                )
-                if error is not None:
-                    problems.append({"input": name, "message": _wording(error)})
+            elif name in self._validators and (told := self._objection(name, given[name])):
+                problems.append({"input": name, "message": told})
         for name in given.keys() - self.fields.keys():
             problems.append({"input": name, "message": "there is no such input"})
         if problems:
@@ -104,6 +102,14 @@ class InputSpec:
                 details={"problems": problems},
             )
         return given
+
+    def _objection(self, name: str, value: Json) -> str | None:
+        """The first thing that is wrong with the value: looking for all of them in a list of
+        millions would hold up every other request."""
+        if isinstance(value, list) and len(value) > MAX_ITEMS:
+            return f"must have at most {MAX_ITEMS} items, got {len(value)}"
+        error = next(self._validators[name].iter_errors(value), None)
+        return None if error is None else _wording(error)
 
     def _may_be_null(self, name: str) -> bool:
         f = self.fields.get(name)
@@ -171,10 +177,7 @@ def _convert(name: str, kind: str, text: str) -> Json:
 
 
 def _number(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = float(text) if NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
         raise invalid(name, f"must be a number, got {_shown(text)}")
     return value
@@ -182,9 +185,20 @@ def _number(name: str, text: str) -> float:
 
 def _json(name: str, text: str) -> Json:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return load_json(text)
+    except ValueError as error:
         raise invalid(name, f"must be JSON, got {_shown(text)}") from error
+
+
+def load_json(text: str | bytes) -> Json:
+    """The value, if it can be written again too: orjson reads deeper than it writes, and Python
+    shows no deeper than it recurses. Raises ValueError."""
+    value = orjson.loads(text)
+    try:
+        orjson.dumps(value)
+    except TypeError as error:
+        raise ValueError("it is nested too deeply") from error
+    return value
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ gets a file that the router wrote; a path or file:// of the client's never goes 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import mimetypes
@@ -19,7 +20,9 @@ from router.domain.prediction import FileRef, Json
 from router.ports import Fetcher, Files
 from router.runtime.inputs import Field, InputSpec, invalid
 
-DATA_URI = re.compile(r"data:(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.ASCII)
+DATA_URI = re.compile(r"(?i:data):(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.ASCII)
+MAX_FILES = 100
+LONG_URI_CHARS = 1 << 16
 BASE64_URLSAFE = bytes.maketrans(b"-_", b"+/")
 # Browsers' recorders use types that Python's table lacks.
 EXTRA_SUFFIXES = {"audio/webm": ".webm", "audio/mp4": ".m4a", "image/webp": ".webp"}
@@ -82,6 +85,8 @@ class Intake:
                     plain[name] = value
                 elif value not in (None, "", []):
                     sources += [(field, s) for s in _sources(field, value)]
+            if len(refs) + len(sources) > MAX_FILES:
+                raise PayloadTooLarge(f"Cannot take the request: it has over {MAX_FILES} files")
             _at_most_one(refs, sources)
             files = {r.field for r in refs} | {f.name for f, _ in sources}
             # Checked before anything is fetched: a request that is wrong costs nothing.
@@ -95,8 +100,11 @@ class Intake:
 
     async def _materialise(self, field: Field, source: str) -> FileRef:
         in_list = field.kind == "array"
-        if source.startswith("data:"):
-            mime, body = self._decode(field.name, source)
+        if source[:5].lower() == "data:":
+            if len(source) < LONG_URI_CHARS:
+                mime, body = self._decode(field.name, source)
+            else:  # percent signs by the million would hold up every other request
+                mime, body = await asyncio.to_thread(self._decode, field.name, source)
             suffix = EXTRA_SUFFIXES.get(mime) or mimetypes.guess_extension(mime) or ""
             file = self._files.create(f"upload{suffix}")
             ref = FileRef(field.name, str(file.path), f"{field.name}{suffix}", in_list)
@@ -108,9 +116,12 @@ class Intake:
             finally:
                 file.close()
             return ref
-        scheme = urlsplit(source).scheme
-        if scheme not in ("http", "https"):
+        if not source.lower().startswith(("http://", "https://")):
             raise invalid(field.name, "must be an upload, a data: URI or an http(s) URL")
+        try:
+            urlsplit(source)
+        except ValueError as error:
+            raise invalid(field.name, "is not a URL") from error
         path, name = await self._fetcher.fetch(source, field.name, self._max_file_bytes)
         return FileRef(field.name, path, name, in_list)
 
@@ -128,6 +139,8 @@ class Intake:
                 content = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
             except binascii.Error as error:
                 raise invalid(name, "is not valid base64") from error
+        if len(content) > self._max_file_bytes:
+            raise PayloadTooLarge(f"Cannot use '{name}': it exceeds {self._max_file_bytes} bytes")
         return head["type"].lower(), content
 
 

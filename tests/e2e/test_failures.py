@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -298,3 +299,70 @@ def test_a_worker_killed_in_set_up(tmp_path: Path) -> None:
         assert "during set-up" in answers[0].json()["error"]["message"]
         files = {"text": (None, "x")}
         wait_until(lambda: service.http.post("/slow", files=files).status_code == 200, 20)
+
+
+def test_an_upload_that_never_ends_does_not_hold_up_the_end(
+    echo_packages: Path, tmp_path: Path
+) -> None:
+    """SIGTERM with half a body on the wire: the service ends at once, with nothing left."""
+    with running_service(echo_packages, tmp_path / "state") as service:
+        port = int(service.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), 10) as s:
+            part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\nx'
+            s.sendall(
+                b"POST /echo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + part
+            )
+            wait_until(service.spooled)
+            began = time.monotonic()
+            service.stop(signal.SIGTERM)
+            assert time.monotonic() - began < 5
+        assert service.spooled() == []
+
+
+HOSTILE: list[tuple[str, dict[str, Any]]] = [
+    ("/echo", {"files": {"file": (None, "http://[::1")}}),
+    ("/echo", {"files": {"file": (None, "http://\u2100.com/")}}),
+    ("/echo", {"files": {"tags": (None, "[" * 900 + "]" * 900)}}),
+    ("/echo", {"files": {"tags": (None, "[" + "1," * 200_000 + "1]")}}),
+    (
+        "/echo",
+        {
+            "content": b"x",
+            "headers": {"content-type": "multipart/form-data; boundary=" + "b" * 999},
+        },
+    ),
+    ("/models/echo/predictions", {"json": {"input": {"tags": [1] * 1_000_000}}}),
+    ("/models/echo/predictions", {"json": {"input": {"file": "http://[::1"}}}),
+]
+
+
+@pytest.mark.parametrize(("path", "request_parts"), HOSTILE)
+def test_what_an_attacker_sends(echo: Service, path: str, request_parts: dict[str, Any]) -> None:
+    """A 4xx, soon; the service answers others meanwhile and leaves nothing behind."""
+    answer = echo.http.post(path, **request_parts)
+    assert 400 <= answer.status_code < 500, answer.text
+    assert echo.http.get("/health").elapsed.total_seconds() < 1
+    assert echo.spooled() == []
+
+
+def test_deep_json_and_trailing_slashes(echo: Service) -> None:
+    """A 4xx in the one shape: no 500 from what cannot be written again, no redirect."""
+    deep = '{"input":{"text":"x","zzz":' + "[" * 300 + "]" * 300 + "}}"
+    headers = {"content-type": "application/json"}
+    answer = echo.http.put("/models/echo/predictions/deep", content=deep, headers=headers)
+    assert answer.status_code == 400, answer.text
+    slash = echo.http.post("/echo/", files={"text": (None, "x")})
+    assert (slash.status_code, slash.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_database_that_is_none(echo_packages: Path, tmp_path: Path) -> None:
+    """The service says which file, and what to do; it does not start on it."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "predictions.sqlite3").write_bytes(b"this is no database" * 100)
+    with (
+        pytest.raises(AssertionError, match="move it away"),
+        running_service(echo_packages, state),
+    ):
+        pass

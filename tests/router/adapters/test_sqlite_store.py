@@ -85,3 +85,16 @@ async def test_a_page_of_large_results_is_cut(
     assert [p.id for p in await store.page()] == ["p4", "p3"]
     await store.put(replace(made("p9", 9.0), output="x" * 9000))
     assert [p.id for p in await store.page()] == ["p9"]
+
+
+async def test_one_row_that_cannot_be_read_costs_no_other(store: SqliteStore) -> None:
+    """It is left out of everything, and said in the log."""
+    await store.put(made("good"))
+    await store._do(
+        lambda c: c.execute(
+            "INSERT INTO predictions (id, model, status, created_at, document)"
+            " VALUES ('bad', 'm', 'starting', 0.5, x'7b7d')"
+        )
+    )
+    assert [p.id for p in await store.unfinished()] == ["good"]
+    assert await store.get("bad") is None

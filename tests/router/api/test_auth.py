@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from router.api.auth import CLOCK_SKEW_S, Guard, NonceCache, Signature, parse_keys
 from router.api.error_handlers import on_router_error
+from router.api.patience import BodyReads
 from router.domain.errors import RouterError, Unauthorized
 
 VECTORS = json.loads((Path(__file__).parents[2] / "edge" / "signature_vectors.json").read_text())[
@@ -44,7 +45,7 @@ def guarded(*keys: str, max_body_bytes: int = 1 << 20) -> tuple[Guard, list[str]
     app.add_route("/predictions/{id}", acting, methods=["GET"])
     app.add_route("/predictions/{id}/cancel", acting, methods=["POST"])
     app.add_route("/{model}", reading, methods=["POST"])
-    return Guard(app, parse_keys(keys), max_body_bytes), done
+    return Guard(app, parse_keys(keys), max_body_bytes, BodyReads()), done
 
 
 def client(guard: Guard, peer: str = "127.0.0.1") -> httpx.AsyncClient:
@@ -154,6 +155,18 @@ async def test_what_is_changed_after_signing_is_refused() -> None:
         replayed = await http.post("/echo", content=b"body", headers=good)
         assert replayed.status_code == 401
         assert "seen before" in replayed.text
+
+
+async def test_a_refusal_takes_the_place_of_the_handlers_answer() -> None:
+    """A handler that answers before it has read a form: 401 all the same, and no exception."""
+    guard, _ = guarded(f"web:{KEY}")
+    async with client(guard) as http:
+        headers = signed("POST", "/no", b"body", signature="v1=" + "0" * 64)
+        answer = await http.put("/no", content=b"body", headers=headers)
+        assert answer.status_code == 401
+        headers = signed("POST", "/predictions", b"body", signature="v1=" + "0" * 64)
+        answer = await http.post("/predictions", content=b"body", headers=headers)
+        assert answer.status_code == 401
 
 
 async def test_a_signed_body_is_bounded() -> None:

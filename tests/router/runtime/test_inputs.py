@@ -131,3 +131,23 @@ def test_no_text_breaks_it(name: str, texts: list[str]) -> None:
         SPEC.check({} if SPEC.fields[name].is_file else {name: value}, ["image"])
     except InvalidInput:
         pass
+
+
+def test_a_long_list_is_refused_before_it_is_looked_at() -> None:
+    """Millions of items would hold up every other request."""
+    with pytest.raises(InvalidInput, match="at most 10000 items"):
+        SPEC.check({"tags": [1] * 4_000_000}, ["image"])
+
+
+@pytest.mark.parametrize("text", ["1_0", "\u0660", "0x10", "1e", "--1", "1 0"])
+def test_numbers_are_plain_ascii(text: str) -> None:
+    """Python's other spellings of a number are not the API's."""
+    for name in ("scale", "steps"):
+        with pytest.raises(InvalidInput):
+            SPEC.from_text(name, [text])
+
+
+def test_json_that_is_nested_too_deeply() -> None:
+    """Refused, and shown without recursing."""
+    with pytest.raises(InvalidInput):
+        SPEC.from_text("tags", ["[" * 900 + "]" * 900])
