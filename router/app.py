@@ -34,6 +34,7 @@ from router.api.error_handlers import on_http_exception, on_router_error, on_une
 from router.api.openapi import build_openapi
 from router.api.patience import BodyReads
 from router.api.replicate_views import replicate_view
+from router.api.startup import PlainStart
 from router.domain.errors import RouterError
 from router.domain.messages import Described, Warm
 from router.domain.package import Package
@@ -101,7 +102,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _observe_requests(app: FastAPI, observer: Observer) -> None:
     """`add_middleware` would put it inside the layer that answers a bug with 500."""
     build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: Access(build(), observer)  # type: ignore[method-assign]
+    app.build_middleware_stack = lambda: PlainStart(Access(build(), observer))  # type: ignore[method-assign]
 
 
 @contextlib.asynccontextmanager

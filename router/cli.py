@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from router.api.context import Context
-from router.app import StateInUseError, create_app
+from router.app import create_app
 from router.domain.errors import RouterError
 from router.domain.package import Package
 from router.logs import configure_logging
@@ -89,9 +89,6 @@ def _run(work: Coroutine[None, None, None]) -> None:
     except KeyboardInterrupt:
         # uvicorn raises the signal again once everything has been stopped.
         console.print("Stopped. Nothing is left running.")
-    except StateInUseError as error:
-        console.print(f"[red]{error}[/red]")
-        raise typer.Exit(1) from error
 
 
 async def _serve_and_show(server: uvicorn.Server, settings: Settings) -> None:

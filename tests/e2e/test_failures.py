@@ -282,6 +282,7 @@ def test_two_routers_never_share_a_state_folder(echo: Service, echo_packages: Pa
     )
     assert second.returncode != 0
     assert "another router uses this state folder" in second.stdout + second.stderr
+    assert "Traceback" not in second.stdout + second.stderr
 
 
 def test_a_worker_killed_in_set_up(tmp_path: Path) -> None:
