@@ -1,4 +1,4 @@
-"""The `callme` command: `serve` for a service, `up` for a person who wants to see it work."""
+"""`serve` for a service, `up` for a person who wants to see it work."""
 
 from __future__ import annotations
 
@@ -12,68 +12,42 @@ from typing import Annotated
 import typer
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
-from rich.console import Console
 
 from router.api.context import Context
 from router.app import create_app
+from router.cli.common import base_url, console, read_settings
 from router.domain.errors import RouterError
 from router.domain.package import Package
 from router.logs import configure_logging
 from router.scheduling.model import Phase
 from router.settings import Settings
 
-app = typer.Typer(
-    help="Serve every Cog package of a folder over HTTP.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-console = Console(highlight=False)
-
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", min=1, max=65535)]
 
 
-@app.callback()
-def callme() -> None:
-    """Serve every Cog package of a folder over HTTP."""
+def add_commands(app: typer.Typer) -> None:
+    """`serve` and `up`."""
+    app.command()(serve)
+    app.command()(up)
 
 
-@app.command()
 def serve(host: Host = None, port: Port = None) -> None:
     """Serve, with logs on stderr. Models start when they are first asked for."""
     configure_logging()
-    settings = _settings(host, port)
+    settings = read_settings(host=host, port=port)
     server = _server(settings)
     _run(server.serve())
 
 
-@app.command()
 def up(host: Host = None, port: Port = None) -> None:
     """Serve, load every model that fits, and show a line to try for each."""
     configure_logging(logging.WARNING)
-    settings = _settings(host, port)
+    settings = read_settings(host=host, port=port)
     if not settings.preload:
         settings = settings.model_copy(update={"preload": ("all",)})
     server = _server(settings)
     _run(_serve_and_show(server, settings))
-
-
-def main() -> None:
-    """The console script."""
-    app()
-
-
-def _settings(host: str | None, port: int | None) -> Settings:
-    given = {k: v for k, v in {"host": host, "port": port}.items() if v is not None}
-    try:
-        return Settings().model_copy(update=given)
-    except ValidationError as error:
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"])
-            console.print(f"[red]Cannot read setting '{where}':[/red] {problem['msg']}")
-        raise typer.Exit(2) from error
 
 
 def _server(settings: Settings) -> uvicorn.Server:
@@ -104,14 +78,14 @@ async def _show(server: uvicorn.Server, settings: Settings) -> None:
     application = server.config.app
     assert isinstance(application, FastAPI)  # noqa: S101 - made in _server
     context: Context = application.state.context
-    console.print(f"\nServing {settings.packages_dir} on [bold]{_url(settings)}[/bold]\n")
+    console.print(f"\nServing {settings.packages_dir} on [bold]{base_url(settings)}[/bold]\n")
     for name in context.packages:
         await _show_model(context, name)
     console.print("\nTry, in another terminal:\n")
     for package in context.packages.values():
-        if line := curl_line(package, _url(settings), Path.cwd()):
+        if line := curl_line(package, base_url(settings), Path.cwd()):
             console.print(f"  {line}", soft_wrap=True)
-    url = _url(settings)
+    url = base_url(settings)
     console.print(f"\nAPI: {url}/docs   State: {url}/status   Stop: Ctrl-C\n", soft_wrap=True)
 
 
@@ -147,12 +121,3 @@ def curl_line(package: Package, url: str, here: Path) -> str | None:
             text = f"@{path.relative_to(here) if path.is_relative_to(here) else path}"
         parts += ["-F", shlex.quote(f"{name}={text}")]
     return " ".join(parts)
-
-
-def _url(settings: Settings) -> str:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
-    return f"http://{host}:{settings.port}"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,34 @@
+"""The `callme` command. One module per group of commands; each adds its own in `add_commands`."""
+
+from __future__ import annotations
+
+import typer
+
+from router.cli import serving
+from router.cli.serving import curl_line
+
+__all__ = ["app", "curl_line", "main"]
+
+# In the order of `callme --help`. A new group: a module with `add_commands`, named here.
+GROUPS = (serving,)
+
+app = typer.Typer(
+    help="Serve every Cog package of a folder over HTTP.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def callme() -> None:
+    """Serve every Cog package of a folder over HTTP."""
+
+
+for group in GROUPS:
+    group.add_commands(app)
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,49 @@
+"""What every group of commands shares: where they print, how they read settings, how they fail."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from router.settings import Settings
+
+# What was asked for goes to stdout; how it goes, and what is wrong, to stderr.
+console = Console(highlight=False)
+err_console = Console(highlight=False, stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
+    """Say what is wrong, and what to do about it if that is known; end with `code`."""
+    err_console.print(f"[red]{message}[/red]", soft_wrap=True)
+    if hint:
+        err_console.print(f"  {hint}", soft_wrap=True, markup=False)
+    raise typer.Exit(code)
+
+
+def read_settings(**given: Any) -> Settings:
+    """The settings, those of `given` that are not None over all others. Ends with code 2 when
+    one cannot be used."""
+    try:
+        return Settings().model_copy(update={k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"])
+            err_console.print(f"[red]Cannot read setting '{where}':[/red] {problem['msg']}")
+        raise typer.Exit(2) from error
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout: indented for a person's terminal and a script alike."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def base_url(settings: Settings) -> str:
+    """Where a program on this machine finds the router."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    return f"http://{host}:{settings.port}"
