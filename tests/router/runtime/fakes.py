@@ -251,7 +251,7 @@ class World:
 
     async def stored(self, prediction_id: str, status: Status) -> Prediction:
         """Wait until the disk has it in that status."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while True:
             p = await self.store.get(prediction_id)
             if p is not None and p.status is status:
@@ -266,7 +266,7 @@ class World:
 
 async def until(condition: Callable[[], object]) -> None:
     """Let tasks run until it holds; fails after five seconds."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, "never"
         await asyncio.sleep(0.001)
