@@ -7,7 +7,7 @@ PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-edge test-e2e test-original golden chaos soak bench-router lock clean
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -43,17 +43,20 @@ format: setup ## let ruff put things in order
 	$(BIN)/ruff format .
 
 type: setup ## mypy, strict; one run per package since each has a run.py
-	$(BIN)/mypy api.py router tests/router tests/e2e tests/test_pins.py tests/test_packages.py tests/test_docs.py
+	$(BIN)/mypy api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py
 	@echo "mypy tests/edge"; cd tests/edge && ../../$(BIN)/mypy --config-file ../../pyproject.toml .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
 
-test: lint type test-router test-packages test-edge test-e2e ## everything; sets itself up
+test: lint type test-router test-packages test-packaging test-edge test-e2e ## everything; sets itself up
 
 test-router: setup ## the router alone
 	$(PYTEST) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py
 
 test-packages: weights ## each package in a process of its own: they all have a run.py
 	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) tests/$$p || exit 1; done
+
+test-packaging: weights ## each package alone in a fresh environment; Modal; remote back-ends
+	$(PYTEST) tests/packaging
 
 test-edge: setup ## the edge function under Deno
 	$(PYTEST) tests/edge

@@ -1,0 +1,227 @@
+"""A package the way its image would be: a fresh virtual environment from its own
+requirements.txt, a copy of its folder alone, and Cog's own server in it.
+
+`cog build` needs Docker. What it puts into the image beside the base does not: the Python of
+cog.yaml, the requirements, the folder, the schema read from the runner, the environment.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+UV = Path(sys.executable).parent / "uv"
+SCHEMA_SCRIPT = ROOT / "router" / "adapters" / "runner_schema.py"
+INSTALL_TIMEOUT_S = 900  # gigabytes where nothing is cached
+READY_TIMEOUT_S = 300
+UNCOPIED = (".venv", ".cog", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+
+
+class StepError(AssertionError):
+    """One step of building or running the package failed; says which, and its last words."""
+
+
+def step(name: str, command: Sequence[str | Path], env: Mapping[str, str], cwd: Path) -> str:
+    """Run one step and return its stdout. Raises StepError."""
+    done = subprocess.run(
+        [str(c) for c in command],
+        cwd=cwd,
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise StepError(f"step '{name}' ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.stdout
+
+
+def pip_settings() -> dict[str, str]:
+    """pip's own configuration, files and environment together, by option name.
+
+    The machine's way to its packages is told to pip; uv reads none of it.
+    """
+    listed = step(
+        "read pip's settings",
+        [sys.executable, "-m", "pip", "config", "list"],
+        os.environ,
+        ROOT,
+    )
+    found: dict[str, str] = {}
+    for line in listed.splitlines():
+        key, _, value = line.partition("=")
+        section, _, option = key.rpartition(".")
+        if section == ":env:" or option not in found:
+            found[option] = str(ast.literal_eval(value))
+    return found
+
+
+def uv_environment() -> dict[str, str]:
+    """This process's environment with pip's settings in uv's words; what is set for uv wins."""
+    pip = pip_settings()
+    told = {
+        "UV_DEFAULT_INDEX": pip.get("index-url", ""),
+        "UV_INDEX": " ".join(pip.get("extra-index-url", "").split()),
+        "UV_FIND_LINKS": ",".join(pip.get("find-links", "").split()),
+        "SSL_CERT_FILE": pip.get("cert", ""),
+        # pip looks for the version in every index, uv in the first that knows the name.
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_NO_PROGRESS": "1",
+    }
+    env = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    return {**{k: v for k, v in told.items() if v}, **env}
+
+
+@dataclass(frozen=True)
+class Image:
+    """What was built: the copy of the folder and the environment's own variables."""
+
+    folder: Path
+    venv: Path
+    env: Mapping[str, str]
+
+    @property
+    def python(self) -> Path:
+        """The environment's interpreter."""
+        return self.venv / "bin" / "python"
+
+
+def build(package: Path, scratch: Path) -> Image:
+    """Make the environment and the copy in `scratch`, and read the schema. Raises StepError."""
+    config = yaml.safe_load((package / "cog.yaml").read_text())
+    build_part = config["build"]
+    folder, venv, home = scratch / "src", scratch / "venv", scratch / "home"
+    home.mkdir(parents=True)
+    uv = uv_environment()
+    python = str(build_part["python_version"])
+    assert sys.version.startswith(python), "the tests run on the Python of cog.yaml"
+    step("make an environment", [UV, "venv", "--python", sys.executable, venv], uv, scratch)
+    requirements = package / build_part["python_requirements"]
+    step(
+        "install requirements.txt",
+        [
+            *(UV, "pip", "install", "--strict", "--python", venv / "bin" / "python"),
+            *("--constraint", ROOT / "constraints.txt", "--requirement", requirements),
+        ],
+        uv,
+        scratch,
+    )
+    _copy(package, folder)
+    variables = dict(line.split("=", 1) for line in config.get("environment") or [])
+    # Nothing of this process's environment: what an image has, and where temp files may lie.
+    env = {
+        "PATH": f"{venv / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "TMPDIR": str(scratch),
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+    image = Image(folder, venv, env)
+    runner = config["run"]
+    script = shutil.copy(SCHEMA_SCRIPT, scratch)
+    printed = step("read the runner's schema", [image.python, script, runner], env, folder)
+    schema = json.loads(printed.strip().splitlines()[-1])["schema"]
+    (folder / ".cog").mkdir()
+    (folder / ".cog" / "openapi_schema.json").write_text(json.dumps(schema))
+    return image
+
+
+def _copy(package: Path, folder: Path) -> None:
+    """The folder alone. Weights are linked, not copied: they are only read."""
+
+    def place(source: str, target: str) -> None:
+        big = Path(source).stat().st_size > 1 << 20
+        try:
+            (os.link if big else shutil.copy2)(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    shutil.copytree(package, folder, ignore=shutil.ignore_patterns(*UNCOPIED), copy_function=place)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Cog's server in the environment. `http` is a client of its address."""
+
+    http: httpx.Client
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def health(self) -> str:
+        """The status, "" while it does not answer."""
+        try:
+            return str(self.http.get("/health-check", timeout=10).json()["status"])
+        except httpx.TransportError:
+            return ""
+
+    def predict(self, **inputs: Any) -> httpx.Response:
+        """POST a prediction; again while the slot of the one before is not yet free."""
+        deadline = time.monotonic() + 30
+        while True:
+            answer = self.http.post("/predictions", json={"input": inputs})
+            if answer.status_code != 409 or time.monotonic() > deadline:
+                return answer
+            time.sleep(0.01)
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-3000:]
+
+
+@contextlib.contextmanager
+def serving(image: Image, runner: str, env: Mapping[str, str]) -> Iterator[Server]:
+    """Start `python -m cog.server.http` as the image does, wait for READY, end its group."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log_path = image.folder.parent / "server.log"
+    told = {"PORT": str(port), "COG_PREDICT_TYPE_STUB": runner, "COG_SETUP_TIMEOUT": "300"}
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            ["python", "-m", "cog.server.http", "--host", "127.0.0.1"],
+            executable=str(image.python),
+            cwd=image.folder,
+            env={**image.env, **told, **env},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as http:
+            server = Server(http, process, log_path)
+            _wait_ready(server)
+            yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_ready(server: Server) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while (status := server.health()) != "READY":
+        over = server.process.poll() is not None or time.monotonic() > deadline
+        if over or status not in ("", "STARTING"):
+            raise StepError(f"step 'start the server' ended {status}:\n{server.last_words()}")
+        time.sleep(0.1)
