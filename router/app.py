@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import Any, TextIO
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from router.adapters.catalog import discover
 from router.adapters.clock import SystemClock
 from router.adapters.cog_process import CogProcess, ProcessOptions
 from router.adapters.fetch import UrlFetcher
+from router.adapters.keys import KeyFileError, Keyring
 from router.adapters.memory import GpuMemory, detect_memory
 from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
@@ -28,7 +30,8 @@ from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import HttpWebhookSender, load_secret
 from router.api import app_face, cog, events, files, operations, replicate
 from router.api.access import Access
-from router.api.auth import Guard, parse_keys
+from router.api.auth import Guard
+from router.api.browsers import for_browsers
 from router.api.context import Context, Describe
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
 from router.api.openapi import build_openapi
@@ -36,6 +39,7 @@ from router.api.patience import BodyReads
 from router.api.replicate_views import replicate_view
 from router.api.startup import PlainStart
 from router.domain.errors import RouterError
+from router.domain.keys import parse_keys
 from router.domain.messages import Described, Warm
 from router.domain.package import Package
 from router.domain.prediction import Prediction
@@ -65,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
     telemetry = Telemetry()
     reads = BodyReads()
+    keys = _make_keyring(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,7 +77,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.context = context
             undo = stop_on_signal(context, reads, settings.shutdown_grace_s)
             try:
-                yield
+                with _opened(keys):
+                    yield
             finally:
                 undo()
 
@@ -87,9 +93,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RouterError, on_router_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_unexpected)
-    keys = parse_keys(k.get_secret_value() for k in settings.keys)
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes, reads=reads)
-    _observe_requests(app, telemetry.observer)
+    _observe_requests(app, telemetry.observer, settings.cors_origins)
     operations.add_routes(app)
     events.add_routes(app)
     cog.add_routes(app)
@@ -99,10 +104,32 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _observe_requests(app: FastAPI, observer: Observer) -> None:
-    """`add_middleware` would put it inside the layer that answers a bug with 500."""
+def _observe_requests(app: FastAPI, observer: Observer, cors_origins: Collection[str]) -> None:
+    """`add_middleware` would put these inside the layer that answers a bug with 500."""
     build = app.build_middleware_stack
-    app.build_middleware_stack = lambda: PlainStart(Access(build(), observer))  # type: ignore[method-assign]
+
+    def build_all() -> ASGIApp:
+        return PlainStart(Access(for_browsers(build(), cors_origins), observer))
+
+    app.build_middleware_stack = build_all  # type: ignore[method-assign]
+
+
+def _make_keyring(settings: Settings) -> Keyring:
+    limits = (settings.requests_per_minute, settings.concurrent_requests)
+    configured = parse_keys((k.get_secret_value() for k in settings.keys), *limits)
+    return Keyring(settings.state, configured, *limits)
+
+
+@contextlib.contextmanager
+def _opened(keys: Keyring) -> Iterator[None]:
+    try:
+        keys.open()
+    except KeyFileError as error:
+        raise RuntimeError("Cannot start: keys.json is damaged; mend or remove it") from error
+    try:
+        yield
+    finally:
+        keys.close()
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ environment, which wins. Only `router.cli` and `router.app` import this."""
 from __future__ import annotations
 
 import os
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_NAME = "callme.toml"
 # 16 characters of hex are 64 bits: nobody guesses that over a network.
 MIN_KEY_CHARS = 16
+ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 
 class Weights(StrEnum):
@@ -59,6 +61,17 @@ class Settings(BaseSettings):
     keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
         description="Accepted keys: `id:secret` or `secret`, by commas in the environment.",
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, description="For each key that has no limit of its own."
+    )
+    concurrent_requests: int | None = Field(
+        None, ge=1, description="At a time, for each key that has no limit of its own."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Web pages that may call the box from a browser, as https://host, by commas; "
+        "`*` for all.",
     )
     weights: Weights = Field(Weights.AUTO, description="auto, demo or full.")
     models: dict[str, ModelSettings] = Field({}, description="Per-model settings.")
@@ -102,7 +115,7 @@ class Settings(BaseSettings):
         description="The owner in `owner/name` that Replicate's clients are told.",
     )
 
-    @field_validator("keys", "preload", mode="before")
+    @field_validator("keys", "preload", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -119,6 +132,15 @@ class Settings(BaseSettings):
             if len(secret.strip()) < MIN_KEY_CHARS:
                 raise ValueError(f"each key must have at least {MIN_KEY_CHARS} characters")
         return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """A browser sends scheme, host and port; whatever else stands there never matches."""
+        for origin in origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"'{origin}' must be like https://app.example.com, without path")
+        return origins
 
     @property
     def state(self) -> Path:

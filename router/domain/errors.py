@@ -6,8 +6,17 @@ lists them, and a test compares the two. Wording: "Cannot X: 'y' must be Z, got 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+# Two or more components, so that "and/or" and "4/5" stay.
+ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+
+
+def without_paths(message: str) -> str:
+    """The message with every absolute path cut to its last component."""
+    return ABSOLUTE_PATH.sub(r"\1", message)
 
 
 class RouterError(Exception):
@@ -46,7 +55,7 @@ class Unauthorized(RouterError):
 
 
 class Forbidden(RouterError):
-    """No key is configured and the client is not on this machine."""
+    """There is no key yet and the client is not on this machine."""
 
     status, code = 403, "forbidden"
 
@@ -109,6 +118,12 @@ class QueueFull(RouterError):
     """The model's queue is at its limit. Retry-After is computed from measured service times."""
 
     status, code = 429, "queue_full"
+
+
+class RateLimited(RouterError):
+    """The key has made its requests of this minute, or has too many under way."""
+
+    status, code = 429, "rate_limited"
 
 
 class PredictionFailed(RouterError):

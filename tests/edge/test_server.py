@@ -51,7 +51,12 @@ def string_to_sign(head: Sequence[str], body: bytes) -> str:
 
     `head` is timestamp, nonce, method, path with query, content type.
     """
-    return "\n".join(["v1", *head, hashlib.sha256(body).hexdigest()])
+    return "\n".join(["v2", *head, hashlib.sha256(body).hexdigest()])
+
+
+def verifier(key: str) -> bytes:
+    """What the box keeps of a key, and what signs."""
+    return hmac.new(key.encode(), b"callme request signing v2", hashlib.sha256).digest()
 
 
 def assert_signed(request: Received) -> None:
@@ -59,7 +64,7 @@ def assert_signed(request: Received) -> None:
     timestamp, nonce = request.headers["X-Callme-Timestamp"], request.headers["X-Callme-Nonce"]
     kind = request.headers.get("Content-Type", "")
     text = string_to_sign((timestamp, nonce, request.method, request.path, kind), request.body)
-    expected = "v1=" + hmac.new(KEY.encode(), text.encode(), hashlib.sha256).hexdigest()
+    expected = "v2=" + hmac.new(verifier(KEY), text.encode(), hashlib.sha256).hexdigest()
     assert request.headers["X-Callme-Signature"] == expected
     assert abs(int(timestamp) - time.time()) < 60
     assert request.headers["X-Callme-Key-Id"] == "web"
@@ -73,8 +78,9 @@ def test_signature_vectors_agree_with_python() -> None:
         head = [v[name] for name in ("timestamp", "nonce", "method", "path", "content_type")]
         text = string_to_sign(head, v["body"].encode())
         assert text == v["string_to_sign"]
-        signed = hmac.new(v["key"].encode(), text.encode(), hashlib.sha256).hexdigest()
-        assert v["signature"] == f"v1={signed}"
+        assert verifier(v["key"]).hex() == v["verifier"]
+        signed = hmac.new(verifier(v["key"]), text.encode(), hashlib.sha256).hexdigest()
+        assert v["signature"] == f"v2={signed}"
 
 
 def test_the_contracts_curl_succeeds_word_for_word(function: EdgeFunction, box: Box) -> None:

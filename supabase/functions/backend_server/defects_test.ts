@@ -315,7 +315,7 @@ Deno.test("17: with a key every request is signed, and the key itself never sent
   const { call, env, sent } = bench();
   env.set("GPU_BACKEND_KEY", "correct horse");
   await call(CALL);
-  assert.match(sent[0]!.headers.get("x-callme-signature")!, /^v1=[0-9a-f]{64}$/);
+  assert.match(sent[0]!.headers.get("x-callme-signature")!, /^v2=[0-9a-f]{64}$/);
   const seen = JSON.stringify([...sent[0]!.headers]) + new TextDecoder().decode(sent[0]!.body);
   assert.doesNotMatch(seen, /correct horse/);
 });

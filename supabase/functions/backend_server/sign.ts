@@ -3,7 +3,8 @@
  *
  * A quick tunnel's host name can be handed to somebody else once the tunnel is gone; a key sent as
  * a header would then be theirs. The box recomputes the signature, refuses old timestamps and
- * nonces it has seen. tests/edge/signature_vectors.json holds examples both sides are tested with.
+ * nonces it has seen. What it keeps is not the key but the key's verifier, so that is what signs.
+ * tests/edge/signature_vectors.json holds examples both sides are tested with.
  */
 
 export interface ToSign {
@@ -19,7 +20,10 @@ export interface ToSign {
   nonce: string;
 }
 
-/** The `X-Callme-…` headers for a request, signed with HMAC-SHA256 under `key` (as UTF-8). */
+/** The verifier of a key is HMAC-SHA256 of this under it; router/domain/keys.py has the same. */
+const SIGNING_CONTEXT = "callme request signing v2";
+
+/** The `X-Callme-…` headers for a request, signed with HMAC-SHA256 under `key`'s verifier. */
 export async function signatureHeaders(
   request: ToSign,
   key: string,
@@ -27,22 +31,22 @@ export async function signatureHeaders(
 ): Promise<Record<string, string>> {
   const digest = hex(await crypto.subtle.digest("SHA-256", request.body));
   const { timestamp, nonce, method, path, contentType } = request;
-  const text = ["v1", timestamp, nonce, method, path, contentType, digest].join("\n");
+  const text = ["v2", timestamp, nonce, method, path, contentType, digest].join("\n");
+  const verifier = await hmac(encoder.encode(key), SIGNING_CONTEXT);
   return {
     ...(keyId ? { "X-Callme-Key-Id": keyId } : {}),
     "X-Callme-Timestamp": timestamp,
     "X-Callme-Nonce": nonce,
-    "X-Callme-Signature": `v1=${await hmac(key, text)}`,
+    "X-Callme-Signature": `v2=${hex(await hmac(verifier, text))}`,
   };
 }
 
-async function hmac(key: string, text: string): Promise<string> {
-  const encoder = new TextEncoder();
+const encoder = new TextEncoder();
+
+async function hmac(key: BufferSource, text: string): Promise<ArrayBuffer> {
   const algorithm = { name: "HMAC", hash: "SHA-256" };
-  const secret = await crypto.subtle.importKey("raw", encoder.encode(key), algorithm, false, [
-    "sign",
-  ]);
-  return hex(await crypto.subtle.sign("HMAC", secret, encoder.encode(text)));
+  const secret = await crypto.subtle.importKey("raw", key, algorithm, false, ["sign"]);
+  return await crypto.subtle.sign("HMAC", secret, encoder.encode(text));
 }
 
 function hex(buffer: ArrayBuffer): string {

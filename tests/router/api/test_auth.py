@@ -15,10 +15,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from router.api.auth import CLOCK_SKEW_S, Guard, NonceCache, Signature, parse_keys
+from router.api.auth import Guard
 from router.api.error_handlers import on_router_error
 from router.api.patience import BodyReads
+from router.api.signatures import CLOCK_SKEW_S, NonceCache, Signature
 from router.domain.errors import RouterError, Unauthorized
+from router.domain.keys import FixedKeys, parse_keys, verifier_of
 
 VECTORS = json.loads((Path(__file__).parents[2] / "edge" / "signature_vectors.json").read_text())[
     "vectors"
@@ -45,7 +47,7 @@ def guarded(*keys: str, max_body_bytes: int = 1 << 20) -> tuple[Guard, list[str]
     app.add_route("/predictions/{id}", acting, methods=["GET"])
     app.add_route("/predictions/{id}/cancel", acting, methods=["POST"])
     app.add_route("/{model}", reading, methods=["POST"])
-    return Guard(app, parse_keys(keys), max_body_bytes, BodyReads()), done
+    return Guard(app, FixedKeys(parse_keys(keys)), max_body_bytes, BodyReads()), done
 
 
 def client(guard: Guard, peer: str = "127.0.0.1") -> httpx.AsyncClient:
@@ -62,13 +64,13 @@ def signed(
     nonce = changes.get("nonce", hashlib.sha256(f"{target}{time.time_ns()}".encode()).hexdigest())
     content_type = BOUNDARY if body else ""
     text = "\n".join(
-        ["v1", timestamp, nonce, method, target, content_type, hashlib.sha256(body).hexdigest()]
+        ["v2", timestamp, nonce, method, target, content_type, hashlib.sha256(body).hexdigest()]
     )
-    signature = hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+    signature = hmac.new(verifier_of(key), text.encode(), hashlib.sha256).hexdigest()
     headers = {
         "x-callme-timestamp": timestamp,
         "x-callme-nonce": nonce,
-        "x-callme-signature": changes.get("signature", f"v1={signature}"),
+        "x-callme-signature": changes.get("signature", f"v2={signature}"),
     }
     return headers | ({"content-type": content_type} if body else {})
 
@@ -79,7 +81,7 @@ def test_signatures_agree_with_the_edge_function(vector: dict[str, Any]) -> None
     keys = list(parse_keys([f"web:{vector['key']}"]))
     head, _, _ = vector["string_to_sign"].rpartition("\n")
     claim = Signature(
-        keys, head, vector["signature"].removeprefix("v1="), vector["nonce"], NonceCache()
+        keys, head, vector["signature"].removeprefix("v2="), vector["nonce"], NonceCache()
     )
     claim.verify(hashlib.sha256(vector["body"].encode()).hexdigest())
     with pytest.raises(Unauthorized):
@@ -113,8 +115,8 @@ async def test_a_signed_request_is_served() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"signature": "v2=" + "0" * 64},
         {"signature": "v1=" + "0" * 64},
-        {"signature": "v0=" + "0" * 64},
         {"timestamp": str(int(time.time()) - CLOCK_SKEW_S - 60)},
         {"timestamp": "soon"},
         {"timestamp": "²"},
@@ -161,10 +163,10 @@ async def test_a_refusal_takes_the_place_of_the_handlers_answer() -> None:
     """A handler that answers before it has read a form: 401 all the same, and no exception."""
     guard, _ = guarded(f"web:{KEY}")
     async with client(guard) as http:
-        headers = signed("POST", "/no", b"body", signature="v1=" + "0" * 64)
+        headers = signed("POST", "/no", b"body", signature="v2=" + "0" * 64)
         answer = await http.put("/no", content=b"body", headers=headers)
         assert answer.status_code == 401
-        headers = signed("POST", "/predictions", b"body", signature="v1=" + "0" * 64)
+        headers = signed("POST", "/predictions", b"body", signature="v2=" + "0" * 64)
         answer = await http.post("/predictions", content=b"body", headers=headers)
         assert answer.status_code == 401
 

@@ -1,0 +1,206 @@
+"""The keys of the state folder: made, listed and revoked while a router runs, or none does.
+
+`keys.json` holds verifiers, not keys (`router.domain.keys`), is readable by this user only, and is
+replaced in one step. `local_key` is the running router's own, for `callme status` and its like: it
+opens only for this machine, and only as long as that router runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from router.domain.keys import Key, verifier_of
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "keys.json"
+LOCAL_NAME = "local_key"
+KEY_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+PREFIX = "ck_"
+SECRET_BYTES = 32
+LOCAL_ID = "local"
+
+
+class KeyFileError(Exception):
+    """The keys cannot be read or changed; the message is for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """One entry of keys.json. `verifier`: 64 hex digits; `created_at`: Unix time, s."""
+
+    id: str
+    verifier: str
+    created_at: float
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
+
+
+class KeyFile:
+    """keys.json of one state folder."""
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / FILE_NAME
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """What changes with the file's content; None where there is no file."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+    def read(self) -> list[StoredKey]:
+        """Every key, oldest first. Raises KeyFileError."""
+        try:
+            document = orjson.loads(self._path.read_bytes())
+            return [_stored(entry) for entry in document["keys"]]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise KeyFileError(f"Cannot read keys: {FILE_NAME} is damaged") from error
+
+    def create(
+        self,
+        key_id: str,
+        requests_per_minute: int | None = None,
+        concurrent_requests: int | None = None,
+    ) -> str:
+        """Make a key and return it: the only time it is seen. Raises KeyFileError."""
+        if not KEY_ID.fullmatch(key_id) or key_id == LOCAL_ID:
+            raise KeyFileError(
+                "Cannot create the key: its name must be 1 to 32 lower-case letters, digits, '-' "
+                f"and '_', and not '{LOCAL_ID}', got '{key_id}'"
+            )
+        secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        with self._changing() as keys:
+            if any(key.id == key_id for key in keys):
+                raise KeyFileError(f"Cannot create the key: there is one named '{key_id}'")
+            verifier = verifier_of(secret).hex()
+            limits = (requests_per_minute, concurrent_requests)
+            keys.append(StoredKey(key_id, verifier, time.time(), *limits))
+        return secret
+
+    def revoke(self, key_id: str) -> None:
+        """Forget a key; a running router refuses it from its next request on. Raises
+        KeyFileError when there is no such key."""
+        with self._changing() as keys:
+            kept = [key for key in keys if key.id != key_id]
+            if len(kept) == len(keys):
+                raise KeyFileError(f"Cannot revoke '{key_id}': there is no such key")
+            keys[:] = kept
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[list[StoredKey]]:
+        """The list to change; written back whole unless an error is raised."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (self._path.parent / f"{FILE_NAME}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            keys = self.read()
+            yield keys
+            document = {"version": 1, "keys": [asdict(key) for key in keys]}
+            write_private(self._path, orjson.dumps(document, option=orjson.OPT_INDENT_2))
+
+
+class Keyring:
+    """Fulfils `router.domain.keys.KeySource`: configured keys, those of keys.json, and the
+    router's own local one. keys.json is read again when it has changed."""
+
+    def __init__(
+        self,
+        state: Path,
+        configured: Sequence[Key],
+        requests_per_minute: int | None = None,
+        concurrent_requests: int | None = None,
+    ) -> None:
+        self._file = KeyFile(state)
+        self._configured = tuple(configured)
+        self._limits = (requests_per_minute, concurrent_requests)
+        self._local_path = state / LOCAL_NAME
+        self._local: tuple[Key, ...] = ()
+        self._stamp: tuple[int, int, int] | None = None
+        self._stored: tuple[Key, ...] = ()
+        self._damaged = False
+
+    def open(self) -> None:
+        """Begin: give this machine's own programs their key. Raises KeyFileError."""
+        self._file.read()
+        secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        self._local = (Key(LOCAL_ID, verifier_of(secret), local=True),)
+        write_private(self._local_path, secret.encode())
+
+    def close(self) -> None:
+        """The local key opens nothing any more."""
+        self._local = ()
+        self._local_path.unlink(missing_ok=True)
+
+    def accepted(self) -> Sequence[Key]:
+        """The keys that open now."""
+        self._refresh()
+        return (*self._configured, *self._stored, *self._local)
+
+    def required(self) -> bool:
+        """Whether callers must have one. A damaged file opens nothing to anybody."""
+        self._refresh()
+        return bool(self._configured or self._stored) or self._damaged
+
+    def _refresh(self) -> None:
+        stamp = self._file.stamp()  # 2 µs; revoked must mean revoked
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._stored = tuple(self._key(stored) for stored in self._file.read())
+            self._damaged = False
+        except KeyFileError as error:
+            log.error("no stored key is accepted", extra={"reason": str(error)})
+            self._stored, self._damaged = (), True
+
+    def _key(self, stored: StoredKey) -> Key:
+        per_minute, concurrent = self._limits
+        return Key(
+            stored.id,
+            bytes.fromhex(stored.verifier),
+            stored.requests_per_minute or per_minute,
+            stored.concurrent_requests or concurrent,
+        )
+
+
+def read_local_key(state: Path) -> str | None:
+    """The local key of the router that runs on this state folder, if one does."""
+    try:
+        return (state / LOCAL_NAME).read_text()
+    except OSError:
+        return None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace the file in one step; nobody else can read it, at no moment."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _stored(entry: Mapping[str, Any]) -> StoredKey:
+    key = StoredKey(**entry)
+    if len(bytes.fromhex(key.verifier)) != SECRET_BYTES:
+        raise ValueError("a verifier has 32 bytes")
+    return key

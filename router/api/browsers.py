@@ -1,0 +1,73 @@
+"""What browsers are told: which pages may read answers (CORS), and what an answer may do in them.
+
+Around everything else, so that a refusal and a bug's 500 have these headers too: without them a
+page sees a network error and cannot say what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PREFLIGHT_MAX_AGE_S = 600
+CORS_HEADERS = ("Authorization", "Content-Type", "Prefer", "Cancel-After", "X-Request-Id")
+EXPOSED_HEADERS = ("Location", "Retry-After", "X-Prediction-Id", "X-Request-Id")
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# A model's output shown as a page runs nothing, fetches nothing and is framed by nobody.
+INERT = "default-src 'none'; frame-ancestors 'none'; sandbox"
+# FastAPI's /docs is an inline script and Swagger UI from a CDN. A page may bring stricter rules.
+PAGE = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "img-src 'self' data: blob: https://fastapi.tiangolo.com; media-src 'self' data: blob:; "
+    "connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def for_browsers(app: ASGIApp, cors_origins: Collection[str]) -> ASGIApp:
+    """`app` with security headers and, for these origins (`*`: all), CORS.
+
+    Answers hold no cookie and cookies open nothing, so credentials are not allowed.
+    """
+    if cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=cors_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=CORS_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+            max_age=PREFLIGHT_MAX_AGE_S,
+        )
+    return SecurityHeaders(app)
+
+
+class SecurityHeaders:
+    """The ASGI layer. A header that an endpoint has set itself stays."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, its answer with the headers."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                is_page = headers.get("content-type", "").startswith("text/html")
+                headers.setdefault("Content-Security-Policy", PAGE if is_page else INERT)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

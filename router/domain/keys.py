@@ -1,0 +1,78 @@
+"""Keys: what the box keeps of them, and what it takes to be one's holder.
+
+The box keeps a verifier, never the key: HMAC-SHA256 of a fixed text under the key, which is the
+expansion step of HKDF (RFC 5869, section 2.3) for one block. The holder of the key signs requests
+under the verifier, or sends the key itself, from which the box computes the verifier. A key has at
+least 64 bits nobody can guess, so no slow hash is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# supabase/functions/backend_server/sign.ts has the same text.
+SIGNING_CONTEXT = b"callme request signing v2"
+
+
+def verifier_of(secret: str) -> bytes:
+    """The 32 bytes that stand for a key: what requests are signed under, and what is kept."""
+    return hmac.new(secret.encode(), SIGNING_CONTEXT, hashlib.sha256).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An accepted key. `id` names it in logs and in fairness between clients.
+
+    None as a limit is no limit. Verifiers are compared in constant time. `local`: good only for
+    a program on this machine, and no reason to ask others for a key.
+    """
+
+    id: str
+    verifier: bytes = field(repr=False)
+    requests_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    local: bool = False
+
+
+def parse_keys(
+    texts: Iterable[str],
+    requests_per_minute: int | None = None,
+    concurrent_requests: int | None = None,
+) -> tuple[Key, ...]:
+    """Keys from `id:secret` or `secret`; without an id they are called key1, key2 …"""
+    keys = []
+    for i, text in enumerate(texts, 1):
+        key_id, colon, secret = text.partition(":")
+        if not colon:
+            key_id, secret = f"key{i}", text
+        keys.append(Key(key_id, verifier_of(secret), requests_per_minute, concurrent_requests))
+    return tuple(keys)
+
+
+class KeySource(Protocol):
+    """Who may call, as of now: keys come and go while the service runs."""
+
+    def accepted(self) -> Sequence[Key]:
+        """The keys that open."""
+
+    def required(self) -> bool:
+        """False when no key was ever given out: then this machine's programs need none."""
+
+
+class FixedKeys:
+    """Keys that do not change."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = tuple(keys)
+
+    def accepted(self) -> Sequence[Key]:
+        """All of them."""
+        return self._keys
+
+    def required(self) -> bool:
+        """Whether there is one that is not only for this machine."""
+        return any(not key.local for key in self._keys)

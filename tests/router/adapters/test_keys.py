@@ -1,0 +1,104 @@
+"""The keys of the state folder, as the command changes them and the router reads them."""
+
+from __future__ import annotations
+
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from router.adapters.keys import (
+    FILE_NAME,
+    LOCAL_NAME,
+    KeyFile,
+    KeyFileError,
+    Keyring,
+    read_local_key,
+)
+from router.domain.keys import parse_keys, verifier_of
+
+
+def test_a_key_is_seen_once_and_kept_as_its_verifier(tmp_path: Path) -> None:
+    """The file holds what the key is verified by, and is readable by this user only."""
+    secret = KeyFile(tmp_path).create("web", requests_per_minute=60)
+    assert len(secret) >= 43
+    text = (tmp_path / FILE_NAME).read_text()
+    assert secret not in text
+    entry = json.loads(text)["keys"][0]
+    assert entry["verifier"] == verifier_of(secret).hex()
+    assert (entry["id"], entry["requests_per_minute"]) == ("web", 60)
+    assert stat.S_IMODE((tmp_path / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_a_running_router_takes_new_keys_and_drops_revoked_ones(tmp_path: Path) -> None:
+    """Without a restart, from the next request on."""
+    ring = Keyring(tmp_path, parse_keys(["ops:0123456789abcdef"]), 600, 8)
+    assert [key.id for key in ring.accepted()] == ["ops"]
+    secret = KeyFile(tmp_path).create("web", concurrent_requests=2)
+    web = ring.accepted()[1]
+    assert (web.verifier, web.requests_per_minute, web.concurrent_requests) == (
+        verifier_of(secret),
+        600,
+        2,
+    )
+    KeyFile(tmp_path).revoke("web")
+    assert [key.id for key in ring.accepted()] == ["ops"]
+
+
+def test_the_local_key_lives_with_the_router(tmp_path: Path) -> None:
+    """It is there while the router runs, private, and does not make others need a key."""
+    ring = Keyring(tmp_path, ())
+    ring.open()
+    secret = read_local_key(tmp_path)
+    assert secret is not None
+    (local,) = ring.accepted()
+    assert (local.verifier, local.local, ring.required()) == (verifier_of(secret), True, False)
+    assert stat.S_IMODE((tmp_path / LOCAL_NAME).stat().st_mode) == 0o600
+    ring.close()
+    assert (read_local_key(tmp_path), ring.accepted()) == (None, ())
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", '{"keys": [{"id": "a"}]}', '{"keys": [{"id":"a","verifier":"","created_at":1}]}'],
+)
+def test_a_damaged_file_opens_nothing(tmp_path: Path, content: str) -> None:
+    """Nobody is let in without a key because the keys cannot be read."""
+    ring = Keyring(tmp_path, ())
+    KeyFile(tmp_path).create("web")
+    assert ring.required()
+    (tmp_path / FILE_NAME).write_text(content)
+    assert (ring.accepted(), ring.required()) == ((), True)
+    with pytest.raises(KeyFileError, match="damaged"):
+        ring.open()
+    with pytest.raises(KeyFileError, match="damaged"):
+        KeyFile(tmp_path).create("other")
+    assert (tmp_path / FILE_NAME).read_text() == content
+
+
+@pytest.mark.parametrize("name", ["", "Web", "a b", "../x", "local", "x" * 33])
+def test_odd_names_are_refused(tmp_path: Path, name: str) -> None:
+    """A name stands in logs, headers and commands."""
+    with pytest.raises(KeyFileError, match="name must be"):
+        KeyFile(tmp_path).create(name)
+
+
+def test_one_name_one_key(tmp_path: Path) -> None:
+    """A second of the same name, and revoking what is not there, are errors."""
+    keys = KeyFile(tmp_path)
+    keys.create("web")
+    with pytest.raises(KeyFileError, match="there is one named 'web'"):
+        keys.create("web")
+    with pytest.raises(KeyFileError, match="no such key"):
+        keys.revoke("app")
+    assert [key.id for key in keys.read()] == ["web"]
+
+
+def test_two_commands_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Twenty keys made at a time are all there."""
+    names = [f"k{i}" for i in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: KeyFile(tmp_path).create(name), names))
+    assert sorted(key.id for key in KeyFile(tmp_path).read()) == sorted(names)
