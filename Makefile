@@ -45,6 +45,7 @@ format: setup ## let ruff put things in order
 type: setup ## mypy, strict; one run per package since each has a run.py
 	$(BIN)/mypy api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py
 	@echo "mypy tests/edge"; cd tests/edge && ../../$(BIN)/mypy --config-file ../../pyproject.toml .
+	@echo "mypy deploy"; cd deploy && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
 
 test: lint type test-router test-packages test-packaging test-edge test-e2e ## everything; sets itself up
