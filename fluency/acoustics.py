@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import bands
 import fillers
 import intensity
+import noise
 import numpy as np
 import pauses
 import pitch
@@ -34,16 +36,23 @@ def analyse(
     normal = intensity.normalise(samples)
     if normal is None:
         return None
-    heard = pauses.sounding(normal, vad.probabilities(normal))
-    contour = intensity.contour(normal)
-    voice = pitch.track(normal)
-    times = np.arange(len(contour), dtype=np.float64) * intensity.HOP_S
-    voicing = voice.strength_at(times)
+    voice = bands.telephone(normal)
+    probabilities = vad.probabilities(voice)
+    heard = pauses.sounding(voice, probabilities)
+    room_db = heard.noise_db
+    if heard.is_noisy:
+        voice = noise.subtract(voice, heard.quiet)
+        heard = pauses.sounding(voice, probabilities)
     if not heard.mask.any():
         return None
-    floor = syllables.threshold_db(contour[heard.mask])
-    near = pauses.bridged(heard.mask)
-    nuclei = syllables.nuclei(contour, voicing, near, floor)
+    contour = intensity.contour(voice)
+    tone = pitch.track(voice)
+    nuclei = syllables.nuclei(
+        contour,
+        tone.strength_at(np.arange(len(contour), dtype=np.float64) * intensity.HOP_S),
+        pauses.bridged(heard.mask),
+        syllables.threshold_db(contour[heard.mask]),
+    )
     mask = pauses.without_breaths(heard, nuclei)
     nuclei = nuclei[pauses.bridged(mask)[np.rint(nuclei / intensity.HOP_S).astype(int)]]
     silences = pauses.silent_pauses(mask, pause_threshold_s)
@@ -56,19 +65,21 @@ def analyse(
         silences=silences,
         fillers=[
             filler
-            for filler in fillers.filled_pauses(normal, voice)
+            for filler in fillers.filled_pauses(voice, tone, mask, nuclei)
             if any(s.start_s <= filler.start_s < s.end_s for s in segments)
         ],
         nuclei_s=[float(time) for time in nuclei],
-        pitch=voice,
+        pitch=tone,
         intensity_db=intensity.contour(samples),
-        noise_db=heard.noise_db,
+        noise_db=room_db,
     )
 
 
 def warm_up(vad: SileroVad) -> None:
     """One second of hum through every step, so that no first request pays for it."""
     time_s = np.arange(pitch.SAMPLE_RATE_HZ, dtype=np.float32) / pitch.SAMPLE_RATE_HZ
-    hum = (0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32)
-    pauses.sounding(hum, vad.probabilities(hum))
-    fillers.filled_pauses(hum, pitch.track(hum))
+    hum = bands.telephone((0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32))
+    heard = pauses.sounding(hum, vad.probabilities(hum))
+    everywhere = np.ones_like(heard.mask)
+    noise.subtract(hum, everywhere)
+    fillers.filled_pauses(hum, pitch.track(hum), everywhere, np.zeros(0))

@@ -57,6 +57,20 @@ def say(text: str, words_per_minute: int = 160, voice: str = "en-us") -> Samples
     return resample(raw, rate_hz, RATE)
 
 
+def trimmed(samples: Samples) -> Samples:
+    """Without the silence at the ends, 40 dB below full scale."""
+    loud = np.flatnonzero(np.abs(samples) > 0.01)
+    return samples[loud[0] : loud[-1] + 1]
+
+
+def pink(duration_s: float, level_db: float = -30.0, seed: int = 0) -> Samples:
+    """Pink noise, as loud in each octave from 20 Hz on, of a given level re full scale."""
+    spectrum = np.fft.rfft(noise(duration_s, 0.0, seed))
+    frequency = np.fft.rfftfreq(round(duration_s * RATE), 1 / RATE)
+    values = np.fft.irfft(spectrum / np.sqrt(np.maximum(frequency, 20)), round(duration_s * RATE))
+    return (values / values.std() * 10 ** (level_db / 20)).astype(np.float32)
+
+
 def resample(samples: Samples, rate_from: int, rate_to: int) -> Samples:
     """Another sampling rate, by scipy's polyphase filter."""
     from math import gcd

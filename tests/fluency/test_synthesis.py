@@ -26,9 +26,8 @@ def spoken(words_per_minute: int, gap_s: float = 0.0, filler_s: float = 0.0) -> 
     """The five parts with silence, and a drawn-out vowel in it, between them."""
     pieces = []
     for part in PARTS:
-        voice = made_audio.say(part, words_per_minute)
-        loud = np.flatnonzero(np.abs(voice) > 0.01)
-        pieces.append(voice[loud[0] : loud[-1] + 1])
+        voice = made_audio.trimmed(made_audio.say(part, words_per_minute))
+        pieces.append(voice)
         if gap_s:
             pieces.append(made_audio.silence(gap_s))
         if filler_s:
@@ -84,6 +83,34 @@ def test_fillers_are_found_and_cost(measure: Measure, tmp_path: Path) -> None:
     assert all(0.25 <= f["end"] - f["start"] <= 0.7 for f in filled.filled_pauses)
     assert filled.repair_score < plain.repair_score
     assert filled.pruned_speech_rate < filled.speech_rate
+
+
+@pytest.mark.parametrize("words_per_minute", [110, 130, 150])
+@pytest.mark.parametrize("filler", ["um", "uh", "er", "erm"])
+def test_a_spoken_filler_is_heard(vad: SileroVad, filler: str, words_per_minute: int) -> None:
+    """What a synthesiser says for "um" between two silences: found from end to end, once."""
+    gap = made_audio.silence(0.35)
+    before, voice, after = (
+        made_audio.trimmed(made_audio.say(text, words_per_minute))
+        for text in (PARTS[0], filler, PARTS[3])
+    )
+    heard = acoustics.analyse(np.concatenate([gap, before, gap, voice, gap, after, gap]), vad, 0.25)
+    assert heard is not None
+    start = 0.7 + len(before) / 16_000
+    assert [(f.start_s, f.end_s) for f in heard.fillers] == [
+        pytest.approx((start, start + len(voice) / 16_000), abs=0.05)
+    ]
+
+
+@pytest.mark.parametrize("word", ["well", "now", "way", "yes", "rain", "talk"])
+def test_a_word_that_stands_alone_is_no_filler(vad: SileroVad, word: str) -> None:
+    """A glide, a diphthong or a consonant moves too much."""
+    gap = made_audio.silence(0.35)
+    parts = [made_audio.trimmed(made_audio.say(text, 150)) for text in (PARTS[0], word, PARTS[3])]
+    sound = np.concatenate([piece for part in parts for piece in (gap, part)] + [gap])
+    heard = acoustics.analyse(sound, vad, 0.25)
+    assert heard is not None
+    assert heard.fillers == []
 
 
 def test_no_filler_is_heard_in_fluent_reading(

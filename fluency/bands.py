@@ -1,0 +1,38 @@
+"""The two bands in which a recording is heard, whatever device made it.
+
+A telephone passes 300 to 3400 Hz (ITU-T G.712), a headset twice as much and more. Pauses and
+syllables that were measured in all of it would depend on the device: at 8 kHz an [s] is as quiet
+as a pause. So everything but the transcript is measured below 3400 Hz, and what is left of a
+fricative there (2 to 3.4 kHz) is listened for on its own.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import firwin, oaconvolve
+
+SAMPLE_RATE_HZ: Final = 16_000
+_EDGE_HZ: Final = 3450  # -6 dB; -60 dB from 3.65 kHz, below what 8 kHz recordings lose
+_FRICATIVE_HZ: Final = 2000  # above the first two formants of most vowels
+_TAPS: Final = 161  # 10 ms, symmetric: nothing moves in time
+_WINDOW: Final = ("kaiser", 6.0)
+_LOW: Final = firwin(_TAPS, _EDGE_HZ, window=_WINDOW, fs=SAMPLE_RATE_HZ).astype(np.float32)
+_HIGH: Final = firwin(
+    _TAPS, [_FRICATIVE_HZ, _EDGE_HZ], window=_WINDOW, pass_zero=False, fs=SAMPLE_RATE_HZ
+).astype(np.float32)
+
+
+def telephone(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a telephone would pass, up to 3.4 kHz. (n,) at 16 kHz to (n,), not shifted."""
+    return _filtered(samples, _LOW)
+
+
+def fricatives(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The part from 2 to 3.4 kHz. (n,) at 16 kHz to (n,), not shifted."""
+    return _filtered(samples, _HIGH)
+
+
+def _filtered(samples: NDArray[np.float32], taps: NDArray[np.float32]) -> NDArray[np.float32]:
+    whole = oaconvolve(samples, taps)  # "same" would give the length of the longer of the two
+    return np.ascontiguousarray(whole[_TAPS // 2 : _TAPS // 2 + len(samples)], np.float32)
