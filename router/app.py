@@ -28,7 +28,7 @@ from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import HttpWebhookSender, load_secret
-from router.api import app_face, cog, events, files, operations, replicate
+from router.api import app_face, cog, events, files, model_logs, operations, replicate
 from router.api.access import Access
 from router.api.auth import Guard
 from router.api.browsers import for_browsers
@@ -97,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     _observe_requests(app, telemetry.observer, settings.cors_origins)
     operations.add_routes(app)
     events.add_routes(app)
+    model_logs.add_routes(app)
     cog.add_routes(app)
     replicate.add_routes(app)
     files.add_routes(app)

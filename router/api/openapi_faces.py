@@ -56,6 +56,7 @@ def cog_paths(name: str, described: bool) -> dict[str, Any]:
     put["parameters"] = operation("", tag, in_path=(ID,))["parameters"]
     one = f"{root}/predictions/{{prediction_id}}"
     return {
+        f"{root}/logs": {"get": operation(f"What {name} printed last", "Operations")},
         f"{root}/health-check": {"get": operation(f"Health of {name}", tag)},
         f"{root}/openapi.json": {"get": operation(f"Schema of {name}", tag)},
         f"{root}/predictions": {"post": create},

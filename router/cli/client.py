@@ -1,0 +1,153 @@
+"""Speaking to a running router over HTTP, as any client does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
+
+import aiohttp
+import typer
+
+from router.adapters.keys import read_local_key
+from router.cli.common import base_url, fail, print_json
+from router.settings import Settings
+
+# Looking answers at once or not at all; a prediction may take as long as the router lets it.
+CONNECT_S = 3.0
+LOOK_S = 30.0
+START_ONE = "Start one: callme serve. Or name one that runs: --url http://HOST:PORT"
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="The router to speak to; default: this machine's, by its settings.",
+        envvar="CALLME_URL",
+    ),
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        help="The key to show it; default: the running router's own local key.",
+        envvar="CALLME_KEY",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A router and the key for it. `own`: this machine's, found by the settings."""
+
+    url: str
+    key: str | None
+    own: bool
+
+
+class UnreachableError(Exception):
+    """Nothing answers there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, read whole."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body. Raises ValueError."""
+        return json.loads(self.body)
+
+
+class RefusedError(Exception):
+    """The router said no. `code` and the message are its own."""
+
+    def __init__(self, answer: Answer) -> None:
+        try:
+            told = answer.json()["error"]
+            self.code, message = str(told["code"]), str(told["message"])
+        except (ValueError, KeyError, TypeError):
+            self.code, message = "unknown", f"it answered {answer.status}, and not as a router does"
+        super().__init__(message)
+        self.status = answer.status
+        self.retry_after = answer.headers.get("Retry-After")
+
+
+def find_router(settings: Settings, url: str | None, key: str | None) -> Target:
+    """The named router, else this machine's. Only the latter is shown keys of this machine."""
+    if url is not None:
+        return Target(url.rstrip("/"), key, own=False)
+    if key is None and settings.keys:
+        text = settings.keys[0].get_secret_value()
+        key = text.partition(":")[2] or text
+    return Target(base_url(settings), key or read_local_key(settings.state), own=True)
+
+
+class RouterClient:
+    """An HTTP client of one router. Use it with `async with`."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+        self._http = aiohttp.ClientSession(headers=headers, timeout=timeout)
+
+    async def __aenter__(self) -> RouterClient:
+        return self
+
+    async def __aexit__(self, *failure: object) -> None:
+        await self._http.close()
+
+    async def get(self, path: str) -> Any:
+        """The JSON at `path`. Raises UnreachableError, RefusedError."""
+        answer = await self.send("GET", path, limit_s=LOOK_S)
+        return answer.json()
+
+    async def is_router(self) -> bool:
+        """Whether a router answers there, at once."""
+        try:
+            answer = await self.send("GET", "/health", limit_s=CONNECT_S)
+            return bool(answer.json() == {"status": "ok"})
+        except (UnreachableError, RefusedError, ValueError):
+            return False
+
+    async def send(
+        self, method: str, path: str, *, limit_s: float | None = None, **request: Any
+    ) -> Answer:
+        """Any answer of success. Raises UnreachableError, RefusedError."""
+        url = self.target.url + path
+        try:
+            async with self._http.request(
+                method, url, timeout=_timeout(limit_s), allow_redirects=False, **request
+            ) as response:
+                answer = Answer(response.status, response.headers, await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnreachableError(f"Cannot reach a router at {self.target.url}") from error
+        if not 200 <= answer.status < 300:
+            raise RefusedError(answer)
+        return answer
+
+
+def fail_unreachable(error: UnreachableError) -> NoReturn:
+    """Say that no router answers; end with code 1."""
+    fail(str(error), START_ONE)
+
+
+def fail_refused(error: RefusedError, as_json: bool = False) -> NoReturn:
+    """Say what the router said; end with code 1. For a script, on stdout in the router's shape."""
+    if as_json:
+        print_json({"error": {"code": error.code, "message": str(error)}})
+        raise typer.Exit(1)
+    hint = ""
+    if error.status in (401, 403):
+        hint = "Give a key: --key, or CALLME_KEY in the environment (callme keys create NAME)"
+    elif error.retry_after:
+        hint = f"Try again in {error.retry_after} s"
+    fail(str(error), hint)
+
+
+def _timeout(limit_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=limit_s, sock_connect=CONNECT_S)

@@ -1,0 +1,255 @@
+"""`callme doctor`: is everything there, and what to do about what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+import pynvml
+import typer
+
+from router.adapters.catalog import discover
+from router.adapters.keys import KeyFile, KeyFileError
+from router.cli.client import RouterClient, find_router
+from router.cli.common import Json, console, print_json, read_settings
+from router.cli.progress import hub_cache
+from router.domain.package import Package
+from router.settings import Settings, Weights
+
+GIB = 1 << 30
+LOW_DISK_BYTES = 10 * GIB
+LEAST_DISK_BYTES = 1 * GIB
+PROGRAM_LIMIT_S = 20.0
+TORCH_LIMIT_S = 120.0
+TORCH = "import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())"
+HUB = ("huggingface.co", 443)
+HUB_LIMIT_S = 5.0
+
+
+class Verdict(StrEnum):
+    """`warn`: it works without, less well."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+MARKS = {
+    Verdict.OK: "[green]✓[/green]",
+    Verdict.WARN: "[yellow]·[/yellow]",
+    Verdict.FAIL: "[red]✗[/red]",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: what was found and, unless it is ok, what to do."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    mend: str = ""
+
+
+def add_commands(app: typer.Typer) -> None:
+    """`doctor`."""
+    app.command()(doctor)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look at what the box needs and say how to mend what is missing; code 1 if something is."""
+    settings = read_settings()
+    findings = []
+    for finding in examine(settings):
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    if any(finding.verdict is Verdict.FAIL for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check, in the order in which one would mend them."""
+    yield check_python()
+    has_gpu = False
+    for finding in check_gpu():
+        has_gpu = has_gpu or (finding.check == "GPU" and finding.verdict is Verdict.OK)
+        yield finding
+    packages = discover(settings.packages_dir.resolve(), {})
+    yield from check_packages(settings, packages)
+    for python in sorted({package.python for package in packages.values()}):
+        yield check_torch(python, has_gpu)
+    yield from check_weights(settings, packages, has_gpu)
+    yield check_disk("disk for state", settings.state)
+    yield check_disk("disk for weights", hub_cache())
+    yield check_port(settings)
+    yield check_keys(settings)
+    yield check_program(
+        "cloudflared", "--version", "for `callme up --public`: install it from Cloudflare's pages"
+    )
+    yield check_program(
+        "supabase", "--version", "for `callme supabase deploy`: npm install -g supabase"
+    )
+
+
+def check_python() -> Finding:
+    """The interpreter's version is the one that everything is pinned for."""
+    found = platform.python_version()
+    if found.startswith("3.11."):
+        return Finding("Python", Verdict.OK, found)
+    return Finding("Python", Verdict.FAIL, found, "make setup PYTHON=/path/to/python3.11")
+
+
+def check_gpu() -> Iterator[Finding]:
+    """NVIDIA's driver and the cards it shows."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        mend = "without one, models run on the CPU; with one, install NVIDIA's driver"
+        yield Finding("GPU", Verdict.WARN, f"none ({error})", mend)
+        return
+    driver = pynvml.nvmlSystemGetDriverVersion()
+    yield Finding("driver", Verdict.OK, f"NVIDIA {driver}")
+    for i in range(pynvml.nvmlDeviceGetCount()):
+        card = pynvml.nvmlDeviceGetHandleByIndex(i)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(card)
+        name = pynvml.nvmlDeviceGetName(card)
+        free = f"{int(memory.free) / GIB:.1f} of {int(memory.total) / GIB:.1f} GiB free"
+        yield Finding("GPU", Verdict.OK, f"{name}, {free}")
+
+
+def check_packages(settings: Settings, packages: dict[str, Package]) -> Iterator[Finding]:
+    """There are models to serve, and none was left out."""
+    folders = {path.parent.name for path in settings.packages_dir.glob("*/cog.yaml")}
+    if left_out := sorted(folders - packages.keys()):
+        mend = "callme serve says in its log what is wrong with their cog.yaml"
+        yield Finding("packages", Verdict.FAIL, f"left out: {', '.join(left_out)}", mend)
+    if packages:
+        yield Finding("packages", Verdict.OK, ", ".join(packages))
+    elif not left_out:
+        mend = "set CALLME_PACKAGES_DIR to the folder that holds them"
+        yield Finding("packages", Verdict.FAIL, f"none in {settings.packages_dir}", mend)
+
+
+def check_torch(python: Path, has_gpu: bool) -> Finding:
+    """Whether models can use the GPU, asked of the interpreter that would run them."""
+    try:
+        done = _run([str(python), "-c", TORCH], TORCH_LIMIT_S)
+        version, cuda, available = done.split()
+    except (OSError, subprocess.SubprocessError, ValueError):
+        mend = f"make setup, or install the package's requirements with {python}"
+        return Finding("CUDA", Verdict.WARN, f"no torch for {python}", mend)
+    if available == "True":
+        return Finding("CUDA", Verdict.OK, f"torch {version} with CUDA {cuda}")
+    if not has_gpu:
+        return Finding("CUDA", Verdict.OK, f"torch {version} on the CPU, as there is no GPU")
+    mend = "install torch for CUDA, or a driver that is new enough for it"
+    return Finding("CUDA", Verdict.FAIL, f"torch {version} (CUDA {cuda}) sees no GPU", mend)
+
+
+def check_weights(
+    settings: Settings, packages: dict[str, Package], has_gpu: bool
+) -> Iterator[Finding]:
+    """Demo weights are there where they are used; the hub answers where it is needed."""
+    demo = settings.weights is Weights.DEMO or (settings.weights is Weights.AUTO and not has_gpu)
+    needs_hub = False
+    for name, package in packages.items():
+        own = settings.models[name].env.get("WEIGHTS") if name in settings.models else None
+        wanted = own or package.env.get("WEIGHTS") or ("demo" if demo else "full")
+        folder = package.folder / "weights" / "demo"
+        if wanted != "demo":
+            needs_hub = True
+        elif folder.is_dir() and any(folder.rglob("*.safetensors")):
+            yield Finding(f"weights of {name}", Verdict.OK, "demo")
+        elif folder.parent.is_dir() or (package.folder / "demo_weights.py").exists():
+            yield Finding(
+                f"weights of {name}", Verdict.FAIL, "demo weights missing", "make weights"
+            )
+    if needs_hub:
+        yield _check_hub()
+
+
+def _check_hub() -> Finding:
+    try:
+        socket.create_connection(HUB, timeout=HUB_LIMIT_S).close()
+    except OSError:
+        mend = "connect the box, or copy a filled cache there (HF_HOME); demo: CALLME_WEIGHTS=demo"
+        return Finding("hub", Verdict.WARN, f"{HUB[0]} does not answer; cache: {hub_cache()}", mend)
+    return Finding("hub", Verdict.OK, f"{HUB[0]} answers; cache: {hub_cache()}")
+
+
+def check_disk(what: str, folder: Path) -> Finding:
+    """Room where files will go: the folder itself, or the nearest that exists above it."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = psutil.disk_usage(str(there)).free
+    found = f"{free / GIB:.1f} GiB free at {there}"
+    if free < LEAST_DISK_BYTES:
+        return Finding(what, Verdict.FAIL, found, "make room: uploads are refused with 507")
+    if free < LOW_DISK_BYTES:
+        return Finding(what, Verdict.WARN, found, "full weights take 2 to 40 GB a model")
+    return Finding(what, Verdict.OK, found)
+
+
+def check_port(settings: Settings) -> Finding:
+    """The port is free, or our own router has it."""
+    where = f"{settings.host}:{settings.port}"
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind((settings.host, settings.port))
+    except OSError as error:
+        if asyncio.run(_is_router(settings)):
+            return Finding("port", Verdict.OK, f"a router runs on {where}")
+        reason = (error.strerror or str(error)).lower()
+        return Finding("port", Verdict.FAIL, f"{where}: {reason}", "set another: CALLME_PORT")
+    return Finding("port", Verdict.OK, f"{where} is free")
+
+
+async def _is_router(settings: Settings) -> bool:
+    async with RouterClient(find_router(settings, None, None)) as router:
+        return await router.is_router()
+
+
+def check_keys(settings: Settings) -> Finding:
+    """Who may call."""
+    try:
+        count = len(KeyFile(settings.state).read()) + len(settings.keys)
+    except KeyFileError as error:
+        return Finding("keys", Verdict.FAIL, str(error), "mend or remove keys.json")
+    if count:
+        return Finding("keys", Verdict.OK, str(count))
+    return Finding("keys", Verdict.OK, "none: only programs of this machine are served")
+
+
+def check_program(name: str, ask: str, mend: str) -> Finding:
+    """A program on PATH, by what it says of its version."""
+    path = shutil.which(name)
+    if path is None:
+        return Finding(name, Verdict.WARN, "not on PATH", mend)
+    try:
+        told = _run([path, ask], PROGRAM_LIMIT_S)
+    except (OSError, subprocess.SubprocessError):
+        return Finding(name, Verdict.FAIL, f"{path} does not run", mend)
+    return Finding(name, Verdict.OK, told.strip().partition("\n")[0] or path)
+
+
+def _run(argv: list[str], limit_s: float) -> str:
+    """What the program prints. Raises OSError, subprocess.SubprocessError."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=limit_s, check=True)  # noqa: S603 - found on PATH or a package's own interpreter
+    return done.stdout
+
+
+def _show(finding: Finding) -> None:
+    console.print(f" {MARKS[finding.verdict]} {finding.check}: {finding.found}", soft_wrap=True)
+    if finding.mend and finding.verdict is not Verdict.OK:
+        console.print(f"     {finding.mend}", soft_wrap=True)

@@ -1,0 +1,89 @@
+"""`callme keys create|list|revoke`: who may call, whether a router runs or not."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from router.adapters.keys import KeyFile, KeyFileError, StoredKey
+from router.cli.common import Json, console, err_console, fail, print_json, read_settings
+
+Name = Annotated[str, typer.Argument(help="What logs and limits call it, such as `web`.")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """`keys` and what is below it."""
+    keys = typer.Typer(help="Create, list and revoke keys.", no_args_is_help=True)
+    keys.command()(create)
+    keys.command(name="list")(list_keys)
+    keys.command()(revoke)
+    app.add_typer(keys, name="keys")
+
+
+def create(
+    name: Name,
+    *,
+    per_minute: Annotated[
+        int | None, typer.Option(help="Requests it may make a minute.", min=1)
+    ] = None,
+    at_once: Annotated[int | None, typer.Option(help="Requests at a time.", min=1)] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print it, this once; a running router takes it from now on."""
+    try:
+        secret = _file().create(name, per_minute, at_once)
+    except KeyFileError as error:
+        fail(str(error))
+    if as_json:
+        print_json({"id": name, "key": secret})
+        return
+    typer.echo(secret)
+    err_console.print(
+        f"Key '{name}' is made. Only what it is verified by is kept: copy it now.\n"
+        "From now on every caller needs a key."
+    )
+
+
+def list_keys(as_json: Json = False) -> None:
+    """The keys by name, with their limits. Keys of CALLME_KEYS are settings and not here."""
+    try:
+        keys = _file().read()
+    except KeyFileError as error:
+        fail(str(error))
+    if as_json:
+        print_json([{k: v for k, v in asdict(key).items() if k != "verifier"} for key in keys])
+        return
+    if not keys:
+        console.print("No keys. Make one: callme keys create web")
+        return
+    table = Table("name", "made", "a minute", "at a time", box=None)
+    for key in keys:
+        table.add_row(*_row(key))
+    console.print(table)
+
+
+def revoke(name: Name) -> None:
+    """Refuse a key from now on, also by a router that runs."""
+    keys = _file()
+    try:
+        keys.revoke(name)
+        left = len(keys.read())
+    except KeyFileError as error:
+        fail(str(error))
+    console.print(f"Key '{name}' is revoked.")
+    if not left and not read_settings().keys:
+        console.print("There is no key now: only this machine's programs are served.")
+
+
+def _row(key: StoredKey) -> tuple[str, ...]:
+    made = datetime.datetime.fromtimestamp(key.created_at).astimezone()
+    limits = (key.requests_per_minute, key.concurrent_requests)
+    return (key.id, f"{made:%Y-%m-%d %H:%M}", *(str(n) if n else "as set" for n in limits))
+
+
+def _file() -> KeyFile:
+    return KeyFile(read_settings().state)

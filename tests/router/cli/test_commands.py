@@ -1,0 +1,189 @@
+"""Commands that need no running router: keys, config, doctor, models, and how predict fails."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from typer.testing import CliRunner, Result
+
+from router.cli import app
+from router.cli.looking import new_lines
+
+ECHO = Path(__file__).parents[2] / "packages" / "echo"
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state folder, a folder of packages with one in it, and a port that is free."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "echo").symlink_to(ECHO)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("CALLME_PORT", str(s.getsockname()[1]))
+    monkeypatch.setenv("CALLME_PACKAGES_DIR", str(packages))
+    monkeypatch.setenv("CALLME_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("CALLME_KEYS", raising=False)
+    return tmp_path / "state"
+
+
+def run(*arguments: str) -> Result:
+    """`callme …`."""
+    return CliRunner().invoke(app, list(arguments))
+
+
+def told(*arguments: str) -> Any:
+    """What `callme … --json` prints."""
+    done = run(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_keys_from_making_to_revoking(state: Path) -> None:
+    """stdout is the key alone, for a script; the list has names and limits, no key."""
+    done = run("keys", "create", "web", "--per-minute", "60", "--at-once", "4")
+    secret = done.stdout.strip()
+    assert (done.exit_code, secret[:3], secret.split()) == (0, "ck_", [secret])
+    assert "Copy it now" in done.stderr or "copy it now" in done.stderr
+    (listed,) = told("keys", "list")
+    assert (listed["id"], listed["requests_per_minute"], listed["concurrent_requests"]) == (
+        "web",
+        60,
+        4,
+    )
+    assert secret not in run("keys", "list").output + json.dumps(listed)
+    assert "verifier" not in listed
+    again = run("keys", "create", "web")
+    assert (again.exit_code, "there is one named 'web'" in again.stderr) == (1, True)
+    assert "only this machine" in run("keys", "revoke", "web").stdout
+    assert run("keys", "revoke", "web").exit_code == 1
+    assert told("keys", "list") == []
+
+
+def test_the_schema_accepts_what_the_router_accepts(state: Path) -> None:
+    """It is a JSON Schema, names the settings, and refuses a misspelt one."""
+    schema = json.loads(run("config", "schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    good = {"port": 8000, "models": {"echo": {"env": {"A": "b"}}}, "keys": ["web:" + "k" * 16]}
+    jsonschema.validate(good, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"prot": 8000}, schema)
+
+
+def test_models_without_a_router(state: Path) -> None:
+    """The folder's packages."""
+    assert told("models")["echo"]["folder"] == str(ECHO)
+    assert "No router runs" in run("models").stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["logs", "echo"], ["predict", "echo"]])
+def test_without_a_router_they_say_so(state: Path, command: list[str]) -> None:
+    """Code 1, and how to start one."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, not listening: refuses, and nobody else gets it
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        done = run(*command, "--url", url)
+    assert done.exit_code == 1
+    assert f"Cannot reach a router at {url}" in done.stderr
+    assert "callme serve" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["-i", "novalue"], "must be name=value"),
+        (["-i", "=x"], "must be name=value"),
+        (["-i", "file=@/no/such"], "there is no file"),
+    ],
+)
+def test_inputs_are_read_before_anything_starts(state: Path, given: list[str], reason: str) -> None:
+    """Code 2, in a sentence."""
+    done = run("predict", "echo", *given)
+    assert (done.exit_code, reason in done.stderr) == (2, True), done.output
+
+
+def test_an_unknown_model_is_told(state: Path) -> None:
+    """Neither a package's name nor a package's folder."""
+    done = run("predict", "nosuch")
+    assert (done.exit_code, "Cannot start 'nosuch'" in done.stderr) == (1, True), done.output
+    done = run("predict", str(state.parent))
+    assert done.exit_code == 1, done.output
+
+
+def test_a_setting_that_cannot_be_used_is_named(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a traceback."""
+    monkeypatch.setenv("CALLME_PORT", "99999")
+    done = run("status")
+    assert (done.exit_code, "'port'" in done.stderr) == (2, True)
+
+
+def test_doctor_finds_what_is_missing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a program that runs, one that does not, a taken port and no packages: each is told
+    with its mend, and the code is 1."""
+    programs = state.parent / "bin"
+    programs.mkdir()
+    for name, line in (
+        ("cloudflared", "echo cloudflared version 2026.8.2"),
+        ("supabase", "exit 3"),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setenv("CALLME_PACKAGES_DIR", str(programs))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("CALLME_PORT", str(taken.getsockname()[1]))
+        done = run("doctor", "--json")
+    found = {f["check"]: f for f in json.loads(done.stdout)}
+    assert done.exit_code == 1
+    assert found["Python"]["verdict"] == "ok"
+    assert found["cloudflared"]["found"] == "cloudflared version 2026.8.2"
+    for check, mend in (
+        ("supabase", "npm"),
+        ("port", "CALLME_PORT"),
+        ("packages", "CALLME_PACKAGES_DIR"),
+    ):
+        assert found[check]["verdict"] == "fail", found[check]
+        assert mend in found[check]["mend"]
+
+
+def test_doctor_knows_weights_and_interpreters(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Demo weights that are not there fail with how to make them; a package's own interpreter
+    is the one that is asked for torch."""
+    package = state.parent / "packages" / "painter"
+    (package / "weights").mkdir(parents=True)
+    (package / "cog.yaml").write_text("run: run.py:Runner\n")
+    own = package / ".venv" / "bin"
+    own.mkdir(parents=True)
+    (own / "python").write_text('#!/bin/sh\necho "9.9.9+cpu None False"\n')
+    (own / "python").chmod(0o755)
+    monkeypatch.setenv("CALLME_WEIGHTS", "demo")
+    monkeypatch.setattr("router.cli.doctor.TORCH", "raise SystemExit('no torch asked here')")
+    done = run("doctor", "--json")
+    findings = json.loads(done.stdout)
+    weights = next(f for f in findings if f["check"] == "weights of painter")
+    assert (weights["verdict"], weights["mend"]) == ("fail", "make weights")
+    told_of = [f for f in findings if f["check"] == "CUDA"]
+    assert any("9.9.9+cpu" in f["found"] for f in told_of)
+    assert any(sys.executable in f["found"] for f in told_of)
+
+
+def test_only_new_lines_of_a_log_are_shown() -> None:
+    """Whether lines were added, pushed out, repeated, or a new process began."""
+    assert new_lines(["a", "b"], ["a", "b", "c"]) == ["c"]
+    assert new_lines(["a", "b", "c"], ["b", "c", "d"]) == ["d"]
+    assert new_lines(["a", "a"], ["a", "a", "a"]) == ["a"]
+    assert new_lines(["a", "b"], ["x", "y"]) == ["x", "y"]
+    assert new_lines([], ["x"]) == ["x"]
+    assert new_lines(["a"], []) == []
