@@ -1,0 +1,146 @@
+"""A training loop that can be stopped at any moment and goes on where it was.
+
+Its clock is processor time, not steps: on a machine shared with others a run of so many minutes
+always ends with its learning rate annealed, however far it came.
+"""
+
+import copy
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+log = logging.getLogger("demo")
+
+SAVE_EVERY_S = 180.0
+WARM_UP_STEPS = 100
+LAST_RATE = 0.01
+"""Share of the learning rate that is left at the end."""
+EMA_DECAY = 0.998
+
+
+class Stopper:
+    """Remembers that somebody asked the process to end (SIGTERM, Ctrl-C)."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: object) -> None:
+        self.asked = True
+
+
+class Loop:
+    """Trains `modules` together, keeping an average of their weights.
+
+    rate: learning rate after warm-up; it falls along a cosine to a hundredth of itself.
+    minutes: of processor time in all, what earlier runs of this folder have used included.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, modules: dict[str, nn.Module], *, rate: float, minutes: float
+    ) -> None:
+        self.name = name
+        self.modules = modules
+        self.averages = {
+            key: copy.deepcopy(module).eval().requires_grad_(False)
+            for key, module in modules.items()
+        }
+        self._file = folder / f"{name}.pt"
+        self._rate, self._seconds = rate, minutes * 60
+        self._weights: list[torch.Tensor] = [
+            p for module in modules.values() for p in module.parameters()
+        ]
+        self._average_weights: list[torch.Tensor] = [
+            p for m in self.averages.values() for p in m.parameters()
+        ]
+        self._optimizer = torch.optim.AdamW(
+            self._weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-2, foreach=True
+        )
+        self.step = 0
+        self._used_s = 0.0
+        self._resume()
+        self._begun = time.process_time()
+
+    def progress(self) -> float:
+        """0 at the start of the schedule, 1 at its end."""
+        return (self._used_s + time.process_time() - self._begun) / self._seconds
+
+    def run(self, loss: Callable[[], torch.Tensor], stopper: Stopper) -> bool:
+        """Minimise `loss` until the time is used up; False if it was stopped before."""
+        running, saved = None, time.monotonic()
+        while (progress := self.progress()) < 1 and not stopper.asked:
+            self._optimizer.param_groups[0]["lr"] = self._rate_at(progress)
+            value = loss()
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self._weights, 1.0)
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+            self.step += 1
+            with torch.no_grad():
+                decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+                torch._foreach_lerp_(self._average_weights, self._weights, 1 - decay)
+            running = value.item() if running is None else 0.98 * running + 0.02 * value.item()
+            if self.step % 50 == 0:
+                log.info(
+                    "%s step %d, %.1f %%, loss %.4f", self.name, self.step, 100 * progress, running
+                )
+            if time.monotonic() - saved > SAVE_EVERY_S:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+        return progress >= 1
+
+    def _rate_at(self, progress: float) -> float:
+        warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
+        fallen = LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+        return self._rate * warm * fallen
+
+    def save(self) -> None:
+        """Everything that going on needs; a crash while writing leaves the last file whole."""
+        write_whole(
+            self._file,
+            {
+                "modules": {key: module.state_dict() for key, module in self.modules.items()},
+                "averages": {key: module.state_dict() for key, module in self.averages.items()},
+                "optimizer": self._optimizer.state_dict(),
+                "random": torch.get_rng_state(),
+                "step": self.step,
+                "used_s": self._used_s + time.process_time() - self._begun,
+            },
+        )
+
+    def _resume(self) -> None:
+        if not self._file.exists():
+            return
+        state = torch.load(self._file, weights_only=True)
+        for key, module in self.modules.items():
+            module.load_state_dict(state["modules"][key])
+            self.averages[key].load_state_dict(state["averages"][key])
+        self._optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        self.step, self._used_s = state["step"], state["used_s"]
+        log.info(
+            "%s goes on at step %d, %.1f %%",
+            self.name,
+            self.step,
+            100 * self._used_s / self._seconds,
+        )
+
+
+def write_whole(path: Path, state: Any) -> None:
+    """torch.save, then put in place at once."""
+    beside = path.with_suffix(".partial")
+    with beside.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,105 @@
+"""The demo pipeline's parts, small enough for one processor core: 9 million parameters in all."""
+
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+LATENT_CHANNELS = 4
+WIDTHS = (32, 96, 144)
+TEXT_WIDTH = 64
+
+
+def vae() -> AutoencoderKL:
+    """128 px to 32 × 32 × 4 and back, 0.65 million parameters."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=128,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+
+
+def unet() -> UNet2DConditionModel:
+    """5.8 million parameters; attention only where the picture is 16 × 16 and 8 × 8."""
+    return UNet2DConditionModel(
+        sample_size=32,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def controlnet() -> ControlNetModel:
+    """Reads the lines. Trained together with the UNet from the start, so its "zero" convolutions
+    (Zhang et al. 2023, §3.1, made to spare a finished UNet) begin with values: gradient flows at
+    once. Its sketch encoder must reduce by as much as the VAE: three widths are a factor of 4.
+    """
+    net = ControlNetModel(
+        in_channels=LATENT_CHANNELS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        block_out_channels=WIDTHS,
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+        conditioning_embedding_out_channels=(16, 32, 48),
+    )
+    for layer in (*net.controlnet_down_blocks, net.controlnet_mid_block):
+        nn.init.normal_(layer.weight, std=0.5 / layer.weight.shape[1] ** 0.5)
+    last = net.controlnet_cond_embedding.conv_out.weight
+    nn.init.normal_(last, std=1 / (9 * last.shape[1]) ** 0.5)
+    return net
+
+
+def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """One layer: enough for a colour and a name."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=2 * TEXT_WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            max_position_embeddings=77,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """v-prediction with zero terminal SNR and trailing steps (Lin et al. 2024), which few-step
+    sampling from pure noise needs."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=0,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+    )
+
+
+def as_input(pictures: torch.Tensor) -> torch.Tensor:
+    """(N, 128, 128, 3) uint8 as (N, 3, 128, 128) float32 in -1 to 1."""
+    exact = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return exact.contiguous(memory_format=torch.channels_last)
