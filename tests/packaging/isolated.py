@@ -8,8 +8,10 @@ cog.yaml, the requirements, the folder, the schema read from the runner, the env
 from __future__ import annotations
 
 import ast
+import base64
 import contextlib
 import json
+import mimetypes
 import os
 import shutil
 import signal
@@ -154,6 +156,17 @@ def _copy(package: Path, folder: Path) -> None:
             shutil.copy2(source, target)
 
     shutil.copytree(package, folder, ignore=shutil.ignore_patterns(*UNCOPIED), copy_function=place)
+
+
+def example(folder: Path) -> dict[str, Any]:
+    """The package's example.json with its files as data: URIs, as any Cog client sends them."""
+    inputs = json.loads((folder / "example.json").read_text())
+    for name, value in inputs.items():
+        if isinstance(value, str) and value.startswith("@"):
+            kind = mimetypes.guess_type(value)[0] or "application/octet-stream"
+            text = base64.b64encode((folder / value[1:]).read_bytes()).decode()
+            inputs[name] = f"data:{kind};base64,{text}"
+    return dict(inputs)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import mimetypes
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image as Picture
 
-from tests.packaging.isolated import ROOT, Image, Server, build, serving, step
+from tests.packaging.isolated import ROOT, Image, Server, build, example, serving, step
 
 PACKAGES = sorted(p.parent for p in ROOT.glob("*/cog.yaml"))
 
@@ -42,17 +41,6 @@ def package_of(image: Image) -> str:
     return image.folder.parent.name.partition("-image")[0]
 
 
-def example(image: Image) -> dict[str, Any]:
-    """example.json with its files as data: URIs, as any Cog client sends them."""
-    inputs = json.loads((image.folder / "example.json").read_text())
-    for name, value in inputs.items():
-        if isinstance(value, str) and value.startswith("@"):
-            kind = mimetypes.guess_type(value)[0] or "application/octet-stream"
-            text = base64.b64encode((image.folder / value[1:]).read_bytes()).decode()
-            inputs[name] = f"data:{kind};base64,{text}"
-    return dict(inputs)
-
-
 def test_nothing_else_is_on_the_path(image: Image) -> None:
     """Standard library, the environment, the folder; neither the router nor another package."""
     script = (
@@ -78,7 +66,7 @@ def test_the_environment_is_consistent(image: Image) -> None:
 
 def test_it_predicts(image: Image, server: Server) -> None:
     """The example that ships with it has the answer that it should have."""
-    answer = server.predict(**example(image))
+    answer = server.predict(**example(image.folder))
     body = answer.json()
     assert (answer.status_code, body["status"]) == (200, "succeeded"), server.last_words()
     CHECKS[package_of(image)](body["output"])
@@ -86,7 +74,7 @@ def test_it_predicts(image: Image, server: Server) -> None:
 
 def test_it_validates(image: Image, server: Server) -> None:
     """Cog's server has the schema: what is missing or of the wrong type is 422 with its name."""
-    required = next(k for k, v in example(image).items() if str(v).startswith("data:"))
+    required = next(k for k, v in example(image.folder).items() if str(v).startswith("data:"))
     answer = server.predict()
     assert answer.status_code == 422, answer.text
     assert answer.json()["detail"][0]["loc"] == ["body", "input", required]
