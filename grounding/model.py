@@ -1,29 +1,44 @@
-"""The detector: weights, device, precision, and one forward pass at a time.
+"""The detector: weights, device, precision, and forward passes.
 
 Any checkpoint of the family loads here by transformers' from_pretrained: Grounding DINO,
 MM-Grounding-DINO and LLMDet (which has the latter's architecture).
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
+from features import Levels, Remembered, Supplied, padded, rows_of
+from PIL import Image
+from prediction import Look, Prediction
+from preprocess import to_tensor
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
 # The Pil class by its module: the class of the bare name wants torchvision.
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
     GroundingDinoImageProcessorPil,
 )
+from transformers.models.grounding_dino.modeling_grounding_dino import (
+    generate_masks_with_special_tokens_and_transfer_map,
+)
 from weights import Source
 
 TEXT_CACHE_SIZE = 64
 """Text encodings kept: 64 chunks of 256 tokens × 768 float32 are at most 50 MB."""
+
+MAX_ROWS = 8
+"""Pairs of a picture and a chunk of labels in one pass: the encoder's largest intermediate takes
+about 110 MB a row at full size (13,300 positions × 2,048 float32)."""
+
+TEXT_BUCKET = 64
+"""Compiled, prompts are padded to a multiple of this, so that few lengths are compiled."""
+
+Prompt = tuple[int, ...]
+"""Token ids."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,69 +46,24 @@ _log = logging.getLogger(__name__)
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
-class Prediction(NamedTuple):
-    """What the model says about one picture and one chunk of labels."""
-
-    token_probabilities: NDArray[np.float32]
-    """(queries, tokens), 0 to 1."""
-    boxes: NDArray[np.float32]
-    """(queries, 4) centre x, centre y, width, height, as fractions of the picture."""
-
-
-class Remembering(nn.Module):
-    """A module that need not run twice on what it has seen.
-
-    The caller names the input by setting `key` before the forward pass: comparing tensors would
-    cost a transfer from the GPU. Without a key the module runs as it is.
-    """
-
-    def __init__(self, module: nn.Module, capacity: int) -> None:
-        super().__init__()
-        self.module = module
-        self.key: object = None
-        self._capacity = capacity
-        self._seen: OrderedDict[object, Any] = OrderedDict()
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.key is None:
-            return self.module(*args, **kwargs)
-        if self.key not in self._seen:
-            self._seen[self.key] = self.module(*args, **kwargs)
-            while len(self._seen) > self._capacity:
-                self._seen.popitem(last=False)
-        self._seen.move_to_end(self.key)
-        return _fresh(self._seen[self.key])
-
-    def forget(self) -> None:
-        """Drop everything remembered, and the key."""
-        self._seen.clear()
-        self.key = None
-
-    def __getattr__(self, name: str) -> Any:
-        # The model around it reaches for attributes of the backbone (position_embedding).
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("module"), name)
-
-
-def _fresh(value: Any) -> Any:
-    """A copy of the lists around the tensors: the model appends to what its backbone returns."""
-    if type(value) in (list, tuple):
-        return type(value)(map(_fresh, value))
-    return value
-
-
 class Detector:
-    """A loaded checkpoint, ready to look at pictures."""
+    """A loaded checkpoint, ready to look at pictures; see prediction.Engine."""
 
-    def __init__(self, source: Source, device: str | None = None, dtype: str | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        device: str | None = None,
+        dtype: str | None = None,
+        compiler: str | None = None,
+    ) -> None:
         """Load the weights.
 
         device: "cuda", "cpu", …; None: CUDA if there is one.
         dtype: "float32" or "float16"; None: float16 on CUDA, else float32. The
         weights stay float32 and lower precision is autocast, so that coordinates, softmax and
         grid_sample keep float32: the model cast as a whole gives NaN.
+        compiler: a backend of torch.compile ("inductor"); None: not compiled. Pictures then go to
+        the nearest of a few sizes, since every new size is compiled anew (preprocess.bucket).
         """
         self.name = source.name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -103,6 +73,7 @@ class Detector:
                 f"Cannot load: DTYPE must be one of {', '.join(_DTYPES)}, got {wanted}"
             )
         self.dtype = _DTYPES[wanted]
+        self.compiled = compiler is not None
         kwargs = {"revision": source.revision} if source.revision else {}
         self.tokenizer = AutoTokenizer.from_pretrained(source.location, **kwargs)
         self.image_processor = GroundingDinoImageProcessorPil.from_pretrained(
@@ -114,41 +85,110 @@ class Detector:
         self.model = model.to(self.device).eval()
         self.max_tokens: int = model.config.max_text_len
         inner = self.model.model
-        self._text = inner.text_backbone = Remembering(inner.text_backbone, TEXT_CACHE_SIZE)
-        self._vision = inner.backbone = Remembering(inner.backbone, 1)
+        if compiler is not None:
+            _compile((inner.backbone.conv_encoder.model, inner.encoder, inner.decoder), compiler)
+        self._text = inner.text_backbone = Supplied(inner.text_backbone)
+        self._vision = inner.backbone = Supplied(inner.backbone)
+        self._known_texts = Remembered(TEXT_CACHE_SIZE)
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """Resize and normalise, on the GPU if there is one: (1, 3, H, W) float32."""
+        return to_tensor(picture, self.image_processor, self.device, in_buckets=self.compiled)
 
     def detect(self, pixels: torch.Tensor, prompts: Sequence[Sequence[int]]) -> list[Prediction]:
-        """Look at one picture, once for each chunk of labels; the backbone runs once in all.
+        """Look at one picture, once for each chunk of labels.
 
         pixels: (1, 3, H, W) float32, normalised. prompts: token ids of each chunk.
+        Raises: as detect_many.
+        """
+        return self.detect_many([Look(pixels, tuple(map(tuple, prompts)))])[0]
+
+    def detect_many(self, looks: Sequence[Look]) -> list[list[Prediction]]:
+        """Look at several pictures of one size in common passes.
+
+        Each picture goes through the vision backbone once, each text not met lately through the
+        text backbone once, and their pairs through the rest, MAX_ROWS at a time.
+
         Raises: FloatingPointError if the model answers with NaN or infinity even in float32.
         """
-        seen = self._passes(pixels.to(self.device), prompts)
+        seen = self._passes(looks)
         if not _finite(seen) and self.dtype is not torch.float32:
             # float16 ends at 65504, and the fusion layers' products can go beyond.
             _log.warning("float16 overflowed; going on in float32")
             self.dtype = torch.float32
-            self._text.forget()
-            seen = self._passes(pixels.to(self.device), prompts)
+            self._known_texts.forget()
+            seen = self._passes(looks)
         if not _finite(seen):
             raise FloatingPointError("the model answered with NaN or infinity")
         return seen
 
     @torch.inference_mode()
-    def _passes(self, pixels: torch.Tensor, prompts: Sequence[Sequence[int]]) -> list[Prediction]:
-        self._vision.key = "this picture" if len(prompts) > 1 else None
-        try:
-            return [self._forward(pixels, prompt) for prompt in prompts]
-        finally:
-            self._vision.forget()
-
-    def _forward(self, pixels: torch.Tensor, prompt: Sequence[int]) -> Prediction:
-        ids = torch.tensor([list(prompt)], device=self.device)
-        self._text.key = tuple(prompt)
+    def _passes(self, looks: Sequence[Look]) -> list[list[Prediction]]:
+        pixels = torch.cat([look.pixels for look in looks]).to(self.device)
+        pairs = [(place, prompt) for place, look in enumerate(looks) for prompt in look.prompts]
+        answers: list[list[Prediction]] = [[] for _ in looks]
         with self._precision():
-            output = self.model(pixel_values=pixels, input_ids=ids)
-        probabilities = output.logits[0, :, : ids.shape[1]].float().sigmoid()
-        return Prediction(probabilities.cpu().numpy(), output.pred_boxes[0].float().cpu().numpy())
+            levels = self._see(pixels)
+            for start in range(0, len(pairs), MAX_ROWS):
+                group = pairs[start : start + MAX_ROWS]
+                found = self._rows(pixels, levels, group)
+                for (place, _), prediction in zip(group, found, strict=True):
+                    answers[place].append(prediction)
+        return answers
+
+    def _see(self, pixels: torch.Tensor) -> Levels:
+        """The vision backbone alone."""
+        count, _, height, width = pixels.shape
+        mask = torch.ones((count, height, width), dtype=torch.long, device=self.device)
+        if self.compiled:
+            pixels, mask = _filled(pixels), _filled(mask)
+        levels: Levels = self._vision.module(pixels, mask)
+        return levels
+
+    def _rows(
+        self, pixels: torch.Tensor, levels: Levels, pairs: Sequence[tuple[int, Prompt]]
+    ) -> list[Prediction]:
+        """The rest of the model on pairs of a picture's place and a prompt."""
+        length = max(len(prompt) for _, prompt in pairs)
+        filled = list(pairs)
+        if self.compiled:
+            length = min(-(-length // TEXT_BUCKET) * TEXT_BUCKET, self.max_tokens)
+            filled += [filled[-1]] * (_power_of_two(len(pairs)) - len(pairs))
+        ids = torch.zeros((len(filled), length), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, (_, prompt) in enumerate(filled):
+            ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(prompt), 1
+        texts = padded([self._read(prompt) for _, prompt in filled], length)
+        self._text.value = SimpleNamespace(last_hidden_state=texts)
+        self._vision.value = rows_of(levels, [place for place, _ in filled])
+        output = self.model(
+            pixel_values=pixels[:1].expand(len(filled), -1, -1, -1),  # only its shape is read
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+        )
+        probabilities = output.logits[..., :length].float().sigmoid().cpu().numpy()
+        boxes = output.pred_boxes.float().cpu().numpy()
+        return [
+            Prediction(probabilities[row, :, : len(prompt)], boxes[row])
+            for row, (_, prompt) in enumerate(pairs)
+        ]
+
+    def _read(self, prompt: Prompt) -> torch.Tensor:
+        """(L, D) the text backbone's output for one prompt, remembered."""
+
+        def encode() -> torch.Tensor:
+            ids = torch.tensor([prompt], device=self.device)
+            mask, positions = generate_masks_with_special_tokens_and_transfer_map(
+                ids, special_tokens=self.model.model.special_tokens
+            )
+            output = self._text.module(
+                ids, mask[:, None], torch.zeros_like(ids), positions, return_dict=True
+            )
+            features: torch.Tensor = output.last_hidden_state[0]
+            return features
+
+        text: torch.Tensor = self._known_texts.get(prompt, encode)
+        return text
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self.dtype is torch.float32:
@@ -156,5 +196,23 @@ class Detector:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
-def _finite(predictions: Sequence[Prediction]) -> bool:
-    return all(np.isfinite(array).all() for prediction in predictions for array in prediction)
+def _compile(modules: Sequence[torch.nn.Module], backend: str) -> None:
+    """In place, one graph per shape; more than torch's default of 8 shapes are kept."""
+    torch._dynamo.config.cache_size_limit = 64
+    for module in modules:
+        module.compile(backend=backend, dynamic=False)
+
+
+def _filled(rows: torch.Tensor) -> torch.Tensor:
+    """Rows repeated up to a power of two, so that few batch sizes are compiled."""
+    missing = _power_of_two(len(rows)) - len(rows)
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
+
+
+def _power_of_two(count: int) -> int:
+    return 1 << (count - 1).bit_length()
+
+
+def _finite(answers: Sequence[Sequence[Prediction]]) -> bool:
+    arrays = (array for of_look in answers for prediction in of_look for array in prediction)
+    return all(np.isfinite(array).all() for array in arrays)

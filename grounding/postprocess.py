@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from prediction import Prediction
+from prompt import Chunk
 
 Array = NDArray[np.float32]
 Span = tuple[int, int]
@@ -127,6 +129,24 @@ def combine(passes: Sequence[Candidates], nms_iou: float | None) -> Candidates:
     if nms_iou is not None:
         ordered = _suppress(ordered, nms_iou, across_chunks=False)
     return ordered
+
+
+def merge(
+    seen: Sequence[Prediction],
+    chunks: Sequence[Chunk],
+    box_threshold: float,
+    text_threshold: float,
+    nms_iou: float | None,
+) -> Candidates:
+    """What the passes over a list of labels found together: labelled, filtered, best first.
+
+    seen: a prediction for each chunk.
+    """
+    passes = [
+        candidates(*prediction, chunk.word_spans, chunk.label_indices, number)
+        for number, (prediction, chunk) in enumerate(zip(seen, chunks, strict=True))
+    ]
+    return combine([found.above(box_threshold, text_threshold) for found in passes], nms_iou)
 
 
 def _suppress(found: Candidates, iou: float, *, across_chunks: bool) -> Candidates:

@@ -1,18 +1,22 @@
 """Find what words name in a picture: the package's one endpoint."""
 
+import asyncio
 import os
 
-from cog import BaseRunner, Input, Path
+from batching import Batcher
+from cog import BaseRunner, Input, Path, concurrent
 from draw import annotate
+from engines import load_engine
 from formats import export, to_detections
-from model import Detector
 from outputs import Output, PictureSize, Thresholds
 from picture import load_rgb
-from postprocess import candidates, combine
-from preprocess import to_tensor
+from postprocess import merge
+from prediction import Look
 from prompt import build_chunks, tokenize
 from queries import parse_queries
-from weights import resolve
+
+MAX_BATCH = 8
+"""Pictures in one pass; as many requests as run() takes at once."""
 
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
@@ -32,11 +36,12 @@ class Runner(BaseRunner):
     """Open-vocabulary detection with the Grounding DINO family."""
 
     def setup(self) -> None:
-        """Load the weights that WEIGHTS names onto DEVICE in DTYPE."""
-        env = os.environ.get
-        self.detector = Detector(resolve(env("WEIGHTS")), env("DEVICE"), env("DTYPE"))
+        """Load what ENGINE and WEIGHTS name onto DEVICE in DTYPE."""
+        self.engine = load_engine(os.environ)
+        self.batcher = Batcher(self.engine.detect_many, MAX_BATCH)
 
-    def run(
+    @concurrent(max=8)  # type: ignore[untyped-decorator]
+    async def run(
         self,
         image: Path = Input(description=IMAGE),
         text_queries: str = Input(
@@ -72,20 +77,19 @@ class Runner(BaseRunner):
     ) -> Output:
         """Return the boxes of everything in the picture that the labels name, best first."""
         queries = parse_queries(text_queries, DEFAULT_QUERIES)
-        words = tokenize([query.text for query in queries], self.detector.tokenizer)
-        chunks = build_chunks(words, self.detector.max_tokens, self.detector.tokenizer)
-        picture = load_rgb(image)
-        pixels = to_tensor(picture, self.detector.image_processor)
-        seen = self.detector.detect(pixels, [chunk.input_ids for chunk in chunks])
-        passes = [
-            candidates(*prediction, chunk.word_spans, chunk.label_indices, number)
-            for number, (prediction, chunk) in enumerate(zip(seen, chunks, strict=True))
-        ]
-        found = combine([p.above(box_threshold, text_threshold) for p in passes], nms)
+        words = tokenize([query.text for query in queries], self.engine.tokenizer)
+        chunks = build_chunks(words, self.engine.max_tokens, self.engine.tokenizer)
+        # Threads for what would hold up the other requests: decoding, resizing, drawing.
+        picture = await asyncio.to_thread(load_rgb, image)
+        pixels = await asyncio.to_thread(self.engine.prepare, picture)
+        look = Look(pixels, tuple(chunk.input_ids for chunk in chunks))
+        seen = await asyncio.wrap_future(self.batcher.submit(pixels.shape, look))
+        found = merge(seen, chunks, box_threshold, text_threshold, nms)
         labels = [query.label for query in queries]
         size = PictureSize(width=picture.width, height=picture.height)
         kept = found.take(slice(max_detections))
         detections = to_detections(kept.boxes, kept.scores, kept.labels, labels, size)
+        drawn = await asyncio.to_thread(annotate, picture, detections) if annotated else None
         return Output(
             detections=detections,
             image=size,
@@ -95,7 +99,7 @@ class Runner(BaseRunner):
                 box_threshold=box_threshold, text_threshold=text_threshold, nms=nms
             ),
             truncated=len(found.scores) > max_detections,
-            model=self.detector.name,
-            annotated_image=annotate(picture, detections) if annotated else None,
-            export=export(format, detections, size, labels, self.detector.name),
+            model=self.engine.name,
+            annotated_image=drawn,
+            export=export(format, detections, size, labels, self.engine.name),
         )

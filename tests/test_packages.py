@@ -39,11 +39,12 @@ def test_a_gpu_build_is_one_that_cog_accepts(folder: Path) -> None:
     assert re.search(r"^torch==", (folder / "requirements.txt").read_text(), re.M)
 
 
-def run_of(folder: Path) -> tuple[ast.FunctionDef, ast.Module]:
+def run_of(folder: Path) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, ast.Module]:
     """The runner's `run` and its module."""
     module = ast.parse((folder / "run.py").read_text())
     (runner,) = [n for n in module.body if isinstance(n, ast.ClassDef) and n.name == "Runner"]
-    (run,) = [n for n in runner.body if isinstance(n, ast.FunctionDef) and n.name == "run"]
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    (run,) = [n for n in runner.body if isinstance(n, functions) and n.name == "run"]
     return run, module
 
 

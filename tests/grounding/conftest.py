@@ -1,5 +1,6 @@
 """Put the package's folder first on the path, as coglet does, and load the weights once."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -49,9 +50,10 @@ def call(detector):
     }
 
     def run(image, **inputs):
-        return runner.run(CogPath(str(image)), **{**defaults, **inputs})
+        return asyncio.run(runner.run(CogPath(str(image)), **{**defaults, **inputs}))
 
-    return run
+    yield run
+    runner.batcher.close()
 
 
 @pytest.fixture(scope="session")

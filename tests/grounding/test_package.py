@@ -215,7 +215,7 @@ def test_signature_obeys_static_inference():
     """Everything annotated, plain defaults, no starred or keyword-only parameters, no unions
     but with None."""
     tree = ast.parse((PACKAGE / "run.py").read_text())
-    (run,) = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "run"]
+    (run,) = [n for n in ast.walk(tree) if isinstance(n, ast.AsyncFunctionDef) and n.name == "run"]
     assert run.returns is not None
     assert not (run.args.vararg or run.args.kwarg or run.args.kwonlyargs)
     constants = {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets}

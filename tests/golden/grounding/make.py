@@ -3,6 +3,7 @@
 python tests/golden/grounding/make.py
 """
 
+import asyncio
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ def main() -> None:
     runner = Runner()
     runner.setup()
     picture = PACKAGE / "samples" / "shapes.png"
-    output = runner.run(image=CogPath(picture), **INPUTS)
+    output = asyncio.run(runner.run(image=CogPath(picture), **INPUTS))
     record = {
         "source": "grounding/samples/draw.py",
         "licence": "CC0-1.0",

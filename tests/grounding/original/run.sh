@@ -4,12 +4,14 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 python=${1:?the project\'s python}
+product=$here/../../../grounding/requirements-groundingdino.txt
 mark=$here/.venv/installed
-if ! cmp -s "$here/requirements.txt" "$mark"; then
+if ! cat "$product" "$here/requirements.txt" | cmp -s - "$mark"; then
     rm -rf "$here/.venv"
     "$python" -m venv "$here/.venv"
     "$here/.venv/bin/pip" install --quiet setuptools wheel torch==2.13.0
-    "$here/.venv/bin/pip" install --quiet --no-deps --no-build-isolation -r "$here/requirements.txt"
-    cp "$here/requirements.txt" "$mark"
+    "$here/.venv/bin/pip" install --quiet --no-deps --no-build-isolation \
+        -r "$product" -r "$here/requirements.txt"
+    cat "$product" "$here/requirements.txt" > "$mark"
 fi
 exec env ORIGINAL_PYTHON="$here/.venv/bin/python" "$python" -m pytest -s "$here"

@@ -1,0 +1,80 @@
+"""Backbone outputs that are handed to the model instead of computed by it."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+Levels = tuple[list[tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor]]
+"""What the vision backbone returns: (feature map, mask) and position embedding of each level."""
+
+
+class Supplied(nn.Module):
+    """Stands in the model for a backbone and returns what was put into `value`, once.
+
+    Without a value it runs the backbone as it is.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.value: Any = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.value is None:
+            return self.module(*args, **kwargs)
+        value, self.value = self.value, None
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        # The model around it reaches for attributes of the backbone (position_embedding).
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+class Remembered:
+    """The latest answers of a costly function, by key."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._known: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What compute() gave for this key when it was last unknown."""
+        if key not in self._known:
+            self._known[key] = compute()
+            while len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        self._known.move_to_end(key)
+        return self._known[key]
+
+    def forget(self) -> None:
+        """Drop everything."""
+        self._known.clear()
+
+
+def rows_of(levels: Levels, rows: Sequence[int]) -> Levels:
+    """The vision features of these pictures, in this order, repeated where a row is.
+
+    The lists are new: the model appends to what its backbone returns.
+    """
+    maps, positions = levels
+    if list(rows) == list(range(len(positions[0]))):
+        return list(maps), list(positions)
+    index = torch.tensor(list(rows), device=positions[0].device)
+    return (
+        [(features.index_select(0, index), mask.index_select(0, index)) for features, mask in maps],
+        [position.index_select(0, index) for position in positions],
+    )
+
+
+def padded(texts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
+    """(L, D) features of several prompts as (N, length, D), zeros behind; the mask hides those."""
+    out = texts[0].new_zeros(len(texts), length, texts[0].shape[-1])
+    for row, text in enumerate(texts):
+        out[row, : len(text)] = text
+    return out

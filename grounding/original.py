@@ -1,0 +1,131 @@
+"""groundingdino-py 0.4.0, the original implementation, behind the same input and output.
+
+It needs transformers 4 and torchvision, so it has an environment of its own
+(requirements-groundingdino.txt) and nothing else here imports this module.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import groundingdino
+import groundingdino.datasets.transforms as T
+import numpy as np
+import torch
+from groundingdino.models import build_model
+from groundingdino.util.misc import clean_state_dict
+from groundingdino.util.slconfig import SLConfig
+from PIL import Image
+from prediction import Look, Prediction
+from transformers import BatchEncoding
+
+MAX_ROWS = 8
+"""Pairs of a picture and a chunk of labels in one pass, as in model.py."""
+
+SHORTEST_PX, LONGEST_PX = 800, 1333
+"""As groundingdino.util.inference.load_image resizes."""
+
+# By the width of the first layer: Swin-T, Swin-B.
+_CONFIGS = {96: "GroundingDINO_SwinT_OGC.py", 128: "GroundingDINO_SwinB_cfg.py"}
+
+
+class OriginalDetector:
+    """A checkpoint of the original repository; see prediction.Engine."""
+
+    max_tokens = 256
+
+    def __init__(
+        self, checkpoint: str | None, bert: str | None = None, device: str | None = None
+    ) -> None:
+        """Load a .pth file; its own width tells Swin-T from Swin-B.
+
+        bert: hub id or folder of the text encoder; None: bert-base-uncased. device: "cuda",
+        "cpu"; None: CUDA if there is one. Precision is float32.
+
+        Raises: ValueError if checkpoint is no file, or holds none of the known architectures.
+        """
+        path = Path(checkpoint or "").expanduser()
+        if not path.is_file():
+            raise ValueError(
+                "Cannot load: with ENGINE=groundingdino-py, WEIGHTS must be a .pth file of the "
+                f"original repository, got {path.name or 'nothing'}"
+            )
+        self.name = path.name
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        state = clean_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+        self.model = build_model(_configuration(state, bert, str(self.device)))
+        _load(self.model, state)
+        self.model.to(self.device).eval()
+        self.tokenizer = self.model.tokenizer
+        self.model.tokenizer = _given  # captions come as token ids
+        self._transform = T.Compose(
+            [
+                T.RandomResize([SHORTEST_PX], max_size=LONGEST_PX),
+                T.ToTensor(),
+                T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            ]
+        )
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """The original's own transforms: (1, 3, H, W) float32."""
+        pixels, _ = self._transform(picture, None)
+        prepared: torch.Tensor = pixels[None]
+        return prepared
+
+    @torch.inference_mode()
+    def detect_many(self, looks: Sequence[Look]) -> list[list[Prediction]]:
+        """For each look a prediction per prompt, MAX_ROWS in a pass; all pictures of one size.
+
+        Raises: FloatingPointError if the model answers with NaN or infinity.
+        """
+        pairs = [(place, prompt) for place, look in enumerate(looks) for prompt in look.prompts]
+        answers: list[list[Prediction]] = [[] for _ in looks]
+        for start in range(0, len(pairs), MAX_ROWS):
+            group = pairs[start : start + MAX_ROWS]
+            pixels = torch.cat([looks[place].pixels for place, _ in group]).to(self.device)
+            output = self.model(pixels, captions=[prompt for _, prompt in group])
+            scores = output["pred_logits"].float().sigmoid().cpu().numpy()
+            boxes = output["pred_boxes"].float().cpu().numpy()
+            if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+                raise FloatingPointError("the model answered with NaN or infinity")
+            for row, (place, prompt) in enumerate(group):
+                answers[place].append(Prediction(scores[row, :, : len(prompt)], boxes[row]))
+        return answers
+
+
+def _configuration(state: dict[str, torch.Tensor], bert: str | None, device: str) -> Any:
+    width = state.get("backbone.0.patch_embed.proj.weight", torch.empty(0)).shape[0]
+    if width not in _CONFIGS:
+        raise ValueError("Cannot load: WEIGHTS must be a Swin-T or Swin-B checkpoint")
+    folder = Path(groundingdino.__file__).parent / "config"
+    config = SLConfig.fromfile(str(folder / _CONFIGS[width]))
+    config.device = device
+    config.text_encoder_type = bert or "bert-base-uncased"
+    return config
+
+
+def _load(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """The original loads with strict=False, which would hide a wrong file."""
+    result = model.load_state_dict(state, strict=False)
+    # The published files lack what is computed from the configuration, and hold what newer BERTs
+    # no longer store.
+    harmless = ("relative_position_index", "bert.pooler", "position_ids")
+    wrong = [
+        name
+        for name in (*result.missing_keys, *result.unexpected_keys)
+        if not any(part in name for part in harmless)
+    ]
+    if wrong:
+        raise ValueError(f"Cannot load: {len(wrong)} tensors of WEIGHTS do not fit the model")
+
+
+def _given(prompts: Sequence[Sequence[int]], **_: Any) -> BatchEncoding:
+    """What the model's tokenizer would return for prompts that are token ids already."""
+    length = max(map(len, prompts))
+    ids = torch.zeros((len(prompts), length), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(list(prompt)), 1
+    return BatchEncoding(
+        {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "attention_mask": mask}
+    )
