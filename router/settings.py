@@ -109,6 +109,30 @@ class Settings(BaseSettings):
         description="Fetch inputs from private addresses, and call webhooks there. For tests and "
         "closed networks.",
     )
+    publish: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Where `callme up --public` tells the box's address: `supabase`, "
+        "`command:LINE`, `webhook:URL`; a list in the file, one in the environment.",
+    )
+    supabase_project: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9]{1,64}$",
+        description="The project's reference; default: SUPABASE_PROJECT_ID.",
+    )
+    supabase_access_token: SecretStr | None = Field(
+        None, description="A personal access token; default: SUPABASE_ACCESS_TOKEN."
+    )
+    supabase_api_url: str = Field(
+        "https://api.supabase.com", description="Supabase's Management API."
+    )
+    tunnel_token: SecretStr | None = Field(
+        None, description="Of a named tunnel; default: TUNNEL_TOKEN. Without: a quick tunnel."
+    )
+    tunnel_url: str | None = Field(
+        None,
+        pattern=r"^https://[^/\s]+$",
+        description="The public address that is set up for the named tunnel, as https://host.",
+    )
     replicate_owner: str = Field(
         "callme",
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
@@ -121,6 +145,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part for part in (p.strip() for p in value.split(",")) if part)
         return value
+
+    @field_validator("publish", mode="before")
+    @classmethod
+    def _one_target(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) and value else value or ()
 
     @field_validator("keys")
     @classmethod

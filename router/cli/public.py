@@ -1,0 +1,112 @@
+"""`callme up --public`: what the tunnel needs, and what a person sees of it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from router.adapters.publishing import Publisher, PublishSetup, make_publisher
+from router.adapters.tunnel import TunnelOptions
+from router.adapters.webhook_sender import load_secret
+from router.cli.common import base_url, console, fail
+from router.exposure import Exposed, Tell
+from router.settings import Settings
+
+KEY_ID = "tunnel"
+# Everybody's names for these; models get none of them.
+PROJECT, TOKEN, TUNNEL = "SUPABASE_PROJECT_ID", "SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"
+NO_CLOUDFLARED = (
+    "Install it: https://developers.cloudflare.com/cloudflare-one/connections/connect-networks/"
+    "downloads/ ; callme doctor looks for it."
+)
+
+
+def prepare(settings: Settings, targets: Sequence[str], dry_run: bool) -> tuple[Settings, Exposed]:
+    """The settings with a key in them, since a tunnel never opens without one, and how the box
+    is exposed. Ends with code 2 when something is missing."""
+    program = shutil.which("cloudflared")
+    if program is None:
+        fail("Cannot open a tunnel: 'cloudflared' is not on PATH.", NO_CLOUDFLARED, 2)
+    command_env = dict(os.environ)
+    tunnel_token = _secret(settings.tunnel_token, TUNNEL)
+    if tunnel_token and not settings.tunnel_url:
+        message = "Cannot open the named tunnel: where it leads is not known."
+        fail(message, "Set CALLME_TUNNEL_URL=https://… to the address it has at Cloudflare.", 2)
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    setup = PublishSetup(
+        cwd=Path.cwd(),
+        env=command_env,
+        webhook_secret=load_secret(settings.state / "webhook_secret"),
+        supabase_project=settings.supabase_project or os.environ.get(PROJECT),
+        supabase_token=_secret(settings.supabase_access_token, TOKEN),
+        supabase_api_url=settings.supabase_api_url.rstrip("/"),
+    )
+    settings, key_id, key = _with_key(settings)
+    options = TunnelOptions(
+        program=Path(program),
+        origin=base_url(settings),
+        state=settings.state,
+        token=tunnel_token,
+        public_url=settings.tunnel_url if tunnel_token else None,
+    )
+    publishers = _publishers(targets or settings.publish, setup)
+    return settings, Exposed(options, key_id, key, publishers, dry_run)
+
+
+def _with_key(settings: Settings) -> tuple[Settings, str, str]:
+    """The first configured key, else one that is made for this run and kept nowhere."""
+    if settings.keys:
+        text = settings.keys[0].get_secret_value()
+        key_id, colon, key = text.partition(":")
+        return settings, *((key_id, key) if colon else ("key1", text))
+    key = f"ck_{secrets.token_urlsafe(32)}"
+    given = (SecretStr(f"{KEY_ID}:{key}"),)
+    return settings.model_copy(update={"keys": given}), KEY_ID, key
+
+
+def _publishers(targets: Sequence[str], setup: PublishSetup) -> tuple[Publisher, ...]:
+    if not targets and setup.supabase_project and setup.supabase_token:
+        targets = ("supabase",)
+    try:
+        return tuple(make_publisher(target, setup) for target in targets)
+    except ValueError as error:
+        fail(str(error), code=2)
+
+
+def _secret(configured: SecretStr | None, name: str) -> str | None:
+    """The setting, else the variable of that name, which is taken out of the environment: models
+    inherit what is left."""
+    inherited = os.environ.pop(name, None)
+    return configured.get_secret_value() if configured else inherited
+
+
+def teller(exposed: Exposed) -> Tell:
+    """Prints what happens to the tunnel."""
+
+    def tell(kind: str, message: str) -> None:
+        console.print(_line(exposed, kind, message), soft_wrap=True, markup=kind != "by hand")
+
+    return tell
+
+
+def _line(exposed: Exposed, kind: str, message: str) -> str:
+    lines = {
+        "tunnel": "Tunnel: opening …",
+        "open": f"Tunnel: [bold]{message}[/bold] leads here",
+        "published": f"Published: {message} has the address and the key",
+        "preview": f"Dry run, not published: {message}",
+        "trouble": f"[yellow]Tunnel:[/yellow] {message}",
+    }
+    if kind != "by hand":
+        return lines[kind]
+    # A log keeps what is printed; a terminal belongs to the person who asked.
+    key = exposed.key if console.is_terminal else "<the key; set CALLME_KEYS to choose it>"
+    return (
+        f"Nobody was told. To tell your edge function:\n  supabase secrets set "
+        f"GPU_BACKEND_URL={message} GPU_BACKEND_KEY={key} GPU_BACKEND_KEY_ID={exposed.key_id}"
+    )
