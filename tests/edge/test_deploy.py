@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -99,9 +100,10 @@ def import_graph() -> set[str]:
     return {Path(module["local"]).name for module in modules if "local" in module}
 
 
-def deploy(cli: Path, platform: Platform, folder: Path) -> str:
-    """Runs `supabase functions deploy` on a copy of the project under `folder`."""
-    shutil.copytree(ROOT / "supabase", folder / "project" / "supabase")
+def checkout(platform: Platform, folder: Path) -> tuple[Path, Path, dict[str, str]]:
+    """A copy of the project, a profile that leads to the stand-in, and an environment."""
+    project = folder / "project"
+    shutil.copytree(ROOT / "supabase", project / "supabase")
     home = folder / "home"
     home.mkdir()
     urls = ("api_url", "dashboard_url", "docs_url")
@@ -120,16 +122,21 @@ def deploy(cli: Path, platform: Platform, folder: Path) -> str:
         "DO_NOT_TRACK": "1",
         "SUPABASE_TELEMETRY_DISABLED": "1",
     }
-    arguments = ["functions", "deploy", "backend_server", "--use-api", "--yes"]
-    done = subprocess.run(
-        [str(cli), "--profile", str(profile), *arguments],
-        cwd=folder / "project",
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    return project, profile, env
+
+
+def run(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command to its end."""
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def deploy(cli: Path, platform: Platform, folder: Path) -> str:
+    """Runs `supabase functions deploy` on a copy of the project under `folder`."""
+    project, profile, env = checkout(platform, folder)
+    arguments = ["functions", "deploy", "backend_server", "--use-api", "--yes"]
+    done = run([str(cli), "--profile", str(profile), *arguments], project, env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -155,3 +162,23 @@ def test_the_real_cli_uploads_exactly_the_import_graph(tmp_path: Path) -> None:
     assert metadata["import_map_path"] == f"{prefix}deno.json"
     assert metadata["verify_jwt"] is False
     assert metadata["name"] == "backend_server"
+
+
+@pytest.mark.timeout(400)
+def test_callme_deploys_by_the_real_cli(tmp_path: Path) -> None:
+    """`callme supabase deploy` finds the CLI on PATH and gives it project and token."""
+    cli = npm_binary(SUPABASE_CLI, "supabase")
+    callme = Path(sys.executable).parent / "callme"
+    with running_platform() as platform:
+        project, profile, env = checkout(platform, tmp_path)
+        del env["SUPABASE_PROJECT_ID"]
+        env["PATH"] = f"{cli.parent}:{env['PATH']}"
+        arguments = ["supabase", "deploy", "--profile", str(profile), "--folder", str(project)]
+        told = run([str(callme), *arguments], project, env)
+        assert (told.returncode, "which project" in told.stderr) == (2, True), told.stderr
+        assert platform.requests == []
+        done = run([str(callme), *arguments, "--project", PROJECT], project, env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path for method, path, *_ in platform.requests if method == "POST"] == [
+        f"/v1/projects/{PROJECT}/functions/deploy?slug=backend_server"
+    ]
