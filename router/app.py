@@ -258,8 +258,9 @@ def _make_loop(
 
     def make_process(package: Package) -> Process:
         known = schemas.known(package)
-        parallel = known.max_concurrency if known else 1
-        return CogProcess(replace(package, max_concurrency=parallel), options)
+        if known:
+            package = replace(package, max_concurrency=known.max_concurrency, streams=known.streams)
+        return CogProcess(package, options)
 
     scheduler = Scheduler(dict.fromkeys(packages, 1), memory.budget_bytes(0), policy)
     return SchedulerLoop(

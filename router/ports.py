@@ -8,11 +8,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from router.domain.package import Package
-from router.domain.prediction import Delivery, FileRef, Job, Outcome, Prediction
+from router.domain.prediction import Delivery, FileRef, Job, Outcome, Prediction, Progress
 from router.domain.stored_file import StoredFile
 
 # A prediction's place in the order of creation: its time and, for those of one time, its id.
 Cursor = tuple[float, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a model's process printed; the prediction that it was printed for, or ""."""
+
+    text: str
+    prediction_id: str = ""
+
+
+# Called with each piece of progress, in order, until the outcome is there.
+Report = Callable[[Progress], None]
 
 
 class StartError(Exception):
@@ -24,14 +36,31 @@ class NotStartedError(Exception):
     again elsewhere."""
 
 
+class Sleeper(Protocol):
+    """A way to have a process's memory back without ending it."""
+
+    async def sleep(self) -> None:
+        """Give up the shared memory; return when it has been seen to be free. Raises when it
+        cannot be: the process is then stopped."""
+
+    async def wake(self) -> None:
+        """Take the memory again and be ready. Raises when it cannot: the process is then
+        stopped. The caller has seen to it that there is room."""
+
+
 class Process(Protocol):
     """One start of one model. Everything about the child process is behind this."""
+
+    @property
+    def sleeper(self) -> Sleeper | None:
+        """How it sleeps; None when its memory comes back with its end only."""
 
     async def start(self) -> None:
         """Spawn and wait until ready. Raises StartError; the process is then gone."""
 
-    async def predict(self, job: Job) -> Outcome:
-        """Run one prediction. Raises NotStartedError when it certainly never began."""
+    async def predict(self, job: Job, report: Report) -> Outcome:
+        """Run one prediction, and tell of what it prints and puts out meanwhile. Raises
+        NotStartedError when it certainly never began."""
 
     async def cancel(self, prediction_id: str) -> None:
         """Ask a running prediction to stop; it still returns an outcome."""
@@ -48,8 +77,8 @@ class Process(Protocol):
     def pids(self) -> Sequence[int]:
         """Its processes now."""
 
-    def log_tail(self) -> Sequence[str]:
-        """The last lines that the process printed."""
+    def log_tail(self) -> Sequence[LogLine]:
+        """The last lines that the process printed, oldest first."""
 
 
 class ProcessFactory(Protocol):

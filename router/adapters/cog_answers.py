@@ -7,22 +7,15 @@ one class name makes it the caller's fault. Every other exception is the model's
 
 from __future__ import annotations
 
-import re
-
 import orjson
 
+from router.domain.errors import without_paths
 from router.domain.prediction import Failure, Json, Outcome, Status
+from router.ports import LogLine
 
 PREFIX = "Prediction failed: "
 INVALID_INPUT = "InvalidInput: "
 WORKER_CRASHED = "Worker crashed"
-# Two or more components, so that "and/or" and "4/5" stay.
-ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+@-]+/)+([\w.+@-]+)")
-
-
-def without_paths(message: str) -> str:
-    """The message with every absolute path cut to its last component."""
-    return ABSOLUTE_PATH.sub(r"\1", message)
 
 
 def read_failure(error: str) -> Failure:
@@ -82,11 +75,16 @@ def _validation_failure(answer: dict[str, Json]) -> Failure:
     )
 
 
-def log_message(line: bytes) -> str:
-    """The message of one line of coglet's JSON log; any other line as it is."""
-    text = line.decode(errors="replace").rstrip("\n")
+def read_log_line(line: bytes) -> LogLine:
+    """One line of coglet's JSON log; any other line as it is."""
     try:
         fields = orjson.loads(line)["fields"]
-        return str(fields["message"])
+        return LogLine(str(fields["message"]), str(fields.get("prediction_id", "")))
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return text
+        return LogLine(line.decode(errors="replace").rstrip("\n"))
+
+
+def is_print_of_prediction(line: bytes) -> bool:
+    """Whether the line may be something that the model printed while it ran a prediction. A
+    cheap look, for every line of every prediction: `source` is Stdout or Stderr."""
+    return b'"source":"Std' in line and b'"prediction_id"' in line

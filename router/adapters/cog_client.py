@@ -10,13 +10,19 @@ from collections.abc import Callable
 import aiohttp
 import orjson
 
+from router.adapters.sse import read_events
 from router.domain.prediction import Json
 from router.ports import NotStartedError
 
+EVENT_STREAM = "text/event-stream"
 JSON_HEADERS = {"Content-Type": "application/json"}
+STREAM_HEADERS = {**JSON_HEADERS, "Accept": EVENT_STREAM}
 # coglet frees its slot up to 10 ms after the answer; 530 of 3000 immediate requests met a 409.
 BUSY_RETRY_S = 0.001
 BUSY_LIMIT_S = 2.0
+
+
+OnOutput = Callable[[Json], None]
 
 
 class CogClient:
@@ -45,17 +51,24 @@ class CogClient:
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
             return {}
 
-    async def predict(self, body: bytes, is_broken: Callable[[], bool]) -> tuple[int, bytes]:
+    async def predict(
+        self, body: bytes, is_broken: Callable[[], bool], on_output: OnOutput | None = None
+    ) -> tuple[int, bytes]:
         """POST a prediction, again while the slot is not yet free: status and body.
 
+        With `on_output` it is streamed: that is called with each element of the output, and
+        the body is the event that says how it ended, in the shape of an unstreamed answer.
         Raises NotStartedError when it certainly never began, aiohttp.ClientError when it may
         have.
         """
         url = f"{self._base}/predictions"
+        headers = JSON_HEADERS if on_output is None else STREAM_HEADERS
         give_up = 0.0
         while True:
             try:
-                async with self._session.post(url, data=body, headers=JSON_HEADERS) as response:
+                async with self._session.post(url, data=body, headers=headers) as response:
+                    if on_output and response.content_type == EVENT_STREAM:
+                        return response.status, await _follow(response, on_output)
                     if response.status != 409:
                         return response.status, await response.read()
             except aiohttp.ClientConnectorError as error:
@@ -72,3 +85,16 @@ class CogClient:
             url = f"{self._base}/predictions/{prediction_id}/cancel"
             async with self._session.post(url, timeout=aiohttp.ClientTimeout(5)):
                 pass
+
+
+async def _follow(response: aiohttp.ClientResponse, on_output: OnOutput) -> bytes:
+    """Read the stream to its end: the last event's data. Raises aiohttp.ClientPayloadError
+    when it breaks off before it has said how the prediction ended."""
+    async with contextlib.aclosing(read_events(response.content.iter_any())) as events:
+        async for name, data in events:
+            if name == "output":
+                on_output(orjson.loads(data).get("chunk"))
+            elif name == "completed":
+                return data
+    # By an `error` event too: we were too slow, and the rest cannot be had.
+    raise aiohttp.ClientPayloadError("the stream ended before the prediction")

@@ -24,13 +24,21 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from router.adapters.cog_answers import log_message, read_outcome
+from router.adapters.cog_answers import is_print_of_prediction, read_log_line, read_outcome
 from router.adapters.cog_client import CogClient
 from router.adapters.process_group import ProcessGroup
 from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.domain.package import Package
-from router.domain.prediction import Failure, Job, Json, Outcome, Status
-from router.ports import NotStartedError, StartError
+from router.domain.prediction import (
+    Failure,
+    Job,
+    Json,
+    LogText,
+    Outcome,
+    OutputChunk,
+    Status,
+)
+from router.ports import LogLine, NotStartedError, Report, StartError
 
 HOOK_DIR = Path(__file__).parent / "worker_hook"
 POLL_FIRST_S = 0.02
@@ -73,6 +81,7 @@ class CogProcess:
         self._worker_fd: int | None = None
         self._kept_in_tmp: set[str] = set()
         self._running = 0
+        self._reports: dict[str, Report] = {}
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -99,6 +108,11 @@ class CogProcess:
             await self._client.close()
         await asyncio.to_thread(shutil.rmtree, self._tmp, ignore_errors=True)
 
+    @property
+    def sleeper(self) -> None:
+        """coglet has no way to give memory back and go on: it can only be stopped."""
+        return
+
     async def broken(self) -> str:
         """The reason, once the process is dead or beyond repair."""
         return await asyncio.shield(self._broken)
@@ -111,19 +125,22 @@ class CogProcess:
         """The server, its worker, and what that started."""
         return self._group.pids() if self._group else []
 
-    def log_tail(self) -> Sequence[str]:
-        """The last lines that the package printed, oldest first."""
-        return [log_message(line) for line in self._group.lines] if self._group else []
+    def log_tail(self) -> Sequence[LogLine]:
+        """The last lines that it printed, coglet's own among them, oldest first."""
+        return [read_log_line(line) for line in self._group.lines] if self._group else []
 
     # ---- predictions ---------------------------------------------------------------------
 
-    async def predict(self, job: Job) -> Outcome:
+    async def predict(self, job: Job, report: Report) -> Outcome:
         """Run one prediction. Raises NotStartedError when it certainly never began."""
         assert self._client is not None, "predict() before start()"  # noqa: S101
         body = orjson.dumps({"id": job.id, "input": with_file_urls(job)})
+        on_output = (lambda chunk: report(OutputChunk(chunk))) if self._package.streams else None
         self._running += 1
+        self._reports[job.id] = report
         try:
-            outcome = read_outcome(*await self._client.predict(body, self._broken.done))
+            answer = await self._client.predict(body, self._broken.done, on_output)
+            outcome = read_outcome(*answer)
         except NotStartedError as error:
             self._note_broken(str(error))
             raise
@@ -133,6 +150,7 @@ class CogProcess:
             outcome = Outcome(Status.FAILED, failure=failure)
         finally:
             self._running -= 1
+            del self._reports[job.id]
         if outcome.failure is not None and outcome.failure.code == "worker_died":
             self._note_broken("the worker died")
         elif self._running == 0:
@@ -153,7 +171,10 @@ class CogProcess:
         argv = (str(self._package.python), "-m", "cog.server.http", "--host", "127.0.0.1")
         try:
             return await ProcessGroup.spawn(
-                argv, cwd=self._package.folder, env=self._environment(port)
+                argv,
+                cwd=self._package.folder,
+                env=self._environment(port),
+                on_line=self._read_line,
             )
         except OSError as error:
             raise StartError(f"its interpreter cannot be run: {error.strerror}") from error
@@ -215,9 +236,18 @@ class CogProcess:
     def _last_words(self, health: Mapping[str, Json]) -> str:
         """The line that most likely says why: the last of the set-up's log, or of all."""
         logs = str((health.get("setup") or {}).get("logs") or "")
-        lines = [s for s in (logs.splitlines() or self.log_tail()) if s.strip()]
+        lines = logs.splitlines() or [line.text for line in self.log_tail()]
+        lines = [s for s in lines if s.strip()]
         own = [s for s in lines if not s.startswith("[coglet")] or lines
         return f": {own[-1].strip()}" if own else ""
+
+    def _read_line(self, line: bytes) -> None:
+        """coglet logs what a prediction prints as it comes, and gives it to whoever asks for
+        the prediction only with the end."""
+        if self._reports and is_print_of_prediction(line):
+            printed = read_log_line(line)
+            if report := self._reports.get(printed.prediction_id):
+                report(LogText(f"{printed.text}\n"))
 
     # ---- watching ------------------------------------------------------------------------
 

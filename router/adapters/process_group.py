@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -17,17 +17,24 @@ LOG_LINES = 200
 GONE_LIMIT_S = 5.0
 
 
+OnLine = Callable[[bytes], None]
+
+
 class ProcessGroup:
     """The child and everything below it. Made by `spawn`."""
 
-    def __init__(self, child: asyncio.subprocess.Process) -> None:
+    def __init__(self, child: asyncio.subprocess.Process, on_line: OnLine) -> None:
         self._child = child
+        self._on_line = on_line
         self.lines: deque[bytes] = deque(maxlen=LOG_LINES)
         self._reader = asyncio.create_task(self._read_output())
 
     @classmethod
-    async def spawn(cls, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> ProcessGroup:
-        """Start `argv` as the leader of a new session. Raises OSError."""
+    async def spawn(
+        cls, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], on_line: OnLine
+    ) -> ProcessGroup:
+        """Start `argv` as the leader of a new session, and call `on_line` with each line that
+        it prints. Raises OSError."""
         child = await asyncio.create_subprocess_exec(
             *argv,
             cwd=cwd,
@@ -37,7 +44,7 @@ class ProcessGroup:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        return cls(child)
+        return cls(child, on_line)
 
     async def wait(self) -> str:
         """How the leader ended, in words, once it has."""
@@ -97,3 +104,4 @@ class ProcessGroup:
             if not line:
                 return
             self.lines.append(line)
+            self._on_line(line)

@@ -14,7 +14,6 @@ from router.api.error_handlers import json_response
 from router.scheduling.model import Model
 from router.scheduling.residency import held_bytes
 
-LOG_LINES_SHOWN = 20
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -76,7 +75,7 @@ def _model_view(context: Context, m: Model) -> dict[str, Any]:
         view["last_failure"] = m.failure_reason
         view["retry_in_s"] = round(max(m.retry_at - now, 0.0), 1)
     if tail := context.loop.log_tail(m.name):
-        view["log_tail"] = list(tail)[-LOG_LINES_SHOWN:]
+        view["log_tail"] = list(tail)
     return view
 
 

@@ -59,24 +59,54 @@ class Ready:
     generation: int
     load_s: float
     footprint_bytes: int
+    can_sleep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """The process holds none of the shared memory any more, and can be woken."""
+
+    model: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SleepFailed:
+    """It could not be put to sleep. It must be stopped: its memory may be half given back."""
+
+    model: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """It holds its memory again and takes predictions."""
+
+    model: str
+    generation: int
+    wake_s: float
+    footprint_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
-    """The process could not be started or its set-up failed; it is gone."""
+    """The process could not be started or its set-up failed; it is gone. `last_words`: what it
+    printed, as callers may be told."""
 
     model: str
     generation: int
     reason: str
+    last_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A ready process is dead or beyond repair. It must still be stopped."""
+    """A process that was ready once is dead or beyond repair. It must still be stopped."""
 
     model: str
     generation: int
     reason: str
+    last_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +159,9 @@ Event = (
     | Finished
     | Requeued
     | Ready
+    | Slept
+    | SleepFailed
+    | Woke
     | StartFailed
     | Died
     | Stopped
@@ -160,6 +193,24 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Sleep:
+    """Put the idle process to sleep and see its memory freed; answer with Slept or
+    SleepFailed."""
+
+    model: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Bring the sleeping process back; answer with Woke, or with Died if it cannot be."""
+
+    model: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """Run the prediction on the ready process; answer with Finished or Requeued."""
 
@@ -185,4 +236,4 @@ class Drop:
     error: RouterError
 
 
-Effect = Start | Stop | Run | Interrupt | Drop
+Effect = Start | Stop | Sleep | Wake | Run | Interrupt | Drop

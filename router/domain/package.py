@@ -13,6 +13,7 @@ class Package:
     """One folder with a cog.yaml.
 
     `runner` is `file.py:Class` as in cog.yaml; `python` the interpreter that runs it;
+    `streams` whether its output can be had element by element;
     `env` what is added to its process's environment; `example` the flat JSON object of
     example.json, if the folder has one (`@file` values are relative to the folder).
     """
@@ -22,5 +23,6 @@ class Package:
     runner: str
     python: Path
     max_concurrency: int = 1
+    streams: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)

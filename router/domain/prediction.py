@@ -97,6 +97,23 @@ class Outcome:
     predict_time_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LogText:
+    """What a running prediction has just printed, with its line ends."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutputChunk:
+    """One element of the output of a model that streams."""
+
+    value: Json
+
+
+Progress = LogText | OutputChunk
+
+
 class WebhookEvent(StrEnum):
     """What a webhook may be called for."""
 

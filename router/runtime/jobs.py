@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from router.domain.errors import RouterError
-from router.domain.prediction import Job, Outcome
+from router.domain.prediction import Job, Outcome, Progress
 
 
 class Jobs(Protocol):
@@ -13,6 +13,9 @@ class Jobs(Protocol):
 
     def started(self, prediction_id: str) -> Job:
         """It is about to run: what to run."""
+
+    def progressed(self, prediction_id: str, progress: Progress) -> None:
+        """It has printed something, or put out a part of its output."""
 
     def handed_back(self, prediction_id: str) -> None:
         """It did not begin after all and waits again."""

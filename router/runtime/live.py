@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from router.domain.errors import RouterError
-from router.domain.prediction import Failure, Prediction, Status
+from router.domain.prediction import (
+    Failure,
+    Json,
+    LogText,
+    OutputChunk,
+    Prediction,
+    Progress,
+    Status,
+)
 from router.ports import Timer
 
 MAX_ATTEMPTS = 3
@@ -43,6 +51,50 @@ class Live:
     deadline: Timer | None = None  # runs out when it has lived too long
     dropped_with: RouterError | None = None
     accepted: bool = False  # its caller has been, or is about to be, told that it will run
+    _log: list[str] = field(default_factory=list)  # while it runs; its outcome has all
+    _chunks: list[Json] = field(default_factory=list)
+    _followers: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def note(self, progress: Progress) -> None:
+        """Add what it has printed or put out, and wake whoever follows it."""
+        match progress:
+            case LogText(text):
+                self._log.append(text)
+            case OutputChunk(value):
+                self._chunks.append(value)
+        self.wake_followers()
+
+    def restart(self) -> None:
+        """It has not begun, or begins again: there is no progress yet."""
+        self._log.clear()
+        self._chunks.clear()
+
+    def present(self) -> Prediction:
+        """The prediction as it is now, with what it has printed and put out so far."""
+        if self.prediction.status is not Status.PROCESSING or not (self._log or self._chunks):
+            return self.prediction
+        output = list(self._chunks) if self._chunks else None
+        return replace(self.prediction, output=output, logs="".join(self._log))
+
+    async def changed(self, timeout_s: float) -> bool:
+        """Wait for progress, for another status or for the end; False after so long."""
+        follower: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._followers.add(follower)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wait({follower, self.done}, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return False
+        finally:
+            self._followers.discard(follower)
+        return True
+
+    def wake_followers(self) -> None:
+        """It has changed."""
+        for follower in self._followers:
+            if not follower.done():
+                follower.set_result(None)
+        self._followers.clear()
 
     async def wait(self, timeout_s: float) -> None:
         """Return when it has ended, or after so long. Whoever waits may leave without harm."""

@@ -11,22 +11,27 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
 
 from router.domain import messages as msg
+from router.domain.errors import without_paths
 from router.domain.package import Package
 from router.domain.prediction import Failure, Job, Outcome, Status
 from router.ports import (
     Clock,
+    LogLine,
     Memory,
     NotStartedError,
     Observer,
     Process,
     ProcessFactory,
+    Sleeper,
     StartError,
 )
 from router.runtime.jobs import Jobs
+from router.runtime.last_words import last_words, with_last_words
 from router.runtime.observers import Observers
-from router.scheduling.model import HOLDS_MEMORY, Phase
+from router.scheduling.model import COMING, GONE, LEAVING, Phase
 from router.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -36,6 +41,10 @@ MEASURE_EVERY_S = 5.0
 # this time is killed with its process.
 CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 10.0
+
+
+# Reports after which a model may be in a phase that it has not been told to come to.
+STEPS_OF_A_PROCESS = (msg.Ready, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped)
 
 
 class SchedulerLoop:
@@ -59,8 +68,8 @@ class SchedulerLoop:
         self._clock = clock
         self._observer = observer or Observers()
         self._processes: dict[str, Process] = {}
-        self._start_tasks: dict[str, asyncio.Task[None]] = {}
-        self._last_logs: dict[str, Sequence[str]] = {}
+        self._changing: dict[str, asyncio.Task[None]] = {}  # starts, falls asleep or wakes
+        self._last_logs: dict[str, Sequence[LogLine]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._events: deque[msg.Event] = deque()
         self._handling = False
@@ -89,7 +98,7 @@ class SchedulerLoop:
             self._timer.cancel()
 
     async def _all_stopped(self) -> None:
-        while any(m.phase in HOLDS_MEMORY or m.running for m in self.scheduler.models.values()):
+        while any(m.phase not in GONE or m.running for m in self.scheduler.models.values()):
             self._changed.clear()
             await self._changed.wait()
 
@@ -109,7 +118,7 @@ class SchedulerLoop:
             while self._events:
                 event = self._events.popleft()
                 effects = self.scheduler.handle(event, self._clock.monotonic())
-                if isinstance(event, msg.Ready | msg.StartFailed | msg.Stopped):
+                if isinstance(event, STEPS_OF_A_PROCESS):
                     self._tell_phase(event.model)
                 for effect in effects:
                     self._perform(effect)
@@ -121,7 +130,7 @@ class SchedulerLoop:
     def _tell_phase(self, model: str) -> None:
         """Of a phase that was come to; one that is being left is told with its effect."""
         phase = self.scheduler.models[model].phase
-        if phase not in (Phase.STARTING, Phase.STOPPING):
+        if phase not in COMING and phase not in LEAVING:
             self._observer.model_changed(model, phase)
 
     def _perform(self, effect: msg.Effect) -> None:
@@ -134,11 +143,16 @@ class SchedulerLoop:
                 self._owner.dropped(effect.id, effect.error)
             case msg.Start():
                 self._observer.model_changed(effect.model, Phase.STARTING)
-                task = self._spawn(self._start(effect))
-                self._start_tasks[effect.model] = task
+                self._follow(effect.model, self._start(effect))
             case msg.Stop():
                 self._observer.model_changed(effect.model, Phase.STOPPING, effect.reason)
                 self._spawn(self._stop(effect))
+            case msg.Sleep():
+                self._observer.model_changed(effect.model, Phase.SUSPENDING, effect.reason)
+                self._follow(effect.model, self._sleep(effect))
+            case msg.Wake():
+                self._observer.model_changed(effect.model, Phase.WAKING)
+                self._follow(effect.model, self._wake(effect))
             case msg.Interrupt():
                 self._spawn(self._interrupt(effect))
 
@@ -175,6 +189,16 @@ class SchedulerLoop:
         task.add_done_callback(self._task_ended)
         return task
 
+    def _follow(self, model: str, work: Coroutine[None, None, None]) -> None:
+        """Do work that a stop of the model must cancel and see ended."""
+        task = self._changing[model] = self._spawn(work)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if self._changing.get(model) is task:
+                del self._changing[model]
+
+        task.add_done_callback(ended)
+
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
@@ -190,19 +214,19 @@ class SchedulerLoop:
         try:
             await process.start()
         except Exception as error:
-            reason = str(error) if isinstance(error, StartError) else "the server failed"
+            known = isinstance(error, StartError)
+            reason = without_paths(str(error)) if known else "the server failed"
             self._last_logs[e.model] = process.log_tail()
             del self._processes[e.model]
             log.error(
                 "model failed to start",
-                exc_info=not isinstance(error, StartError),
+                exc_info=not known,
                 extra={"model": e.model, "reason": reason},
             )
             self._observer.load_ended(e.model, self._clock.monotonic() - began, ready=False)
-            self.post(msg.StartFailed(e.model, e.generation, reason))
+            words = last_words(process.log_tail())
+            self.post(msg.StartFailed(e.model, e.generation, reason, words))
             return
-        finally:
-            self._start_tasks.pop(e.model, None)
         load_s = self._clock.monotonic() - began
         footprint = process.footprint_bytes()
         log.info(
@@ -210,21 +234,54 @@ class SchedulerLoop:
             extra={"model": e.model, "load_s": round(load_s, 2), "mib": footprint >> 20},
         )
         self._observer.load_ended(e.model, load_s, ready=True)
-        self.post(msg.Ready(e.model, e.generation, load_s, footprint))
+        can_sleep = process.sleeper is not None
+        self.post(msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))
         self._measure()
         self._spawn(self._report_death(process, e))
 
     async def _report_death(self, process: Process, e: msg.Start) -> None:
         reason = await process.broken()
         if self._processes.get(e.model) is process:
-            self.post(msg.Died(e.model, e.generation, reason))
+            words = last_words(process.log_tail())
+            self.post(msg.Died(e.model, e.generation, reason, words))
+
+    async def _sleep(self, e: msg.Sleep) -> None:
+        log.info("model falling asleep", extra={"model": e.model, "reason": e.reason})
+        try:
+            await self._sleeper(e.model).sleep()
+        except Exception:
+            log.exception("model not put to sleep", extra={"model": e.model})
+            self.post(msg.SleepFailed(e.model, e.generation))
+        else:
+            self.post(msg.Slept(e.model, e.generation))
+        self._measure()
+
+    async def _wake(self, e: msg.Wake) -> None:
+        began = self._clock.monotonic()
+        process = self._processes[e.model]
+        try:
+            await self._sleeper(e.model).wake()
+        except Exception as error:
+            log.exception("model not woken", extra={"model": e.model})
+            words = last_words(process.log_tail())
+            self.post(msg.Died(e.model, e.generation, f"it could not be woken: {error}", words))
+        else:
+            wake_s = self._clock.monotonic() - began
+            log.info("model awake", extra={"model": e.model, "wake_s": round(wake_s, 3)})
+            self.post(msg.Woke(e.model, e.generation, wake_s, process.footprint_bytes()))
+        self._measure()
+
+    def _sleeper(self, model: str) -> Sleeper:
+        sleeper = self._processes[model].sleeper
+        assert sleeper is not None, "only such a model is put to sleep"  # noqa: S101
+        return sleeper
 
     async def _stop(self, e: msg.Stop) -> None:
         log.info("model stopping", extra={"model": e.model, "reason": e.reason})
-        if starting := self._start_tasks.pop(e.model, None):
+        if changing := self._changing.pop(e.model, None):
             # Cancelled, `start` cleans up after itself; what runs on is stopped below.
-            starting.cancel()
-            await asyncio.wait({starting})
+            changing.cancel()
+            await asyncio.wait({changing})
         process = self._processes.pop(e.model, None)
         if process is not None:
             self._last_logs[e.model] = process.log_tail()
@@ -244,7 +301,7 @@ class SchedulerLoop:
         try:
             if process is None:
                 raise NotStartedError("the process has just been stopped")
-            outcome = await process.predict(job)
+            outcome = await process.predict(job, partial(self._owner.progressed, e.id))
         except NotStartedError as error:
             self._owner.handed_back(e.id)
             self.post(msg.Died(e.model, e.generation, str(error)))
@@ -254,8 +311,11 @@ class SchedulerLoop:
             # A bug, but the slot must come free and the caller must be told all the same.
             log.exception("a run failed in the router itself", extra={"model": e.model})
             outcome = Outcome(Status.FAILED, failure=Failure("internal_error", "The server failed"))
+        died = outcome.failure is not None and outcome.failure.code == "worker_died"
+        if died and process is not None:
+            outcome = with_last_words(outcome, process.log_tail(), e.id)
         service_s = self._owner.finished(e.id, outcome)
-        if outcome.failure is not None and outcome.failure.code == "worker_died":
+        if died:
             # Before the slot is reported free, or the next prediction would be sent to it.
             self.post(msg.Died(e.model, e.generation, "the worker died"))
         self.post(msg.Finished(e.id, e.model, e.generation, service_s))
@@ -292,4 +352,5 @@ class SchedulerLoop:
     def log_tail(self, model: str) -> Sequence[str]:
         """The last lines that the model's process printed, of the last one if it is gone."""
         process = self._processes.get(model)
-        return process.log_tail() if process else self._last_logs.get(model, ())
+        lines = process.log_tail() if process else self._last_logs.get(model, ())
+        return [line.text for line in lines]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from router.domain.prediction import Prediction
 from router.ports import ModelReading, Observer, Reading
-from router.scheduling.model import HOLDS_MEMORY, STATES
+from router.scheduling.model import STATES
 from router.scheduling.scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def read(scheduler: Scheduler) -> Reading:
                 states={state: state == m.state for state in STATES},
                 queued=len(m.waiting),
                 running=len(m.running),
-                memory_bytes=m.need_bytes if m.phase in HOLDS_MEMORY else 0,
+                memory_bytes=m.need_bytes if m.holds_memory else 0,
             )
             for m in scheduler.models.values()
         ),

@@ -16,8 +16,10 @@ from router.domain.errors import RouterError
 from router.domain.prediction import (
     Failure,
     Job,
+    LogText,
     Outcome,
     Prediction,
+    Progress,
     Status,
     WebhookEvent,
     advance,
@@ -145,7 +147,7 @@ class Predictions:
     ) -> Sequence[Prediction]:
         """Durable predictions as they are now, newest first; see `Store.page`."""
         stored = await self._store.page(before=before, after=after, limit=limit)
-        return [live.prediction if (live := self._live.get(p.id)) else p for p in stored]
+        return [live.present() if (live := self._live.get(p.id)) else p for p in stored]
 
     async def keep(self, prediction_id: str) -> Prediction:
         """Make a running prediction durable: its caller will come back for it."""
@@ -155,6 +157,10 @@ class Predictions:
         live.prediction = replace(live.prediction, durable=True)
         await self._store.put(live.prediction)
         return live.prediction
+
+    def live(self, prediction_id: str) -> Live | None:
+        """The prediction while it is on its way, None when it has ended or never was."""
+        return self._live.get(prediction_id)
 
     def cancel(self, prediction_id: str) -> None:
         """Withdraw it: at once if it waits, as soon as its model heeds it if it runs."""
@@ -171,6 +177,7 @@ class Predictions:
         """Mark it processing and set its time limit."""
         live = self._live[prediction_id]
         live.prediction = advance(live.prediction, Status.PROCESSING, self._clock.time())
+        live.wake_followers()
         self._records.note(live.prediction)
         self._observer.prediction_changed(live.prediction)
         limit_s = self._time_limit_s
@@ -182,9 +189,22 @@ class Predictions:
             self._webhooks.notify(p, WebhookEvent.START)
         return Job(p.id, p.inputs, p.files)
 
+    def progressed(self, prediction_id: str, progress: Progress) -> None:
+        """Keep what it has printed or put out, and tell whoever wants to know."""
+        live = self._live.get(prediction_id)
+        if live is None or live.prediction.status is not Status.PROCESSING:
+            return  # the last line of its log may come after its outcome
+        live.note(progress)
+        if live.prediction.callback is not None:
+            is_log = isinstance(progress, LogText)
+            event = WebhookEvent.LOGS if is_log else WebhookEvent.OUTPUT
+            if self._webhooks.wants(live.prediction, event):
+                self._webhooks.notify(live.present(), event)
+
     def handed_back(self, prediction_id: str) -> None:
         """It did not begin: it waits again, and the attempt does not count."""
         live = self._live[prediction_id]
+        live.restart()
         live.stop_timer()
         p = advance(live.prediction, Status.STARTING, self._clock.time())
         live.prediction = replace(p, attempts=p.attempts - 1)
@@ -203,7 +223,7 @@ class Predictions:
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
             outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
         if live.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
-            self._tell_of_output(replace(live.prediction, output=outcome.output, logs=outcome.logs))
+            self._tell_of_output(live, outcome)
         self._end(live, conclude(live.prediction, outcome, self._clock.time()))
         return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
 
@@ -257,7 +277,7 @@ class Predictions:
 
     async def _find(self, prediction_id: str) -> Prediction | None:
         live = self._live.get(prediction_id)
-        return live.prediction if live else await self._store.get(prediction_id)
+        return live.present() if live else await self._store.get(prediction_id)
 
     def _withdraw(self, prediction_id: str, why: Verdict) -> None:
         live = self._live.get(prediction_id)
@@ -270,8 +290,9 @@ class Predictions:
             outcome = Outcome(why.waiting, failure=why.failure)
             self._end(live, conclude(live.prediction, outcome, self._clock.time()))
 
-    def _tell_of_output(self, p: Prediction) -> None:
-        """coglet tells of outputs and logs with the end only, so these come together."""
+    def _tell_of_output(self, live: Live, outcome: Outcome) -> None:
+        """The output of a model that does not stream is there with its end only."""
+        p = replace(live.prediction, output=outcome.output, logs=outcome.logs)
         if p.output is not None:
             self._webhooks.notify(p, WebhookEvent.OUTPUT)
         if p.logs:

@@ -83,18 +83,22 @@ class Webhooks:
 
     def notify(self, p: Prediction, event: WebhookEvent) -> None:
         """Tell of something on the way, if that is wanted and not too soon."""
-        if p.callback is None or event not in p.callback.events:
+        if not self.wants(p, event):
             return
         if event in THROTTLED:
-            now = self._clock.monotonic()
-            if now - self._last_sent_s.get(p.id, -math.inf) < THROTTLE_S:
-                return
-            self._last_sent_s[p.id] = now
+            self._last_sent_s[p.id] = self._clock.monotonic()
 
         async def send_once() -> None:
             await self._send(p, f"msg_{new_id()}")
 
         self._follow(p.id, send_once)
+
+    def wants(self, p: Prediction, event: WebhookEvent) -> bool:
+        """Whether `notify` would send anything now: to gather what it sends may cost much."""
+        if p.callback is None or event not in p.callback.events:
+            return False
+        last_sent_s = self._last_sent_s.get(p.id, -math.inf)
+        return event not in THROTTLED or self._clock.monotonic() - last_sent_s >= THROTTLE_S
 
     def completed(self, p: Prediction) -> None:
         """Its end is on disk, and the announcement in the outbox."""

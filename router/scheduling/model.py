@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from router.scheduling.policy import Policy
 from router.scheduling.waiting import Waiter, WaitingLine
 
 # Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
@@ -22,13 +24,21 @@ class Phase(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
+    SUSPENDING = "suspending"
+    ASLEEP = "asleep"
+    WAKING = "waking"
     STOPPING = "stopping"
     FAILED = "failed"
 
 
 # What people are told: the phases, and READY with something running.
 STATES = (*(phase.value for phase in Phase), "busy")
-HOLDS_MEMORY = frozenset({Phase.STARTING, Phase.READY, Phase.STOPPING})
+# No process of the model's is left in these.
+GONE = frozenset({Phase.STOPPED, Phase.FAILED})
+# What it holds is on its way back.
+LEAVING = frozenset({Phase.SUSPENDING, Phase.STOPPING})
+# On its way to READY.
+COMING = frozenset({Phase.STARTING, Phase.WAKING})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +64,17 @@ class Model:
     wanted: bool = False
     draining: bool = False
     phase_since: float = 0.0
+    holds_memory: bool = False
+    can_sleep: bool = False
     last_used: float = 0.0
     failures: int = 0
     retry_at: float = 0.0
     failure_reason: str = ""
+    last_words: tuple[str, ...] = ()
     crashed: bool = False
     footprint_bytes: int | None = None
     load_s: float | None = None
+    wake_s: float | None = None
     service_s: float | None = None
     loads: int = 0
     evictions: int = 0
@@ -86,9 +100,14 @@ class Model:
         return "busy" if self.phase is Phase.READY and self.running else self.phase.value
 
     def enter(self, phase: Phase, now: float) -> None:
-        """Change the phase and note when."""
+        """Change the phase and note when. Memory is held from the beginning of a load until
+        it has been seen to be free."""
         self.phase = phase
         self.phase_since = now
+        if phase in COMING:
+            self.holds_memory = True
+        elif phase in GONE or phase is Phase.ASLEEP:
+            self.holds_memory = False
 
     def note_request(self, now: float) -> None:
         """Count one request towards demand."""
@@ -104,6 +123,10 @@ class Model:
         """Learn from a completed set-up."""
         self.load_s = _smooth(self.load_s, seconds)
         self.loads += 1
+
+    def note_wake(self, seconds: float) -> None:
+        """Learn from a completed waking."""
+        self.wake_s = _smooth(self.wake_s, seconds)
 
     def note_service(self, seconds: float) -> None:
         """Learn from a completed run."""
@@ -134,6 +157,10 @@ class Model:
         idle_since = max(self.last_used, self.phase_since)
         return max(idle_since + idle_to_sleep_s, self.settled_at(min_residency_s))
 
+    def stop_asleep_at(self, asleep_to_stop_s: float) -> float:
+        """From when a model that is asleep has been so for too long."""
+        return self.phase_since + asleep_to_stop_s
+
     def claim_since(self) -> float:
         """Since when a model that is not resident wants to be: since it has waiters, but not
         before it last had its turn; infinity for a preload. Without the second, the waiters
@@ -141,13 +168,30 @@ class Model:
         since = self.waiting.oldest_since()
         return math.inf if since is None else max(since, self.phase_since)
 
+    def turning_points(self, p: Policy) -> Iterator[float]:
+        """The moments after which the scheduler may do something with it that it may not now."""
+        if self.phase is Phase.READY:
+            yield self.settled_at(p.min_residency_s)
+            yield self.drainable_at(p.min_residency_s)
+            if self.is_idle:
+                yield self.idle_at(p.idle_to_sleep_s, p.min_residency_s)
+        elif self.phase is Phase.ASLEEP or self.phase in GONE:
+            if self.phase is Phase.ASLEEP:
+                yield self.stop_asleep_at(p.asleep_to_stop_s)
+            if self.waiting or self.wanted:
+                yield self.retry_at
+            if self.waiting:
+                yield self.claim_since() + p.patience_s
+
     def cost_to_evict(self, now: float) -> float:
-        """Expected seconds lost per byte freed: reload time x likelihood of use / bytes.
+        """Expected seconds lost per byte freed: time to bring back x likelihood of use / bytes.
 
         The smallest goes first. Demand gets a floor of one request a day so that among
         models that nobody uses the one that is quick to bring back goes first.
         """
-        reload_s = self.load_s if self.load_s is not None else 1.0
+        reload_s = self.wake_s if self.can_sleep else self.load_s
+        if reload_s is None:
+            reload_s = 1.0
         return reload_s * max(self.demand(now), 1 / 86400) / max(self.need_bytes, 1)
 
     def wait_for_start_s(self, now: float, unknown_load_s: float) -> float:
@@ -158,6 +202,8 @@ class Model:
                 return 0.0
             case Phase.STARTING:
                 return max(load_s - (now - self.phase_since), 0.5)
+            case Phase.SUSPENDING | Phase.ASLEEP | Phase.WAKING:
+                return self.wake_s if self.wake_s is not None else load_s
             case _:
                 return max(self.retry_at - now, 0.0) + load_s
 

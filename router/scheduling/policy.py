@@ -18,6 +18,7 @@ class Policy:
 
     queue_limit: int = 64
     idle_to_sleep_s: float = 300.0
+    asleep_to_stop_s: float = 3600.0
     min_residency_s: float = 10.0
     patience_s: float = 15.0
     ageing_s: float = 30.0

@@ -29,6 +29,7 @@ def backing_off(m: Model, now: float) -> ModelUnavailable:
     """The model failed and is not tried again before `retry_at`."""
     return ModelUnavailable(
         f"Cannot start '{m.name}': {m.failure_reason}",
+        details={"log_tail": list(m.last_words)} if m.last_words else None,
         retry_after_s=max(RETRY_AT_LEAST_S, m.retry_at - now),
     )
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from router.scheduling.model import HOLDS_MEMORY, Model, Phase
+from router.scheduling.model import LEAVING, Model, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,13 @@ class Verdict:
 
 
 def held_bytes(models: Iterable[Model]) -> int:
-    """Memory spoken for: loading, resident and not yet freed."""
-    return sum(m.need_bytes for m in models if m.phase in HOLDS_MEMORY)
+    """Memory spoken for: loading, resident and not yet seen to be free."""
+    return sum(m.need_bytes for m in models if m.holds_memory)
+
+
+def leaving_bytes(models: Iterable[Model]) -> int:
+    """The part of it that is on its way back."""
+    return sum(m.need_bytes for m in models if m.holds_memory and m.phase in LEAVING)
 
 
 def judge_claim(
@@ -44,27 +49,60 @@ def judge_claim(
     """Decide how `claim` comes to its memory when `free_bytes` are free.
 
     free_bytes: budget less everything held and everything reserved by older claims; it may
-    be negative. Memory of models that are stopping counts as coming.
+    be negative. Memory on its way back counts as coming.
     """
     if claim.need_bytes <= free_bytes:
         return Verdict(fits=True)
     others = list(others)
-    coming = sum(m.need_bytes for m in others if m.phase is Phase.STOPPING)
+    coming = leaving_bytes(others)
     short = claim.need_bytes - free_bytes - coming
     if short <= 0:
         return Verdict(fits=False)
-    ready = sorted(
-        (m for m in others if m.phase is Phase.READY), key=lambda m: m.cost_to_evict(now)
-    )
-    idle = [m for m in ready if m.is_idle and now >= m.settled_at(min_residency_s)]
+    idle = _idle(others, now, min_residency_s)
     if victims := enough_of(idle, short):
         return Verdict(fits=False, stop=tuple(victims))
     if not impatient:
         return Verdict(fits=False)
-    busy = [m for m in ready if not m.is_idle and now >= m.drainable_at(min_residency_s)]
-    # A model already draining stays the first choice, or two could take turns at it for ever.
-    busy.sort(key=lambda m: not m.draining)
-    chosen = enough_of(idle + busy, short)
+    return _verdict(enough_of(idle + _busy(others, now, min_residency_s), short))
+
+
+def judge_overcommitment(
+    models: Iterable[Model],
+    over_bytes: int,
+    now: float,
+    *,
+    impatient: bool,
+    min_residency_s: float,
+) -> Verdict:
+    """Who gives back `over_bytes` that are held and not there: as many as can be had."""
+    models = list(models)
+    idle = _idle(models, now, min_residency_s)
+    victims = enough_of(idle, over_bytes)
+    if victims or not impatient:
+        return Verdict(fits=False, stop=tuple(victims or idle))
+    both = idle + _busy(models, now, min_residency_s)
+    return _verdict(enough_of(both, over_bytes) or both)
+
+
+def _idle(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
+    """Who may be stopped now, the cheapest to lose first."""
+    idle = [m for m in models if m.is_idle and now >= m.settled_at(min_residency_s)]
+    return sorted(idle, key=lambda m: m.cost_to_evict(now))
+
+
+def _busy(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
+    """Who may be drained now. A model already draining stays the first choice, or two could
+    take turns at it for ever."""
+    busy = [
+        m
+        for m in models
+        if m.phase is Phase.READY and not m.is_idle and now >= m.drainable_at(min_residency_s)
+    ]
+    return sorted(busy, key=lambda m: (not m.draining, m.cost_to_evict(now)))
+
+
+def _verdict(chosen: Iterable[Model]) -> Verdict:
+    chosen = list(chosen)
     return Verdict(
         fits=False,
         stop=tuple(m for m in chosen if not m.running),

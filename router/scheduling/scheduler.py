@@ -9,21 +9,32 @@ only in the handlers below:
        ▲                │              └─Died▶ STOPPING ─Stopped▶ FAILED
        └─(back-off over)┴─StartFailed▶ FAILED ─Start▶ STARTING
 
+and for a process that can sleep
+
+    READY ─Sleep▶ SUSPENDING ─Slept▶ ASLEEP ─Wake▶ WAKING ─Woke▶ READY
+
+out of which Died, SleepFailed and, after a long sleep, Stop lead to STOPPING.
+
 Only the router's own stop takes a model out of STARTING before it has ended; a crash whose
 back-off is over by the time of Stopped leads to STOPPED.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from router.domain import messages as msg
 from router.domain.errors import RouterError
 from router.scheduling import refusals
-from router.scheduling.model import Model, Phase, Run
+from router.scheduling.model import COMING, GONE, Model, Phase, Run
 from router.scheduling.policy import Policy
-from router.scheduling.residency import enough_of, held_bytes, judge_claim
+from router.scheduling.residency import (
+    held_bytes,
+    judge_claim,
+    judge_overcommitment,
+    leaving_bytes,
+)
 from router.scheduling.waiting import Waiter, WaitingLine
 
 __all__ = ["Policy", "Scheduler", "Standing"]
@@ -56,6 +67,7 @@ class Scheduler:
             for name, parallel in concurrency.items()
         }
         self._model_of: dict[str, Model] = {}  # every prediction that waits or runs
+        self._over_since: float | None = None  # more memory is held than there is
         self._handled_at = 0.0
         self._out: list[msg.Effect] = []
 
@@ -72,6 +84,8 @@ class Scheduler:
                 self._run_ended(event, now)
             case msg.Ready() | msg.StartFailed() | msg.Died() | msg.Stopped():
                 self._process_changed(event, now)
+            case msg.Slept() | msg.SleepFailed() | msg.Woke():
+                self._sleep_changed(event, now)
             case msg.Measured():
                 self.budget_bytes = event.budget_bytes
                 for name, measured in event.footprints.items():
@@ -80,7 +94,7 @@ class Scheduler:
                 self.models[event.model].concurrency = max(1, event.max_concurrency)
             case msg.Warm():
                 m = self.models[event.model]
-                m.wanted = m.phase not in (Phase.STARTING, Phase.READY)
+                m.wanted = m.phase is not Phase.READY and m.phase not in COMING
             case msg.Draining():
                 self._drain(force=event.force, now=now)
             case msg.Tick():
@@ -95,21 +109,11 @@ class Scheduler:
 
         A moment between the last `handle` and `now` has not been acted on: it is due at once.
         """
-        due = [t for m in self.models.values() for t in self._turning_points(m)]
+        due = [t for m in self.models.values() for t in m.turning_points(self.policy)]
+        if self._over_since is not None:
+            due.append(self._over_since + self.policy.patience_s)
         first = min((t for t in due if t > self._handled_at), default=None)
         return None if first is None else max(first, now)
-
-    def _turning_points(self, m: Model) -> Iterable[float]:
-        p = self.policy
-        if m.phase is Phase.READY:
-            yield m.settled_at(p.min_residency_s)
-            yield m.drainable_at(p.min_residency_s)
-            if m.is_idle:
-                yield m.idle_at(p.idle_to_sleep_s, p.min_residency_s)
-        elif m.phase in (Phase.STOPPED, Phase.FAILED) and (m.waiting or m.wanted):
-            yield m.retry_at
-            if m.waiting:
-                yield m.claim_since() + p.patience_s
 
     # ---- what callers may ask ------------------------------------------------------------
 
@@ -203,15 +207,16 @@ class Scheduler:
             case msg.Ready() if m.phase is Phase.STARTING:
                 m.enter(Phase.READY, now)
                 m.wanted = False
+                m.can_sleep = e.can_sleep
                 m.note_load(e.load_s)
                 m.note_footprint(e.footprint_bytes)
             case msg.StartFailed() if m.phase is Phase.STARTING:
-                self._note_failure(m, e.reason, now, crashed=False)
+                self._note_failure(m, e, now, crashed=False)
                 m.enter(Phase.FAILED, now)
-            case msg.Died() if m.phase is Phase.READY:
+            case msg.Died() if m.phase not in (*GONE, Phase.STARTING, Phase.STOPPING):
                 if now - m.phase_since >= self.policy.backoff_max_s:
                     m.failures = 0  # it has held for so long that this is a new trouble
-                self._note_failure(m, e.reason, now, crashed=True)
+                self._note_failure(m, e, now, crashed=True)
                 m.crashes += 1
                 self._stop(m, "crashed", now)
             case msg.Stopped() if m.phase is Phase.STOPPING:
@@ -219,10 +224,29 @@ class Scheduler:
             case _:
                 pass  # a report that came after the phase it speaks of
 
-    def _note_failure(self, m: Model, reason: str, now: float, *, crashed: bool) -> None:
+    def _sleep_changed(self, e: msg.Slept | msg.SleepFailed | msg.Woke, now: float) -> None:
+        m = self.models[e.model]
+        if e.generation != m.generation:
+            return
+        match e:
+            case msg.Slept() if m.phase is Phase.SUSPENDING:
+                m.enter(Phase.ASLEEP, now)
+            case msg.SleepFailed() if m.phase is Phase.SUSPENDING:
+                self._stop(m, "cannot sleep", now)
+            case msg.Woke() if m.phase is Phase.WAKING:
+                m.enter(Phase.READY, now)
+                m.wanted = False
+                m.note_wake(e.wake_s)
+                m.note_footprint(e.footprint_bytes)
+            case _:
+                pass  # a report that came after the phase it speaks of
+
+    def _note_failure(
+        self, m: Model, e: msg.StartFailed | msg.Died, now: float, *, crashed: bool
+    ) -> None:
         m.failures += 1
         m.retry_at = now + self.policy.backoff_s(m.failures)
-        m.failure_reason = reason
+        m.failure_reason, m.last_words = e.reason, e.last_words
         m.crashed = crashed
         m.wanted = False
         if not crashed or self._must_not_wait(m, now):
@@ -232,13 +256,14 @@ class Scheduler:
         self.draining = True
         for m in self.models.values():
             self._drop_waiters(m, refusals.shutting_down())
-            if m.phase is Phase.STARTING or (m.phase is Phase.READY and (force or not m.running)):
+            at_work = m.phase is Phase.READY and bool(m.running) and not force
+            if m.phase not in GONE and m.phase is not Phase.STOPPING and not at_work:
                 self._stop(m, "forced" if force else "shutdown", now)
 
     # ---- the pump: from state to effects -------------------------------------------------
 
     def _pump(self, now: float) -> None:
-        draining = self._admit_claims(now)
+        draining = self._admit_claims(now) | self._relieve(now)
         for m in self.models.values():
             m.draining = m.name in draining
             while (
@@ -251,7 +276,6 @@ class Scheduler:
                 m.running[w.id] = Run(w, m.generation)
                 self._out.append(msg.Run(w.id, m.name, m.generation))
         self._stop_idle(now)
-        self._stop_overcommitted(now)
 
     def _admit_claims(self, now: float) -> set[str]:
         """Start what fits and stop what must go; return who must drain."""
@@ -273,14 +297,11 @@ class Scheduler:
                 min_residency_s=self.policy.min_residency_s,
             )
             if verdict.fits:
-                m.generation += 1
-                m.enter(Phase.STARTING, now)
-                self._out.append(msg.Start(m.name, m.generation))
+                self._bring(m, now)
             elif not m.waiting:
                 continue  # preloading claims only what is free
             for victim in verdict.stop:
-                victim.evictions += 1
-                self._stop(victim, f"evicted for {m.name}", now)
+                self._evict(victim, f"evicted for {m.name}", now)
             drain.update(v.name for v in verdict.drain)
             # What an older claim waits for is not given to a younger, smaller one.
             free -= m.need_bytes
@@ -295,39 +316,68 @@ class Scheduler:
             m
             for m in self.models.values()
             if (m.waiting or m.wanted)
-            and (m.phase is Phase.STOPPED or (m.phase is Phase.FAILED and now >= m.retry_at))
+            and (m.phase is not Phase.FAILED or now >= m.retry_at)
+            and (m.phase is Phase.ASLEEP or m.phase in GONE)
         ]
         return sorted(claims, key=lambda m: (m.claim_since(), m.phase_since))
 
     def _stop_idle(self, now: float) -> None:
         p = self.policy
         for m in self.models.values():
-            if not m.is_idle:
+            if m.phase is Phase.ASLEEP:
+                if not m.waiting and now >= m.stop_asleep_at(p.asleep_to_stop_s):
+                    self._stop(m, "long asleep", now)
+            elif not m.is_idle:
                 continue
-            if self.draining:
+            elif self.draining:
                 self._stop(m, "shutdown", now)
             elif now >= m.idle_at(p.idle_to_sleep_s, p.min_residency_s):
-                self._stop(m, "idle", now)
+                self._give_back(m, "idle", now)
 
-    def _stop_overcommitted(self, now: float) -> None:
-        """Make room when models grew or another program took memory."""
-        over = held_bytes(self.models.values()) - self.budget_bytes
-        over -= sum(m.need_bytes for m in self.models.values() if m.phase is Phase.STOPPING)
-        if over <= 0:
-            return
-        idle = sorted(
-            (
-                m
-                for m in self.models.values()
-                if m.is_idle and now >= m.settled_at(self.policy.min_residency_s)
-            ),
-            key=lambda m: m.cost_to_evict(now),
+    def _relieve(self, now: float) -> set[str]:
+        """Make room when models grew or another program took memory: idle models at once,
+        and when they are not enough for `patience_s`, busy ones too. Return who must drain."""
+        held = held_bytes(self.models.values())
+        over = held - leaving_bytes(self.models.values()) - self.budget_bytes
+        if over <= 0 or self.draining:
+            self._over_since = None
+            return set()
+        if self._over_since is None:
+            self._over_since = now
+        relief = judge_overcommitment(
+            self.models.values(),
+            over,
+            now,
+            impatient=now >= self._over_since + self.policy.patience_s,
+            min_residency_s=self.policy.min_residency_s,
         )
-        for m in enough_of(idle, over) or idle:
-            m.evictions += 1
-            self._stop(m, "memory", now)
+        for m in relief.stop:
+            self._evict(m, "memory", now)
+        return {m.name for m in relief.drain}
 
     # ---- small acts ----------------------------------------------------------------------
+
+    def _bring(self, m: Model, now: float) -> None:
+        """Towards READY, in the quickest way there is."""
+        if m.phase is Phase.ASLEEP:
+            m.enter(Phase.WAKING, now)
+            self._out.append(msg.Wake(m.name, m.generation))
+        else:
+            m.generation += 1
+            m.enter(Phase.STARTING, now)
+            self._out.append(msg.Start(m.name, m.generation))
+
+    def _evict(self, m: Model, reason: str, now: float) -> None:
+        m.evictions += 1
+        self._give_back(m, reason, now)
+
+    def _give_back(self, m: Model, reason: str, now: float) -> None:
+        """Have the memory of a model that runs nothing, in the way that costs least later."""
+        if m.can_sleep:
+            m.enter(Phase.SUSPENDING, now)
+            self._out.append(msg.Sleep(m.name, m.generation, reason))
+        else:
+            self._stop(m, reason, now)
 
     def _stop(self, m: Model, reason: str, now: float) -> None:
         m.enter(Phase.STOPPING, now)

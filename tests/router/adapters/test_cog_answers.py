@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.adapters.cog_answers import log_message, read_outcome, without_paths
+from router.adapters.cog_answers import read_log_line, read_outcome
+from router.domain.errors import without_paths
 from router.domain.prediction import Status
 
 
@@ -79,6 +80,6 @@ def test_paths_are_cut_to_their_last_part(text: str) -> None:
 
 def test_log_lines() -> None:
     """JSON lines give their message, others themselves."""
-    assert log_message(b'{"fields":{"message":"hello"}}\n') == "hello"
-    assert log_message(b"plain\n") == "plain"
-    assert log_message(b"\xff[1]\n")
+    assert read_log_line(b'{"fields":{"message":"hello"}}\n').text == "hello"
+    assert read_log_line(b"plain\n").text == "plain"
+    assert read_log_line(b"\xff[1]\n").text

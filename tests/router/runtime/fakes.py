@@ -14,7 +14,7 @@ import orjson
 
 from router.domain.package import Package
 from router.domain.prediction import FileRef, Job, Json, Outcome, Prediction, Status
-from router.ports import Files, Outbox, Store
+from router.ports import Files, LogLine, Outbox, Report, Store
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
 from router.runtime.webhooks import Webhooks
@@ -95,14 +95,21 @@ class Model:
     def __init__(self) -> None:
         self.answers: dict[str, asyncio.Future[Outcome]] = {}
         self.jobs: list[Job] = []
+        self.reports: dict[str, Report] = {}
         self.canceled: list[str] = []
 
     async def start(self) -> None:
         """Ready."""
 
-    async def predict(self, job: Job) -> Outcome:
+    @property
+    def sleeper(self) -> None:
+        """It never sleeps."""
+        return
+
+    async def predict(self, job: Job, report: Report) -> Outcome:
         """What the test says, when it says it."""
         self.jobs.append(job)
+        self.reports[job.id] = report
         self.answers[job.id] = asyncio.get_running_loop().create_future()
         return await self.answers[job.id]
 
@@ -127,7 +134,7 @@ class Model:
         """None."""
         return []
 
-    def log_tail(self) -> Sequence[str]:
+    def log_tail(self) -> Sequence[LogLine]:
         """None."""
         return []
 

@@ -12,8 +12,8 @@ import pytest
 from router.domain import messages as msg
 from router.domain.errors import ModelUnavailable, RouterError
 from router.domain.package import Package
-from router.domain.prediction import Failure, Job, Outcome, Status
-from router.ports import NotStartedError, StartError
+from router.domain.prediction import Failure, Job, LogText, Outcome, Progress, Status
+from router.ports import LogLine, NotStartedError, Report, StartError
 from router.runtime.loop import SchedulerLoop
 from router.scheduling.scheduler import Policy, Scheduler
 
@@ -51,13 +51,36 @@ class FakeMemory:
         """At once."""
 
 
+class FakeSleeper:
+    """Sleeps and wakes when the test says so, or fails."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked: list[str] = []
+
+    async def sleep(self) -> None:
+        """As the test says."""
+        await self._wait("sleep")
+
+    async def wake(self) -> None:
+        """As the test says."""
+        await self._wait("wake")
+
+    async def _wait(self, what: str) -> None:
+        self.asked.append(what)
+        self.done = asyncio.get_running_loop().create_future()
+        await self.done
+
+
 class FakeProcess:
     """A process whose every answer is a future that the test settles."""
 
-    def __init__(self) -> None:
+    def __init__(self, sleeper: FakeSleeper | None = None) -> None:
+        self.sleeper = sleeper
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.answers: dict[str, asyncio.Future[Outcome]] = {}
         self.breaks: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.reports: dict[str, Report] = {}
         self.canceled: list[str] = []
         self.stopped_with: float | None = None
 
@@ -65,8 +88,9 @@ class FakeProcess:
         """Ready when the test says so."""
         await self.ready
 
-    async def predict(self, job: Job) -> Outcome:
+    async def predict(self, job: Job, report: Report) -> Outcome:
         """What the test says."""
+        self.reports[job.id] = report
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.answers[job.id] = future
         return await future
@@ -94,9 +118,9 @@ class FakeProcess:
         """None."""
         return []
 
-    def log_tail(self) -> Sequence[str]:
-        """A line."""
-        return ["a line"]
+    def log_tail(self) -> Sequence[LogLine]:
+        """A line of everybody's and one of a prediction's."""
+        return [LogLine("loaded /srv/models/w.bin"), LogLine("p is here", "p")]
 
 
 class Recorder:
@@ -104,6 +128,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
+        self.progress: list[tuple[str, Progress]] = []
         self.outcomes: dict[str, Outcome] = {}
         self.errors: dict[str, RouterError] = {}
 
@@ -111,6 +136,10 @@ class Recorder:
         """Noted."""
         self.told.append(("started", prediction_id))
         return Job(prediction_id, {})
+
+    def progressed(self, prediction_id: str, progress: Progress) -> None:
+        """Noted."""
+        self.progress.append((prediction_id, progress))
 
     def handed_back(self, prediction_id: str) -> None:
         """Noted."""
@@ -134,6 +163,7 @@ class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.jobs = Recorder()
+        self.can_sleep = False
         self.processes: list[FakeProcess] = []
         package = Package("m", Path("/m"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"m": 1}, 1 << 40, Policy(default_footprint_bytes=1))
@@ -141,7 +171,7 @@ class World:
         self.loop.jobs = self.jobs
 
     def _make(self, package: Package) -> FakeProcess:
-        self.processes.append(FakeProcess())
+        self.processes.append(FakeProcess(FakeSleeper() if self.can_sleep else None))
         return self.processes[-1]
 
     async def ready(self) -> FakeProcess:
@@ -209,7 +239,9 @@ async def test_a_set_up_that_fails(world: World) -> None:
     await settle()
     assert isinstance(world.jobs.errors["a"], ModelUnavailable)
     assert "no weights" in world.jobs.errors["a"].message
-    assert world.loop.log_tail("m") == ["a line"]
+    assert world.loop.log_tail("m") == ["loaded /srv/models/w.bin", "p is here"]
+    # What is nobody's own, and no path of this machine.
+    assert world.jobs.errors["a"].details == {"log_tail": ["loaded w.bin"]}
 
 
 async def test_a_worker_that_dies(world: World) -> None:
@@ -227,7 +259,11 @@ async def test_a_worker_that_dies(world: World) -> None:
     assert second is not first
     second.answers["b"].set_result(GOOD)
     await settle()
-    assert world.jobs.outcomes == {"a": DIED, "b": GOOD}
+    assert world.jobs.outcomes["b"] == GOOD
+    failure = world.jobs.outcomes["a"].failure
+    assert failure is not None
+    assert failure.code == "worker_died"
+    assert failure.details == {"log_tail": ["loaded w.bin"]}
 
 
 async def test_what_never_began_runs_again(world: World) -> None:
@@ -276,7 +312,7 @@ async def test_a_slow_stop_holds_up_nobody(world: World) -> None:
     await settle()
     process.answers["a"].set_result(DIED)
     await settle()
-    assert world.jobs.outcomes["a"] == DIED
+    assert world.jobs.outcomes["a"].status is Status.FAILED
 
 
 async def test_close_during_set_up(world: World) -> None:
@@ -286,3 +322,76 @@ async def test_close_during_set_up(world: World) -> None:
     await world.loop.close(grace_s=5)
     assert world.jobs.errors["a"].code == "shutting_down"
     assert world.processes[0].stopped_with is not None
+
+
+async def test_progress_is_told(world: World) -> None:
+    """What a process reports of a prediction comes to the owner of predictions, as that one's."""
+    world.loop.post(msg.Submitted("p", "m"))
+    process = await world.ready()
+    process.reports["p"](LogText("half\n"))
+    assert world.jobs.progress == [("p", LogText("half\n"))]
+    process.answers["p"].set_result(DIED)
+    await settle()
+    failure = world.jobs.outcomes["p"].failure
+    assert failure is not None
+    assert failure.details == {"log_tail": ["loaded w.bin", "p is here"]}
+
+
+async def asleep(world: World) -> tuple[FakeProcess, FakeSleeper]:
+    """A model that has been put to sleep for want of work."""
+    world.can_sleep = True
+    world.loop.post(msg.Warm("m"))
+    process = await world.ready()
+    assert process.sleeper is not None
+    world.clock.now += 400
+    world.loop.post(msg.Tick())
+    await settle()
+    process.sleeper.done.set_result(None)
+    await settle()
+    assert world.loop.scheduler.models["m"].state == "asleep"
+    return process, process.sleeper
+
+
+async def test_sleep_and_wake(world: World) -> None:
+    """The same process is put to sleep, woken for the next prediction, and runs it."""
+    process, sleeper = await asleep(world)
+    world.loop.post(msg.Submitted("a", "m"))
+    await settle()
+    assert world.loop.scheduler.models["m"].state == "waking"
+    world.clock.now += 0.25
+    sleeper.done.set_result(None)
+    await settle()
+    assert sleeper.asked == ["sleep", "wake"]
+    assert list(process.answers) == ["a"]
+    assert world.loop.scheduler.models["m"].wake_s == 0.25
+    process.answers["a"].set_result(GOOD)
+    await settle()
+
+
+async def test_a_waking_that_fails(world: World) -> None:
+    """The process is ended, and a new one runs what waited."""
+    process, sleeper = await asleep(world)
+    world.loop.post(msg.Submitted("a", "m"))
+    await settle()
+    sleeper.done.set_exception(RuntimeError("out of memory"))
+    await settle()
+    assert process.stopped_with == 0.0
+    world.clock.now += 2
+    world.loop.post(msg.Tick())
+    second = await world.ready()
+    assert list(second.answers) == ["a"]
+    second.answers["a"].set_result(GOOD)
+    await settle()
+
+
+async def test_closing_while_one_falls_asleep(world: World) -> None:
+    """A sleep that never comes to its end does not hold up the router's."""
+    world.can_sleep = True
+    world.loop.post(msg.Warm("m"))
+    process = await world.ready()
+    world.clock.now += 400
+    world.loop.post(msg.Tick())
+    await settle()
+    assert world.loop.scheduler.models["m"].state == "suspending"
+    await world.loop.close(grace_s=0)
+    assert process.stopped_with is not None

@@ -61,12 +61,36 @@ class Story:
         return effects
 
     def ready(
-        self, model: str, *, load_s: float = LOAD_S, footprint: int | None = None
+        self,
+        model: str,
+        *,
+        load_s: float = LOAD_S,
+        footprint: int | None = None,
+        can_sleep: bool = False,
     ) -> list[msg.Effect]:
         """The model's set-up is done, after `load_s`."""
         self.now += load_s
         held = self.model(model).need_bytes if footprint is None else footprint
-        return self.tell(msg.Ready(model, self.model(model).generation, load_s, held))
+        generation = self.model(model).generation
+        return self.tell(msg.Ready(model, generation, load_s, held, can_sleep))
+
+    def asleep(self, *models: str) -> None:
+        """Make models that can sleep resident, and have them fall asleep for want of work."""
+        for name in models:
+            self.tell(msg.Warm(name))
+            self.ready(name, can_sleep=True)
+            assert self.wait(self.policy.idle_to_sleep_s) == [msg.Sleep(name, 1, "idle")]
+            self.slept(name)
+
+    def slept(self, model: str) -> list[msg.Effect]:
+        """It has fallen asleep."""
+        return self.tell(msg.Slept(model, self.model(model).generation))
+
+    def woke(self, model: str, *, wake_s: float = 0.5) -> list[msg.Effect]:
+        """It is awake again, after `wake_s`."""
+        self.now += wake_s
+        m = self.model(model)
+        return self.tell(msg.Woke(model, m.generation, wake_s, m.need_bytes))
 
     def resident(self, *models: str, footprint: int | None = None) -> None:
         """Make models resident and idle, and let them settle."""

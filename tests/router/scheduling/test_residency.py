@@ -28,6 +28,7 @@ def model(
     """A model that is ready, settled and idle unless told otherwise."""
     m = Model(name, 1, WaitingLine(30.0), need)
     m.load_s = load_s
+    m.enter(Phase.STARTING, NOW - ready_for_s)
     m.enter(phase, NOW - ready_for_s)
     for _ in range(requests):
         m.note_request(NOW - ready_for_s)

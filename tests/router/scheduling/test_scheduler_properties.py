@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from router.domain import messages as msg
-from router.scheduling.model import HOLDS_MEMORY, Model, Phase
+from router.scheduling.model import GONE, Model, Phase
 from router.scheduling.scheduler import Policy, Scheduler
 
 STEPS = int(os.environ.get("CALLME_PROPERTY_STEPS", "100000"))
@@ -39,6 +39,12 @@ class Proc:
     ready_at: float | None = None
     stopping: bool = False
     dead: bool = False
+    sleep: str = ""  # "falling", "deep", "rising"
+
+    @property
+    def holds_memory(self) -> bool:
+        """What it has is not to be had by others."""
+        return self.sleep != "deep"
 
 
 @dataclass(slots=True)
@@ -57,6 +63,7 @@ def random_policy(r: Random) -> Policy:
     return Policy(
         queue_limit=r.choice((2, 8)),
         idle_to_sleep_s=r.choice((5.0, 30.1, 300.0)),
+        asleep_to_stop_s=r.choice((1.0, 60.0, 3600.0)),
         min_residency_s=r.choice((0.1, 3.3, 10.0)),
         patience_s=r.choice((0.7, 15.0)),
         ageing_s=r.choice((1.0, 30.0)),
@@ -85,6 +92,7 @@ class World:
         self.told: deque[str] = deque(maxlen=30)
         self.policy = random_policy(r)
         self.footprints = {name: r.randint(1, 6) for name in MODELS}
+        self.can_sleep = {name: r.random() < 0.5 for name in MODELS}
         self.full_budget = r.randint(max(self.footprints.values()), 12)
         self.scheduler = Scheduler(
             {name: r.randint(1, 3) for name in MODELS}, self.full_budget, self.policy
@@ -139,6 +147,9 @@ class World:
                 msg.StartFailed(model, generation, "late"),
                 msg.Died(model, generation, "late"),
                 msg.Stopped(model, generation),
+                msg.Slept(model, generation),
+                msg.SleepFailed(model, generation),
+                msg.Woke(model, generation, 1.0, 1),
                 msg.Finished("gone", model, generation, 1.0),
                 msg.Requeued("gone", model, generation),
             )
@@ -219,6 +230,12 @@ class World:
                         proc.ready_at = self.now
                     else:
                         del self.procs[event.model]
+            case msg.Slept() | msg.Woke():
+                proc = self.procs.get(event.model)
+                # One that died or was told to stop meanwhile may still report.
+                if proc is not None and proc.generation == event.generation and not proc.stopping:
+                    proc.sleep = "deep" if isinstance(event, msg.Slept) else ""
+                    proc.ready_at = self.now
             case msg.Stopped():
                 del self.procs[event.model]
             case msg.Finished() | msg.Requeued():
@@ -263,6 +280,10 @@ class World:
                     self.start(effect)
                 case msg.Stop():
                     self.stop(effect)
+                case msg.Sleep():
+                    self.sleep(effect)
+                case msg.Wake():
+                    self.wake(effect)
                 case msg.Run():
                     self.run(effect)
                 case msg.Interrupt():
@@ -278,14 +299,48 @@ class World:
         assert e.model not in self.procs, f"started twice\n{self.picture()}"
         assert not self.draining, self.picture()
         self.procs[e.model] = Proc(e.generation)
-        held = sum(self.footprints[name] for name in self.procs)
-        assert held <= self.scheduler.budget_bytes, f"over the budget\n{self.picture()}"
+        self.check_budget()
         load_s = self.random.uniform(0.1, 5)
         if self.random.random() < 0.1:
             self.report(load_s, msg.StartFailed(e.model, e.generation, "bad luck"))
         else:
             footprint = self.footprints[e.model]
-            self.report(load_s, msg.Ready(e.model, e.generation, load_s, footprint))
+            can_sleep = self.can_sleep[e.model]
+            self.report(load_s, msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))
+
+    def sleep(self, e: msg.Sleep) -> None:
+        proc = self.procs[e.model]
+        assert self.can_sleep[e.model], self.picture()
+        assert (proc.generation, proc.stopping, proc.sleep) == (e.generation, False, "")
+        self.check_given_up(e.model, proc)
+        proc.sleep = "falling"
+        event: msg.Event = msg.Slept(e.model, e.generation)
+        if self.random.random() < 0.1:
+            event = msg.SleepFailed(e.model, e.generation)
+        self.report(self.random.uniform(0, 2), event)
+
+    def wake(self, e: msg.Wake) -> None:
+        proc = self.procs[e.model]
+        assert (proc.generation, proc.stopping, proc.sleep) == (e.generation, False, "deep")
+        assert not self.draining, self.picture()
+        proc.sleep = "rising"
+        self.check_budget()
+        wake_s = self.random.uniform(0, 1)
+        event: msg.Event = msg.Woke(e.model, e.generation, wake_s, self.footprints[e.model])
+        if proc.dead or self.random.random() < 0.1:
+            event = msg.Died(e.model, e.generation, "cannot be woken")
+        self.report(wake_s, event)
+
+    def check_budget(self) -> None:
+        held = sum(self.footprints[n] for n, proc in self.procs.items() if proc.holds_memory)
+        assert held <= self.scheduler.budget_bytes, f"over the budget\n{self.picture()}"
+
+    def check_given_up(self, model: str, proc: Proc) -> None:
+        """Only a model that has been ready for a while and runs nothing loses its memory."""
+        assert all(run.model != model for run in self.running.values() if not proc.dead)
+        assert proc.ready_at is not None, self.picture()
+        settled_at = proc.ready_at + self.policy.min_residency_s
+        assert self.now >= settled_at, f"stopped too soon\n{self.picture()}"
 
     def stop(self, e: msg.Stop) -> None:
         proc = self.procs[e.model]
@@ -298,10 +353,11 @@ class World:
                 if run.model == e.model and (proc.ready_at or run.generation == e.generation)
             ]
             assert not busy, f"a busy model is stopped\n{self.picture()}"
-        if e.reason not in ("crashed", "forced", "shutdown"):
-            assert proc.ready_at is not None, self.picture()
-            settled_at = proc.ready_at + self.policy.min_residency_s
-            assert self.now >= settled_at, f"stopped too soon\n{self.picture()}"
+        if e.reason in ("cannot sleep", "long asleep"):
+            assert proc.sleep in ("falling", "deep"), self.picture()
+        elif e.reason not in ("crashed", "forced", "shutdown"):
+            assert not self.can_sleep[e.model], f"stopped, and could sleep\n{self.picture()}"
+            self.check_given_up(e.model, proc)
         proc.stopping = True
         self.end_runs(e.model, e.generation)
         self.report(self.random.uniform(0, 3), msg.Stopped(e.model, e.generation))
@@ -311,6 +367,7 @@ class World:
         assert proc is not None, self.picture()
         assert proc.ready_at is not None, self.picture()
         assert not proc.stopping, self.picture()
+        assert not proc.sleep, self.picture()
         assert e.generation == proc.generation, self.picture()
         assert e.id not in self.running, f"run twice\n{self.picture()}"
         since = self.waiting.pop(e.id, None)
@@ -347,7 +404,9 @@ class World:
             self.check_books()
 
     def check_model(self, m: Model) -> None:
-        assert (m.phase in HOLDS_MEMORY) == (m.name in self.procs), self.picture()
+        assert (m.phase not in GONE) == (m.name in self.procs), self.picture()
+        proc = self.procs.get(m.name)
+        assert m.holds_memory == (proc is not None and proc.holds_memory), self.picture()
         if m.phase is Phase.READY and m.waiting and not m.draining:
             assert len(m.running) >= m.concurrency, f"{m.name} has a slot\n{self.picture()}"
 

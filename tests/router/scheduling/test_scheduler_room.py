@@ -324,3 +324,32 @@ def test_no_memory_at_all(story: Story, budget: int) -> None:
     measured(story, budget)
     story.submit("alpha", "1")
     assert isinstance(story.dropped()["1"], ModelUnavailable)
+
+
+# ---- more held than there is -------------------------------------------------------------
+
+
+def test_always_busy_and_over_the_budget(roomy: Story) -> None:
+    """Another program takes memory while no model is ever idle: after `patience_s` the one that
+    is cheapest to bring back is drained, and its waiters come again when there is room."""
+    for name in ("alpha", "beta"):
+        roomy.submit(name, f"{name}1", f"{name}2")
+        roomy.ready(name, load_s=60 if name == "alpha" else 4)
+    assert measured(roomy, 15) == []
+    roomy.wait(roomy.policy.patience_s)
+    assert roomy.finish("beta1") == [msg.Stop("beta", 1, "memory")]
+    assert roomy.finish("alpha1") == [msg.Run("alpha2", "alpha", 1)]
+    assert roomy.waiting("beta") == ["beta2"]
+
+
+def test_memory_that_comes_back_in_time(roomy: Story) -> None:
+    """What was over the budget for a moment only costs nobody anything."""
+    for name in ("alpha", "beta"):
+        roomy.submit(name, f"{name}1", f"{name}2")
+        roomy.ready(name)
+    measured(roomy, 15)
+    roomy.wait(roomy.policy.patience_s - 1)
+    measured(roomy, 30)
+    measured(roomy, 15)
+    roomy.wait(2)
+    assert roomy.finish("beta1") == [msg.Run("beta2", "beta", 1)]
