@@ -20,6 +20,7 @@ from cog_image import UNCOPIED, CannotDeployError, ImageParts, read_image_parts,
 HERE = Path(__file__).resolve().parent
 SCHEMA_SCRIPT = HERE.parent / "router" / "adapters" / "runner_schema.py"
 UV_VERSION = "0.13.9"
+EPILOG = "What follows -- is for `docker build`."
 
 
 def build_arguments(parts: ImageParts, base: str) -> dict[str, str]:
@@ -65,16 +66,18 @@ def build(folder: Path, tag: str, base: str, options: Sequence[str]) -> int:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
     parser.add_argument("model", help="name or folder of a package")
     parser.add_argument("--tag", help="name of the image; default: callme-MODEL")
     parser.add_argument("--base", default="", help="another base image than cog.yaml's")
-    parser.add_argument("options", nargs="*", help="for `docker build`, after --")
-    told = parser.parse_args()
+    # argparse takes what follows `--` only where all positional arguments stand together.
+    argv = sys.argv[1:]
+    cut = argv.index("--") if "--" in argv else len(argv)
+    told, options = parser.parse_args(argv[:cut]), argv[cut + 1 :]
     named = Path(told.model)
     folder = named if (named / "cog.yaml").is_file() else HERE.parent / told.model
     try:
-        return build(folder.resolve(), told.tag or f"callme-{folder.name}", told.base, told.options)
+        return build(folder.resolve(), told.tag or f"callme-{folder.name}", told.base, options)
     except CannotDeployError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command's own word
         return 2

@@ -57,7 +57,9 @@ def run_recipe(
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda p: p.name)
 def test_what_docker_is_asked_for(tmp_path: Path, package: Path) -> None:
     """Each package: its CUDA base, its requirements, its folder without caches, its runner."""
-    done, record = run_recipe(tmp_path, package.name, "--", "--network", "host")
+    done, record = run_recipe(
+        tmp_path, package.name, "--tag", f"callme-{package.name}", "--", "--network", "host"
+    )
     assert done.returncode == 0, done.stderr
     argv, files, texts = json.loads(record.read_text())
     told = dict(a.removeprefix("--build-arg=").split("=", 1) for a in argv if "build-arg" in a)
@@ -124,21 +126,28 @@ def run(*command: str | Path, env: dict[str, str], timeout_s: float = 1500) -> s
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """An environment in which `docker` works: the machine's own, or one started for the test.
-
-    Its own needs no bridge and no overlay file system: host network, vfs.
-    """
+    """An environment in which `docker` works: the machine's own, or one started for the test,
+    with no bridge and, where the kernel has no overlay file system, with plain copies (vfs)."""
     env = dict(os.environ)
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
         yield env
         return
     folder = tmp_path_factory.mktemp("docker")
     env["DOCKER_HOST"] = f"unix://{folder}/sock"
-    options = ["--storage-driver=vfs", "--bridge=none", "--iptables=false", "--ip6tables=false"]
+    driver = "overlay2" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
+    options = [f"--storage-driver={driver}", "--bridge=none", "--iptables=false"]
     places = [f"--{name}={folder}/{name}" for name in ("data-root", "exec-root", "pidfile")]
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            ["dockerd", *options, "--ip-forward=false", *places, "--host", env["DOCKER_HOST"]],
+            [
+                "dockerd",
+                *options,
+                "--ip6tables=false",
+                "--ip-forward=false",
+                *places,
+                "--host",
+                env["DOCKER_HOST"],
+            ],
             stdout=log,
             stderr=log,
         )
@@ -154,6 +163,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     finally:
         daemon.terminate()
         daemon.wait(60)
+        # The network namespace of `--network host` stays mounted after the engine's end.
+        for mounted in (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()):
+            if mounted.startswith(f"{folder}/"):
+                subprocess.run(["umount", mounted], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -225,7 +238,7 @@ class TestWithAnEngine:
     ) -> None:
         """Offline but for Debian: the recipe finds uv, Python and wheels in the base."""
         tag = f"callme-test-{package.name}"
-        arguments = ["--build-arg=UV_FIND_LINKS=/wheels", "--build-arg=UV_NO_INDEX=1"]
+        arguments = ["--build-arg=UV_FIND_LINKS=/wheels", "--build-arg=UV_OFFLINE=1"]
         docker = ["--network=host", *arguments]
         recipe: list[str | Path] = [sys.executable, CONTAINER, package]
         options = ["--tag", tag, "--base", base, "--"]

@@ -1,0 +1,97 @@
+"""What is read from the answers of Cog, Replicate and proxies on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from router.adapters.remote_answers import TROUBLE, of_prediction, of_status
+from router.domain.prediction import Failure, Status
+
+
+def failure_of(status: int, answer: dict[str, Any]) -> Failure:
+    """The failure behind an HTTP status."""
+    failure = of_status(status, answer).failure
+    assert failure is not None
+    return failure
+
+
+def test_cogs_objections() -> None:
+    """Every input that it names, as the router's own check names them."""
+    detail = [
+        {"loc": ["body", "input", "a"], "msg": "is too small", "type": "value_error"},
+        {"loc": ["body", "input", "b"], "msg": "is missing", "type": "value_error"},
+    ]
+    failure = failure_of(422, {"detail": detail})
+    assert failure.code == "invalid_input"
+    assert failure.message == "Cannot use 'a': is too small"
+    assert failure.details == {
+        "problems": [
+            {"input": "a", "message": "is too small"},
+            {"input": "b", "message": "is missing"},
+        ]
+    }
+
+
+def test_replicates_objections() -> None:
+    """Its fields are named with a prefix; without fields its sentence is all there is."""
+    fields = [{"type": "invalid", "field": "input.steps", "description": "Must be at most 50"}]
+    body = {"title": "Input validation failed", "detail": "- input.steps: …", "status": 422}
+    failure = failure_of(422, {**body, "invalid_fields": fields})
+    assert failure.message == "Cannot use 'steps': Must be at most 50"
+    bare = failure_of(422, {"detail": "Invalid version or not permitted"})
+    assert (bare.code, bare.message) == ("invalid_input", "Invalid version or not permitted")
+
+
+@pytest.mark.parametrize("answer", [{}, {"detail": []}, {"detail": [3]}, {"invalid_fields": "x"}])
+def test_objections_to_nothing(answer: dict[str, Any]) -> None:
+    """Still a 422 with a sentence."""
+    failure = failure_of(422, answer)
+    assert failure.code == "invalid_input"
+    assert failure.message
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 409, 429, 500, 501, 502, 503, 504, 530])
+def test_everything_else_is_the_back_ends_trouble(status: int) -> None:
+    """And counts for the breaker; no path of that machine is passed on."""
+    failure = failure_of(status, {"error": {"message": "no such file: /srv/secret/x.py"}})
+    assert failure.code in TROUBLE
+    assert "/srv" not in failure.message
+
+
+@pytest.mark.parametrize("logs", ["", "line\n", None])
+def test_a_prediction_that_runs_has_no_outcome_yet(logs: str | None) -> None:
+    """Cog's and Replicate's two words for it."""
+    for status in ("starting", "processing"):
+        assert of_prediction({"status": status, "logs": logs}) is None
+
+
+def test_a_prediction_that_ended() -> None:
+    """Each of the words for it, with what the model's server measured."""
+    done = of_prediction(
+        {"status": "succeeded", "output": 0, "logs": "x", "metrics": {"predict_time": 1}}
+    )
+    assert done is not None
+    assert (done.status, done.output, done.logs, done.predict_time_s) == (
+        Status.SUCCEEDED,
+        0,
+        "x",
+        1.0,
+    )
+    for word in ("canceled", "aborted"):
+        ended = of_prediction({"status": word})
+        assert ended is not None
+        assert ended.status is Status.CANCELED
+    refused = of_prediction({"status": "failed", "error": "InvalidInput: no face in it"})
+    assert refused is not None
+    assert refused.failure == Failure("invalid_input", "no face in it")
+
+
+@pytest.mark.parametrize("p", [{}, {"status": None}, {"status": "succeded"}, {"status": []}])
+def test_what_is_no_prediction(p: dict[str, Any]) -> None:
+    """Is the back-end's trouble, never taken for a success."""
+    outcome = of_prediction(p)
+    assert outcome is not None
+    assert outcome.failure is not None
+    assert outcome.failure.code == "backend_failed"
