@@ -136,6 +136,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     env["DOCKER_HOST"] = f"unix://{folder}/sock"
     driver = "overlay2" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
     options = [f"--storage-driver={driver}", "--bridge=none", "--iptables=false"]
+    options += ["--ip6tables=false", "--ip-forward=false"]
     places = [f"--{name}={folder}/{name}" for name in ("data-root", "exec-root", "pidfile")]
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(
