@@ -1,171 +1,208 @@
-"""How good a folder of weights is on drawn scenes: `python -m demo.evaluate [FOLDER]`.
+"""How well an engine finds what a folder in COCO layout names; bench/grounding_ap.py prints it.
 
-Everything goes the way that a request goes, thresholds at their defaults, save that AP looks at
-all scores. The scenes come from seeds that training does not use. `bench/grounding_ap.py` runs
-the same on a folder in COCO layout.
+Everything goes the way that a request goes, from the file to the boxes. AP (pycocotools) looks at
+all scores, as COCO wants it; the other figures are of the shipped thresholds.
 """
 
-import argparse
+import contextlib
+import io
 import json
-import random
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from model import Detector
-from PIL import Image
-from postprocess import Candidates, candidates, combine, overlaps
-from preprocess import to_tensor
+from picture import load_rgb
+from postprocess import Candidates, merge, overlaps
+from prediction import Engine, Look
 from prompt import build_chunks, tokenize
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from queries import parse_queries
+from tqdm import tqdm
 from weights import Source
 
-from demo.scenes import Scene, draw_scene
-from demo.vocabulary import ALL_PAIRS, SEEN, SHAPES, UNSEEN, Pair, Phrase, caption
+from demo.heldout import SETS, write_set
 
 BOX_THRESHOLD, TEXT_THRESHOLD = 0.35, 0.25
 """The package's defaults."""
 
-SHAPE_PAIRS = tuple(pair for pair in SEEN if pair[1] in SHAPES)
-UNSEEN_SHAPE_PAIRS = frozenset(pair for pair in UNSEEN if pair[1] in SHAPES)
+MOST_BOXES = 100
+"""Per picture, as COCO's evaluation counts them."""
 
 
-class Case(NamedTuple):
-    """A scene and what is asked about it."""
+class Asked(NamedTuple):
+    """One picture's question."""
 
-    scene: Scene
-    phrases: list[Phrase]
-
-
-def cases(
-    seed: int,
-    count: int,
-    pairs: Sequence[Pair],
-    side: int = 160,
-    must: frozenset[Pair] = frozenset(),
-) -> list[Case]:
-    """Scenes of `pairs`, one to eight pairs asked of each; at least one of `must` is in it."""
-    rng = random.Random(seed)
-    found: list[Case] = []
-    while len(found) < count:
-        scene = draw_scene(rng, side, side, pairs)
-        phrases = caption(rng, scene.things, pairs, rng.randint(1, 8), pairs_only=True)
-        if not must or any((t.colour, t.kind) in must for t in scene.things):
-            found.append(Case(scene, phrases))
-    return found
+    image: dict[str, Any]
+    categories: list[int]
+    """Their names are the labels."""
 
 
-def held_out(count: int, side: int = 160) -> dict[str, tuple[list[Case], frozenset[Pair] | None]]:
-    """The sets that the model card speaks of; the pairs that count in each (None: all)."""
-    shapes_all = tuple(pair for pair in ALL_PAIRS if pair[1] in SHAPES)
-    return {
-        "shapes": (cases(900_001, count, SHAPE_PAIRS, side), None),
-        "shapes_unseen": (
-            cases(900_002, count, shapes_all, side, UNSEEN_SHAPE_PAIRS),
-            UNSEEN_SHAPE_PAIRS,
-        ),
-        "all": (cases(900_003, count, SEEN, side), None),
-        "all_unseen": (cases(900_004, count, ALL_PAIRS, side, UNSEEN), UNSEEN),
-    }
+class Found(NamedTuple):
+    """The answer."""
+
+    candidates: Candidates
+    """Best first, unfiltered; labels index Asked.categories."""
+    size: list[int]
+    """[width, height, width, height] in px."""
 
 
-def look(detector: Detector, case: Case) -> Candidates:
-    """Every box with its best label, unfiltered; labels index the case's phrases."""
-    words = tokenize([phrase.text for phrase in case.phrases], detector.tokenizer)
-    chunks = build_chunks(words, detector.max_tokens, detector.tokenizer)
-    pixels = to_tensor(Image.fromarray(case.scene.pixels), detector.image_processor)
-    seen = detector.detect(pixels, [chunk.input_ids for chunk in chunks])
-    passes = [
-        candidates(*prediction, chunk.word_spans, chunk.label_indices, number)
-        for number, (prediction, chunk) in enumerate(zip(seen, chunks, strict=True))
+def layout(folder: Path) -> tuple[Path, Path]:
+    """The annotations file and the folder of pictures.
+
+    The annotations: one .json file in the folder or in its annotations/, of several the one named
+    instances…. The pictures: in images/, in the folder named as the annotations' split, or beside.
+
+    Raises: FileNotFoundError if either is missing or there are several.
+    """
+    files = sorted(folder.glob("*.json")) or sorted((folder / "annotations").glob("*.json"))
+    instances = [file for file in files if "instances" in file.name] or files
+    if len(instances) != 1:
+        raise FileNotFoundError(
+            f"Cannot evaluate: '{folder.name}' must hold one annotations file, got {len(instances)}"
+        )
+    split = instances[0].stem.removeprefix("instances_")
+    first = json.loads(instances[0].read_text())["images"][0]["file_name"]
+    for place in (folder / "images", folder / split, folder / "images" / split, folder):
+        if (place / first).is_file():
+            return instances[0], place
+    raise FileNotFoundError(
+        f"Cannot evaluate: '{folder.name}' must hold {first} in images/, in {split}/ or beside"
+    )
+
+
+def evaluate(engine: Engine, folder: Path, limit: int | None = None) -> dict[str, Any]:
+    """All figures of one folder, or of its first `limit` pictures."""
+    annotations, pictures = layout(folder)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(annotations))
+    names = {category["id"]: category["name"] for category in coco.loadCats(coco.getCatIds())}
+    info = coco.dataset.get("info") or {}
+    counted = set(info.get("evaluated_category_ids") or names)
+    at_default = AtDefault(counted)
+    detections: list[dict[str, Any]] = []
+    ids = []
+    questions = list(_questions(coco))[:limit]
+    for asked in tqdm(questions, desc="pictures", unit="", file=sys.stderr):
+        labels = [names[category] for category in asked.categories]
+        found = _look(engine, pictures / asked.image["file_name"], labels)
+        detections += _records(asked, found)
+        at_default.add(coco, asked, found)
+        ids.append(asked.image["id"])
+    figures = _average_precision(coco, detections, ids, sorted(counted))
+    return {"pictures": len(ids), **figures, **at_default.summary()}
+
+
+def _questions(coco: COCO) -> Iterator[Asked]:
+    """Every category, or with LVIS's `neg_category_ids` those present and those."""
+    for image in coco.loadImgs(sorted(coco.getImgIds())):
+        wanted = sorted(coco.getCatIds())
+        if "neg_category_ids" in image:
+            present = {a["category_id"] for a in coco.loadAnns(coco.getAnnIds(image["id"]))}
+            wanted = sorted(present | set(image["neg_category_ids"]))
+        if wanted:
+            yield Asked(image, wanted)
+
+
+def _look(engine: Engine, file: Path, labels: list[str]) -> Found:
+    texts = [parse_queries(json.dumps([label]), "")[0].text for label in labels]
+    words = tokenize(texts, engine.tokenizer)
+    chunks = build_chunks(words, engine.max_tokens, engine.tokenizer)
+    picture = load_rgb(file)
+    look = Look(engine.prepare(picture), tuple(chunk.input_ids for chunk in chunks))
+    (seen,) = engine.detect_many([look])
+    return Found(merge(seen, chunks, 0.0, 0.0, None), [*picture.size, *picture.size])
+
+
+def _records(asked: Asked, found: Found) -> list[dict[str, Any]]:
+    """Detections as pycocotools wants them: x, y, width, height in px."""
+    best = found.candidates.take(slice(MOST_BOXES))
+    corners = best.boxes * np.array(found.size)
+    return [
+        {
+            "image_id": asked.image["id"],
+            "category_id": asked.categories[label],
+            "bbox": [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()],
+            "score": float(score),
+        }
+        for box, score, label in zip(corners, best.scores, best.labels, strict=True)
     ]
-    return combine(passes, None)
 
 
-class Tally:
-    """Counts over cases: AP50 pooled over phrases, and what the default thresholds let through."""
+class AtDefault:
+    """What the shipped thresholds let through, of the categories that count."""
 
-    def __init__(self, counted: frozenset[Pair] | None) -> None:
+    def __init__(self, counted: set[int]) -> None:
         self._counted = counted
-        self._hits: list[tuple[float, bool]] = []
-        self.true = self.found = self.absent = self.fired = self.kept = self.kept_true = 0
+        self._boxes = self._found = self._kept = self._absent = self._fired = 0
 
-    def add(self, case: Case, found: Candidates) -> None:
-        """Account for one case."""
-        height, width = case.scene.pixels.shape[:2]
-        size = np.array([width, height, width, height], np.float32)
-        kept = (found.scores >= BOX_THRESHOLD) & (found.weakest >= TEXT_THRESHOLD)
-        for index, phrase in enumerate(case.phrases):
-            if self._counted is not None and (phrase.colour, phrase.kind) not in self._counted:
+    def add(self, coco: COCO, asked: Asked, found: Found) -> None:
+        """Account for one picture. A hit has IoU ≥ 0.5 with a box of its label not hit before."""
+        kept = found.candidates.above(BOX_THRESHOLD, TEXT_THRESHOLD)
+        corners = (kept.boxes * np.array(found.size)).astype(np.float32)
+        annotations = coco.loadAnns(coco.getAnnIds(asked.image["id"], iscrowd=False))
+        for index, category in enumerate(asked.categories):
+            if category not in self._counted:
                 continue
-            pairs = zip(case.scene.boxes, case.scene.things, strict=True)
-            truth = np.array([b for b, t in pairs if phrase.names(t)], np.float32).reshape(-1, 4)
-            rows = np.flatnonzero(found.labels == index)
-            right = _greedy(found.boxes[rows] * size, truth)
-            self._hits += zip(found.scores[rows].tolist(), right, strict=True)
-            passing = kept[rows]
-            self.true += len(truth)
-            self.found += int((passing & right).sum())
-            self.kept += int(passing.sum())
-            self.kept_true += int((passing & right).sum())
-            if not len(truth):
-                self.absent += 1
-                self.fired += bool(passing.any())
+            truth = [a["bbox"] for a in annotations if a["category_id"] == category]
+            boxes = corners[kept.labels == index]
+            self._boxes += len(truth)
+            self._kept += len(boxes)
+            self._found += _hits(boxes, truth)
+            if not truth:
+                self._absent += 1
+                self._fired += bool(len(boxes))
 
     def summary(self) -> dict[str, float]:
-        """AP50, and at the default thresholds recall, precision, share of absent that fire."""
+        """Recall, precision, and the share of absent labels that fire."""
         return {
-            "ap50": round(self._average_precision(), 4),
-            "recall": round(self.found / max(1, self.true), 4),
-            "precision": round(self.kept_true / max(1, self.kept), 4),
-            "absent_fire": round(self.fired / max(1, self.absent), 4),
-            "boxes": self.true,
-            "absent": self.absent,
+            "boxes": self._boxes,
+            "recall": round(self._found / max(1, self._boxes), 4),
+            "precision": round(self._found / max(1, self._kept), 4),
+            "absent": self._absent,
+            "absent_fire": round(self._fired / max(1, self._absent), 4),
         }
 
-    def _average_precision(self) -> float:
-        ranked = np.array([hit for _, hit in sorted(self._hits, key=lambda h: -h[0])], float)
-        reached = ranked.cumsum()
-        precision = reached / np.arange(1, len(ranked) + 1)
-        envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        return float((envelope * ranked).sum() / max(1, self.true))
+
+def _hits(boxes: Any, truth: list[list[float]]) -> int:
+    free = np.array([[x, y, x + w, y + h] for x, y, w, h in truth], np.float32).reshape(-1, 4)
+    count = 0
+    for box in boxes:  # best first
+        if not len(free):
+            break
+        shares = overlaps(box, free)
+        if shares.max() >= 0.5:
+            count += 1
+            free = np.delete(free, int(shares.argmax()), axis=0)
+    return count
 
 
-def _greedy(boxes: Any, truth: Any) -> Any:
-    """(N,) bool: boxes, best first, that hit (IoU ≥ 0.5) a true box not yet hit."""
-    free = list(range(len(truth)))
-    right = np.zeros(len(boxes), bool)
-    for row, box in enumerate(boxes):
-        if free:
-            shares = overlaps(box, truth[free])
-            if shares.max() >= 0.5:
-                right[row] = True
-                free.pop(int(shares.argmax()))
-    return right
+def _average_precision(
+    coco: COCO, detections: list[dict[str, Any]], images: list[int], categories: list[int]
+) -> dict[str, float]:
+    """COCO's AP, AP50 and AP75, means over the categories that have boxes."""
+    if not detections:
+        return {"ap": 0.0, "ap50": 0.0, "ap75": 0.0}
+    with contextlib.redirect_stdout(io.StringIO()):
+        judge = COCOeval(coco, coco.loadRes(detections), "bbox")
+        judge.params.imgIds, judge.params.catIds = images, categories
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    values = zip(("ap", "ap50", "ap75"), judge.stats, strict=False)
+    return {name: round(max(0.0, float(value)), 4) for name, value in values}
 
 
-def score_folder(folder: Path, count: int, side: int = 160) -> dict[str, Any]:
-    """The summary of every held-out set for one folder of weights."""
-    detector = Detector(Source("weights", str(folder)), "cpu")
+def score_folder(weights: Path, count: int, side: int = 160) -> dict[str, Any]:
+    """Every held-out set's figures for one folder of weights."""
+    detector = Detector(Source("weights", str(weights)), "cpu")
     rows = {}
-    for name, (of_set, counted) in held_out(count, side).items():
-        tally = Tally(counted)
-        for case in of_set:
-            tally.add(case, look(detector, case))
-        rows[name] = tally.summary()
+    for name in SETS:
+        with tempfile.TemporaryDirectory() as folder:
+            write_set(name, Path(folder), count, side)
+            rows[name] = evaluate(detector, Path(folder))
     return rows
-
-
-def main() -> None:
-    """Print a line of JSON for each set."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("weights/demo"))
-    parser.add_argument("--scenes", type=int, default=400)
-    parser.add_argument("--side", type=int, default=160)
-    chosen = parser.parse_args()
-    for name, row in score_folder(chosen.folder, chosen.scenes, chosen.side).items():
-        print(json.dumps({"set": name, **row}), flush=True)
-
-
-if __name__ == "__main__":
-    main()

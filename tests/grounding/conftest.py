@@ -34,26 +34,48 @@ def tokenizer(detector):
 
 
 @pytest.fixture(scope="session")
-def call(detector):
-    """Call the runner as coglet would: inputs by name, defaults applied."""
-    import inspect
-
-    from cog import Path as CogPath
+def runner():
+    """The runner, set up."""
     from run import Runner
 
     runner = Runner()
     runner.setup()
+    yield runner
+    runner.batcher.close()
+
+
+def with_defaults(runner, image, inputs):
+    """What coglet would call: inputs by name, defaults applied."""
+    import inspect
+
+    from cog import Path as CogPath
+
     defaults = {
         name: parameter.default.default
-        for name, parameter in inspect.signature(Runner.run).parameters.items()
-        if name not in ("self", "image")
+        for name, parameter in inspect.signature(runner.run).parameters.items()
+        if name != "image"
     }
+    return runner.run(CogPath(str(image)), **{**defaults, **inputs})
 
-    def run(image, **inputs):
-        return asyncio.run(runner.run(CogPath(str(image)), **{**defaults, **inputs}))
 
-    yield run
-    runner.batcher.close()
+@pytest.fixture(scope="session")
+def call(runner):
+    """Call the runner as coglet would."""
+    return lambda image, **inputs: asyncio.run(with_defaults(runner, image, inputs))
+
+
+@pytest.fixture(scope="session")
+def call_many(runner):
+    """Several calls at once; answers or errors, in order."""
+
+    def run(image, asked):
+        async def gather():
+            calls = (with_defaults(runner, image, inputs) for inputs in asked)
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        return asyncio.run(gather())
+
+    return run
 
 
 @pytest.fixture(scope="session")

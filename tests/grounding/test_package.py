@@ -15,6 +15,7 @@ import tomllib
 import typing
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -79,6 +80,7 @@ class Server:
             "TMPDIR": str(self.tmp),
             "COG_PREDICT_TYPE_STUB": "run.py:Runner",
             "COG_SETUP_TIMEOUT": "100",
+            "COG_MAX_CONCURRENCY": str(Runner.run.__cog_concurrent_max__),  # as the router does
             "WEIGHTS": "demo",
             "OMP_NUM_THREADS": "2",
         }
@@ -168,6 +170,19 @@ def test_coglet_inlines_the_drawn_picture_and_the_export(server):
     assert (status, body["status"]) == (200, "succeeded"), body
     assert body["output"]["annotated_image"].startswith("data:image/jpeg;base64,")
     assert body["output"]["export"]["categories"] == [{"id": 1, "name": "red circle"}]
+
+
+def test_requests_at_once_are_all_served(server):
+    """As many as the decorator promises, with different labels, each get their own answer."""
+    labels = ["red circle", "blue square", "yellow star", "green triangle"] * 2
+    assert len(labels) == Runner.run.__cog_concurrent_max__
+    image = str(PACKAGE / "samples" / "shapes.png")
+    with ThreadPoolExecutor(len(labels)) as pool:
+        answers = list(pool.map(lambda q: server.predict(image=image, text_queries=q), labels))
+    for label, (status, body) in zip(labels, answers, strict=True):
+        assert (status, body["status"]) == (200, "succeeded"), body
+        assert body["output"]["queries_used"] == [label]
+        assert {d["label"] for d in body["output"]["detections"]} == {label}
 
 
 def test_bad_input_is_named_and_leaves_nothing(server):

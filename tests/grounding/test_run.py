@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from engines import load_engine
 from errors import InvalidInput
 from PIL import Image
 from run import DEFAULT_QUERIES
@@ -152,3 +153,37 @@ def test_bad_input_leaves_nothing_behind(call, shapes_png, tmp_path, monkeypatch
     with pytest.raises(InvalidInput):
         call(path, text_queries=queries, annotated=True)
     assert list(scratch.iterdir()) == []
+
+
+def test_requests_that_share_a_pass_answer_as_if_alone(call_many, call, shapes_png):
+    """Gathered, with different labels and thresholds, they are batched; one that is wrong fails
+    by itself."""
+    asked = [
+        {"text_queries": "red circle, blue square"},
+        {"text_queries": "yellow star", "box_threshold": 0.2},
+        {"text_queries": "?"},
+        {"text_queries": "green triangle, red circle", "max_detections": 1},
+    ]
+    together = call_many(shapes_png, asked)
+    assert isinstance(together[2], InvalidInput)
+    for inputs, got in zip(asked, together, strict=True):
+        if isinstance(got, InvalidInput):
+            continue
+        alone = call(shapes_png, **inputs)
+        assert [d["label"] for d in got.detections] == [d["label"] for d in alone.detections]
+        for found, expected in zip(got.detections, alone.detections, strict=True):
+            assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
+            assert found["box"] == pytest.approx(expected["box"], abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"ENGINE": "yolo"}, "ENGINE must be one of transformers, groundingdino-py, got yolo"),
+        ({"COMPILE": "yes"}, "COMPILE must be 0 or 1, got yes"),
+    ],
+)
+def test_a_wrong_setting_is_told_at_setup(wrong, told):
+    """Before any weights are loaded."""
+    with pytest.raises(ValueError, match=told):
+        load_engine(wrong)
