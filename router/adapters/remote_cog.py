@@ -33,6 +33,9 @@ POLL_FIRST_S = 0.2
 POLL_MAX_S = 2.0
 PROBE_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 15.0
+# Modal answers a web request that takes longer with a 303 to the same wait again:
+# https://modal.com/docs/guide/webhook-timeouts
+MODAL_HOLDS_S = 150.0
 WAIT_AT_MOST_S = 30.0  # however long a Retry-After is
 TAKES_NONE_NOW = frozenset({429, 503})
 
@@ -195,7 +198,7 @@ class CogBackend:
         if urlsplit(url)[:2] != urlsplit(self._http.base_url)[:2]:
             return Answer(502, {}, b"")  # our key is for the one origin only
         try:
-            return await self._http.ask_safely("GET", url)
+            return await self._http.ask_safely("GET", url, timeout_s=MODAL_HOLDS_S + 30)
         except (NotSentError, BrokenOffError):
             return None
 
