@@ -1,25 +1,21 @@
 """Speech to words with Whisper, through transformers.
 
 The recording is cut at pauses into windows of at most 28 s, so nothing depends
-on where a fixed 30 s grid would fall and the windows go through in batches. A
-window whose text repeats itself or is improbable is decoded again at rising
-temperatures (openai/whisper, `transcribe.py`).
+on where a fixed 30 s grid would fall and the windows go through in batches.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
-import decoding
 import numpy as np
-import torch
 import word_times
 from decoding import Decoded
-from errors import InvalidInput
 from numpy.typing import NDArray
 from pauses import Interval
-from torch import Tensor
-from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
+from recogniser import Recogniser, Windows
+from transformers import WhisperFeatureExtractor
 from weights import Choice
 
 SAMPLE_RATE_HZ: Final = 16_000
@@ -27,8 +23,6 @@ WINDOW_S: Final = 28.0  # of Whisper's 30, to leave room for the margins
 MARGIN_S: Final = 0.3
 # Written without spaces: a word cannot be told from its neighbour by its spelling.
 UNSPACED: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-_MAX_TOKENS: Final = 220  # half of Whisper's 448, as openai/whisper: the other half is for a prompt
-_TOKENS_PER_S: Final = 16  # more than the fastest speech in the most verbose script
 
 
 @dataclass(frozen=True)
@@ -95,141 +89,63 @@ def windows(segments: list[Interval], duration_s: float) -> list[Interval]:
 
 
 class Transcriber:
-    """A loaded Whisper. Not for concurrent use."""
+    """Recordings to words. Any thread may call `transcribe`; the model is used by one at a time."""
 
     def __init__(self, choice: Choice) -> None:
         """Load with `from_pretrained`: a hub id or a folder."""
+        self.recogniser = Recogniser(choice)
         self.features = WhisperFeatureExtractor.from_pretrained(choice.source)
-        self.tokenizer = AutoTokenizer.from_pretrained(choice.source)
-        model: Any = WhisperForConditionalGeneration.from_pretrained(
-            choice.source, dtype=choice.dtype
-        )
-        self.model = model.to(choice.device).eval()
-        self.languages: dict[str, int] = {
-            name.strip("<|>"): token
-            for name, token in (getattr(model.generation_config, "lang_to_id", None) or {}).items()
-        }
-        self.batch = 16 if choice.device.type == "cuda" else 4
+        self.tokenizer = self.recogniser.tokenizer
+        self.check_language = self.recogniser.check_language
 
-    def check_language(self, language: str) -> None:
-        """Raise InvalidInput unless the model knows the ISO 639-1 code."""
-        if self.languages and language not in self.languages:
-            raise InvalidInput(
-                "Cannot transcribe: 'language' must be 'auto' or a code such as 'en' or 'ja', "
-                f"got {language!r}"
-            )
-
-    @torch.inference_mode()
     def warm_up(self) -> None:
         """Run encoder, decoder and alignment once, on a second of silence and four tokens."""
-        span = Interval(0.0, 1.0)
-        encoded = self._encode(np.zeros(SAMPLE_RATE_HZ, np.float32), [span])
-        language, _ = self._detect_language(encoded, [span])
-        prompt = self._prompt(language)
-        decoded = decoding.decode(self.model, encoded, prompt, 4)
-        self._words(encoded, prompt, decoded[0], span, language)
+        silence = self._windows(np.zeros(SAMPLE_RATE_HZ, np.float32), [Interval(0.0, 1.0)], None)
+        self.recogniser.together([silence], max_tokens=4)
 
-    @torch.inference_mode()
     def transcribe(
-        self, samples: NDArray[np.float32], spans: list[Interval], language: str | None
+        self,
+        samples: NDArray[np.float32],
+        spans: list[Interval],
+        language: str | None,
+        check: Callable[[], None] = lambda: None,
     ) -> Transcript:
-        """Words of the windows `spans`. samples: (n,) 16 kHz; language None: detect it."""
+        """Words of the windows `spans`. samples: (n,) 16 kHz; language None: detect it.
+
+        `check` is called before each batch of windows; what it raises ends the work.
+        """
         words: list[Word] = []
         warnings: list[str] = []
         probability = 1.0
-        for start in range(0, len(spans), self.batch):
-            part = spans[start : start + self.batch]
-            encoded = self._encode(samples, part)
+        for start in range(0, len(spans), self.recogniser.batch):
+            check()
+            part = spans[start : start + self.recogniser.batch]
+            heard = self.recogniser.hear(self._windows(samples, part, language))
             if language is None:  # by the first batch: up to two minutes on a CPU
-                language, probability = self._detect_language(encoded, part)
-            prompt = self._prompt(language)
-            for index, (span, decoded) in enumerate(
-                zip(part, self._decode(encoded, prompt, part), strict=True)
-            ):
+                language, probability = heard.language, heard.probability
+            for span, decoded, attention in zip(part, heard.decoded, heard.attention, strict=True):
                 if decoded.looped:
                     warnings.append(f"the transcript near {span.start_s:.0f} s repeated itself")
-                state = encoded[index : index + 1]
-                words += self._words(state, prompt, decoded, span, language)
+                if attention is not None:
+                    words += self._words(decoded, attention, span, language)
         return Transcript(words, language or "en", probability, warnings)
 
-    def _encode(self, samples: NDArray[np.float32], spans: list[Interval]) -> Tensor:
+    def _windows(
+        self, samples: NDArray[np.float32], spans: list[Interval], language: str | None
+    ) -> Windows:
         cuts = [
             samples[int(s.start_s * SAMPLE_RATE_HZ) : int(s.end_s * SAMPLE_RATE_HZ)] for s in spans
         ]
         features = self.features(cuts, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
-        mel = features.input_features.to(self.model.device, self.model.dtype)
-        encoded: Tensor = self.model.model.encoder(mel).last_hidden_state
-        return encoded
-
-    def _detect_language(self, encoded: Tensor, spans: list[Interval]) -> tuple[str, float]:
-        """The likeliest language over the windows, each counting by its length."""
-        if not self.languages:
-            return "en", 1.0
-        start = torch.full(
-            (len(spans), 1),
-            self.model.generation_config.decoder_start_token_id,
-            device=encoded.device,
-        )
-        hidden = self.model.model.decoder(input_ids=start, encoder_hidden_states=encoded)
-        logits = self.model.proj_out(hidden.last_hidden_state[:, -1]).float()
-        logits = logits[:, list(self.languages.values())]
-        weight = torch.tensor([span.duration_s for span in spans], device=encoded.device)
-        chance = (logits.softmax(-1) * (weight / weight.sum())[:, None]).sum(0)
-        best = int(chance.argmax())
-        return list(self.languages)[best], float(chance[best])
-
-    def _prompt(self, language: str) -> list[int]:
-        config = self.model.generation_config
-        prompt = [config.decoder_start_token_id]
-        if self.languages:
-            prompt += [self.languages[language], config.task_to_id["transcribe"]]
-        return [*prompt, config.no_timestamps_token_id]
-
-    def _decode(self, encoded: Tensor, prompt: list[int], spans: list[Interval]) -> list[Decoded]:
-        longest = max(span.duration_s for span in spans)
-        max_tokens = min(_MAX_TOKENS, 16 + round(_TOKENS_PER_S * longest))
-        results: dict[int, Decoded] = {}
-        open_windows = list(range(len(spans)))
-        for temperature in decoding.TEMPERATURES:
-            attempts = decoding.decode(
-                self.model, encoded[open_windows], prompt, max_tokens, temperature=temperature
-            )
-            again = []
-            for window, attempt in zip(open_windows, attempts, strict=True):
-                known = results.get(window)
-                # Of several bad attempts the likeliest one that does not loop is kept.
-                if known is None or _merit(attempt) > _merit(known):
-                    results[window] = attempt
-                if not self._is_good(attempt):
-                    again.append(window)
-            open_windows = again
-            if not open_windows:
-                break
-        return [results[window] for window in range(len(spans))]
-
-    def _is_good(self, attempt: Decoded) -> bool:
-        text = self.tokenizer.decode(attempt.tokens)
-        return (
-            not attempt.looped
-            and decoding.compression_ratio(text) <= decoding.MAX_COMPRESSION
-            and attempt.log_probability >= decoding.MIN_LOG_PROBABILITY
-        )
+        return Windows(features.input_features, [span.duration_s for span in spans], language)
 
     def _words(
-        self, encoded: Tensor, prompt: list[int], decoded: Decoded, span: Interval, language: str
+        self, decoded: Decoded, attention: NDArray[np.float32], span: Interval, language: str
     ) -> list[Word]:
-        """Words with times from the alignment heads."""
-        if not decoded.tokens:
-            return []
-        end = decoding.vocabulary(self.model).end
-        frames = min(encoded.shape[1], max(2, round(span.duration_s / word_times.FRAME_S)))
-        tokens = [*prompt, *decoded.tokens, end]
-        weights = word_times.attention(self.model, encoded, tokens, frames)
-        # The row of a token is where the decoder looked when it wrote the next one.
-        starts = word_times.token_times(weights[len(prompt) - 1 : -1])
-        starts = np.append(
-            starts[: len(decoded.tokens)], min(frames * word_times.FRAME_S, span.duration_s)
-        )
+        """Words with times. attention: (1 + tokens, frames) of the alignment heads."""
+        starts = word_times.token_times(attention)
+        end = min(attention.shape[1] * word_times.FRAME_S, span.duration_s)
+        starts = np.append(starts[: len(decoded.tokens)], end)
         words = []
         for first, last, text in self._split(decoded.tokens, language):
             chance = float(np.prod(decoded.probabilities[first:last]))
@@ -253,7 +169,3 @@ class Transcriber:
                 groups.append((first, last, text.strip()))
             first = last
         return groups
-
-
-def _merit(attempt: Decoded) -> tuple[bool, float]:
-    return (not attempt.looped, attempt.log_probability)

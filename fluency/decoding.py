@@ -64,24 +64,24 @@ def vocabulary(model: Any) -> Vocabulary:
 def decode(
     model: Any,
     encoded: Tensor,
-    prompt: list[int],
-    max_tokens: int,
+    prompts: list[list[int]],
+    max_tokens: list[int],
     *,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Decoded]:
-    """Decode each window of a batch.
+    """Decode each window of a batch, each as if it were alone.
 
-    encoded: (batch, frames, width) encoder states; prompt: the task's tokens;
-    temperature 0 is greedy, above it tokens are drawn with the given seed.
+    encoded: (batch, frames, width) encoder states; prompts: each window's task
+    tokens, all of one length; max_tokens: each window's. Temperature 0 is greedy,
+    above it tokens are drawn, for each window from a generator with the given seed.
     """
     words = vocabulary(model)
-    batch = encoded.shape[0]
-    results = [Decoded() for _ in range(batch)]
+    results = [Decoded() for _ in prompts]
     cache = None
-    tokens = torch.tensor([prompt] * batch, device=encoded.device)
-    random = torch.Generator(device=encoded.device).manual_seed(seed)
-    for step in range(max_tokens):
+    tokens = torch.tensor(prompts, device=encoded.device)
+    random = [torch.Generator(device=encoded.device).manual_seed(seed) for _ in prompts]
+    for step in range(max(max_tokens)):
         output = model.model.decoder(
             input_ids=tokens, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
         )
@@ -92,18 +92,26 @@ def decode(
             logits[:, words.suppress_first] = -torch.inf
         log_probabilities = logits.log_softmax(-1)
         if temperature > 0:
-            drawn = torch.multinomial((logits / temperature).softmax(-1), 1, generator=random)
+            tokens = _draw((logits / temperature).softmax(-1), random)
         else:
-            drawn = log_probabilities.argmax(-1, keepdim=True)
-        chosen = log_probabilities.gather(-1, drawn).exp().flatten().tolist()
-        for result, token, probability in zip(
-            results, drawn.flatten().tolist(), chosen, strict=True
+            tokens = log_probabilities.argmax(-1, keepdim=True)
+        chosen = log_probabilities.gather(-1, tokens).exp().flatten().tolist()
+        for result, token, probability, limit in zip(
+            results, tokens.flatten().tolist(), chosen, max_tokens, strict=True
         ):
             _take(result, token, probability, words.end)
+            result.finished |= len(result.tokens) >= limit
         if all(result.finished for result in results):
             break
-        tokens = drawn
     return results
+
+
+def _draw(chances: Tensor, random: list[torch.Generator]) -> Tensor:
+    """A token for each window, by its own generator. chances: (batch, vocabulary)."""
+    rows = [
+        torch.multinomial(row, 1, generator=own) for row, own in zip(chances, random, strict=True)
+    ]
+    return torch.stack(rows)
 
 
 def _take(result: Decoded, token: int, probability: float, end: int) -> None:

@@ -1,21 +1,15 @@
 """How fluently does this person speak? A recording in, the measures of fluency out."""
 
+import asyncio
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
 
-import reading
-import report
 import torch
-from acoustics import analyse, warm_up
-from asr import Transcriber, windows
-from audio import read as read_audio
-from cog import BaseRunner, Input, Path
-from errors import InvalidInput
+from assessment import Assessor, Wishes
+from cog import BaseRunner, Input, Path, concurrent
 from outputs import Fluency
-from score import ScoreMap
-from timeline import save as save_picture
-from vad import SileroVad
-from weights import choose
 
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
@@ -29,24 +23,27 @@ TRANSCRIBE = "Transcribe the words. Without them the answer has no transcript, n
 REFERENCE_TEXT = "For a reading task: the text that was to be read, at most 3000 words. Adds `reading`: words correct per minute, omissions, insertions, substitutions."
 CONTOURS = "Add pitch (Hz, 0 where unvoiced) and intensity (dB), 50 values a second."
 TIMELINE = "Add a PNG: waveform, pauses shaded, syllables, words; ten seconds a row."
+CONCURRENT = 8  # on a GPU: enough that some listen and draw while others are transcribed together
+
+
+class Canceled(Exception):
+    """Raised in the thread of a prediction that nobody waits for any more."""
 
 
 class Runner(BaseRunner):
     """Pauses, syllables and pitch from the signal; words from Whisper; a score from both."""
 
     def setup(self) -> None:
-        """Load the two models and run them once, so that the first request is not the slow one."""
+        """Load the models and run them once, so that the first request is not the slow one."""
         if threads := os.environ.get("THREADS"):
             torch.set_num_threads(int(threads))
-        choice = choose()
-        self.model = choice.name
-        self.scores = ScoreMap.load()
-        self.vad = SileroVad.load()
-        self.transcriber = Transcriber(choice)
-        warm_up(self.vad)
-        self.transcriber.warm_up()
+        self.assessor = Assessor()
+        at_once = CONCURRENT if self.assessor.is_parallel else 1
+        self.threads = ThreadPoolExecutor(at_once, thread_name_prefix="assess")
 
-    def run(
+    # CONCURRENT: `cog build` reads the number off the source.
+    @concurrent(max=8)  # type: ignore[untyped-decorator]
+    async def run(
         self,
         audio: Path = Input(description=AUDIO),
         language: str = Input(
@@ -83,38 +80,19 @@ class Runner(BaseRunner):
         Raises:
             InvalidInput: a recording, language or text that cannot be used.
         """
-        expected = self._check(language, transcribe, reference_text)
-        recording = read_audio(FilePath(audio))
-        heard = analyse(recording.samples, self.vad, pause_threshold)
-        if heard is None:
-            return report.silence(recording.duration_s, pause_threshold, self.scores)
-        understood = None
-        if transcribe:
-            spans = windows(heard.segments, recording.duration_s)
-            known = None if language == "auto" else language
-            understood = self.transcriber.transcribe(heard.samples, spans, known)
-        answer = report.compose(
-            heard,
-            understood,
-            duration_s=recording.duration_s,
-            pause_threshold_s=pause_threshold,
-            reference=expected,
-            scores=self.scores,
-            model=self.model if transcribe else None,
-            contours=contours,
-        )
-        if timeline:
-            answer.timeline = Path(save_picture(heard.samples, answer))
-        return answer
+        wishes = Wishes(language, pause_threshold, transcribe, reference_text, contours, timeline)
+        canceled = threading.Event()
 
-    def _check(self, language: str, transcribe: bool, text: str | None) -> list[str] | None:
-        """The words of the reference text, if there is one. Everything that is cheap to refuse."""
-        if transcribe and language != "auto":
-            self.transcriber.check_language(language)
-        if text is None:
-            return None
-        if not transcribe:
-            raise InvalidInput(
-                "Cannot compare: 'transcribe' must be true with a 'reference_text', got false"
-            )
-        return reading.reference_words(text)
+        def check() -> None:
+            if canceled.is_set():
+                raise Canceled
+
+        work = self.threads.submit(self.assessor.assess, FilePath(audio), wishes, check)
+        try:
+            return await asyncio.wrap_future(work)
+        finally:
+            canceled.set()  # a thread cannot be interrupted: it asks, and gives up
+
+
+if not torch.cuda.is_available():  # two at once on a CPU take twice as long, and fail together
+    Runner.run.__cog_concurrent_max__ = 1

@@ -21,28 +21,38 @@ FRAME_S: Final = 0.02  # one encoder state
 _MEDIAN_FRAMES: Final = 7  # openai/whisper: medfilt_width
 
 
-def attention(model: Any, encoded: Tensor, tokens: list[int], frames: int) -> NDArray[np.float32]:
-    """Mean weight of the alignment heads.
+def attention(
+    model: Any, encoded: Tensor, tokens: list[list[int]], frames: list[int], end: int
+) -> list[NDArray[np.float32]]:
+    """Mean weight of the alignment heads, of each window of a batch.
 
-    encoded: (1, n, width), one window; tokens: prompt, text and end of text;
-    frames: how many encoder states hold sound. Returns (len(tokens), frames).
+    encoded: (batch, n, width); tokens: each window's prompt, text and end of text; frames: how
+    many of each window's encoder states hold sound; end: the token that fills up shorter rows,
+    which nothing before it sees. Returns a (len(tokens[i]), frames[i]) for each.
     """
     heads = alignment_heads(model)
+    longest = max(len(row) for row in tokens)
+    rows = torch.tensor([row + [end] * (longest - len(row)) for row in tokens])
     with _queries(model, {layer for layer, _ in heads}) as seen:
-        model.model.decoder(
-            input_ids=torch.tensor([tokens], device=encoded.device), encoder_hidden_states=encoded
-        )
-    weights = []
-    for layer, head in heads:
-        module = model.model.decoder.layers[layer].encoder_attn
-        part = slice(head * module.head_dim, (head + 1) * module.head_dim)
-        query = seen[layer][0, :, part].float() * module.head_dim**-0.5
-        key = module.k_proj(encoded)[0, :frames, part].float()
-        weights.append((query @ key.T).softmax(-1))
-    stacked = torch.stack(weights)
-    spread, mean = torch.std_mean(stacked, dim=-2, keepdim=True, unbiased=False)
-    normalised = ((stacked - mean) / spread.clamp(min=1e-6)).cpu().numpy()
-    smooth = median_filter(normalised, (1, 1, _MEDIAN_FRAMES), mode="reflect")
+        model.model.decoder(input_ids=rows.to(encoded.device), encoder_hidden_states=encoded)
+    keys = {layer: model.model.decoder.layers[layer].encoder_attn.k_proj(encoded) for layer in seen}
+    made = []
+    for window, (row, count) in enumerate(zip(tokens, frames, strict=True)):
+        weights = []
+        for layer, head in heads:
+            size = model.model.decoder.layers[layer].encoder_attn.head_dim
+            part = slice(head * size, (head + 1) * size)
+            query = seen[layer][window, : len(row), part].float() * size**-0.5
+            weights.append((query @ keys[layer][window, :count, part].float().T).softmax(-1))
+        made.append(_normalised(torch.stack(weights)))
+    return made
+
+
+def _normalised(weights: Tensor) -> NDArray[np.float32]:
+    """(heads, tokens, frames) to their mean, each head normalised and smoothed."""
+    spread, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
+    even = ((weights - mean) / spread.clamp(min=1e-6)).cpu().numpy()
+    smooth = median_filter(even, (1, 1, _MEDIAN_FRAMES), mode="reflect")
     return np.asarray(smooth.mean(axis=0), np.float32)
 
 

@@ -1,9 +1,11 @@
 """Fixtures: the package on the path, the recordings with known truth, the real runner."""
 
+import asyncio
 import json
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,18 @@ def measure(runner: Any) -> Callable[..., Any]:
             "contours": False,
             "timeline": False,
         }
-        return runner.run(audio=path, **{**defaults, **inputs})
+        return asyncio.run(runner.run(audio=path, **{**defaults, **inputs}))
 
     return call
 
 
 @pytest.fixture(scope="session")
-def two_cities(measure: Callable[..., Any], golden: Path) -> Any:
-    """The answer for the longest recording, measured once."""
-    return measure(golden / "two_cities.flac", language="en")
+def answer_of(measure: Callable[..., Any], golden: Path) -> Callable[[str], Any]:
+    """The answer for a golden recording, in English with all defaults; each measured once."""
+    return cache(lambda name: measure(golden / name, language="en"))
+
+
+@pytest.fixture(scope="session")
+def two_cities(answer_of: Callable[[str], Any]) -> Any:
+    """The answer for the longest recording."""
+    return answer_of("two_cities.flac")

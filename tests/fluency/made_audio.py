@@ -57,6 +57,32 @@ def say(text: str, words_per_minute: int = 160, voice: str = "en-us") -> Samples
     return resample(raw, rate_hz, RATE)
 
 
+def music(duration_s: float, kind: str, seed: int = 0) -> Samples:
+    """Chords and drums at 120 beats a minute. kind: "pad", "piano", or "melody" with vibrato."""
+    random = np.random.default_rng(seed)
+    beat = RATE // 2
+    beats = int(duration_s * 2)
+    sound = np.zeros(beats * beat)
+    time = np.arange(beat) / RATE
+    for index in range(beats):
+        here = sound[index * beat : (index + 1) * beat]
+        root = (220.0, 196.0, 174.6, 261.6)[index // 4 % 4]
+        fade = np.exp(-3 * time) if kind == "piano" else np.minimum(1, 50 * time)
+        for frequency in (root, root * 1.26, root * 1.498):
+            for harmonic in range(1, 8):
+                tone = np.sin(2 * np.pi * frequency * harmonic * time + harmonic)
+                here += 0.1 * fade * tone / harmonic**1.3
+        if kind == "melody":
+            note = 2 * root * random.choice([1, 1.125, 1.26, 1.5])
+            phase = 2 * np.pi * np.cumsum(note * (1 + 0.01 * np.sin(10 * np.pi * time))) / RATE
+            for harmonic in range(1, 12):
+                here += 0.15 / harmonic * np.sin(harmonic * phase) * np.minimum(1, 30 * time)
+        kick = np.sin(2 * np.pi * (60 + 80 * np.exp(-30 * time)) * time) * np.exp(-20 * time)
+        snare = random.standard_normal(beat) * np.exp(-time * RATE / (600 if index % 2 else 150))
+        here += 0.6 * kick + 0.25 * snare
+    return (0.7 * sound / np.abs(sound).max()).astype(np.float32)
+
+
 def trimmed(samples: Samples) -> Samples:
     """Without the silence at the ends, 40 dB below full scale."""
     loud = np.flatnonzero(np.abs(samples) > 0.01)

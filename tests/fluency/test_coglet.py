@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "COG_SETUP_TIMEOUT": str(READY_WITHIN_S),
         "TMPDIR": str(home / "tmp"),
         "WEIGHTS": "demo",
+        "COG_MAX_CONCURRENCY": "3",
     }
     log = (home / "log").open("wb")
     process = subprocess.Popen(
@@ -145,6 +147,18 @@ def test_a_real_prediction(server: Server) -> None:
     assert output["timeline"] is None
     drawn = server.predict(audio=recording, transcribe=False, timeline=True)["output"]
     assert drawn["timeline"].startswith("data:image/png;base64,")
+
+
+def test_several_at_once(server: Server) -> None:
+    """As on a GPU: the server takes three predictions at once, and each gets its own answer."""
+    names = ("mary.wav", "bobby.wav", "austen-0880.wav")
+
+    def predict(name: str) -> dict[str, Any]:
+        return server.predict(audio=data_uri((GOLDEN / name).read_bytes()), transcribe=False)
+
+    with ThreadPoolExecutor(3) as threads:
+        together = [answer["output"] for answer in threads.map(predict, names)]
+    assert together == [predict(name)["output"] for name in names]
 
 
 def test_the_apps_own_check(server: Server) -> None:

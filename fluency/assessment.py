@@ -1,0 +1,90 @@
+"""One recording from its file to the answer, in the order of the steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import reading
+import report
+from acoustics import analyse, warm_up
+from asr import Transcriber, windows
+from audio import read as read_audio
+from cog import Path as CogPath
+from errors import InvalidInput
+from outputs import Fluency
+from score import ScoreMap
+from timeline import save as save_picture
+from vad import SileroVad
+from weights import choose
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The inputs of run() but for the recording; there they are described."""
+
+    language: str = "auto"
+    pause_threshold_s: float = 0.25
+    transcribe: bool = True
+    reference_text: str | None = None
+    contours: bool = False
+    timeline: bool = False
+
+
+class Assessor:
+    """The two models and the score map. Several threads may assess at once."""
+
+    def __init__(self) -> None:
+        """Load what the environment names, and run it once: no first request shall be slow."""
+        choice = choose()
+        self.model = choice.name
+        self.is_parallel = choice.device.type == "cuda"
+        self.scores = ScoreMap.load()
+        self.vad = SileroVad.load()
+        self.transcriber = Transcriber(choice)
+        warm_up(self.vad)
+        self.transcriber.warm_up()
+
+    def assess(
+        self, audio: Path, wishes: Wishes, check: Callable[[], None] = lambda: None
+    ) -> Fluency:
+        """Measure one recording. `check` is called between steps; what it raises ends the work.
+
+        Raises:
+            InvalidInput: a recording, language or text that cannot be used.
+        """
+        expected = self._check(wishes)
+        recording = read_audio(audio)
+        heard = analyse(recording.samples, self.vad, wishes.pause_threshold_s)
+        if heard is None:
+            return report.silence(recording.duration_s, wishes.pause_threshold_s, self.scores)
+        understood = None
+        if wishes.transcribe:
+            spans = windows(heard.segments, recording.duration_s)
+            known = None if wishes.language == "auto" else wishes.language
+            understood = self.transcriber.transcribe(heard.samples, spans, known, check)
+        check()
+        answer = report.compose(
+            heard,
+            understood,
+            duration_s=recording.duration_s,
+            pause_threshold_s=wishes.pause_threshold_s,
+            reference=expected,
+            scores=self.scores,
+            model=self.model if wishes.transcribe else None,
+            contours=wishes.contours,
+        )
+        if wishes.timeline:
+            answer.timeline = CogPath(save_picture(heard.samples, answer))
+        return answer
+
+    def _check(self, wishes: Wishes) -> list[str] | None:
+        """The words of the reference text, if there is one. Everything that is cheap to refuse."""
+        if wishes.transcribe and wishes.language != "auto":
+            self.transcriber.check_language(wishes.language)
+        if wishes.reference_text is None:
+            return None
+        if not wishes.transcribe:
+            raise InvalidInput(
+                "Cannot compare: 'transcribe' must be true with a 'reference_text', got false"
+            )
+        return reading.reference_words(wishes.reference_text)

@@ -1,0 +1,66 @@
+"""Jobs of several threads done together, without a thread of its own and without waiting for more.
+
+Whoever finds the model free does everything that waits by then, his own job and
+others'; who comes meanwhile waits, and so the next batch forms. Nothing is
+delayed in the hope of company: alone, a job starts at once.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Job, Result]):
+    """Calls `work` with what several threads submit; never from two threads at once."""
+
+    def __init__(
+        self, work: Callable[[list[Job]], list[Result]], size: Callable[[Job], int], limit: int
+    ) -> None:
+        """work: results in the order of its jobs; a batch's sizes add up to at most `limit`.
+
+        A job larger than the limit is done alone.
+        """
+        self._work, self._size, self._limit = work, size, limit
+        self._waiting: deque[tuple[Job, Future[Result]]] = deque()
+        self._waiting_guard = threading.Lock()
+        self._turn = threading.Lock()
+
+    def submit(self, job: Job) -> Result:
+        """The job's result, when it is there. Raises what `work` raised for it."""
+        mine: Future[Result] = Future()
+        with self._waiting_guard:
+            self._waiting.append((job, mine))
+        with self._turn:
+            while not mine.done():  # first come, first served: others' may have to be done before
+                self._do(self._next())
+        return mine.result()
+
+    def _next(self) -> list[tuple[Job, Future[Result]]]:
+        """The longest run from the front of the queue that fits, at least one."""
+        with self._waiting_guard:
+            batch = [self._waiting.popleft()]
+            total = self._size(batch[0][0])
+            while self._waiting:
+                total += self._size(self._waiting[0][0])
+                if total > self._limit:
+                    break
+                batch.append(self._waiting.popleft())
+        return batch
+
+    def _do(self, batch: list[tuple[Job, Future[Result]]]) -> None:
+        try:
+            results = self._work([job for job, _ in batch])
+        except Exception as problem:
+            if len(batch) == 1:
+                batch[0][1].set_exception(problem)
+                return
+            for one in batch:  # one of them, or too much at once: nobody pays for another's job
+                self._do([one])
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            future.set_result(result)

@@ -1,0 +1,207 @@
+"""Whisper itself: windows of several requests to tokens, one batch through the model at a time.
+
+A window whose text repeats itself or is improbable is decoded again at rising temperatures
+(openai/whisper, `transcribe.py`). Each window comes out as if it were alone: limits, languages
+and random draws are its own.
+"""
+
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Final
+
+import decoding
+import numpy as np
+import torch
+import word_times
+from batching import Batcher
+from decoding import Decoded
+from errors import InvalidInput
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer, WhisperForConditionalGeneration
+from weights import Choice
+
+_MAX_TOKENS: Final = 220  # half of Whisper's 448, as openai/whisper: the other half is for a prompt
+_TOKENS_PER_S: Final = 16  # more than the fastest speech in the most verbose script
+_WINDOWS_GPU: Final = 16
+_WINDOWS_CPU: Final = 4
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Some windows of one recording.
+
+    mel: (k, bands, 3000), what `WhisperFeatureExtractor` makes; durations_s: k lengths; language:
+    ISO 639-1, or None to detect it in these windows.
+    """
+
+    mel: Tensor
+    durations_s: list[float]
+    language: str | None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was understood in each of k windows.
+
+    probability: of the language, 1 if it was given. attention: where the decoder looked,
+    (1 + tokens, frames of 20 ms) for each window, None for one without tokens.
+    """
+
+    language: str
+    probability: float
+    decoded: list[Decoded]
+    attention: list[NDArray[np.float32] | None]
+
+
+class Recogniser:
+    """A loaded Whisper. Any thread may call `hear`."""
+
+    def __init__(self, choice: Choice) -> None:
+        """Load with `from_pretrained`: a hub id or a folder."""
+        self.tokenizer = AutoTokenizer.from_pretrained(choice.source)
+        model: Any = WhisperForConditionalGeneration.from_pretrained(
+            choice.source, dtype=choice.dtype
+        )
+        self.model = model.to(choice.device).eval()
+        self.languages: dict[str, int] = {
+            name.strip("<|>"): token
+            for name, token in (getattr(model.generation_config, "lang_to_id", None) or {}).items()
+        }
+        # A GPU is hardly busier with sixteen windows than with one; a CPU gains nothing by more.
+        self.batch = _WINDOWS_GPU if choice.device.type == "cuda" else _WINDOWS_CPU
+        self._batcher = Batcher(self.together, lambda job: len(job.durations_s), self.batch)
+
+    def check_language(self, language: str) -> None:
+        """Raise InvalidInput unless the model knows the ISO 639-1 code."""
+        if self.languages and language not in self.languages:
+            raise InvalidInput(
+                "Cannot transcribe: 'language' must be 'auto' or a code such as 'en' or 'ja', "
+                f"got {language!r}"
+            )
+
+    def hear(self, windows: Windows) -> Heard:
+        """At most `batch` windows, together with what other threads want heard meanwhile."""
+        return self._batcher.submit(windows)
+
+    @torch.inference_mode()
+    def together(self, jobs: list[Windows], *, max_tokens: int = _MAX_TOKENS) -> list[Heard]:
+        """Several jobs in one batch."""
+        encoded = self.encode(torch.cat([job.mel for job in jobs]))
+        edges = [0, *accumulate(len(job.durations_s) for job in jobs)]
+        spoken = [
+            self.detect_language(encoded[first:last], job.durations_s)
+            if job.language is None
+            else (job.language, 1.0)
+            for job, (first, last) in zip(jobs, pairwise(edges), strict=True)
+        ]
+        durations_s = [duration for job in jobs for duration in job.durations_s]
+        prompts = [
+            self.prompt(language)
+            for job, (language, _) in zip(jobs, spoken, strict=True)
+            for _ in job.durations_s
+        ]
+        limits = [min(max_tokens, 16 + round(_TOKENS_PER_S * length)) for length in durations_s]
+        decoded = self._decode(encoded, prompts, limits)
+        attention = self._attention(encoded, prompts, decoded, durations_s)
+        return [
+            Heard(language, probability, decoded[first:last], attention[first:last])
+            for (language, probability), (first, last) in zip(spoken, pairwise(edges), strict=True)
+        ]
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """(k, bands, 3000) to encoder states (k, 1500, width)."""
+        here = mel.to(self.model.device, self.model.dtype)
+        encoded: Tensor = self.model.model.encoder(here).last_hidden_state
+        return encoded
+
+    def detect_language(self, encoded: Tensor, durations_s: list[float]) -> tuple[str, float]:
+        """The likeliest language over the windows, each counting by its length."""
+        if not self.languages:
+            return "en", 1.0
+        start = torch.full(
+            (len(durations_s), 1),
+            self.model.generation_config.decoder_start_token_id,
+            device=encoded.device,
+        )
+        hidden = self.model.model.decoder(input_ids=start, encoder_hidden_states=encoded)
+        logits = self.model.proj_out(hidden.last_hidden_state[:, -1]).float()
+        logits = logits[:, list(self.languages.values())]
+        weight = torch.tensor(durations_s, device=encoded.device)
+        chance = (logits.softmax(-1) * (weight / weight.sum())[:, None]).sum(0)
+        best = int(chance.argmax())
+        return list(self.languages)[best], float(chance[best])
+
+    def prompt(self, language: str) -> list[int]:
+        """The task's tokens: start, language, transcribe, no time stamps."""
+        config = self.model.generation_config
+        prompt = [config.decoder_start_token_id]
+        if self.languages:
+            prompt += [self.languages[language], config.task_to_id["transcribe"]]
+        return [*prompt, config.no_timestamps_token_id]
+
+    def _decode(
+        self, encoded: Tensor, prompts: list[list[int]], limits: list[int]
+    ) -> list[Decoded]:
+        results: dict[int, Decoded] = {}
+        open_windows = list(range(len(prompts)))
+        for temperature in decoding.TEMPERATURES:
+            attempts = decoding.decode(
+                self.model,
+                encoded[open_windows],
+                [prompts[window] for window in open_windows],
+                [limits[window] for window in open_windows],
+                temperature=temperature,
+            )
+            again = []
+            for window, attempt in zip(open_windows, attempts, strict=True):
+                known = results.get(window)
+                # Of several bad attempts the likeliest one that does not loop is kept.
+                if known is None or _merit(attempt) > _merit(known):
+                    results[window] = attempt
+                if not self._is_good(attempt):
+                    again.append(window)
+            open_windows = again
+            if not open_windows:
+                break
+        return [results[window] for window in range(len(prompts))]
+
+    def _is_good(self, attempt: Decoded) -> bool:
+        text = self.tokenizer.decode(attempt.tokens)
+        return (
+            not attempt.looped
+            and decoding.compression_ratio(text) <= decoding.MAX_COMPRESSION
+            and attempt.log_probability >= decoding.MIN_LOG_PROBABILITY
+        )
+
+    def _attention(
+        self,
+        encoded: Tensor,
+        prompts: list[list[int]],
+        decoded: list[Decoded],
+        durations_s: list[float],
+    ) -> list[NDArray[np.float32] | None]:
+        """For each window, from the last token of the prompt on."""
+        end = decoding.vocabulary(self.model).end
+        said = [window for window, one in enumerate(decoded) if one.tokens]
+        made: list[NDArray[np.float32] | None] = [None] * len(decoded)
+        if not said:
+            return made
+        found = word_times.attention(
+            self.model,
+            encoded[said],
+            [[*prompts[window], *decoded[window].tokens, end] for window in said],
+            [
+                min(encoded.shape[1], max(2, round(durations_s[window] / word_times.FRAME_S)))
+                for window in said
+            ],
+            end,
+        )
+        for window, weights in zip(said, found, strict=True):
+            # The row of a token is where the decoder looked when it wrote the next one.
+            made[window] = weights[len(prompts[window]) - 1 : -1]
+        return made
+
+
+def _merit(attempt: Decoded) -> tuple[bool, float]:
+    return (not attempt.looped, attempt.log_probability)
