@@ -7,6 +7,7 @@ from pathlib import Path as LocalPath
 from typing import Any
 
 from cog import BaseModel, Path
+from orders import Order
 from PIL import Image, ImageOps
 
 EXTENSIONS = {"webp": ".webp", "png": ".png", "jpeg": ".jpg"}
@@ -56,6 +57,31 @@ class Clock:
     def seconds(self) -> dict[str, float]:
         """Every stage so far, and total_s."""
         return {**self._seconds, "total_s": round(self._last - self._start, 4)}
+
+
+def written(
+    pictures: Sequence[Image.Image],
+    order: Order,
+    *,
+    size: tuple[int, int],
+    output_format: str,
+    words: str,
+    flags: Sequence[bool] | None,
+    clock: Clock,
+) -> Output:
+    """Write the pictures of `order` and its lines in `size` px, and say how it went."""
+    images = save(pictures, output_format, "picture", size)
+    control_image = save([order.control], "png", "lines", size)[0]
+    clock.mark("encode_s")
+    return Output(
+        image=images[0],
+        images=images,
+        control_image=control_image,
+        prompt_used=words,
+        seed=order.seeds[0],
+        flagged=None if flags is None else any(flags),
+        timings=clock.seconds(),
+    )
 
 
 def save(

@@ -1,21 +1,25 @@
 """Cog's entry point: a sketch comes in, a realistic picture of the same thing goes out."""
 
+import asyncio
 import os
 import secrets
-import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path as LocalPath
 
-import condition
+import caption
 import hardware
 import outputs
 import pipeline
+import progress
+import reading
 import safety
-import sketch
-import strokes
+import speed
 import weights
-from cog import BaseRunner, Input, Path
+from cog import BaseRunner, Input, Path, concurrent
+from orders import Order
 from outputs import Output
-from picture import load_rgb
+from studio import Studio
 
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
@@ -30,6 +34,7 @@ SEED = "0 to 4294967295. The same seed with the same inputs gives the same pictu
 WIDTH = "Width of the picture in px, rounded to a multiple of 64; left out, it follows from the height or from the sketch."
 HEIGHT = "Height of the picture in px, rounded to a multiple of 64; left out, it follows from the width or from the sketch."
 NUM_OUTPUTS = "How many pictures, 1 to 4, with the seeds seed, seed + 1, …"
+PREVIEWS = "Whether to put small pictures of what emerges into the logs, a line each: preview: data:image/webp;base64,…"
 OUTPUT_FORMAT = "File type of the pictures."
 
 
@@ -38,19 +43,25 @@ class Runner(BaseRunner):
 
     def setup(self) -> None:
         """Load what `WEIGHTS` names, or the best preset that fits the card."""
-        machine = hardware.detect()
-        name = os.environ.get("WEIGHTS", "")
-        self.preset = weights.choose(name, machine.memory_gib, has_bfloat16=machine.has_bfloat16)
-        self.painter = pipeline.load(
-            self.preset, machine.device, machine.dtype_for(self.preset.half), machine.memory_gib
+        machine, env = hardware.detect(), os.environ
+        self.preset = weights.choose(
+            env.get("WEIGHTS", ""), machine.memory_gib, has_bfloat16=machine.has_bfloat16
         )
-        if machine.is_cuda:
-            pipeline.warm(self.painter)
-        checker = os.environ.get("SAFETY_CHECKER", self.preset.safety_checker)
+        dtype = machine.dtype_for(self.preset.half)
+        painter = pipeline.load(self.preset, machine.device, dtype, machine.memory_gib)
+        if machine.is_cuda or speed.is_compiling():
+            pipeline.warm(painter)
+        self.studio = Studio(painter)
+        # One page at a time: reading one takes up to 450 MB.
+        self.desk = ThreadPoolExecutor(1, thread_name_prefix="desk")
+        words = caption.source_for(self.preset, machine.memory_gib, env.get("CAPTIONER"))
+        self.captioner = caption.Florence(words, machine.device, dtype) if words else None
+        checker = env.get("SAFETY_CHECKER", self.preset.safety_checker)
         self.checker = safety.SafetyChecker(checker, machine.device) if checker else None
-        self.withholds = os.environ.get("SAFETY_WITHHOLD", "") == "1"
+        self.withholds = env.get("SAFETY_WITHHOLD", "") == "1"
 
-    def run(
+    @concurrent(max=4)  # type: ignore[untyped-decorator]
+    async def run(
         self,
         image: Path = Input(description=IMAGE),
         prompt: str = Input(default="", description=PROMPT, max_length=1000),
@@ -67,51 +78,36 @@ class Runner(BaseRunner):
         output_format: str = Input(
             default="webp", description=OUTPUT_FORMAT, choices=["webp", "png", "jpeg"]
         ),
+        previews: bool = Input(default=False, description=PREVIEWS),
     ) -> Output:
         """Clean the sketch, paint it, check and write the pictures."""
-        clock = outputs.Clock()
-        rgb = load_rgb(LocalPath(image), max_side_px=sketch.WORKING_SIDE_PX)
-        lines = strokes.centrelines(sketch.find_ink(rgb).mask)
-        preset = self.preset
-        plan = condition.make_plan(
-            lines, width, height, areas=preset.areas_px, multiple=preset.multiple_px
-        )
-        order = pipeline.Order(
-            control=condition.draw(lines, plan, pen=preset.pen, hard=preset.hard_lines),
-            prompt=prompt.strip(),
+        clock, preset = outputs.Clock(), self.preset
+        at_desk = partial(asyncio.get_running_loop().run_in_executor, self.desk)
+        captioner = None if prompt.strip() else self.captioner
+        page = await at_desk(reading.read, LocalPath(image), preset, (width, height), captioner)
+        clock.mark("clean_s")
+        order = Order(
+            control=page.control,
+            prompt=prompt.strip() or page.caption,
             negative_prompt=negative_prompt,
             control_scale=preset.control_scale if strength is None else strength,
             steps=preset.steps if steps is None else steps,
             guidance_scale=preset.guidance_scale if guidance is None else guidance,
             seeds=_seeds(seed, num_outputs),
         )
-        clock.mark("clean_s")
-        pictures = self.painter.paint(order, _report)
+        show = progress.show if previews else None
+        pictures = await self.studio.paint(order, progress.percent, show)
         clock.mark("paint_s")
-        flags = self.checker.flags(pictures) if self.checker else []
-        if self.withholds and flags:
-            pictures = safety.withheld(pictures, flags)
+        flags = await at_desk(self.checker.flags, pictures) if self.checker else None
+        pictures = safety.withheld(pictures, flags) if flags and self.withholds else pictures
         clock.mark("check_s")
-        images = outputs.save(pictures, output_format, "picture", plan.delivered)
-        control_image = outputs.save([order.control], "png", "lines", plan.delivered)[0]
-        clock.mark("encode_s")
-        return Output(
-            image=images[0],
-            images=images,
-            control_image=control_image,
-            prompt_used=self.painter.prompt_for(order),
-            seed=order.seeds[0],
-            flagged=any(flags) if self.checker else None,
-            timings=clock.seconds(),
-        )
+        # Nothing is awaited from here on: a cancelled prediction leaves no file behind.
+        return outputs.written(
+            pictures, order, size=page.plan.delivered, output_format=output_format,
+            words=self.studio.painter.prompt_for(order), flags=flags, clock=clock,
+        )  # fmt: skip
 
 
 def _seeds(first: int | None, count: int) -> tuple[int, ...]:
     start = secrets.randbelow(2**32) if first is None else first
     return tuple(range(start, start + count))
-
-
-def _report(done: int, steps: int) -> None:
-    """Into the prediction's logs, which the router shows as progress."""
-    sys.stdout.write(f"painting: {100 * done // steps} % ({done}/{steps} steps)\n")
-    sys.stdout.flush()

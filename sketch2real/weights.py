@@ -25,6 +25,7 @@ LOOSE_INSTRUCTION = (
     "Make a realistic photograph of what this rough line drawing means to show. Keep the objects "
     "and roughly their places; correct clumsy shapes. Natural colours, materials, light and shadow."
 )
+FLORENCE = "florence-community/Florence-2-large"
 PHOTO_TEMPLATE = "a photograph of {prompt}, natural light, realistic, detailed"
 PLAIN_PHOTO = "a photograph, natural light, realistic, detailed"
 NEGATIVE = "drawing, sketch, line art, cartoon, monochrome, blurry, text, watermark"
@@ -50,7 +51,8 @@ class Preset:
     hard_lines: whether strokes are strictly black and white.
     half: "bfloat16" or "float16" on an accelerator.
     needs_gib: card memory from which it runs without off-loading (an estimate from the sizes of the
-    parts, not a measurement). safety_checker: hub id, "" for none. licence: of the weights.
+    parts, not a measurement). safety_checker, captioner: hub ids, "" for none.
+    licence: of the weights.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Preset:
     half: str = "float16"
     needs_gib: float = 0.0
     safety_checker: str = "CompVis/stable-diffusion-safety-checker"
+    captioner: str = ""
     licence: str = "unknown"
 
     @property
@@ -111,6 +114,7 @@ SDXL_SCRIBBLE = Preset(
     steps=8,
     control_scale=0.8,  # scribble ControlNets over-follow clumsy lines at 1
     needs_gib=11.0,
+    captioner=FLORENCE,
     licence="OpenRAIL++-M (base, Lightning), Apache-2.0 (ControlNet)",
 )
 
@@ -129,6 +133,7 @@ SD15_SCRIBBLE = Preset(
     picture_area_px=512 * 512,
     max_area_px=768 * 768,
     needs_gib=4.0,
+    captioner=FLORENCE,
     licence="CreativeML OpenRAIL-M",
 )
 
@@ -178,6 +183,7 @@ def _from_source(source: str) -> Preset:
         variant="",
         scheduler="",
         needs_gib=0.0,
+        captioner="",
         licence="unknown",
     )
     return replace(preset, **_overrides(Path(source) / OVERRIDES))

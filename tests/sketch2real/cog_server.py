@@ -50,9 +50,10 @@ pathlib.Path(".cog/openapi_schema.json").write_text(json.dumps({
 class Server:
     """A coglet process with its own temp folder."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, temp: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, temp: Path, log: Path) -> None:
         self.process = process
         self.temp = temp
+        self._log = log
         self._url = f"http://127.0.0.1:{port}"
 
     def get(self, path: str) -> dict[str, Any]:
@@ -66,6 +67,10 @@ class Server:
             if answer.status_code != 409 or time.monotonic() > deadline:
                 return answer.status_code, dict(answer.json())
             time.sleep(0.01)
+
+    def said(self, words: str) -> int:
+        """How often `words` stand in what the server has logged so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace").count(words)
 
     def predict(self, **inputs: Any) -> tuple[int, dict[str, Any]]:
         return self.post("/predictions", {"input": inputs})
@@ -89,6 +94,7 @@ def serve(package: Path, folder: Path, **environment: str) -> Iterator[Server]:
         "TMPDIR": str(temp),
         "COG_PREDICT_TYPE_STUB": "run.py:Runner",
         "COG_SETUP_TIMEOUT": "120",
+        "COG_MAX_CONCURRENCY": "4",  # what @concurrent says; only an image reads it from there
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",  # as in cog.yaml
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -100,7 +106,7 @@ def serve(package: Path, folder: Path, **environment: str) -> Iterator[Server]:
         [sys.executable, "-m", "cog.server.http", "--host", "127.0.0.1"],
         cwd=copy, env=env, stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
-    server = Server(process, port, temp)
+    server = Server(process, port, temp, folder / "server.log")
     try:
         _wait_until_ready(server, folder / "server.log")
         yield server

@@ -14,9 +14,11 @@ import pipeline
 import pytest
 import tiny
 import torch
+from controlnet import ControlNetPainter
 from errors import OutOfMemory
+from klein import KleinPainter
+from orders import OnStep, Order, Painter, Step
 from PIL import Image
-from pipeline import ControlNetPainter, KleinPainter, Order, Painter
 from weights import LOOSE_INSTRUCTION, choose
 
 PRESETS: dict[str, Callable[[Path], Path]] = {
@@ -58,8 +60,13 @@ def order(**changes: Any) -> Order:
     return replace(plain, **changes)
 
 
-def silent(_done: int, _steps: int) -> None:
+def silent(_step: Step) -> None:
     """Progress nobody looks at."""
+
+
+def paint(painter: Painter, wish: Order, on_step: OnStep = silent) -> Image.Image:
+    """The one picture of `wish`."""
+    return painter.paint([wish], on_step)[0]
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:
@@ -94,7 +101,7 @@ def test_equals_stock_diffusers(
     name: str, folders: dict[str, Path], painters: dict[str, Painter]
 ) -> None:
     """The picture is the one plain diffusers paints from the same folder and seed."""
-    picture = painters[name].paint(order(), silent)[0]
+    picture = paint(painters[name], order())
     assert picture.size == (64, 96)
     assert np.asarray(picture).std() > 1
     plain = stock(name, folders[name], order())
@@ -108,41 +115,51 @@ def test_same_seed_same_picture_after_a_restart(
     name: str, folders: dict[str, Path], painters: dict[str, Painter]
 ) -> None:
     """Loaded anew, a seed gives the same picture, and another seed another."""
-    first = painters[name].paint(order(), silent)[0]
-    assert difference(first, load(folders[name]).paint(order(), silent)[0]) == 0
-    assert difference(first, painters[name].paint(order(seeds=(6,)), silent)[0]) > 0.01
+    first = paint(painters[name], order())
+    assert difference(first, paint(load(folders[name]), order())) == 0
+    assert difference(first, paint(painters[name], order(seeds=(6,)))) > 0.01
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_a_batch_gives_the_pictures_of_its_seeds(name: str, painters: dict[str, Painter]) -> None:
-    """Painted together (as on an accelerator) or one by one, picture i is that of seed i."""
-    painter: Any = painters[name]
-    together = painter._paint_together(order(seeds=(5, 6, 7)), silent)
-    alone = painter.paint(order(seeds=(5, 6, 7)), silent)
-    assert len(together) == len(alone) == 3
-    for one, other in zip(together, alone, strict=True):
-        assert difference(one, other) <= 1 / 255
+def test_painted_together_or_alone_is_the_same(name: str, painters: dict[str, Painter]) -> None:
+    """Of orders painted together each gets what it would get alone: its lines, words, seed."""
+    upside_down = order().control.rotate(180)
+    orders = [
+        order(prompt="a red house"),
+        order(prompt="a cat", seeds=(6,), negative_prompt="fog"),
+        order(prompt="a red house", seeds=(7,), control=upside_down),
+    ]
+    assert len({wish.bucket for wish in orders}) == 1
+    painter = painters[name]
+    together = painter.paint(orders, silent)
+    for one, wish in zip(together, orders, strict=True):
+        assert difference(one, paint(painter, wish)) <= 1 / 255
+    for i, j in ((0, 1), (1, 2), (0, 2)):
+        assert difference(together[i], together[j]) > 0.004
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_lines_and_words_matter(name: str, painters: dict[str, Painter]) -> None:
     """Other lines or other words give another picture."""
     painter = painters[name]
-    usual = painter.paint(order(), silent)[0]
+    usual = paint(painter, order())
     blank = Image.new("RGB", (64, 96))
-    assert difference(usual, painter.paint(order(control=blank), silent)[0]) > 0.004
-    assert difference(usual, painter.paint(order(prompt="a red house"), silent)[0]) > 0.004
+    assert difference(usual, paint(painter, order(control=blank))) > 0.004
+    assert difference(usual, paint(painter, order(prompt="a red house"))) > 0.004
     assert "a red house" in painter.prompt_for(order(prompt="a red house"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_progress_covers_all_pictures(name: str, painters: dict[str, Painter]) -> None:
-    """Two pictures report every step once, in order, up to the number announced."""
-    seen: list[tuple[int, int]] = []
-    painters[name].paint(order(seeds=(1, 2)), lambda done, steps: seen.append((done, steps)))
-    announced = seen[0][1]
-    assert announced in (6, 8)  # PNDM, which SD 1.5 comes with, takes a step more for each
-    assert seen == [(step, announced) for step in range(1, announced + 1)]
+def test_every_step_is_told_once(name: str, painters: dict[str, Painter]) -> None:
+    """In order, up to the number announced, with the latents of all that are painted."""
+    seen: list[Step] = []
+    painters[name].paint([order(), order(seeds=(6,))], seen.append)
+    announced = seen[0].steps
+    assert announced in (3, 4)  # PNDM, which SD 1.5 comes with, takes a step more
+    assert [(step.done, step.steps) for step in seen] == [
+        (done, announced) for done in range(1, announced + 1)
+    ]
+    assert all(len(step.latents) == 2 for step in seen)
 
 
 class Stop(BaseException):
@@ -154,17 +171,17 @@ def test_cancel_between_steps_leaves_nothing_behind(
     name: str, painters: dict[str, Painter]
 ) -> None:
     """Stopped after its first step, a painter paints the next order as if nothing had been."""
-    before = painters[name].paint(order(), silent)[0]
+    before = paint(painters[name], order())
     steps: list[int] = []
 
-    def cancel(done: int, _steps: int) -> None:
-        steps.append(done)
+    def cancel(step: Step) -> None:
+        steps.append(step.done)
         raise Stop
 
     with pytest.raises(Stop):
-        painters[name].paint(order(seeds=(9,)), cancel)
+        paint(painters[name], order(seeds=(9,)), cancel)
     assert steps == [1]
-    assert difference(before, painters[name].paint(order(), silent)[0]) == 0
+    assert difference(before, paint(painters[name], order())) == 0
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -186,28 +203,8 @@ def test_out_of_memory_is_told_and_survived(
 
         patch.setattr(painter._pipe.vae, "decode", fail)
         with pytest.raises(OutOfMemory, match="Cannot paint 64 × 96: out of memory"):
-            painter.paint(order(), silent)
-    assert painter.paint(order(), silent)[0].size == (64, 96)
-
-
-def test_a_batch_too_large_is_painted_one_by_one() -> None:
-    """On an accelerator a batch that does not fit is split; other errors are not taken for it."""
-    sizes: list[int] = []
-
-    def paint(wish: Order, _on_step: pipeline.OnStep) -> list[Image.Image]:
-        sizes.append(len(wish.seeds))
-        if len(wish.seeds) > 1:
-            raise torch.OutOfMemoryError
-        return [wish.control]
-
-    assert len(pipeline._in_batches(paint, order(seeds=(1, 2, 3)), silent, "cuda")) == 3
-    assert sizes == [3, 1, 1, 1]
-
-    def broken(_wish: Order, _on_step: pipeline.OnStep) -> list[Image.Image]:
-        raise RuntimeError("shapes do not match")
-
-    with pytest.raises(RuntimeError, match="shapes do not match"):
-        pipeline._in_batches(broken, order(), silent, "cpu")
+            paint(painter, order())
+    assert paint(painter, order()).size == (64, 96)
 
 
 def test_klein_lets_its_text_encoder_go(folders: dict[str, Path]) -> None:
@@ -217,10 +214,10 @@ def test_klein_lets_its_text_encoder_go(folders: dict[str, Path]) -> None:
     assert painter._encoder is None
     assert painter._pipe.text_encoder is None
     known = len(painter._embeddings)
-    painter.paint(order(), silent)
-    painter.paint(order(control_scale=0.2), silent)
+    paint(painter, order())
+    paint(painter, order(control_scale=0.2))
     assert len(painter._embeddings) == known
-    painter.paint(order(prompt="a cat"), silent)
+    paint(painter, order(prompt="a cat"))
     assert len(painter._embeddings) == known + 1
     assert painter._encoder is None
 
@@ -245,7 +242,7 @@ def test_klein_follows_loosely_below_half(painters: dict[str, Painter]) -> None:
 def test_an_undistilled_klein_is_guided(tmp_path: Path) -> None:
     """Guidance changes what a base model paints; a distilled one ignores it."""
     base = load(tiny.klein(tmp_path / "base", is_distilled=False))
-    weak, strong = (base.paint(order(guidance_scale=g), silent)[0] for g in (1.0, 6.0))
+    weak, strong = (paint(base, order(guidance_scale=g)) for g in (1.0, 6.0))
     assert difference(weak, strong) > 0.004
 
 
@@ -263,17 +260,17 @@ def test_guess_mode_only_without_words(
         return pipe(*args, **kwargs)
 
     monkeypatch.setattr(painter, "_pipe", spy)
-    painter.paint(order(), silent)
-    painter.paint(order(prompt="a cat"), silent)
+    paint(painter, order())
+    paint(painter, order(prompt="a cat"))
     assert asked == [True, False]
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_warming_changes_no_picture(name: str, painters: dict[str, Painter]) -> None:
-    """The step that is painted at set-up leaves no trace in what follows."""
+    """The steps painted at set-up, one in each common shape, leave no trace in what follows."""
     painter = painters[name]
-    small = replace(painter.preset, paint_area_px=64 * 64)
-    before = painter.paint(order(), silent)[0]
+    small = replace(painter.preset, paint_area_px=96 * 96, multiple_px=16)
+    before = paint(painter, order())
     painter.preset = small
-    pipeline.warm(painter)
-    assert difference(before, painter.paint(order(), silent)[0]) == 0
+    assert pipeline.warm(painter) == 5
+    assert difference(before, paint(painter, order())) == 0

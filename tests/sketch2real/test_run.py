@@ -1,5 +1,6 @@
 """run.py with other weights than the demo's: sizes, the safety checker, files."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,9 @@ def run(runner: Runner, image: Path, **changes: Any) -> Any:
     inputs: dict[str, Any] = {
         "image": image, "prompt": "", "negative_prompt": None, "strength": None, "steps": 2,
         "guidance": None, "seed": 3, "width": 128, "height": 128, "num_outputs": 1,
-        "output_format": "png",
+        "output_format": "png", "previews": False,
     }  # fmt: skip
-    return runner.run(**(inputs | changes))
+    return asyncio.run(runner.run(**(inputs | changes)))
 
 
 def test_flagged_pictures_are_flagged_and_withheld_only_if_asked(
@@ -99,3 +100,24 @@ def test_an_interrupted_write_leaves_no_file(
             run(runner, sketch, num_outputs=2)
     assert list(temp.iterdir()) == []
     assert len(run(runner, sketch, num_outputs=2).images) == 2
+
+
+def test_a_captioner_speaks_for_those_who_say_nothing(
+    runner: Runner, page: Image.Image, tmp_path: Path, temp: Path
+) -> None:
+    """Its words go where a person's would; a person's own words come first."""
+    sketch = tmp_path / "page.png"
+    page.save(sketch)
+    shown: list[Image.Image] = []
+
+    class Watcher:
+        def describe(self, paper: Image.Image) -> str:
+            shown.append(paper)
+            return "a house"
+
+    assert runner.captioner is None
+    runner.captioner = Watcher()
+    assert "a photograph of a house" in run(runner, sketch).prompt_used
+    assert np.asarray(shown[0]).mean() > 128  # dark on light, as captioners know drawings
+    assert "a photograph of a dog" in run(runner, sketch, prompt=" a dog ").prompt_used
+    assert len(shown) == 1

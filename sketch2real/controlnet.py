@@ -1,0 +1,114 @@
+"""Stable Diffusion 1.5 or XL, led by the lines through a ControlNet."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import diffusers
+import preview
+import speed
+import torch
+from huggingface_hub import hf_hub_download
+from memory import freed_after_failure
+from orders import OnStep, Order, callback, generators
+from PIL import Image
+from safetensors.torch import load_file
+from weights import Preset
+
+
+class ControlNetPainter:
+    """A StableDiffusion(XL)ControlNetPipeline and its preset."""
+
+    def __init__(self, preset: Preset, pipe: Any, device: str, together: int) -> None:
+        self.preset = preset
+        self.device = device
+        self.together = together
+        self._pipe = pipe
+
+    def prompt_for(self, order: Order) -> str:
+        if order.prompt:
+            return self.preset.template.format(prompt=order.prompt)
+        return self.preset.instruction
+
+    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
+        first = orders[0]
+        width, height = first.control.size
+        preset = self.preset
+        negatives = [
+            preset.negative if order.negative_prompt is None else order.negative_prompt
+            for order in orders
+        ]
+        with freed_after_failure(self.device, first.control.size):
+            result = self._pipe(
+                [self.prompt_for(order) for order in orders],
+                image=[order.control for order in orders],
+                width=width,
+                height=height,
+                negative_prompt=negatives,
+                num_inference_steps=first.steps,
+                guidance_scale=first.guidance_scale,
+                controlnet_conditioning_scale=first.control_scale,
+                guess_mode=preset.guess_mode and not first.prompt,
+                generator=generators(orders),
+                callback_on_step_end=callback(on_step),
+            )
+        return list(result.images)
+
+    def preview(
+        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+    ) -> Image.Image | None:
+        pipe = self._pipe
+        if speed.is_offloaded(pipe):  # the VAE would come and the UNet go, at every step
+            return None
+        levels = (preview.level(pipe.scheduler, at) for at in (done - 1, done))
+        clean = preview.clean_estimate(before, next(levels), after, next(levels))
+        if clean is None:
+            return None
+        return preview.decoded_small(
+            pipe, clean / pipe.vae.config.scaling_factor, order.control.size
+        )
+
+
+def load(preset: Preset, dtype: torch.dtype) -> Any:
+    """The pipeline of `preset` on the processor, with the parts it takes from elsewhere."""
+    pipeline_class = getattr(diffusers, preset.pipeline)
+    # SD 1.5's own checker blanks the picture and needs another copy; safety.py runs one for all.
+    checker = (
+        {"safety_checker": None, "requires_safety_checker": False}
+        if preset.pipeline == "StableDiffusionControlNetPipeline"
+        else {}
+    )
+    pipe = pipeline_class.from_pretrained(
+        preset.source, dtype=dtype, **parts(preset, dtype), **checker
+    )
+    if preset.scheduler == "euler-trailing":
+        pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
+            pipe.scheduler.config, timestep_spacing="trailing"
+        )
+    elif preset.scheduler == "unipc":
+        pipe.scheduler = diffusers.UniPCMultistepScheduler.from_config(pipe.scheduler.config)
+    return speed.quantised(pipe, "unet")
+
+
+def parts(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
+    """The parts that the preset takes from elsewhere than its base."""
+    found: dict[str, Any] = {}
+    if preset.controlnet:
+        found["controlnet"] = diffusers.ControlNetModel.from_pretrained(
+            preset.controlnet, dtype=dtype
+        )
+    if preset.vae:
+        found["vae"] = diffusers.AutoencoderKL.from_pretrained(preset.vae, dtype=dtype)
+    if preset.unet_file:
+        found["unet"] = _distilled_unet(preset, dtype)
+    if preset.variant:
+        found["variant"] = preset.variant
+    return found
+
+
+def _distilled_unet(preset: Preset, dtype: torch.dtype) -> Any:
+    """The base's UNet with distilled weights, put in as SDXL-Lightning's model card does it."""
+    config = diffusers.UNet2DConditionModel.load_config(preset.source, subfolder="unet")
+    unet = diffusers.UNet2DConditionModel.from_config(config).to(dtype)
+    repository, _, name = preset.unet_file.rpartition("/")
+    unet.load_state_dict(load_file(hf_hub_download(repository, name)))
+    return unet

@@ -1,0 +1,130 @@
+"""FLUX.2 klein, told to turn the picture of the lines into a photograph."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import diffusers
+import preview
+import speed
+import torch
+from memory import free, freed_after_failure
+from orders import OnStep, Order, callback, generators
+from PIL import Image
+from weights import LOOSE_INSTRUCTION, Preset
+
+KEEP_ENCODER_GIB = 24.0
+"""From this card on klein's text encoder (4 billion parameters, 8 GB) stays beside the model."""
+
+REMEMBERED = 64
+"""Embeddings kept; each is (1, 512, 7680) in bfloat16, 7.5 MiB."""
+
+
+class Pipeline(diffusers.Flux2KleinPipeline):
+    """One drawing per picture of a batch.
+
+    Upstream a list of images is several references for one picture, repeated over the batch.
+    """
+
+    def prepare_image_latents(
+        self, images: list[torch.Tensor], batch_size: int, generator: Any, device: Any, dtype: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(pictures, tokens, channels) latents and (pictures, tokens, 4) positions."""
+        one_each = [
+            super(Pipeline, self).prepare_image_latents([image], 1, generator, device, dtype)
+            for image in images
+        ]
+        latents, positions = zip(*one_each, strict=True)
+        return torch.cat(latents), torch.cat(positions)
+
+
+class KleinPainter:
+    """A Flux2KleinPipeline without its text encoder, and the embeddings it needs.
+
+    The encoder is as large as the model itself and the instruction seldom changes: words are
+    embedded once, remembered, and the encoder is let go (on a large card it stays).
+    """
+
+    def __init__(
+        self, preset: Preset, device: str, dtype: torch.dtype, memory_gib: float, together: int
+    ) -> None:
+        self.preset = preset
+        self.device = device
+        self.together = together
+        self._dtype = dtype
+        self._keep = memory_gib >= KEEP_ENCODER_GIB
+        self._encoder: Any = None
+        self._embeddings: dict[str, torch.Tensor] = {}
+        # Before the transformer is loaded: the two need never be on the card together.
+        for words in (preset.instruction, LOOSE_INSTRUCTION, ""):
+            self._embedded(words)
+        pipe = Pipeline.from_pretrained(
+            preset.source, dtype=dtype, text_encoder=None, tokenizer=None
+        )
+        self._pipe = speed.quantised(pipe, "transformer")
+        speed.place(self._pipe, preset, device, memory_gib)
+
+    def prompt_for(self, order: Order) -> str:
+        # An editing model has no dial for the lines; below half, the wording lets them go.
+        instruction = LOOSE_INSTRUCTION if order.control_scale < 0.5 else self.preset.instruction
+        if not order.prompt:
+            return instruction
+        return f"{instruction} The photograph shows {order.prompt}."
+
+    def _embedded(self, words: str) -> torch.Tensor:
+        """(1, tokens, channels) on the device, in the painter's dtype."""
+        if words not in self._embeddings:
+            if len(self._embeddings) > REMEMBERED:
+                self._embeddings.pop(next(iter(self._embeddings)))
+            encoder = self._encoder or diffusers.Flux2KleinPipeline.from_pretrained(
+                self.preset.source, dtype=self._dtype, transformer=None, vae=None
+            ).to(self.device)
+            with torch.no_grad():
+                self._embeddings[words] = encoder.encode_prompt(words)[0]
+            if self._keep:
+                self._encoder = encoder
+            else:
+                del encoder
+                free(self.device)
+        return self._embeddings[words]
+
+    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
+        first = orders[0]
+        width, height = first.control.size
+        # The model saw drawings on paper, not white on black.
+        papers = [order.control.point(lambda value: 255 - value) for order in orders]
+        guided = not self._pipe.config.is_distilled and first.guidance_scale > 1.0
+        with freed_after_failure(self.device, first.control.size):
+            result = self._pipe(
+                image=papers,
+                prompt_embeds=torch.cat([self._embedded(self.prompt_for(o)) for o in orders]),
+                negative_prompt_embeds=(
+                    torch.cat([self._embedded("")] * len(orders)) if guided else None
+                ),
+                width=width,
+                height=height,
+                num_inference_steps=first.steps,
+                guidance_scale=first.guidance_scale if guided else 1.0,
+                generator=generators(orders),
+                callback_on_step_end=callback(on_step),
+            )
+        return list(result.images)
+
+    def preview(
+        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+    ) -> Image.Image | None:
+        pipe = self._pipe
+        if speed.is_offloaded(pipe):  # the VAE would come and the transformer go, at every step
+            return None
+        levels = (preview.level(pipe.scheduler, at) for at in (done - 1, done))
+        clean = preview.clean_estimate(before, next(levels), after, next(levels))
+        if clean is None:
+            return None
+        # As the pipeline does after its last step: tokens to patches, the VAE's norm undone.
+        width, height = (side // (2 * pipe.vae_scale_factor) for side in order.control.size)
+        patches = clean.transpose(1, 2).reshape(1, -1, height, width)
+        norm = pipe.vae.bn
+        spread = torch.sqrt(norm.running_var + pipe.vae.config.batch_norm_eps).to(patches)
+        patches = patches * spread.view(1, -1, 1, 1) + norm.running_mean.to(patches).view(
+            1, -1, 1, 1
+        )
+        return preview.decoded_small(pipe, pipe._unpatchify_latents(patches), order.control.size)

@@ -1,0 +1,109 @@
+"""What is ordered from a model, and what every model offers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from weights import Preset
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is known after a denoising step.
+
+    done, steps: of the whole way, 1 to steps. latents: (pictures, …) as the model keeps them.
+    """
+
+    done: int
+    steps: int
+    latents: torch.Tensor
+
+
+OnStep = Callable[[Step], None]
+"""Called after each denoising step; what it raises ends the painting."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to paint.
+
+    control: RGB, white lines on black, in the size to be painted.
+    prompt: the person's words, "" for none. negative_prompt: None for the preset's.
+    control_scale: how closely the lines are followed, 0 to 2.
+    guidance_scale: classifier-free guidance; 1 switches it off.
+    seeds: one per picture.
+    """
+
+    control: Image.Image
+    prompt: str
+    negative_prompt: str | None
+    control_scale: float
+    steps: int
+    guidance_scale: float
+    seeds: tuple[int, ...]
+
+    def each(self) -> list["Order"]:
+        """One order per picture."""
+        return [replace(self, seeds=(seed,)) for seed in self.seeds]
+
+    @property
+    def bucket(self) -> tuple[object, ...]:
+        """Orders of equal buckets can be painted together: what the model takes once per call."""
+        return (
+            self.control.size,
+            self.steps,
+            self.guidance_scale,
+            self.control_scale,
+            bool(self.prompt),  # guess mode is for those without words
+        )
+
+
+class Painter(Protocol):
+    """A loaded model. Not safe for two threads at once."""
+
+    preset: Preset
+    device: str
+    together: int
+    """How many pictures it paints at once at most. On a processor one: more would only make all
+    wait for the last."""
+
+    def prompt_for(self, order: Order) -> str:
+        """The words that the model is given for `order`, "" if none."""
+        ...
+
+    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
+        """One RGB picture per order, in the size of its control picture.
+
+        orders: of one picture and one bucket each. Picture i depends on order i alone, not on what
+        is painted with it.
+
+        Raises: OutOfMemory: it did not fit; what was allocated is freed.
+        """
+        ...
+
+    def preview(
+        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+    ) -> Image.Image | None:
+        """A small picture of what step `done` heads for; None if that cannot be told now.
+
+        before, after: (1, …), latents of the order's picture as two successive `Step`s have them.
+        """
+        ...
+
+
+def generators(orders: Sequence[Order]) -> list[torch.Generator]:
+    """On the processor always: a seed then gives the same noise on every card."""
+    return [torch.Generator("cpu").manual_seed(seed) for order in orders for seed in order.seeds]
+
+
+def callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:
+    """`on_step` as diffusers calls it."""
+
+    def after_step(pipe: Any, index: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        # Some schedulers take a step more than asked for (PNDM).
+        on_step(Step(index + 1, pipe.num_timesteps, tensors["latents"]))
+        return {}
+
+    return after_step

@@ -1,0 +1,42 @@
+"""From the file that was sent to what a model is shown: lines, their frame, perhaps words."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import condition
+import sketch
+import strokes
+from caption import Captioner
+from picture import load_rgb
+from PIL import Image
+from weights import Preset
+
+
+class Page(NamedTuple):
+    """control: RGB, white lines on black, in the size to be painted. plan: its framing and sizes.
+
+    caption: what it shows, "" if nobody was asked.
+    """
+
+    control: Image.Image
+    plan: condition.Plan
+    caption: str = ""
+
+
+def read(
+    file: Path, preset: Preset, size: tuple[int | None, int | None], captioner: Captioner | None
+) -> Page:
+    """Clean the sketch in `file` for the model of `preset`.
+
+    size: (width, height) asked for in px, None where it follows from the sketch.
+
+    Raises: InvalidInput: `file` is no picture, too large, or without lines.
+    """
+    rgb = load_rgb(file, max_side_px=sketch.WORKING_SIDE_PX)
+    lines = strokes.centrelines(sketch.find_ink(rgb).mask)
+    plan = condition.make_plan(lines, *size, areas=preset.areas_px, multiple=preset.multiple_px)
+    control = condition.draw(lines, plan, pen=preset.pen, hard=preset.hard_lines)
+    if captioner is None:
+        return Page(control, plan)
+    # Captioners were taught on paper: dark on light.
+    return Page(control, plan, captioner.describe(control.point(lambda value: 255 - value)))

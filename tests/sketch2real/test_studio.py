@@ -1,0 +1,239 @@
+"""studio.py: who is painted with whom, who may change their mind, and what is told meanwhile."""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from errors import OutOfMemory
+from orders import OnStep, Order, Step
+from PIL import Image
+from studio import Studio
+from weights import SD15_SCRIBBLE
+
+STEPS = 4
+LIMIT_S = 60
+
+
+class SlowPainter:
+    """Paints grey squares whose value is the seed; takes a step whenever it is allowed to."""
+
+    preset = SD15_SCRIBBLE
+    device = "cpu"
+
+    def __init__(self, together: int = 4) -> None:
+        self.together = together
+        self.allowed = threading.Semaphore(0)
+        self.began = threading.Semaphore(0)
+        self.batches: list[list[int]] = []
+        self.steps = 0
+        self.fits = 4
+
+    def prompt_for(self, order: Order) -> str:
+        return order.prompt
+
+    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
+        self.batches.append([order.seeds[0] for order in orders])
+        self.began.release()
+        for done in range(1, STEPS + 1):
+            assert self.allowed.acquire(timeout=LIMIT_S)
+            self.steps += 1
+            on_step(Step(done, STEPS, torch.full((len(orders), 1), float(done))))
+            if len(orders) > self.fits and done == 2:
+                raise OutOfMemory("too many")
+        return [Image.new("L", order.control.size, order.seeds[0]) for order in orders]
+
+    def preview(
+        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+    ) -> Image.Image | None:
+        assert (float(before), float(after)) == (done - 1, done)
+        return Image.new("L", (2, 2), done)
+
+    def go(self, steps: int = 10_000) -> None:
+        """Allow so many steps."""
+        self.allowed.release(steps)
+
+
+def order(*seeds: int, prompt: str = "", side: int = 8) -> Order:
+    return Order(Image.new("RGB", (side, side)), prompt, None, 1.0, STEPS, 1.0, seeds)
+
+
+def shades(pictures: Sequence[Image.Image]) -> list[int]:
+    return [picture.getpixel((0, 0)) for picture in pictures]
+
+
+def silent(_done: int, _steps: int) -> None:
+    """Progress nobody looks at."""
+
+
+async def wait_for(condition: Callable[[], bool]) -> None:
+    """Until `condition` holds."""
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def begun(painter: SlowPainter) -> None:
+    """Until the painter has begun its next batch."""
+    assert await asyncio.to_thread(painter.began.acquire, timeout=LIMIT_S)
+
+
+async def test_those_who_wait_are_painted_together_by_bucket() -> None:
+    """While one is painted, others come: same bucket together, in order, at most `together`."""
+    painter = SlowPainter(together=3)
+    studio = Studio(painter)
+    first = asyncio.create_task(studio.paint(order(1), silent))
+    await begun(painter)
+    wishes = [order(2), order(3, side=16), order(4, 5), order(6), order(7, side=16)]
+    tasks = []
+    for wish in wishes:
+        tasks.append(asyncio.create_task(studio.paint(wish, silent)))
+        await asyncio.sleep(0)
+    painter.go()
+    pictures = await asyncio.gather(first, *tasks)
+    assert painter.batches == [[1], [2, 4, 5], [3, 7], [6]]
+    assert [shades(each) for each in pictures] == [[1], [2], [3], [4, 5], [6], [7]]
+
+
+async def test_words_or_none_are_two_buckets() -> None:
+    """Guess mode is for all of a batch, so those with words are painted apart."""
+    wish = order(1)
+    assert wish.bucket == replace(wish, seeds=(9,), negative_prompt="fog").bucket
+    assert replace(wish, prompt="a").bucket == replace(wish, prompt="b").bucket != wish.bucket
+    assert replace(wish, steps=5).bucket != wish.bucket
+    assert replace(wish, control_scale=0.5).bucket != wish.bucket
+
+
+async def test_progress_counts_all_pictures_and_never_falls() -> None:
+    """Two pictures on a processor, one after the other: 1 to 8 of 8, each once, rising."""
+    painter = SlowPainter(together=1)
+    told: list[tuple[int, int]] = []
+    painter.go()
+    await Studio(painter).paint(order(1, 2), lambda done, steps: told.append((done, steps)))
+    assert told[-1] == (2 * STEPS, 2 * STEPS)
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
+async def test_a_batch_that_does_not_fit_is_painted_one_by_one() -> None:
+    """Progress waits until the second attempt has caught up; everybody gets their picture."""
+    painter = SlowPainter()
+    painter.fits = 1
+    painter.go()
+    told: list[int] = []
+    pictures = await Studio(painter).paint(order(1, 2, 3), lambda done, _: told.append(done))
+    assert shades(pictures) == [1, 2, 3]
+    assert painter.batches == [[1, 2, 3], [1], [2], [3]]
+    assert told == sorted(set(told))
+    assert told[-1] == 3 * STEPS
+
+
+async def test_one_that_does_not_fit_alone_fails_alone() -> None:
+    """The error reaches who ordered it; the next order is painted."""
+    painter = SlowPainter()
+    painter.fits = 0
+    painter.go()
+    studio = Studio(painter)
+    with pytest.raises(OutOfMemory):
+        await studio.paint(order(1), silent)
+    painter.fits = 4
+    assert shades(await studio.paint(order(2), silent)) == [2]
+
+
+async def test_cancelled_while_painting_stops_after_the_step_it_is_in() -> None:
+    """Nobody wants the picture any more: no further step is taken, the next order is painted."""
+    painter = SlowPainter()
+    studio = Studio(painter)
+    task = asyncio.create_task(studio.paint(order(1), silent))
+    await begun(painter)
+    painter.go(1)
+    await wait_for(lambda: painter.steps == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    painter.go()
+    assert shades(await studio.paint(order(2), silent)) == [2]
+    assert painter.steps <= 2 + STEPS  # the one under way may have been the second
+
+
+async def test_cancelled_in_company_leaves_the_others_their_picture() -> None:
+    """One of two painted together withdraws: at once for them, unnoticed by the other."""
+    painter = SlowPainter()
+    studio = Studio(painter)
+    blocker = asyncio.create_task(studio.paint(order(0), silent))
+    await begun(painter)
+    leaves, stays = (asyncio.create_task(studio.paint(order(n), silent)) for n in (1, 2))
+    await asyncio.sleep(0)
+    painter.go(STEPS)
+    await blocker
+    await begun(painter)
+    leaves.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    painter.go()
+    assert shades(await stays) == [2]
+    assert painter.batches == [[0], [1, 2]]
+
+
+async def test_cancelled_while_waiting_is_never_painted() -> None:
+    """Who gives up in the queue costs nothing."""
+    painter = SlowPainter()
+    studio = Studio(painter)
+    first = asyncio.create_task(studio.paint(order(1), silent))
+    await begun(painter)
+    second = asyncio.create_task(studio.paint(order(2), silent))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    painter.go()
+    assert shades(await first) == [1]
+    assert shades(await studio.paint(order(3), silent)) == [3]
+    assert painter.batches == [[1], [3]]
+
+
+async def test_a_bug_fails_its_own_order_only() -> None:
+    """Whatever a model raises reaches who ordered it, and the thread lives on."""
+    painter = SlowPainter()
+    studio = Studio(painter)
+    painter.go()
+
+    def broken(_orders: Sequence[Order], _on_step: OnStep) -> list[Image.Image]:
+        raise ZeroDivisionError
+
+    whole, painter.paint = painter.paint, broken  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        await studio.paint(order(1), silent)
+    painter.paint = whole  # type: ignore[method-assign]
+    assert shades(await studio.paint(order(2), silent)) == [2]
+
+
+async def test_previews_are_of_the_first_picture_between_first_and_last_step() -> None:
+    """Only who asks gets them: after the second step, when there are two latents to compare."""
+    painter = SlowPainter()
+    painter.go()
+    shown: list[Image.Image] = []
+    await Studio(painter).paint(order(1, 2), silent, shown.append)
+    assert shades(shown) == [2, 3]
+
+
+async def test_callbacks_run_where_they_were_asked_for() -> None:
+    """In the event loop's thread and in the caller's context, by which coglet files log lines."""
+    mine = contextvars.ContextVar("mine", default="nobody's")
+    painter = SlowPainter()
+    studio = Studio(painter)
+    seen: list[tuple[str, str, int]] = []
+
+    async def customer(name: str) -> None:
+        mine.set(name)
+        await studio.paint(
+            order(1), lambda *_: seen.append((name, mine.get(), threading.get_ident()))
+        )
+
+    painter.go()
+    await asyncio.gather(customer("first"), customer("second"))
+    assert {name for name, *_ in seen} == {"first", "second"}
+    assert all(name == found for name, found, _ in seen)
+    assert {thread for *_, thread in seen} == {threading.get_ident()}
