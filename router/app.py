@@ -28,7 +28,7 @@ from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import HttpWebhookSender, load_secret
-from router.api import app_face, cog, events, files, model_logs, operations, replicate
+from router.api import app_face, cog, events, files, model_logs, operations, replicate, streams
 from router.api.access import Access
 from router.api.auth import Guard
 from router.api.browsers import for_browsers
@@ -101,6 +101,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     cog.add_routes(app)
     replicate.add_routes(app)
     files.add_routes(app)
+    streams.add_routes(app)
     app_face.add_routes(app)
     return app
 

@@ -17,10 +17,12 @@ Cursor = tuple[float, str]
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that a model's process printed; the prediction that it was printed for, or ""."""
+    """A line that a model's process printed: the prediction that it was printed for, or "",
+    and whether that printed it to `stdout` or `stderr`."""
 
     text: str
     prediction_id: str = ""
+    source: str = "stdout"
 
 
 # Called with each piece of progress, in order, until the outcome is there.

@@ -79,7 +79,8 @@ def read_log_line(line: bytes) -> LogLine:
     """One line of coglet's JSON log; any other line as it is."""
     try:
         fields = orjson.loads(line)["fields"]
-        return LogLine(str(fields["message"]), str(fields.get("prediction_id", "")))
+        source = "stderr" if fields.get("source") == "Stderr" else "stdout"
+        return LogLine(str(fields["message"]), str(fields.get("prediction_id", "")), source)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return LogLine(line.decode(errors="replace").rstrip("\n"))
 

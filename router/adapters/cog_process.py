@@ -247,7 +247,7 @@ class CogProcess:
         if self._reports and is_print_of_prediction(line):
             printed = read_log_line(line)
             if report := self._reports.get(printed.prediction_id):
-                report(LogText(f"{printed.text}\n"))
+                report(LogText(f"{printed.text}\n", printed.source))
 
     # ---- watching ------------------------------------------------------------------------
 

@@ -11,14 +11,13 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from router.domain.package import Package
+from router.domain.package import Package, does_stream
 from router.ports import StartError
 
 log = logging.getLogger(__name__)
@@ -42,12 +41,6 @@ class Description:
     def streams(self) -> bool:
         """Whether its output can be had element by element, as Server-Sent Events."""
         return does_stream(self.schema)
-
-
-def does_stream(schema: Mapping[str, Any]) -> bool:
-    """Whether the model of this OpenAPI document has opted in to streaming."""
-    operation = schema.get("paths", {}).get("/predictions", {}).get("post", {})
-    return operation.get("x-cog-streaming") is True
 
 
 class Schemas:

@@ -26,15 +26,16 @@ from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
 from router.api.error_handlers import error_response, json_response
 from router.api.preferences import deadline_at, prefers_async
+from router.api.sse import wants_events
+from router.api.streams import cog_stream
 from router.api.views import timestamp
 from router.domain.errors import InvalidInput, NotAcceptable, RouterError, UnknownPrediction
-from router.domain.package import Package
+from router.domain.package import Package, does_stream
 from router.domain.prediction import Json, Prediction, Status, new_id
 from router.runtime.answers import public_inputs
 
 # It becomes part of URLs, and coglet makes it part of a path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-EVENT_STREAM = "text/event-stream"
 ROOT = "/models/{model}"
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -94,6 +95,8 @@ async def create(request: Request) -> Response:
         return await _create_named(request, context, package, body, body["id"])
     p = await _prediction(request, context, package, body, prediction_id=new_id())
     live = await context.predictions.create(p)
+    if wants_events(request):
+        return cog_stream(request, live, p, cog_view, cancel=True)
     if prefers_async(request):
         return _accepted(live.prediction)
     await wait_for_end(request, context, live)
@@ -127,6 +130,9 @@ async def _create_named(
         )
 
     live = await context.predictions.create_once(wanted_id, package.name, digest, make)
+    if wants_events(request):
+        p = await context.predictions.get(wanted_id)
+        return cog_stream(request, context.predictions.live(wanted_id), p, cog_view, cancel=False)
     if live is not None and not prefers_async(request):
         # The client may have gone, to ask again: that is what the id is for.
         await live.wait(context.sync_limit_s)
@@ -137,8 +143,10 @@ async def _create_named(
 async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
     context = context_of(request)
     package = context.package(request.path_params["model"])
-    if EVENT_STREAM in request.headers.get("accept", "").lower():
-        raise NotAcceptable("Cannot stream: predictions are answered as application/json")
+    if wants_events(request):
+        await context.spec(package)
+        if not does_stream(context.schemas[package.name]):
+            raise NotAcceptable("Cannot stream: the model's run() is not decorated with @streaming")
     if "content-type" not in request.headers:
         return context, package, {}  # a model without required inputs may be run by a bare POST
     return context, package, await read_json(request, context.max_upload_bytes)

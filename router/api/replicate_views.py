@@ -7,6 +7,8 @@ no `aborted` (one polls for ever, the other refuses the body), so it is shown as
 from __future__ import annotations
 
 import functools
+import hashlib
+import hmac
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -18,10 +20,12 @@ from router.api.context import Context
 from router.api.error_handlers import json_response
 from router.api.views import timestamp
 from router.domain.errors import RouterError
+from router.domain.package import does_stream
 from router.domain.prediction import Prediction, Status
 from router.domain.stored_file import StoredFile
 from router.runtime.answers import public_inputs
 
+STREAM_PATH = "/v1/streams/{id}"
 Handler = Callable[[Request], Awaitable[Response]]
 
 # What Replicate says of a version that it does not show.
@@ -38,6 +42,10 @@ def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, 
     """A prediction, its URLs under `base_url`."""
     failure = p.failure if p.failure and p.failure.code != "canceled" else None
     url = f"{base_url}/v1/predictions/{p.id}"
+    urls = {"get": url, "cancel": f"{url}/cancel"}
+    if does_stream(context.schemas.get(p.model, {})):
+        path = STREAM_PATH.format(id=p.id)
+        urls["stream"] = f"{base_url}{path}?token={stream_token(context, p.id)}"
     return {
         "id": p.id,
         "model": f"{p.namespace or context.replicate_owner}/{p.model}",
@@ -53,8 +61,16 @@ def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, 
         "started_at": utc(p.started_at),
         "completed_at": utc(p.completed_at),
         "metrics": p.metrics,
-        "urls": {"get": url, "cancel": f"{url}/cancel"},
+        "urls": urls,
     }
+
+
+def stream_token(context: Context, prediction_id: str) -> str:
+    """What makes a stream's URL unguessable, 128 bits: Replicate's JavaScript client and a
+    browser's EventSource send no key with their request for it."""
+    message = f"stream\0{prediction_id}".encode()
+    digest = hmac.new(context.webhook_secret.encode(), message, hashlib.sha256)
+    return digest.hexdigest()[:32]
 
 
 def model_view(context: Context, name: str, owner: str, base_url: str) -> dict[str, Any]:

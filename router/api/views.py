@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from router.domain.prediction import Prediction
+from router.domain.prediction import Failure, Prediction
 from router.runtime.answers import public_inputs
 from router.runtime.predictions import Predictions
 
@@ -17,6 +17,14 @@ def timestamp(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
+def error_view(failure: Failure) -> dict[str, Any]:
+    """The one shape of errors, within a prediction."""
+    view: dict[str, Any] = {"code": failure.code, "message": failure.message}
+    if failure.details:
+        view["details"] = failure.details
+    return view
+
+
 def prediction_view(p: Prediction, predictions: Predictions) -> dict[str, Any]:
     """The prediction with its times, its URLs and, while it waits, its place in the queue."""
     failure = p.failure
@@ -26,7 +34,7 @@ def prediction_view(p: Prediction, predictions: Predictions) -> dict[str, Any]:
         "status": p.status,
         "input": public_inputs(p),
         "output": p.output,
-        "error": {"code": failure.code, "message": failure.message} if failure else None,
+        "error": error_view(failure) if failure else None,
         "logs": p.logs,
         "metrics": p.metrics,
         "created_at": timestamp(p.created_at),

@@ -26,3 +26,10 @@ class Package:
     streams: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
+
+
+def does_stream(schema: Mapping[str, Any]) -> bool:
+    """Whether the model of this OpenAPI document, as `cog build` writes it, lets its output be
+    had element by element: its runner has `@streaming`."""
+    operation = schema.get("paths", {}).get("/predictions", {}).get("post", {})
+    return operation.get("x-cog-streaming") is True

@@ -99,9 +99,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class LogText:
-    """What a running prediction has just printed, with its line ends."""
+    """A line that a running prediction has just printed, with its end, and to where."""
 
     text: str
+    source: str = "stdout"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ can ask for when it comes again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from router.domain.prediction import Prediction
 
@@ -37,36 +36,40 @@ class Subscription:
         if not self.ended.done():
             self.ended.set_result(None)
 
+    async def wait_ended(self) -> None:
+        """Return when no more will come."""
+        await asyncio.shield(self.ended)
+
 
 class EventStream:
     """Fulfils Observer: tells subscribers of models' states and predictions' statuses."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
-        self._is_open = True
+        self.closing = asyncio.Event()
 
     def open(self) -> None:
         """Take subscribers."""
-        self._is_open = True
+        self.closing.clear()
 
     def close(self) -> None:
         """End every subscription and, at once, those still to come: a server that stops waits
         for its clients."""
-        self._is_open = False
+        self.closing.set()
         for subscription in self._subscriptions:
             subscription.end()
 
-    @contextmanager
-    def subscribe(self) -> Iterator[Subscription]:
-        """A subscription from now on, for as long as the block."""
+    def subscribe(self) -> Subscription:
+        """A subscription from now on, until `unsubscribe`."""
         subscription = Subscription()
-        if not self._is_open:
+        if self.closing.is_set():
             subscription.end()
         self._subscriptions.add(subscription)
-        try:
-            yield subscription
-        finally:
-            self._subscriptions.discard(subscription)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Nobody reads it any more."""
+        self._subscriptions.discard(subscription)
 
     def prediction_changed(self, p: Prediction) -> None:
         """Its id, model and status: no input and no output."""

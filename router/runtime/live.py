@@ -10,6 +10,7 @@ from router.domain.prediction import (
     Failure,
     Json,
     LogText,
+    Outcome,
     OutputChunk,
     Prediction,
     Progress,
@@ -51,15 +52,15 @@ class Live:
     deadline: Timer | None = None  # runs out when it has lived too long
     dropped_with: RouterError | None = None
     accepted: bool = False  # its caller has been, or is about to be, told that it will run
-    _log: list[str] = field(default_factory=list)  # while it runs; its outcome has all
+    _log: list[LogText] = field(default_factory=list)  # while it runs; its outcome has all
     _chunks: list[Json] = field(default_factory=list)
     _followers: set[asyncio.Future[None]] = field(default_factory=set)
 
     def note(self, progress: Progress) -> None:
         """Add what it has printed or put out, and wake whoever follows it."""
         match progress:
-            case LogText(text):
-                self._log.append(text)
+            case LogText():
+                self._log.append(progress)
             case OutputChunk(value):
                 self._chunks.append(value)
         self.wake_followers()
@@ -74,7 +75,22 @@ class Live:
         if self.prediction.status is not Status.PROCESSING or not (self._log or self._chunks):
             return self.prediction
         output = list(self._chunks) if self._chunks else None
-        return replace(self.prediction, output=output, logs="".join(self._log))
+        return replace(
+            self.prediction, output=output, logs="".join(line.text for line in self._log)
+        )
+
+    def with_progress(self, outcome: Outcome) -> Outcome:
+        """The outcome of a run that did not succeed, with what it had printed and put out."""
+        output = outcome.output if outcome.output is not None else (list(self._chunks) or None)
+        logs = outcome.logs or "".join(line.text for line in self._log)
+        return replace(outcome, output=output, logs=logs)
+
+    def progress_since(self, outputs: int, lines: int) -> tuple[list[Json], list[LogText]]:
+        """What has come after so many elements of its output and so many lines of its log."""
+        p = self.prediction
+        if p.status.is_terminal:
+            return chunks_of(p)[outputs:], [*self._log, *log_of(p)[len(self._log) :]][lines:]
+        return self._chunks[outputs:], self._log[lines:]
 
     async def changed(self, timeout_s: float) -> bool:
         """Wait for progress, for another status or for the end; False after so long."""
@@ -113,6 +129,18 @@ class Live:
         if self.deadline is not None:
             self.deadline.cancel()
             self.deadline = None
+
+
+def chunks_of(p: Prediction) -> list[Json]:
+    """The elements of the output of a prediction that has ended; one that is no list is one."""
+    if p.output is None:
+        return []
+    return p.output if isinstance(p.output, list) else [p.output]
+
+
+def log_of(p: Prediction) -> list[LogText]:
+    """The lines of the log of a prediction that has ended; where they went is not known."""
+    return [LogText(line) for line in p.logs.splitlines(keepends=True)]
 
 
 def hopeless(p: Prediction, now: float) -> tuple[Status, Failure] | None:

@@ -220,6 +220,8 @@ class Predictions:
                 self._suspend(live)
                 return None
             outcome = replace(outcome, failure=Failure("shutting_down", "The server stopped"))
+        if outcome.status is not Status.SUCCEEDED:
+            outcome = live.with_progress(outcome)
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
             outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
         if live.prediction.callback is not None and outcome.status is Status.SUCCEEDED:

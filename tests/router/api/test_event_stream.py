@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from starlette.types import Message
 
-from router.api import events
-from router.api.events import EventResponse
+from router.api import events, sse
+from router.api.events import event_response
 from router.domain.prediction import Prediction
 from router.runtime.events import QUEUE_LIMIT, EventStream
 
@@ -32,7 +32,7 @@ async def test_a_comment_where_nothing_happens(monkeypatch: pytest.MonkeyPatch) 
             stream.close()
 
     async with asyncio.timeout(5):
-        await EventResponse(stream, [b"first\n\n"])({"type": "http"}, never, send)
+        await event_response(stream, [b"first\n\n"])({"type": "http"}, never, send)
     bodies = [m["body"] for m in sent[1:]]
     assert bodies[:3] == [b"first\n\n", b": still here\n\n", b": still here\n\n"]
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
@@ -40,7 +40,7 @@ async def test_a_comment_where_nothing_happens(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that never ends holds up neither the facts nor the handler."""
-    monkeypatch.setattr(events, "PARTING_S", 0.01)
+    monkeypatch.setattr(sse, "PARTING_S", 0.01)
     stream = EventStream()
     stuck = asyncio.Event()
 
@@ -50,7 +50,7 @@ async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.Monke
             await asyncio.get_running_loop().create_future()
 
     async with asyncio.timeout(5):
-        answering = asyncio.create_task(EventResponse(stream, [])({"type": "http"}, never, send))
+        answering = asyncio.create_task(event_response(stream, [])({"type": "http"}, never, send))
         await stuck.wait()
         for _ in range(QUEUE_LIMIT + 1):
             stream.prediction_changed(WAITING)
@@ -68,4 +68,4 @@ async def test_a_client_that_goes_is_forgotten() -> None:
         """Taken."""
 
     async with asyncio.timeout(5):
-        await EventResponse(stream, [])({"type": "http"}, going, send)
+        await event_response(stream, [])({"type": "http"}, going, send)

@@ -12,25 +12,23 @@ WAITING = Prediction("a", "echo", {"n": 1}, created_at=1.0)
 async def test_a_slow_follower_is_dropped() -> None:
     """One event too many ends its subscription; another's goes on."""
     stream = EventStream()
-    with stream.subscribe() as slow, stream.subscribe() as quick:
-        for _ in range(QUEUE_LIMIT + 1):
-            stream.prediction_changed(WAITING)
-            quick.events.get_nowait()
-        assert slow.ended.done()
-        assert not quick.ended.done()
+    slow, quick = stream.subscribe(), stream.subscribe()
+    for _ in range(QUEUE_LIMIT + 1):
+        stream.prediction_changed(WAITING)
+        quick.events.get_nowait()
+    assert slow.ended.done()
+    assert not quick.ended.done()
 
 
 async def test_a_closed_stream_takes_nobody() -> None:
     """Subscriptions end with it, and one that comes later ends at once."""
     stream = EventStream()
-    with stream.subscribe() as before:
-        stream.close()
-        assert before.ended.done()
-    with stream.subscribe() as late:
-        assert late.ended.done()
+    before = stream.subscribe()
+    stream.close()
+    assert before.ended.done()
+    assert stream.subscribe().ended.done()
     stream.open()
-    with stream.subscribe() as again:
-        assert not again.ended.done()
+    assert not stream.subscribe().ended.done()
 
 
 async def test_an_observer_that_fails_harms_nobody() -> None:
@@ -41,7 +39,7 @@ async def test_an_observer_that_fails_harms_nobody() -> None:
             raise ValueError
 
     stream = EventStream()
-    with stream.subscribe() as subscription:
-        Observers([Broken(), stream]).prediction_changed(WAITING)
-        kind, data = subscription.events.get_nowait()
+    subscription = stream.subscribe()
+    Observers([Broken(), stream]).prediction_changed(WAITING)
+    kind, data = subscription.events.get_nowait()
     assert (kind, data) == ("prediction", {"id": "a", "model": "echo", "status": "starting"})

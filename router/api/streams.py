@@ -1,0 +1,186 @@
+"""One prediction's progress as Server-Sent Events, in Replicate's words and in Cog's.
+
+A follower's place is a number of output elements and a number of log lines. It is the id of
+each event, so a client that comes again goes on where it was, even after the end; and nothing
+is kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router.api.context import Context, context_of
+from router.api.replicate_views import STREAM_PATH, in_replicates_words, stream_token
+from router.api.sse import HEARTBEAT, HEARTBEAT_S, PARTING_S, EventResponse, event_bytes
+from router.domain.errors import Unauthorized
+from router.domain.prediction import Json, LogText, OutputChunk, Prediction, Status
+from router.runtime.live import Live, chunks_of, log_of
+
+# A client that takes nothing for so long after the end is given up.
+FLUSH_S = 30.0
+PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How much a follower has had."""
+
+    outputs: int = 0
+    lines: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.outputs}-{self.lines}"
+
+
+CogView = Callable[[Prediction], dict[str, Any]]
+Step = tuple[Place, OutputChunk | LogText | Prediction]
+
+
+async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterator[Step | None]:
+    """What comes after `place`, in order: the prediction when it has started, each line of the
+    log, each element of the output, the prediction when it has ended. None where nothing has
+    come for a while. Without an end the router has stopped before the prediction has.
+
+    live: None when `p` has ended already.
+    """
+    told_of_start = False
+    while True:
+        if live is not None:
+            p = live.prediction
+            chunks, lines = live.progress_since(place.outputs, place.lines)
+        else:
+            chunks, lines = chunks_of(p)[place.outputs :], log_of(p)[place.lines :]
+        if p.started_at is not None and not told_of_start:
+            told_of_start = True
+            yield place, replace(p, status=Status.PROCESSING)
+        for line in lines:
+            place = Place(place.outputs, place.lines + 1)
+            yield place, line
+        for chunk in chunks:
+            place = Place(place.outputs + 1, place.lines)
+            yield place, OutputChunk(chunk)
+        if p.status.is_terminal:
+            yield place, p
+            return
+        if live is None or live.done.done():
+            return
+        if not await live.changed(HEARTBEAT_S):
+            yield None
+
+
+async def _over(context: Context, live: Live | None) -> None:
+    """When a client that has not read all must be given up."""
+    if live is not None:
+        await asyncio.wait({live.done})
+    try:
+        async with asyncio.timeout(FLUSH_S):
+            await context.events.closing.wait()
+            await asyncio.sleep(PARTING_S)
+    except TimeoutError:
+        return
+
+
+# ---- Replicate's words -------------------------------------------------------------------
+
+
+async def stream(request: Request) -> Response:
+    """`output`, `logs`, then `done`; `error` before that if it failed."""
+    context = context_of(request)
+    prediction_id = request.path_params["id"]
+    given = request.query_params.get("token", "").encode()
+    if not hmac.compare_digest(given, stream_token(context, prediction_id).encode()):
+        raise Unauthorized("Cannot follow: this is not a stream's URL")
+    p = await context.predictions.get(prediction_id)
+    found = PLACE.fullmatch(request.headers.get("last-event-id", ""))
+    place = Place(*map(int, found.groups())) if found else Place()
+    live = context.predictions.live(prediction_id)
+    steps = follow(live, p, place)
+    return EventResponse(_in_replicates_words(steps), lambda: _over(context, live))
+
+
+async def _in_replicates_words(steps: AsyncIterator[Step | None]) -> AsyncIterator[bytes]:
+    async for step in steps:
+        if step is None:
+            yield HEARTBEAT
+            continue
+        place, what = step
+        match what:
+            case OutputChunk(value):
+                yield event_bytes("output", _as_text(value), str(place))
+            case LogText(text):
+                yield event_bytes("logs", text, str(place))
+            case Prediction() if what.status.is_terminal:
+                yield _end(what, place)
+
+
+def _as_text(value: Json) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _end(p: Prediction, place: Place) -> bytes:
+    match p.status:
+        case Status.SUCCEEDED:
+            return event_bytes("done", "{}", str(place))
+        case Status.FAILED:
+            message = p.failure.message if p.failure else "no reason given"
+            detail = orjson.dumps({"detail": message}).decode()
+            error = event_bytes("error", detail, str(place))
+            return error + event_bytes("done", '{"reason":"error"}', str(place))
+        case _:
+            return event_bytes("done", '{"reason":"canceled"}', str(place))
+
+
+# ---- Cog's words -------------------------------------------------------------------------
+
+
+def cog_stream(
+    request: Request, live: Live | None, p: Prediction, view: CogView, *, cancel: bool
+) -> Response:
+    """The events that coglet sends: `start`, `output`, `log`, `completed`.
+
+    live: None when `p` has ended already. cancel: whether a client that leaves cancels it.
+    """
+    context = context_of(request)
+    events = _in_cogs_words(follow(live, p, Place()), view)
+
+    def on_leave() -> None:
+        if cancel:
+            context.predictions.cancel(p.id)
+
+    return EventResponse(events, lambda: _over(context, live), on_leave=on_leave)
+
+
+async def _in_cogs_words(steps: AsyncIterator[Step | None], view: CogView) -> AsyncIterator[bytes]:
+    async for step in steps:
+        if step is None:
+            yield HEARTBEAT
+            continue
+        place, what = step
+        match what:
+            case OutputChunk(value):
+                yield _cog_event("output", {"chunk": value, "index": place.outputs - 1})
+            case LogText(text, source):
+                yield _cog_event("log", {"source": source, "data": text})
+            case Prediction() if what.status.is_terminal:
+                yield _cog_event("completed", view(what))
+            case Prediction():
+                yield _cog_event("start", {"id": what.id, "status": what.status})
+
+
+def _cog_event(kind: str, data: dict[str, Any]) -> bytes:
+    return event_bytes(kind, orjson.dumps(data).decode())
+
+
+def add_routes(app: Starlette) -> None:
+    """Where Replicate's clients follow a prediction."""
+    app.add_route(STREAM_PATH, in_replicates_words(stream), methods=["GET"])
