@@ -3,7 +3,7 @@ from what the model has been measured to take."""
 
 from __future__ import annotations
 
-from router.domain.errors import Canceled, ModelUnavailable, QueueFull, ShuttingDown
+from router.domain.errors import Canceled, ModelUnavailable, QueueFull, RouterError, ShuttingDown
 from router.scheduling.model import Model
 from router.scheduling.policy import Policy
 
@@ -13,6 +13,26 @@ RETRY_AT_LEAST_S = 1.0
 RETRY_NO_ROOM_S = 30.0
 # The time that a service manager usually takes to have the router up again.
 RETRY_SHUTDOWN_S = 10.0
+
+
+def refusal(m: Model, owner: str, policy: Policy, now: float) -> RouterError | None:
+    """Why one more prediction of this owner is not let in, None when it is."""
+    if must_not_wait(m, policy, now):
+        return backing_off(m, now)
+    if not m.waiting.has_room(owner, policy.queue_limit):
+        return queue_full(m, policy, now)
+    return None
+
+
+def must_not_wait(m: Model, policy: Policy, now: float) -> bool:
+    """Whether the back-off is one that callers are told of at once.
+
+    A crash is likely to be over with the next start, so a short back-off after one is waited
+    out; a set-up that failed will most likely fail again.
+    """
+    backoff_left_s = m.retry_at - now
+    short = m.crashed and backoff_left_s <= policy.wait_out_backoff_s
+    return backoff_left_s > 0 and not short
 
 
 def queue_full(m: Model, policy: Policy, now: float) -> QueueFull:
@@ -56,3 +76,10 @@ def canceled() -> Canceled:
 def service_s_of(m: Model, policy: Policy) -> float:
     """Seconds that one run of the model takes."""
     return m.service_s if m.service_s is not None else policy.unknown_service_s
+
+
+def eta_s(m: Model, position: int, policy: Policy, now: float) -> float:
+    """Seconds until the waiter at this position, 1 for the next, would start: load time left,
+    then one service time for every full round ahead of it."""
+    rounds = (len(m.running) + position - 1) // m.concurrency
+    return m.wait_for_start_s(now, policy.unknown_load_s) + rounds * service_s_of(m, policy)

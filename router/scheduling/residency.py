@@ -51,7 +51,8 @@ def judge_claim(
     free_bytes: budget less everything held and everything reserved by older claims; it may
     be negative. Memory on its way back counts as coming.
     """
-    if claim.need_bytes <= free_bytes:
+    # What needs nothing fits also where more is held than there is.
+    if claim.need_bytes <= max(free_bytes, 0):
         return Verdict(fits=True)
     others = list(others)
     coming = leaving_bytes(others)
@@ -86,7 +87,9 @@ def judge_overcommitment(
 
 def _idle(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
     """Who may be stopped now, the cheapest to lose first."""
-    idle = [m for m in models if m.is_idle and now >= m.settled_at(min_residency_s)]
+    idle = [
+        m for m in models if m.is_idle and m.need_bytes and now >= m.settled_at(min_residency_s)
+    ]
     return sorted(idle, key=lambda m: m.cost_to_evict(now))
 
 
@@ -96,7 +99,10 @@ def _busy(models: Iterable[Model], now: float, min_residency_s: float) -> list[M
     busy = [
         m
         for m in models
-        if m.phase is Phase.READY and not m.is_idle and now >= m.drainable_at(min_residency_s)
+        if m.phase is Phase.READY
+        and not m.is_idle
+        and m.need_bytes
+        and now >= m.drainable_at(min_residency_s)
     ]
     return sorted(busy, key=lambda m: (not m.draining, m.cost_to_evict(now)))
 

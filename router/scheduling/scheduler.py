@@ -21,7 +21,7 @@ back-off is over by the time of Stopped leads to STOPPED.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from router.domain import messages as msg
@@ -49,10 +49,15 @@ class Standing:
 
 
 class Scheduler:
-    """The pure state machine. `concurrency` names every model and its parallel runs."""
+    """The pure state machine. `concurrency` names every model and its parallel runs; those of
+    `weightless` run on other machines, and take no memory here."""
 
     def __init__(
-        self, concurrency: Mapping[str, int], budget_bytes: int, policy: Policy | None = None
+        self,
+        concurrency: Mapping[str, int],
+        budget_bytes: int,
+        policy: Policy | None = None,
+        weightless: Collection[str] = (),
     ) -> None:
         self.policy = policy or Policy()
         self.budget_bytes = budget_bytes
@@ -62,7 +67,7 @@ class Scheduler:
                 name,
                 parallel,
                 WaitingLine(self.policy.ageing_s),
-                self.policy.default_footprint_bytes,
+                0 if name in weightless else self.policy.default_footprint_bytes,
             )
             for name, parallel in concurrency.items()
         }
@@ -124,7 +129,7 @@ class Scheduler:
             return None
         ids = [w.id for w in m.waiting.order(now)]
         position = ids.index(prediction_id) + 1
-        return Standing(position, self._eta_s(m, position, now))
+        return Standing(position, refusals.eta_s(m, position, self.policy, now))
 
     # ---- handlers ------------------------------------------------------------------------
 
@@ -142,21 +147,7 @@ class Scheduler:
     def _refusal(self, m: Model, owner: str, now: float) -> RouterError | None:
         if self.draining:
             return refusals.shutting_down()
-        if self._must_not_wait(m, now):
-            return refusals.backing_off(m, now)
-        if not m.waiting.has_room(owner, self.policy.queue_limit):
-            return refusals.queue_full(m, self.policy, now)
-        return None
-
-    def _must_not_wait(self, m: Model, now: float) -> bool:
-        """Whether the back-off is one that callers are told of at once.
-
-        A crash is likely to be over with the next start, so a short back-off after one is
-        waited out; a set-up that failed will most likely fail again.
-        """
-        backoff_left_s = m.retry_at - now
-        short = m.crashed and backoff_left_s <= self.policy.wait_out_backoff_s
-        return backoff_left_s > 0 and not short
+        return refusals.refusal(m, owner, self.policy, now)
 
     def _withdrawn(self, e: msg.Withdrawn) -> None:
         m = self._model_of.get(e.id)
@@ -192,7 +183,7 @@ class Scheduler:
             self._drop(run.waiter.id, refusals.canceled())
         elif self.draining:
             self._drop(run.waiter.id, refusals.shutting_down())
-        elif self._must_not_wait(m, now):
+        elif refusals.must_not_wait(m, self.policy, now):
             self._drop(run.waiter.id, refusals.backing_off(m, now))
         else:
             m.waiting.rejoin(run.waiter)
@@ -249,7 +240,7 @@ class Scheduler:
         m.failure_reason, m.last_words = e.reason, e.last_words
         m.crashed = crashed
         m.wanted = False
-        if not crashed or self._must_not_wait(m, now):
+        if not crashed or refusals.must_not_wait(m, self.policy, now):
             self._drop_waiters(m, refusals.backing_off(m, now))
 
     def _drain(self, *, force: bool, now: float) -> None:
@@ -390,9 +381,3 @@ class Scheduler:
     def _drop_waiters(self, m: Model, error: RouterError) -> None:
         for w in m.waiting.clear():
             self._drop(w.id, error)
-
-    def _eta_s(self, m: Model, position: int, now: float) -> float:
-        """Load time left, then one service time for every full round ahead in the queue."""
-        rounds = (len(m.running) + position - 1) // m.concurrency
-        start_s = m.wait_for_start_s(now, self.policy.unknown_load_s)
-        return start_s + rounds * refusals.service_s_of(m, self.policy)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 
@@ -27,11 +27,12 @@ class Story:
         *,
         budget: int = 10,
         concurrency: Mapping[str, int] | None = None,
+        weightless: Collection[str] = (),
     ) -> None:
         self.now = 1000.0
         self.policy = policy or Policy(default_footprint_bytes=10)
         parallel = {"alpha": 1, "beta": 1, "gamma": 1} | dict(concurrency or {})
-        self.scheduler = Scheduler(parallel, budget, self.policy)
+        self.scheduler = Scheduler(parallel, budget, self.policy, weightless)
         self.effects: list[msg.Effect] = []
 
     def tell(self, event: msg.Event) -> list[msg.Effect]:

@@ -442,7 +442,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**32), end_by_draining=st.booleans())
     def begin(self, seed: int, end_by_draining: bool) -> None:
-        self.world = World(Random(seed))  # noqa: S311
+        self.world = World(Random(seed))
         self.end_by_draining = end_by_draining
 
     @rule(
@@ -542,7 +542,7 @@ def test_random_walk() -> None:
     steps = number = 0
     longest_wait_s = 0.0
     while steps < STEPS:
-        world = World(Random(number))  # noqa: S311
+        world = World(Random(number))
         walk(world, STEPS_PER_WORLD)
         if number % 2:
             world.drain()

@@ -1,0 +1,77 @@
+"""Models that run on other machines, and what is foretold of one more prediction."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from router.domain import messages as msg
+from router.scheduling.model import Phase
+from router.scheduling.outlook import Outlook
+from tests.router.scheduling.conftest import Story
+
+
+@pytest.fixture
+def story() -> Story:
+    """A budget for one local model; gamma is elsewhere."""
+    return Story(weightless=("gamma",))
+
+
+def test_it_starts_when_memory_is_full(story: Story) -> None:
+    """Nobody is stopped or drained for it, not even when more is held than there is."""
+    story.resident("alpha")
+    story.submit("alpha", "1")
+    assert story.submit("gamma", "2") == [msg.Start("gamma", 1)]
+    other = Story(weightless=("gamma",))
+    other.resident("alpha")
+    other.submit("alpha", "1")
+    other.tell(msg.Measured(0, {"alpha": 50}))
+    assert other.submit("gamma", "2") == [msg.Start("gamma", 1)]
+
+
+def test_nobody_is_helped_by_its_end(story: Story) -> None:
+    """It is not evicted: there would be nothing to have. It ends when nobody wants it."""
+    story.submit("gamma", "1")
+    story.ready("gamma", footprint=0)
+    story.finish("1")
+    story.resident("alpha")
+    story.now += 60
+    assert story.submit("beta", "2") == [msg.Stop("alpha", 1, "evicted for beta")]
+    assert story.model("gamma").phase is Phase.READY
+    assert msg.Stop("gamma", 1, "idle") in story.wait(story.policy.idle_to_sleep_s)
+
+
+def test_what_one_more_would_wait(story: Story) -> None:
+    """Nothing at a model that is ready and idle; the load, the runs ahead; for ever at one
+    that cannot start."""
+    outlook = Outlook(story.scheduler)
+    assert outlook.expected_wait_s("alpha", story.now) == story.policy.unknown_load_s
+    story.submit("alpha", "1")
+    story.ready("alpha")
+    story.finish("1", service_s=3.0)
+    assert outlook.expected_wait_s("alpha", story.now) == 0
+    story.submit("alpha", "2", "3")
+    assert outlook.expected_wait_s("alpha", story.now) == pytest.approx(6.0)
+    assert (outlook.is_waiting("2", story.now), outlook.is_waiting("3", story.now)) == (False, True)
+    story.tell(msg.Measured(5, {}))
+    assert outlook.expected_wait_s("beta", story.now) == math.inf
+
+
+def test_one_that_backs_off_takes_none(story: Story) -> None:
+    """And has no time at which it would start; nor does anyone when the router stops."""
+    outlook = Outlook(story.scheduler)
+    story.submit("gamma", "1")
+    story.tell(msg.StartFailed("gamma", 1, "not there"))
+    assert not outlook.takes("gamma", "", story.now)
+    assert outlook.expected_wait_s("gamma", story.now) == math.inf
+    assert outlook.takes("alpha", "", story.now)
+    story.tell(msg.Draining())
+    assert not outlook.takes("alpha", "", story.now)
+
+
+def test_a_full_queue_takes_none(story: Story) -> None:
+    """The limit is the same as for everybody."""
+    outlook = Outlook(story.scheduler)
+    story.submit("gamma", *(str(n) for n in range(story.policy.queue_limit)))
+    assert not outlook.takes("gamma", "", story.now)
