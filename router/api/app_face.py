@@ -14,7 +14,7 @@ from starlette.responses import Response
 from router.api.context import context_of, wait_for_end
 from router.api.error_handlers import error_response, json_response
 from router.api.multipart import read_form
-from router.api.preferences import deadline_at, prefers_async
+from router.api.preferences import deadline_at, prefers_async, priority
 from router.api.views import prediction_view
 from router.domain.errors import RouterError
 from router.domain.prediction import Prediction, new_id
@@ -27,7 +27,7 @@ async def predict(request: Request) -> Response:
     package = context.package(request.path_params["model"])
     spec = await context.spec(package)
     now = time.time()
-    deadline = deadline_at(request, now)
+    deadline, rank = deadline_at(request, now), priority(request)
     form = await read_form(request, context.files, context.max_upload_bytes)
     inputs, files = await context.intake.from_form(spec, form.texts, form.uploads)
     p = Prediction(
@@ -38,6 +38,7 @@ async def predict(request: Request) -> Response:
         created_at=now,
         deadline_at=deadline,
         owner=request.scope.get("callme_key_id", ""),
+        priority=rank,
         durable=prefers_async(request),
     )
     headers = {"X-Prediction-Id": p.id}

@@ -25,7 +25,7 @@ from router.api.callbacks import base_url, read_callback, wrong
 from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
 from router.api.error_handlers import error_response, json_response
-from router.api.preferences import deadline_at, prefers_async
+from router.api.preferences import deadline_at, prefers_async, priority
 from router.api.sse import wants_events
 from router.api.streams import cog_stream
 from router.api.views import timestamp
@@ -163,7 +163,7 @@ async def _prediction(
 ) -> Prediction:
     """The prediction that the body describes, its files in the spool."""
     now = time.time()
-    deadline = deadline_at(request, now)
+    deadline, rank = deadline_at(request, now), priority(request)
     values = body.get("input")
     if not isinstance(values, dict) and values is not None:
         raise wrong("input", "must be an object")
@@ -178,6 +178,7 @@ async def _prediction(
         created_at=now,
         deadline_at=deadline,
         owner=request.scope.get("callme_key_id", ""),
+        priority=rank,
         durable=bool(digest or callback) or prefers_async(request),
         digest=digest,
         callback=callback,

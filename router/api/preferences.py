@@ -1,4 +1,4 @@
-"""What a client may ask for in headers: Prefer (RFC 7240) and Replicate's Cancel-After."""
+"""What a client may ask for in headers: Prefer (RFC 7240), Replicate's Cancel-After, a priority."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.requests import Request
 from router.domain.errors import MalformedRequest
 
 ASYNC_PREFERENCE = "respond-async"
+PRIORITY_HEADER = "x-callme-priority"
 # Replicate's: `90`, `5s`, `1m`, `1h30m45s`.
 DURATION = re.compile(
     r"(?=[0-9])(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,6})?)s?)?", re.ASCII
@@ -28,6 +29,14 @@ def preferred_wait_s(request: Request, default_s: float) -> float | None:
         return None
     text = preference.partition("=")[2].strip('" ')
     return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else default_s
+
+
+def priority(request: Request) -> int:
+    """0 (first), 1 (the default) or 2 of the X-Callme-Priority header. Raises MalformedRequest."""
+    text = request.headers.get(PRIORITY_HEADER, "1").strip()
+    if text not in ("0", "1", "2"):
+        raise MalformedRequest("Cannot use 'X-Callme-Priority': it must be 0, 1 or 2")
+    return int(text)
 
 
 def deadline_at(request: Request, now: float) -> float | None:

@@ -23,7 +23,7 @@ from router.api.body import read_json
 from router.api.callbacks import base_url, read_callback, wrong
 from router.api.context import Context, context_of
 from router.api.error_handlers import json_response
-from router.api.preferences import deadline_at, preferred_wait_s
+from router.api.preferences import deadline_at, preferred_wait_s, priority
 from router.api.replicate_views import (
     in_replicates_words,
     model_view,
@@ -71,7 +71,7 @@ async def _create(
 ) -> Response:
     context = context_of(request)
     now = time.time()
-    deadline = deadline_at(request, now)
+    deadline, rank = deadline_at(request, now), priority(request)
     wait_s = preferred_wait_s(request, WAIT_S)
     values = body.get("input")
     if not isinstance(values, dict):
@@ -89,6 +89,7 @@ async def _create(
             created_at=now,
             deadline_at=deadline,
             owner=request.scope.get("callme_key_id", ""),
+            priority=rank,
             durable=True,
             callback=callback,
             namespace=owner,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.requests import Request
 
-from router.api.preferences import deadline_at, preferred_wait_s, prefers_async
+from router.api.preferences import deadline_at, preferred_wait_s, prefers_async, priority
 from router.domain.errors import MalformedRequest
 
 
@@ -62,3 +62,12 @@ def test_cancel_after_that_cannot_be_read(text: str) -> None:
     """Refused, rather than run without a deadline."""
     with pytest.raises(MalformedRequest):
         deadline_at(asking(cancel_after=text.encode().decode("latin-1")), 1000.0)
+
+
+def test_priority() -> None:
+    """0 to 2, and 1 where nothing is said."""
+    assert [priority(asking(x_callme_priority=text)) for text in ("0", " 1 ", "2")] == [0, 1, 2]
+    assert priority(asking()) == 1
+    for text in ("3", "-1", "high", "", "0.5"):
+        with pytest.raises(MalformedRequest):
+            priority(asking(x_callme_priority=text))
