@@ -27,8 +27,8 @@ _ABOUT_PAPER = re.compile(
     re.IGNORECASE,
 )
 _ON_PAPER = re.compile(
-    r" (?:drawn |sketched )?(?:on|against|with) (?:an?|the) (?:plain |black|white|paper|and| )+"
-    r"(?:background|paper|page|sheet)\b.*$|,? in black and white\b.*$",
+    r" (?:drawn |sketched )?(?:on|against|with) (?:an? |the )?(?:(?:plain|black|white) )*"
+    r"(?:background|paper|page|sheet|piece of paper)\b.*$|,? in black and white\b.*$",
     re.IGNORECASE,
 )
 

@@ -17,12 +17,20 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    BartConfig,
+    BartTokenizer,
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    Florence2VisionConfig,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -205,4 +213,45 @@ def safety_checker(folder: Path) -> Path:
     torch.nn.init.normal_(checker.concept_embeds)
     torch.nn.init.normal_(checker.special_care_embeds)
     checker.save_pretrained(folder)
+    return folder
+
+
+def florence(folder: Path) -> Path:
+    """Florence-2 for pictures of 64 px, its words single letters."""
+    torch.manual_seed(0)
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    letters = sorted(ByteLevel.alphabet())
+    tokenizer = BartTokenizer(
+        vocab={token: index for index, token in enumerate(specials + letters)},
+        merges=[],
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    vision = Florence2VisionConfig(
+        depths=(1, 1, 1, 1),
+        embed_dim=(8, 8, 16, 16),
+        num_heads=(1, 1, 2, 2),
+        num_groups=(1, 1, 2, 2),
+        window_size=2,
+        projection_dim=16,
+    )
+    text = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+    )
+    model = Florence2ForConditionalGeneration(
+        Florence2Config(
+            vision_config=vision, text_config=text, image_token_id=tokenizer.image_token_id
+        )
+    )
+    model.save_pretrained(folder)
+    images = CLIPImageProcessorPil(
+        size={"height": 64, "width": 64}, do_center_crop=False, image_seq_length=5
+    )
+    Florence2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
     return folder
