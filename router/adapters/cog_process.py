@@ -307,7 +307,9 @@ class CogProcess:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
-                Path(entry.path).unlink(missing_ok=True)
+                # Left for the next time, or the end of the process, if the disk will not.
+                with contextlib.suppress(OSError):
+                    Path(entry.path).unlink()
 
 
 def with_file_urls(job: Job) -> dict[str, Json]:

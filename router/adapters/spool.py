@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import secrets
 from collections.abc import Iterable
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from router.domain.errors import InsufficientStorage, InvalidInput
 from router.domain.prediction import FileRef
+
+log = logging.getLogger(__name__)
 
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
@@ -47,6 +50,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._undeleted: set[Path] = set()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
 
@@ -59,9 +63,17 @@ class Spool:
         return SpoolFile(self.folder / f"{secrets.token_hex(16)}{suffix.lower()}")
 
     def remove(self, files: Iterable[FileRef]) -> None:
-        """Delete them; one that is gone already is no error."""
-        for f in files:
-            Path(f.path).unlink(missing_ok=True)
+        """Delete them; one that is gone already is no error, and one that the disk does not
+        let go is tried again with the next."""
+        for path in [*self._undeleted, *(Path(f.path) for f in files)]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                # A disk that has turned read-only must not keep a result from its caller.
+                self._undeleted.add(path)
+                log.error("a file cannot be deleted yet: %s", error.strerror)
+            else:
+                self._undeleted.discard(path)
 
     def link(self, file: FileRef) -> str:
         """A hard link under a new unguessable name: no byte is copied."""
