@@ -38,6 +38,7 @@ from router.api.openapi import build_openapi
 from router.api.patience import BodyReads
 from router.api.replicate_views import replicate_view
 from router.api.startup import PlainStart
+from router.backends import LOCAL, Backends
 from router.domain.errors import RouterError
 from router.domain.keys import parse_keys
 from router.domain.messages import Described, Warm
@@ -67,13 +68,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     memory = detect_memory(settings.memory_reserve_bytes, settings.memory_limit_bytes)
     has_gpu = isinstance(memory, GpuMemory)
     packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
+    backends = Backends(settings, packages, SystemClock())
     telemetry = Telemetry()
     reads = BodyReads()
     keys = _make_keyring(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, packages, memory, telemetry) as context:
+        async with running(settings, backends, memory, telemetry) as context:
             app.state.context = context
             undo = stop_on_signal(context, reads, settings.shutdown_grace_s)
             try:
@@ -136,15 +138,15 @@ def _opened(keys: Keyring) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, packages: Mapping[str, Package], memory: Memory, telemetry: Telemetry
+    settings: Settings, backends: Backends, memory: Memory, telemetry: Telemetry
 ) -> AsyncIterator[Context]:
     """Everything that has a life of its own, started, and stopped in reverse."""
     with _locked(settings.state):
         _clear_temp(settings.state)
         disk = _open_disk(settings.state)
         schemas = Schemas()
-        loop = _make_loop(settings, packages, memory, schemas, telemetry)
-        context = _make_context(settings, packages, loop, schemas, disk=disk, telemetry=telemetry)
+        loop = _make_loop(settings, backends, memory, schemas, telemetry)
+        context = _make_context(settings, backends, loop, schemas, disk=disk, telemetry=telemetry)
         telemetry.open(loop.scheduler)
         loop.open()
         # Before any result can be added to what an earlier run had not delivered.
@@ -183,7 +185,7 @@ def _open_disk(state: Path) -> Disk:
 
 def _make_context(
     settings: Settings,
-    packages: Mapping[str, Package],
+    backends: Backends,
     loop: SchedulerLoop,
     schemas: Schemas,
     *,
@@ -201,17 +203,18 @@ def _make_context(
     fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
     uploads = Uploads(store, spool, fetcher, clock, keep_s)
     context = Context(
-        packages=packages,
+        packages=backends.packages,
         loop=loop,
         predictions=Predictions(
             *(loop, store, spool, clock, webhooks),
             time_limit_s=settings.prediction_timeout_s,
             keep_results_s=keep_s,
             observer=telemetry.observer,
+            routes=backends.routes,
         ),
         intake=Intake(spool, uploads, settings.max_upload_bytes),
         files=spool,
-        describe=_make_describe(schemas, loop),
+        describe=_make_describe(schemas, loop, backends),
         max_upload_bytes=settings.max_upload_bytes,
         sync_limit_s=settings.sync_limit_s,
         started_at=clock.time(),
@@ -222,14 +225,24 @@ def _make_context(
         cog_version=version("cog"),
         metrics=telemetry.metrics.exposition,
         events=telemetry.events,
+        backend_of=backends.kind,
     )
     return context
 
 
-def _make_describe(schemas: Schemas, loop: SchedulerLoop) -> Describe:
+def _make_describe(schemas: Schemas, loop: SchedulerLoop, backends: Backends) -> Describe:
     async def describe(package: Package) -> Mapping[str, Any]:
-        description = await schemas.describe(package)
-        loop.post(Described(package.name, description.max_concurrency))
+        runs_here = backends.kind(package.name) == LOCAL
+        try:
+            description = await schemas.describe(package) if package.runner else None
+        except StartError:
+            if runs_here:
+                raise
+            description = None  # what it needs is installed there, and need not be here
+        if description is None:
+            return await backends.schema(package.name)
+        if runs_here:
+            loop.post(Described(package.name, description.max_concurrency))
         return description.schema
 
     return describe
@@ -237,7 +250,7 @@ def _make_describe(schemas: Schemas, loop: SchedulerLoop) -> Describe:
 
 def _make_loop(
     settings: Settings,
-    packages: Mapping[str, Package],
+    backends: Backends,
     memory: Memory,
     schemas: Schemas,
     telemetry: Telemetry,
@@ -258,14 +271,17 @@ def _make_loop(
     )
 
     def make_process(package: Package) -> Process:
+        if remote := backends.process(package.name):
+            return remote
         known = schemas.known(package)
         if known:
             package = replace(package, max_concurrency=known.max_concurrency, streams=known.streams)
         return CogProcess(package, options)
 
-    scheduler = Scheduler(dict.fromkeys(packages, 1), memory.budget_bytes(0), policy)
+    budget_bytes = memory.budget_bytes(0)
+    scheduler = Scheduler(backends.concurrency, budget_bytes, policy, backends.weightless)
     return SchedulerLoop(
-        scheduler, packages, make_process, memory, SystemClock(), observer=telemetry.observer
+        scheduler, backends.homes, make_process, memory, SystemClock(), observer=telemetry.observer
     )
 
 

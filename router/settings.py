@@ -7,9 +7,9 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -33,12 +33,66 @@ class Weights(StrEnum):
     FULL = "full"
 
 
+class RemoteSettings(BaseModel):
+    """`[models.NAME.remote]`: a machine other than this one that runs the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    kind: Literal["cog", "replicate", "modal"] | None = Field(
+        None, description="What it is, where `backend` does not say it already."
+    )
+    url: str = Field(
+        "", pattern=r"^(https?://[^\s/]+.*)?$", description="Of the server that speaks Cog."
+    )
+    model: str = Field(
+        "",
+        pattern=r"^((deployment:)?\w[\w.-]*/\w[\w.-]*(:\w[\w.-]*)?)?$",
+        description="Replicate's owner/name, owner/name:version or deployment:owner/name.",
+    )
+    key: SecretStr = Field(SecretStr(""), description="Bearer key; for Modal token-id:secret.")
+    concurrency: int = Field(4, ge=1, description="Predictions that it is given at once.")
+    timeout_s: float = Field(600.0, gt=0, description="One that takes longer there is canceled.")
+    requests_per_hour: int | None = Field(
+        None, ge=0, description="Never more; 100 where a paid back-end has no other limit."
+    )
+
+
 class ModelSettings(BaseModel):
     """`[models.NAME]`: what differs for one package."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     env: dict[str, str] = Field(default={}, description="Added to its process's environment.")
+    backend: Literal["local", "cog", "replicate", "modal", "overflow"] = Field(
+        "local", description="Where it runs; overflow: here first, else at its remote."
+    )
+    remote: RemoteSettings | None = Field(None, description="The machine that is not this one.")
+    overflow_after_s: float = Field(
+        30.0, gt=0, description="Who would wait longer here runs at the remote (overflow)."
+    )
+
+    @property
+    def remote_kind(self) -> str:
+        """`cog`, `replicate`, `modal`, or "" for a model that runs here only."""
+        if self.backend == "local" or self.remote is None:
+            return ""
+        return self.remote.kind or self.backend
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.backend == "local":
+            return self
+        if self.remote is None:
+            raise ValueError("needs a [remote], since its backend is not local")
+        if self.remote_kind == "overflow":
+            raise ValueError("needs remote.kind: cog, replicate or modal")
+        if self.backend not in ("overflow", self.remote_kind):
+            raise ValueError(f"has backend {self.backend} and remote.kind {self.remote_kind}")
+        if self.remote_kind != "replicate" and not self.remote.url:
+            raise ValueError("needs remote.url")
+        if self.remote_kind == "replicate" and not self.remote.model:
+            raise ValueError("needs remote.model: owner/name")
+        return self
 
 
 class Settings(BaseSettings):

@@ -92,6 +92,15 @@ def _objection(answer: Mapping[str, Json], told: str) -> Outcome:
     return Outcome(Status.FAILED, failure=failure)
 
 
+def _failure(error: str, code: Json) -> Failure:
+    """Another box of ours gives the code. Of its own troubles (a worker that died, a shutdown)
+    the caller need not know more than that it was there."""
+    if not isinstance(code, str):
+        return read_failure(error)
+    kept = code if code in ("invalid_input", "prediction_failed", *TROUBLE) else BACKEND_FAILED
+    return Failure(kept, without_paths(error))
+
+
 def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:
     """The outcome in a prediction as Cog and Replicate show one; None while it has not ended.
     `output` stands for the prediction's own."""
@@ -112,7 +121,7 @@ def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:
         case "canceled" | "aborted":
             return canceled(logs)
         case "failed":
-            failure = read_failure(str(p.get("error") or "no reason given"))
+            failure = _failure(str(p.get("error") or "no reason given"), p.get("error_code"))
             return Outcome(Status.FAILED, failure=failure, logs=logs, predict_time_s=predict_time_s)
         case _:
             return failed(BACKEND_FAILED, "The back-end answered with something that has no status")

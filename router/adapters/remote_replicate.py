@@ -36,9 +36,8 @@ MODEL = re.compile(r"(deployment:)?(\w[\w.-]*)/(\w[\w.-]*)(?::(\w[\w.-]*))?")
 DELIVERY = "replicate.delivery"
 # "Use a data URL for small files, up to 256 kB" - Replicate's HTTP reference.
 INLINE_BYTES = 256 << 10
-WAIT_S = 60  # the longest that `Prefer: wait` holds
-POLL_FIRST_S = 0.5
-POLL_MAX_S = 5.0
+POLL_FIRST_S = 0.1
+POLL_MAX_S = 2.0  # 3000 a minute are allowed
 CANCEL_AFTER_MIN_S = 5
 TAKES_NONE_NOW = frozenset({429, 503})
 WAIT_AT_MOST_S = 30.0
@@ -174,10 +173,9 @@ class ReplicateBackend:
         delays = retry_delays()
         while True:
             left_s = max(give_up - time.monotonic(), 0.0)
-            headers = {
-                "Prefer": f"wait={max(1, min(WAIT_S, int(left_s)))}",
-                "Cancel-After": f"{max(CANCEL_AFTER_MIN_S, math.ceil(left_s))}s",
-            }
+            # Without `Prefer: wait`: until it is answered nobody could cancel it, since its id
+            # is not known.
+            headers = {"Cancel-After": f"{max(CANCEL_AFTER_MIN_S, math.ceil(left_s))}s"}
             try:
                 answer = await self._http.ask("POST", path, json=body, headers=headers)
             except NotSentError as error:

@@ -66,8 +66,11 @@ def _loc(problem: Mapping[str, str]) -> list[str]:
 
 
 def cog_view(p: Prediction) -> dict[str, Any]:
-    """The prediction as Cog shows one. Cog has no word for `aborted`: it is `canceled`."""
+    """The prediction as Cog shows one. Cog has no word for `aborted`: it is `canceled`; and
+    none for what kind of failure it was, which another router wants to pass on."""
+    code = {"error_code": p.failure.code} if p.failure else {}
     return {
+        **code,
         "id": p.id,
         "status": Status.CANCELED if p.status is Status.ABORTED else p.status,
         "input": public_inputs(p),

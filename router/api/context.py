@@ -46,6 +46,7 @@ class Context:
     cog_version: str
     metrics: Callable[[], bytes]
     events: EventStream
+    backend_of: Callable[[str], str]  # of a model of the scheduler: local, cog, replicate, modal
     is_open: bool = False
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)  # a hash of each of the schemas

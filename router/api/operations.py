@@ -55,14 +55,18 @@ async def metrics(request: Request) -> Response:
 
 def _model_view(context: Context, m: Model) -> dict[str, Any]:
     now = time.monotonic()
+    served, last_served = context.predictions.homes.record(m.name)
     view: dict[str, Any] = {
         "state": m.state,
+        "backend": context.backend_of(m.name),
         "state_for_s": round(now - m.phase_since, 1) if m.phase_since else None,
         "running": sorted(m.running),
         "queue": [
             {"id": w.id, "position": i, "waited_s": round(now - w.since, 1)}
             for i, w in enumerate(m.waiting.order(now), 1)
         ],
+        "served": served,
+        "last_served": last_served,
         "concurrency": m.concurrency,
         "memory_bytes": m.footprint_bytes,
         "load_s": _rounded(m.load_s),

@@ -54,6 +54,7 @@ def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, 
         "output": p.output,
         "logs": p.logs,
         "error": failure.message if failure else None,
+        **({"error_code": failure.code} if failure else {}),  # for another router
         "status": Status.CANCELED if p.status is Status.ABORTED else p.status,
         "source": "api",
         "data_removed": False,

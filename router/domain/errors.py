@@ -138,6 +138,12 @@ class WorkerDied(RouterError):
     status, code = 502, "worker_died"
 
 
+class BackendFailed(RouterError):
+    """The model runs on another machine, which broke off or answered with what is no answer."""
+
+    status, code = 502, "backend_failed"
+
+
 class ModelUnavailable(RouterError):
     """The model cannot be started now: its set-up failed, or no room can be made for it."""
 

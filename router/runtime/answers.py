@@ -14,6 +14,7 @@ ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
         errors.InvalidInput,
         errors.PredictionFailed,
         errors.WorkerDied,
+        errors.BackendFailed,
         errors.ModelUnavailable,
         errors.ShuttingDown,
         errors.DeadlineExceeded,

@@ -8,7 +8,7 @@ patience is made durable and goes on (`keep`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from router.domain import errors, messages
@@ -26,11 +26,13 @@ from router.domain.prediction import (
     conclude,
 )
 from router.ports import Clock, Cursor, Files, Observer, Store, Timer, Timers
+from router.runtime.homes import Homes, Route
 from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
 from router.runtime.observers import Observers
 from router.runtime.records import Records
 from router.runtime.webhooks import Webhooks
+from router.scheduling.outlook import Outlook
 
 
 class Predictions:
@@ -48,6 +50,7 @@ class Predictions:
         keep_results_s: float,
         timers: Timers | None = None,
         observer: Observer | None = None,
+        routes: Mapping[str, Route] | None = None,
     ) -> None:
         self._loop = loop
         self._store = store
@@ -60,6 +63,8 @@ class Predictions:
         self._observer = observer or Observers()
         self._live: dict[str, Live] = {}
         self._claims: dict[str, asyncio.Future[None]] = {}
+        outlook = Outlook(loop.scheduler)
+        self.homes = Homes(loop.post, outlook, clock, self._call_later, routes)
         loop.jobs = self
 
     # ---- life ----------------------------------------------------------------------------
@@ -224,6 +229,7 @@ class Predictions:
             outcome = live.with_progress(outcome)
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
             outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
+        self.homes.served(live.prediction)
         if live.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
             self._tell_of_output(live, outcome)
         self._end(live, conclude(live.prediction, outcome, self._clock.time()))
@@ -232,6 +238,8 @@ class Predictions:
     def dropped(self, prediction_id: str, error: RouterError) -> None:
         """It never ran, and why."""
         live = self._live[prediction_id]
+        if live.verdict is None and self.homes.refused(prediction_id, error):
+            return
         if not live.accepted:
             live.dropped_with = error
             self._refuse(live, error.code)
@@ -267,12 +275,12 @@ class Predictions:
 
     def _submit(self, prediction_id: str) -> None:
         if (live := self._live.get(prediction_id)) is not None:
-            p = live.prediction
-            self._loop.post(messages.Submitted(p.id, p.model, p.owner, p.priority))
+            self.homes.submit(live.prediction)
 
     def _refuse(self, live: Live, code: str) -> None:
         self._observer.prediction_refused(live.prediction.model, code)
         live.stop_timers()
+        self.homes.forget(live.prediction.id)
         del self._live[live.prediction.id]
         self._files.remove(live.prediction.files)
         live.done.set_result(None)
@@ -302,6 +310,7 @@ class Predictions:
 
     def _end(self, live: Live, p: Prediction) -> None:
         live.stop_timers()
+        self.homes.forget(p.id)
         live.prediction = p
         self._observer.prediction_changed(p)
         self._files.remove(p.files)
@@ -315,6 +324,7 @@ class Predictions:
     def _suspend(self, live: Live) -> None:
         """Leave it as it is on disk: the next start of the router takes it up again."""
         live.stop_timers()
+        self.homes.forget(live.prediction.id)
         del self._live[live.prediction.id]
         live.done.set_result(None)
 

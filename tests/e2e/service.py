@@ -117,9 +117,10 @@ def running_service(
     state: Path,
     env: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
+    port: int = 0,
 ) -> Iterator[Service]:
     """Start the service as README says and stop it at the end, whatever the test did."""
-    port = free_port()
+    port = port or free_port()
     command = argv or [str(Path(sys.executable).parent / "uvicorn"), "api:app"]
     state.parent.mkdir(parents=True, exist_ok=True)
     log_path = state.parent / f"{state.name}.log"

@@ -88,6 +88,24 @@ def test_a_prediction_that_ended() -> None:
     assert refused.failure == Failure("invalid_input", "no face in it")
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("invalid_input", "invalid_input"),
+        ("prediction_failed", "prediction_failed"),
+        ("deadline_exceeded", "deadline_exceeded"),
+        ("worker_died", "backend_failed"),
+        ("shutting_down", "backend_failed"),
+        ("no code of ours", "backend_failed"),
+    ],
+)
+def test_the_codes_of_another_box(code: str, expected: str) -> None:
+    """Its message is told once, not wrapped again; a worker that died there is none of ours."""
+    ended = of_prediction({"status": "failed", "error": "The model failed: x", "error_code": code})
+    assert ended is not None
+    assert ended.failure == Failure(expected, "The model failed: x")
+
+
 @pytest.mark.parametrize("p", [{}, {"status": None}, {"status": "succeded"}, {"status": []}])
 def test_what_is_no_prediction(p: dict[str, Any]) -> None:
     """Is the back-end's trouble, never taken for a success."""

@@ -1,0 +1,239 @@
+"""A router whose models run on another box: real routers, real coglets, three faces."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from replicate.client import Client
+
+from tests.e2e.service import ROOT, Service, free_port, running_service, wait_until
+
+BOX_KEY = "box-" + 32 * "k"
+
+
+@pytest.fixture(scope="module")
+def box(echo_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The second box. It wants a key."""
+    state = tmp_path_factory.mktemp("box") / "state"
+    with running_service(echo_packages, state, {"CALLME_KEYS": f"front:{BOX_KEY}"}) as service:
+        service.http.headers["Authorization"] = f"Bearer {BOX_KEY}"
+        yield service
+
+
+@contextlib.contextmanager
+def front(folder: Path, toml: str, *, with_echo: bool = False, **env: str) -> Iterator[Service]:
+    """The box that clients call, with this callme.toml and, if asked for, the echo package."""
+    packages = folder / "packages"
+    packages.mkdir(parents=True)
+    (packages / "callme.toml").write_text(toml)
+    if with_echo:
+        ignored = shutil.ignore_patterns(".cog", "__pycache__")
+        shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "echo", ignore=ignored)
+    with running_service(packages, folder / "state", env) as service:
+        yield service
+
+
+def cog_remote(name: str, url: str, more: str = "", backend: str = "cog") -> str:
+    """callme.toml's part for a model on another box of ours."""
+    return f"""
+[models.{name}]
+backend = "{backend}"
+{more}
+[models.{name}.remote]
+kind = "cog"
+url = "{url}/models/echo"
+key = "{BOX_KEY}"
+"""
+
+
+@pytest.fixture(scope="module")
+def far(box: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A router with no package at all: `far` is echo on the box, `cloud` the same through
+    Replicate's face."""
+    cloud = f"""
+[models.cloud]
+backend = "replicate"
+[models.cloud.remote]
+url = "{box.url}"
+model = "callme/parrot"
+key = "{BOX_KEY}"
+"""
+    with front(tmp_path_factory.mktemp("far"), cog_remote("far", box.url) + cloud) as service:
+        yield service
+
+
+@pytest.mark.parametrize("name", ["far", "cloud"])
+def test_the_apps_face(far: Service, name: str) -> None:
+    """Text converted by the schema, a file with its ending, the model's own JSON."""
+    body = bytes(range(256)) * 4096  # over Replicate's 256 KiB: uploaded first
+    files = {"text": (None, "hi"), "number": (None, "0.25"), "file": ("photo.PNG", body)}
+    answer = far.http.post(f"/{name}", files=files)  # type: ignore[arg-type]
+    assert answer.status_code == 200, answer.text
+    said = answer.json()
+    assert (said["text"], said["number"], said["file_suffix"]) == ("hi", 0.25, ".png")
+    assert said["file_sha256"] == hashlib.sha256(body).hexdigest()
+    assert far.spooled() == []
+
+
+@pytest.mark.parametrize("name", ["far", "cloud"])
+def test_errors_are_the_same(far: Service, name: str) -> None:
+    """The router's own check, the model's objection, the model's exception."""
+    for parts, status, code in (
+        ({"number": (None, "7")}, 422, "invalid_input"),
+        ({"nosuch": (None, "7")}, 422, "invalid_input"),
+        ({"mode": (None, "invalid")}, 422, "invalid_input"),
+        ({"mode": (None, "raise")}, 500, "prediction_failed"),
+    ):
+        answer = far.http.post(f"/{name}", files=parts)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), answer.text
+        assert "Traceback" not in answer.text
+
+
+def test_cogs_face_and_the_id(far: Service, box: Service) -> None:
+    """A prediction has one id, at the client, here and on the box; /status tells where it ran."""
+    assert far.http.get("/models/far/health-check").json()["status"] == "READY"
+    answer = far.http.put("/models/far/predictions/mine-1", json={"input": {"text": "x"}})
+    assert (answer.status_code, answer.json()["id"]) == (200, "mine-1")
+    there = box.http.get("/models/echo/predictions/mine-1").json()
+    assert there["output"] == answer.json()["output"]
+    view = far.model("far")
+    assert view["backend"] == "cog"
+    assert "mine-1" in view["last_served"]
+    assert view["served"] >= 1
+
+
+def test_replicates_own_client(far: Service) -> None:
+    """Through this box's face to another box's face of the same kind."""
+    client = Client(api_token="none", base_url=far.url)  # noqa: S106
+    output: Any = client.run("callme/cloud", input={"text": "there"})
+    assert output["text"] == "there"
+    assert far.model("cloud")["backend"] == "replicate"
+
+
+def test_it_follows_and_cancels(far: Service, box: Service) -> None:
+    """Asynchronous here, running there; a cancel goes all the way."""
+    for name, there in (("far", "echo"), ("cloud", "parrot")):
+        answer = far.http.post(
+            f"/{name}", files={"delay_s": (None, "300")}, headers={"Prefer": "respond-async"}
+        )
+        assert answer.status_code == 202
+        mine = answer.json()["id"]
+        wait_until(partial(_runs, box, there))
+        far.http.post(f"/predictions/{mine}/cancel")
+        wait_until(partial(_is_canceled, far, mine))
+        wait_until(partial(_is_idle, box, there))
+
+
+def _is_canceled(service: Service, prediction_id: str) -> bool:
+    return bool(service.http.get(f"/predictions/{prediction_id}").json()["status"] == "canceled")
+
+
+def _runs(service: Service, model: str) -> bool:
+    return bool(service.model(model)["running"])
+
+
+def _is_idle(service: Service, model: str) -> bool:
+    return not _runs(service, model)
+
+
+def test_a_burst_goes_through(far: Service) -> None:
+    """Forty at once, four at a time: every answer is its own."""
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        texts = [str(n) for n in range(40)]
+        asked = [pool.submit(far.http.post, "/far", files={"text": (None, t)}) for t in texts]
+        assert [a.result().json()["text"] for a in asked] == texts
+
+
+def test_overflow(box: Service, tmp_path: Path) -> None:
+    """The box first. When people would wait too long, the other one; every id is kept."""
+    toml = cog_remote("echo", box.url, "overflow_after_s = 0.5", backend="overflow")
+    with front(tmp_path, toml, with_echo=True) as service:
+        service.http.post("/echo", files={"text": (None, "first")})
+        # If it was cold and the first ran there, it is loaded for the next one meanwhile.
+        wait_until(lambda: service.model("echo")["state"] == "ready")
+        here = service.http.post("/echo", files={"text": (None, "second")})
+        assert here.headers["x-prediction-id"] in service.model("echo")["last_served"]
+        before = service.model("echo@cog")["served"]
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            parts = {"delay_s": (None, "1.5")}
+            asked = [pool.submit(service.http.post, "/echo", files=parts) for _ in range(6)]
+            answers = [a.result() for a in asked]
+        assert {a.status_code for a in answers} == {200}
+        there = service.model("echo@cog")
+        assert there["backend"] == "cog"
+        assert 1 <= there["served"] - before < 6
+        ids = {a.headers["x-prediction-id"] for a in answers}
+        for prediction_id in set(there["last_served"]) & ids:
+            assert box.http.get(f"/predictions/{prediction_id}").status_code == 200
+
+
+def test_overflow_when_it_cannot_start_here(box: Service, tmp_path: Path) -> None:
+    """Its set-up fails here: nobody notices."""
+    toml = cog_remote("echo", box.url, "env = { ECHO_SETUP_ERROR = 'no' }", backend="overflow")
+    with front(tmp_path, toml, with_echo=True) as service:
+        for n in range(3):
+            answer = service.http.post("/echo", files={"text": (None, str(n))})
+            assert (answer.status_code, answer.json().get("text")) == (200, str(n)), answer.text
+        assert service.model("echo@cog")["served"] == 3
+        assert service.model("echo")["served"] == 0
+
+
+def test_a_box_that_dies_and_comes_back(echo_packages: Path, tmp_path: Path) -> None:
+    """What it had begun is 502 and is not begun again elsewhere; what comes then is 503 with a
+    time; when it is back, all is as before."""
+    port = free_port()
+    toml = cog_remote("far", f"http://127.0.0.1:{port}")
+    with front(tmp_path / "front", toml) as service:
+        down = service.http.post("/far", files={"text": (None, "x")})
+        assert (down.status_code, down.json()["error"]["code"]) == (503, "model_unavailable")
+        assert int(down.headers["retry-after"]) >= 1
+        with second_box(echo_packages, tmp_path / "box", port) as box:
+            wait_until(lambda: _post(service).status_code == 200, 60)
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(service.http.post, "/far", files={"delay_s": (None, "300")})
+                wait_until(lambda: box.model("echo")["running"])
+                box.child.send_signal(signal.SIGKILL)
+                box.child.wait()
+                answer = asked.result()
+            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "backend_failed")
+        began = time.monotonic()
+        while (gone := _post(service)).status_code != 503:
+            assert gone.status_code == 502
+            assert time.monotonic() - began < 60
+        assert int(gone.headers["retry-after"]) >= 1
+        with second_box(echo_packages, tmp_path / "again", port):
+            wait_until(lambda: _post(service).status_code == 200, 90)
+
+
+def _post(service: Service) -> Any:
+    return service.http.post("/far", files={"text": (None, "x")})
+
+
+@contextlib.contextmanager
+def second_box(packages: Path, folder: Path, port: int) -> Iterator[Service]:
+    """A box on a port that is known before."""
+    keys = {"CALLME_KEYS": BOX_KEY}
+    with running_service(packages, folder / "state", keys, port=port) as service:
+        service.http.headers["Authorization"] = f"Bearer {BOX_KEY}"
+        yield service
+
+
+def test_the_cost_guard(box: Service, tmp_path: Path) -> None:
+    """Two an hour and no more: the third is told when, and never leaves this box."""
+    toml = cog_remote("far", box.url) + "requests_per_hour = 2\n"
+    with front(tmp_path, toml) as service:
+        assert [_post(service).status_code for _ in range(2)] == [200, 200]
+        third = wait_until(lambda: (a := _post(service)).status_code == 503 and a)
+        assert "2 requests of this hour are used" in third.json()["error"]["message"]
+        assert int(third.headers["retry-after"]) >= 1
+        assert service.model("far")["served"] == 2

@@ -1,0 +1,136 @@
+"""Where models run: what the settings may say, and what comes of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from router.adapters.clock import SystemClock
+from router.adapters.remote_process import RemoteProcess
+from router.backends import Backends
+from router.domain.package import Package
+from router.runtime.homes import Route
+from router.settings import ModelSettings, Settings
+
+BOX = {"url": "http://10.0.0.2:7777/models/m"}
+MODAL = {"kind": "modal", "url": "https://me--m.modal.run", "key": "wk:ws", "concurrency": 3}
+
+
+def backends(models: dict[str, Any], *folders: str) -> Backends:
+    """What these settings make of these packages."""
+    settings = Settings(models={name: ModelSettings(**m) for name, m in models.items()})
+    local = {n: Package(n, Path("/p") / n, "run.py:Runner", Path(sys.executable)) for n in folders}
+    return Backends(settings, local, SystemClock())
+
+
+def test_nothing_said_is_local() -> None:
+    """One model each, with the memory that it takes."""
+    made = backends({}, "a", "b")
+    assert (made.concurrency, made.weightless, made.routes) == ({"a": 1, "b": 1}, frozenset(), {})
+    assert (made.kind("a"), made.process("a")) == ("local", None)
+
+
+async def test_elsewhere_only() -> None:
+    """Under its own name, without memory; with or without a folder here."""
+    made = backends(
+        {"a": {"backend": "cog", "remote": BOX}, "far": {"backend": "cog", "remote": BOX}}, "a"
+    )
+    assert made.weightless == {"a", "far"}
+    assert made.concurrency == {"a": 4, "far": 4}
+    assert (made.packages["a"].runner, made.packages["far"].runner) == ("run.py:Runner", "")
+    assert made.kind("far") == "cog"
+    assert isinstance(made.process("far"), RemoteProcess)
+
+
+async def test_two_homes() -> None:
+    """The faces see one model, the scheduler two."""
+    made = backends({"a": {"backend": "overflow", "overflow_after_s": 7, "remote": MODAL}}, "a")
+    assert set(made.packages) == {"a"}
+    assert made.concurrency == {"a": 1, "a@modal": 3}
+    assert made.weightless == {"a@modal"}
+    assert made.routes == {"a": Route("a@modal", 7.0)}
+    assert made.homes["a@modal"].folder == made.homes["a"].folder
+    assert (made.kind("a"), made.kind("a@modal")) == ("local", "modal")
+
+
+async def test_what_is_paid_for_is_bounded() -> None:
+    """By 100 an hour where nothing is said; what is free, not."""
+    replicate = {"model": "me/m"}
+    made = backends(
+        {
+            "a": {"backend": "modal", "remote": MODAL},
+            "b": {"backend": "replicate", "remote": replicate},
+            "c": {"backend": "replicate", "remote": {**replicate, "requests_per_hour": 7}},
+            "d": {"backend": "cog", "remote": BOX},
+        }
+    )
+    allowed = {n: made._remotes[n][1].allowance.per_hour for n in "abcd"}
+    assert allowed == {"a": 100, "b": 100, "c": 7, "d": None}
+
+
+async def test_what_the_guards_know_outlives_a_process() -> None:
+    """Or each restart of the process would forget what was spent."""
+    made = backends({"d": {"backend": "cog", "remote": BOX}})
+    first, second = made.process("d"), made.process("d")
+    assert first is not None and second is not None and first is not second
+    assert first._guards is second._guards
+
+
+def test_what_cannot_be_served_is_left_out() -> None:
+    """Overflow from a package that is not here; a name that is a path of the router's."""
+    made = backends(
+        {
+            "a": {"backend": "overflow", "remote": MODAL},
+            "status": {"backend": "cog", "remote": BOX},
+            "Up@per": {"backend": "cog", "remote": BOX},
+        }
+    )
+    assert made.packages == {}
+    assert made.concurrency == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"backend": "cog"}, "needs a [remote]"),
+        ({"backend": "overflow", "remote": BOX}, "needs remote.kind"),
+        ({"backend": "cog", "remote": {}}, "needs remote.url"),
+        ({"backend": "modal", "remote": {"key": "a:b"}}, "needs remote.url"),
+        ({"backend": "replicate", "remote": BOX}, "needs remote.model"),
+        (
+            {"backend": "cog", "remote": {**BOX, "kind": "modal"}},
+            "backend cog and remote.kind modal",
+        ),
+        ({"backend": "cog", "remote": {"url": "file:///etc/passwd"}}, "url"),
+        ({"backend": "cog", "remote": {"url": "box2:7777"}}, "url"),
+        ({"backend": "replicate", "remote": {"model": "only-a-name"}}, "model"),
+        ({"backend": "replicate", "remote": {"model": "a/b", "requests_per_hour": -1}}, "requests"),
+        ({"backend": "nowhere"}, "backend"),
+    ],
+)
+def test_settings_that_make_no_sense(model: dict[str, Any], told: str) -> None:
+    """Are told at start, and no key is shown."""
+    if "remote" in model:
+        model = {**model, "remote": {"key": "r8_secret", **model["remote"]}}
+    with pytest.raises(ValidationError) as caught:
+        ModelSettings(**model)
+    assert told in str(caught.value)
+    assert "r8_secret" not in str(caught.value)
+
+
+def test_a_key_may_stand_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside what the file says of the same back-end."""
+    toml = '[models.a]\nbackend = "cog"\n[models.a.remote]\nurl = "http://x/models/a"\n'
+    (tmp_path / "callme.toml").write_text(toml)
+    monkeypatch.setenv("CALLME_PACKAGES_DIR", str(tmp_path))
+    monkeypatch.setenv("CALLME_MODELS__A__REMOTE__KEY", "from-the-environment")
+    model = Settings().models["a"]
+    assert model.remote is not None
+    assert model.remote.key.get_secret_value() == "from-the-environment"
+    assert model.remote.url == "http://x/models/a"
