@@ -1,10 +1,13 @@
 """How long does a picture take, ours against plain diffusers, and what memory does it need?
 
-    WEIGHTS=demo python bench/sketch2real.py [--rounds 10] [--steps N]
+    python bench/sketch2real.py [--full] [--rounds 10] [--preset NAME ...]
 
-Writes JSON lines: one row per measure, with device, weights and commit. Ours and stock take turns,
-so that another load on the machine falls on both. The stock pipeline is the same class from the
-same weights in the same precision, as its documentation shows it.
+One row per measure, as JSON lines, for the demo weights and for each preset's classes with random
+weights: tiny ones as the tests make them, or with `--full` (a GPU) the published sizes; what
+the weights are worth does not show in seconds. `COMPILE` and `QUANTIZE` count as in production.
+Each preset runs in a process of its own. Ours and stock take turns, so that another load on the
+machine falls on both; stock is the same class from the same folder in the same precision, used as
+its documentation shows.
 """
 # ruff: noqa: E402 -- the package's folder must be on the path before its modules
 
@@ -15,8 +18,10 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,97 +30,133 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sketch2real"
-sys.path.insert(0, str(PACKAGE))
+sys.path[:0] = [str(PACKAGE), str(ROOT / "bench"), str(ROOT / "tests" / "sketch2real")]
 
-import condition
 import diffusers
 import hardware
 import pipeline
-import sketch
-import strokes
+import reading
+import sketch2real_models
+import tiny
 import weights
-from picture import load_rgb
+from orders import Order
+
+SAMPLE = PACKAGE / "samples" / "sketch.png"
+TINY = {"klein": tiny.klein, "sdxl-scribble": tiny.sdxl, "sd15-scribble": tiny.sd15}
+TINY_SIZES = {"paint_area_px": 128**2, "max_area_px": 128**2, "multiple_px": 16}
+TOGETHER = 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="published sizes; wants a GPU")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=0, help="0: the preset's")
+    parser.add_argument("--preset", nargs="*", default=["demo", *TINY])
     options = parser.parse_args()
+    if len(options.preset) > 1:  # peaks of memory are a process's
+        size = ["--full"] if options.full else []
+        for name in options.preset:
+            command = [sys.executable, __file__, *size, "--rounds", str(options.rounds)]
+            subprocess.run([*command, "--preset", name], check=True)
+        return
     machine = hardware.detect()
-    name = os.environ.get("WEIGHTS", "demo")
-    preset = weights.choose(name, machine.memory_gib, has_bfloat16=machine.has_bfloat16)
-    row = {"bench": "sketch2real", "weights": preset.name, **provenance(machine)}
+    with tempfile.TemporaryDirectory() as temp:
+        measure(options.preset[0], Path(temp), machine, full=options.full, rounds=options.rounds)
 
-    begun = time.perf_counter()
+
+def measure(name: str, temp: Path, machine: hardware.Hardware, *, full: bool, rounds: int) -> None:
+    """Print the rows of one preset."""
+    folder = PACKAGE / "weights" / "demo" if name == "demo" else made(name, temp, machine, full)
+    preset = weights.choose(str(folder), machine.memory_gib, has_bfloat16=machine.has_bfloat16)
+    row = {
+        "bench": "sketch2real", "preset": name,
+        "weights": "trained" if name == "demo" else "random, full size" if full else "random, tiny",
+        **provenance(machine),
+    }  # fmt: skip
     dtype = machine.dtype_for(preset.half)
+    begun = time.perf_counter()
     painter = pipeline.load(preset, machine.device, dtype, machine.memory_gib)
     report(row, "load_s", [time.perf_counter() - begun])
-
-    sample = PACKAGE / "samples" / "sketch.png"
-    cleaning = []
-    for _ in range(options.rounds):
+    cleaning, page = [], None
+    for _ in range(rounds):
         begun = time.perf_counter()
-        rgb = load_rgb(sample, max_side_px=sketch.WORKING_SIDE_PX)
-        lines = strokes.centrelines(sketch.find_ink(rgb).mask)
-        plan = condition.make_plan(
-            lines, None, None, areas=preset.areas_px, multiple=preset.multiple_px
-        )
-        control = condition.draw(lines, plan, pen=preset.pen, hard=preset.hard_lines)
+        page = reading.read(SAMPLE, preset, (None, None), None)
         cleaning.append(time.perf_counter() - begun)
+    assert page is not None
     report(row, "clean_s", cleaning)
-
-    order = pipeline.Order(
-        control=control,
-        prompt="",
-        negative_prompt=None,
-        control_scale=preset.control_scale,
-        steps=options.steps or preset.steps,
-        guidance_scale=preset.guidance_scale,
-        seeds=(7,),
+    wish = Order(
+        page.control, "", None, preset.control_scale, preset.steps, preset.guidance_scale, (7,)
     )
-    row |= {"steps": order.steps, "painted_px": list(control.size)}
-    painter.paint(order, lambda _done, _steps: None)
-    report(row, "peak_memory_gib", [peak_memory_gib(machine)])  # before stock doubles it
-    ways: dict[str, Callable[[], Any]] = {
-        "ours": lambda: painter.paint(order, lambda _done, _steps: None),
-        "stock": stock(preset, order, machine, dtype),
-    }
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(options.rounds + 1):  # the first warms up
+    row |= {"steps": wish.steps, "painted_px": list(wish.control.size)}
+    several = replace(wish, seeds=tuple(range(TOGETHER))).each()
+    orders = {"ours": [wish], "ours, four together": several, "stock": [wish]}
+    ways: dict[str, Callable[[], Any]] = {"ours": lambda: painter.paint([wish], lambda _step: None)}
+    first = {"ours": timed(ways["ours"], machine)}  # compiling, if asked for
+    report(row | {"way": "ours"}, "peak_memory_gib", [peak_memory_gib(machine)])
+    if machine.is_cuda:
+        ways["ours, four together"] = lambda: painter.paint(several, lambda _step: None)
+    ways["stock"] = stock(preset, wish, machine, dtype)
+    for way in [way for way in ways if way not in first]:
+        first[way] = timed(ways[way], machine)
+    times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(rounds):
         for way, paint in ways.items():
-            begun = time.perf_counter()
-            paint()
-            if machine.is_cuda:
-                torch.cuda.synchronize()
-            times[way].append(time.perf_counter() - begun)
-    for way, seconds in times.items():
-        report(row | {"way": way}, "first_picture_s", seconds[:1])
-        report(row | {"way": way}, "picture_s", seconds[1:])
+            times[way].append(timed(paint, machine))
+    medians = {}
+    for way, pairs in times.items():
+        clock, processor = (np.array(each) / len(orders[way]) for each in zip(*pairs, strict=True))
+        report(row | {"way": way}, "first_picture_s", [first[way][0]])
+        report(row | {"way": way}, "picture_s", list(clock))
+        report(row | {"way": way}, "picture_cpu_s", list(processor))
+        medians[way] = float(np.median(clock if machine.is_cuda else processor))
+    # Without a card by the processor's time, which another load on the machine hardly changes.
+    report(row, "ours_to_stock", [medians["ours"] / medians["stock"]])
+
+
+def made(name: str, temp: Path, machine: hardware.Hardware, full: bool) -> Path:
+    """A folder of random weights, with the preset's own habits."""
+    preset = weights.PRESETS[name]
+    kept = ("steps", "guidance_scale", "control_scale", "guess_mode", "instruction", "half")
+    habits = {key: getattr(preset, key) for key in kept}
+    if full:
+        dtype = machine.dtype_for(preset.half)
+        folder = sketch2real_models.save(name, temp / name, machine.device, dtype)
+    else:
+        folder = TINY[name](temp / name)
+        habits |= TINY_SIZES
+    (folder / weights.OVERRIDES).write_text(json.dumps(habits), encoding="utf-8")
+    return folder
 
 
 def stock(
-    preset: weights.Preset, order: pipeline.Order, machine: hardware.Hardware, dtype: torch.dtype
+    preset: weights.Preset, wish: Order, machine: hardware.Hardware, dtype: torch.dtype
 ) -> Callable[[], Any]:
-    """Plain diffusers from the same weights."""
-    pipe = getattr(diffusers, preset.pipeline).from_pretrained(
-        preset.source, dtype=dtype, **pipeline._parts(preset, dtype)
-    )
+    """Plain diffusers from the same folder."""
+    pipe = getattr(diffusers, preset.pipeline).from_pretrained(preset.source, dtype=dtype)
     pipe.to(machine.device).set_progress_bar_config(disable=True)
-    width, height = order.control.size
-    common = {"width": width, "height": height, "num_inference_steps": order.steps}
+    width, height = wish.control.size
+    common: dict[str, Any] = {
+        "width": width, "height": height, "num_inference_steps": wish.steps,
+        "guidance_scale": wish.guidance_scale,
+    }  # fmt: skip
     if preset.pipeline != "Flux2KleinPipeline":
-        common |= {
-            "guidance_scale": order.guidance_scale,
-            "controlnet_conditioning_scale": order.control_scale,
-            "guess_mode": preset.guess_mode,
-        }
+        common["controlnet_conditioning_scale"] = wish.control_scale
+        common["guess_mode"] = preset.guess_mode
 
     def paint() -> Any:
-        generator = torch.Generator("cpu").manual_seed(order.seeds[0])
-        return pipe(preset.instruction, image=order.control, generator=generator, **common)
+        generator = torch.Generator("cpu").manual_seed(wish.seeds[0])
+        return pipe(prompt=preset.instruction, image=wish.control, generator=generator, **common)
 
     return paint
+
+
+def timed(paint: Callable[[], Any], machine: hardware.Hardware) -> tuple[float, float]:
+    """Seconds that `paint` takes, the card's work included: by the clock, of the processor."""
+    clock, processor = time.perf_counter(), time.process_time()
+    paint()
+    if machine.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - clock, time.process_time() - processor
 
 
 def peak_memory_gib(machine: hardware.Hardware) -> float:
@@ -135,6 +176,8 @@ def provenance(machine: hardware.Hardware) -> dict[str, Any]:
         "device": device,
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 1),
+        "compile": os.environ.get("COMPILE", ""),
+        "quantize": os.environ.get("QUANTIZE", ""),
         "torch": torch.__version__,
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
@@ -143,11 +186,8 @@ def provenance(machine: hardware.Hardware) -> dict[str, Any]:
 
 def report(row: dict[str, Any], measure: str, values: list[float]) -> None:
     p50, p95 = np.percentile(values, (50, 95))
-    print(
-        json.dumps(
-            row | {"measure": measure, "n": len(values), "p50": round(p50, 4), "p95": round(p95, 4)}
-        )
-    )
+    figures = {"measure": measure, "n": len(values), "p50": round(p50, 4), "p95": round(p95, 4)}
+    print(json.dumps(row | figures), flush=True)
 
 
 if __name__ == "__main__":
