@@ -199,6 +199,8 @@ class Detector:
 def _compile(modules: Sequence[torch.nn.Module], backend: str) -> None:
     """In place, one graph per shape; more than torch's default of 8 shapes are kept."""
     torch._dynamo.config.cache_size_limit = 64
+    # A check of the sizes in each attention layer reads a scalar: without this, 13 graphs for 3.
+    torch._dynamo.config.capture_scalar_outputs = True
     for module in modules:
         module.compile(backend=backend, dynamic=False)
 

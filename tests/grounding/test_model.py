@@ -170,15 +170,18 @@ def test_batched_equals_unbatched(detector, shapes):
 def test_compiled_equals_eager(detector, shapes):
     """Captured as graphs, with prompts and batches filled up to the sizes kept: the same answers.
     aot_eager captures as inductor does, without its minutes of code generation."""
+    torch._dynamo.utils.counters.clear()
     compiled = Detector(resolve("demo"), "cpu", "float32", "aot_eager")
     words = tokenize(PHRASES, detector.tokenizer)
     (chunk,) = build_chunks(words, detector.max_tokens, detector.tokenizer)
     looks = [Look(compiled.prepare(p), (chunk.input_ids,)) for p in flips(shapes)[:3]]
     for got, expected in zip(compiled.detect_many(looks), detector.detect_many(looks), strict=True):
         assert_same(got[0], expected[0], shapes.size)
-    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    count = torch._dynamo.utils.counters
+    assert count["stats"]["unique_graphs"] == 3, "vision backbone, encoder, decoder"
+    assert not count["graph_break"]
     compiled.detect_many(looks[:1] * 4)  # four rows were compiled for three
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before > 0
+    assert count["stats"]["unique_graphs"] == 3
 
 
 @pytest.mark.parametrize("size", [(640, 480), (100, 75), (161, 3), (1, 1), (1000, 1000)])
