@@ -42,7 +42,10 @@ class Backend(Protocol):
         trouble is a failed outcome."""
 
     async def cancel(self, prediction_id: str) -> None:
-        """Ask for a cancel; never raises for a back-end that does not listen."""
+        """Ask for a cancel, for some seconds; never raises."""
+
+    async def abandon(self, prediction_id: str) -> None:
+        """Nobody waits for it now; it may be asked for again, under its id. Never raises."""
 
     async def close(self) -> None:
         """Close every connection. It may be used again."""

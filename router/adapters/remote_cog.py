@@ -16,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 from router.adapters import remote_answers as answers
 from router.adapters.remote_files import with_files
 from router.adapters.remote_http import (
+    CANCEL_TIMEOUT_S,
     Answer,
     BrokenOffError,
     NotSentError,
@@ -112,9 +113,13 @@ class CogBackend:
 
     async def cancel(self, prediction_id: str) -> None:
         """Ask for a cancel. A connection that is closed is one too, for Modal."""
-        with contextlib.suppress(NotSentError, BrokenOffError):
-            path = f"/predictions/{prediction_id}/cancel"
-            await self._http.ask_safely("POST", path, timeout_s=5.0)
+        with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
+            async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                await self._http.ask_safely("POST", f"/predictions/{prediction_id}/cancel")
+
+    async def abandon(self, prediction_id: str) -> None:
+        """Let it run: another box of ours is asked for it again under the same id, and would
+        answer that it was canceled."""
 
     async def _send(self, body: Mapping[str, Json], give_up: float) -> Answer | None:
         """POST until it is taken; the answer, None when the connection was lost meanwhile."""

@@ -19,6 +19,7 @@ from router.domain.prediction import Json
 
 CONNECT_TIMEOUT_S = 10.0
 SAFE_TIMEOUT_S = 60.0
+CANCEL_TIMEOUT_S = 4.0  # tries included; the scheduler gives a cancel ten seconds
 # An answer holds pictures as data: URIs; more than this is no answer of a model of ours.
 MAX_ANSWER_BYTES = 128 << 20
 RETRY_FIRST_S = 0.25

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 # What runs when a breaker opens may still end well; it is not cut off at once.
 OPENED_GRACE_S = 10.0
 # A back-end that does not heed a cancel is left: the caller has been told that it is over.
-CANCEL_GRACE_S = 5.0
+CANCEL_GRACE_S = 4.0
 
 
 class RemoteProcess:
@@ -57,13 +57,13 @@ class RemoteProcess:
         self._guards.breaker.try_again()
 
     async def stop(self, grace_s: float) -> None:
-        """Let what runs end for so long, then cancel it there and here."""
+        """Let what runs end for so long, then give it up."""
         if self._guards.breaker.is_open:
             grace_s = max(grace_s, OPENED_GRACE_S)
         if self._running:
             await asyncio.wait(set(self._running.values()), timeout=grace_s)
         running = dict(self._running)
-        await asyncio.gather(*(self._backend.cancel(i) for i in running), return_exceptions=True)
+        await asyncio.gather(*(self._backend.abandon(i) for i in running))
         for task in running.values():
             task.cancel()
         if running:

@@ -21,6 +21,7 @@ import aiohttp
 from router.adapters import remote_answers as answers
 from router.adapters.remote_files import ANY_TYPE, inline, media_type, with_files, with_outputs
 from router.adapters.remote_http import (
+    CANCEL_TIMEOUT_S,
     Answer,
     BrokenOffError,
     NotSentError,
@@ -129,9 +130,14 @@ class ReplicateBackend:
     async def cancel(self, prediction_id: str) -> None:
         """Ask for a cancel, where its id there is known already."""
         if their_id := self._ids.get(prediction_id):
-            with contextlib.suppress(NotSentError, BrokenOffError):
-                path = f"/v1/predictions/{quote(their_id)}/cancel"
-                await self._http.ask_safely("POST", path, timeout_s=5.0)
+            with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
+                async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                    path = f"/v1/predictions/{quote(their_id)}/cancel"
+                    await self._http.ask_safely("POST", path)
+
+    async def abandon(self, prediction_id: str) -> None:
+        """Cancel it: run again, it would be another one there, and both would cost."""
+        await self.cancel(prediction_id)
 
     async def _place(self, file: FileRef) -> str:
         """A small file in the request itself; a large one uploaded before it."""

@@ -228,6 +228,23 @@ def second_box(packages: Path, folder: Path, port: int) -> Iterator[Service]:
         yield service
 
 
+def test_a_restart_takes_up_what_runs_there(box: Service, tmp_path: Path) -> None:
+    """Asynchronous predictions outlive the router; the box runs each once, under its one id."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "callme.toml").write_text(cog_remote("far", box.url))
+    env = {"CALLME_SHUTDOWN_GRACE_S": "0.2"}
+    parts = {"text": (None, "once"), "delay_s": (None, "6")}
+    with running_service(packages, tmp_path / "state", env) as before:
+        wanted = before.http.post("/far", files=parts, headers={"Prefer": "respond-async"}).json()
+        wait_until(lambda: wanted["id"] in box.model("echo")["running"])
+    with running_service(packages, tmp_path / "state", env) as after:
+        path = f"/predictions/{wanted['id']}"
+        wait_until(lambda: after.http.get(path).json()["status"] == "succeeded", 60)
+        assert after.http.get(path).json()["output"]["text"] == "once"
+    assert box.model("echo")["last_served"].count(wanted["id"]) == 1
+
+
 def test_the_cost_guard(box: Service, tmp_path: Path) -> None:
     """Two an hour and no more: the third is told when, and never leaves this box."""
     toml = cog_remote("far", box.url) + "requests_per_hour = 2\n"

@@ -24,6 +24,7 @@ class Scripted:
         self.there = True
         self.results: dict[str, asyncio.Future[Outcome]] = {}
         self.canceled: list[str] = []
+        self.abandoned: list[str] = []
         self.heeds_cancels = True
         self.closed = 0
 
@@ -46,6 +47,10 @@ class Scripted:
         self.canceled.append(prediction_id)
         if self.heeds_cancels:
             self.results[prediction_id].set_result(Outcome(Status.CANCELED))
+
+    async def abandon(self, prediction_id: str) -> None:
+        """Noted."""
+        self.abandoned.append(prediction_id)
 
     async def close(self) -> None:
         """Noted."""
@@ -170,17 +175,17 @@ async def test_a_cancel_that_is_not_heeded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_stop_ends_what_runs() -> None:
-    """Cancelled there and here; the router takes it for a worker that died, and runs what is
-    durable again after a restart."""
+    """Given up there and ended here; the router takes it for a worker that died, and runs what
+    is durable again after a restart."""
     world = World()
-    world.backend.heeds_cancels = False
     await world.process.start()
     task = await world.begin("1")
     await world.process.stop(0.0)
     outcome = await task
     assert outcome.failure is not None
     assert outcome.failure.code == "worker_died"
-    assert (world.backend.canceled, world.backend.closed) == (["1"], 1)
+    assert (world.backend.abandoned, world.backend.canceled) == (["1"], [])
+    assert world.backend.closed == 1
 
 
 async def test_a_stop_waits_for_what_runs() -> None:
@@ -193,7 +198,7 @@ async def test_a_stop_waits_for_what_runs() -> None:
     world.backend.results["1"].set_result(GOOD)
     await stopping
     assert (await task) is GOOD
-    assert world.backend.canceled == []
+    assert world.backend.abandoned == []
 
 
 async def test_the_router_ending_takes_the_request_with_it() -> None:
