@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import typer.main
+
 from router.adapters.catalog import discover
-from router.cli import curl_line
+from router.cli import app, curl_line
 from router.domain import errors
 from router.settings import Settings
 
@@ -54,3 +57,20 @@ def test_make_targets_in_the_readme_exist() -> None:
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         named = set(re.findall(r"`make ([a-z0-9-]+)|^make ([a-z0-9-]+)", path.read_text(), re.M))
         assert {a or b for a, b in named} <= targets, path.name
+
+
+def commands(command: object, path: str) -> Iterator[str]:
+    """Every command that does something, as it is typed. (typer brings a click of its own.)"""
+    below: dict[str, object] = getattr(command, "commands", {})
+    for name, one in below.items():
+        yield from commands(one, f"{path} {name}")
+    if not below:
+        yield path
+
+
+def test_every_command_is_in_the_table() -> None:
+    """Each with its row in docs/cli.md, and no row for what does not exist."""
+    text = (ROOT / "docs" / "cli.md").read_text()
+    rows = "\n".join(re.findall(r"^\| (`callme .*?) \|", text, re.M))
+    named = {" ".join(w for w in n.split() if w.islower()) for n in re.findall(r"`(.*?)`", rows)}
+    assert named == set(commands(typer.main.get_command(app), "callme"))

@@ -21,7 +21,7 @@ from typing import Any
 
 import orjson
 
-from router.domain.keys import Key, verifier_of
+from router.domain.keys import Accepted, Key, verifier_of
 
 log = logging.getLogger(__name__)
 
@@ -146,18 +146,14 @@ class Keyring:
         self._local = ()
         self._local_path.unlink(missing_ok=True)
 
-    def accepted(self) -> Sequence[Key]:
-        """The keys that open now."""
+    def current(self) -> Accepted:
+        """The keys that open now. A damaged file opens nothing to anybody."""
         self._refresh()
-        return (*self._configured, *self._stored, *self._local)
-
-    def required(self) -> bool:
-        """Whether callers must have one. A damaged file opens nothing to anybody."""
-        self._refresh()
-        return bool(self._configured or self._stored) or self._damaged
+        given_out = (*self._configured, *self._stored)
+        return Accepted((*given_out, *self._local), bool(given_out) or self._damaged)
 
     def _refresh(self) -> None:
-        stamp = self._file.stamp()  # 2 µs; revoked must mean revoked
+        stamp = self._file.stamp()  # 8 µs; revoked must mean revoked
         if stamp == self._stamp:
             return
         self._stamp = stamp

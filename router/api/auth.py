@@ -78,19 +78,19 @@ class Guard:
 
     def _admit(self, scope: Scope, headers: Headers) -> Key | Signature | None:
         """Raises Unauthorized or Forbidden; a signature is still to be verified."""
-        if not self._keys.required():
+        accepted = self._keys.current()
+        if not accepted.required:
             require_this_machine(scope, headers)
             return None
         if scope["path"].startswith(UNGUESSABLE_URLS):
             return None
-        accepted = self._keys.accepted()
         if "x-callme-signature" in headers:
-            return read_signature(scope, headers, accepted, self._nonces)
+            return read_signature(scope, headers, accepted.keys, self._nonces)
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() not in BEARER_SCHEMES:
             raise Unauthorized("Cannot authenticate: send 'Authorization: Bearer <key>' or sign")
         verifier = verifier_of(token.strip())
-        for key in accepted:
+        for key in accepted.keys:
             fits = hmac.compare_digest(verifier, key.verifier)
             if fits and (not key.local or _is_direct(scope, headers)):
                 return key

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from router.cli import configuring, doctor, keys, looking, predicting, serving, ship, supabase
+from router.cli import (
+    configuring,
+    doctor,
+    keys,
+    looking,
+    predicting,
+    saving,
+    serving,
+    ship,
+    supabase,
+)
 from router.cli.serving import curl_line
 
 __all__ = ["app", "curl_line", "main"]
 
 # In the order of `callme --help`. A new group: a module with `add_commands`, named here.
-GROUPS = (serving, predicting, looking, keys, doctor, configuring, supabase, ship)
+GROUPS = (serving, predicting, saving, looking, keys, doctor, configuring, supabase, ship)
 
 app = typer.Typer(
     help="Serve every Cog package of a folder over HTTP.",

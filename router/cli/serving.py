@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shlex
 import socket
-from collections.abc import Coroutine
+import sys
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
 from fastapi import FastAPI
 
+from router.adapters.keys import LOCAL_NAME, KeyFile, KeyFileError
 from router.api.context import Context
 from router.app import create_app
+from router.cli.client import Target, find_router
 from router.cli.common import base_url, console, err_console, fail, read_settings
+from router.cli.progress import shown_progress
 from router.cli.public import prepare, teller
 from router.domain.errors import RouterError
 from router.domain.package import Package
@@ -133,25 +138,36 @@ async def _show(server: Server, settings: Settings) -> None:
     assert isinstance(application, FastAPI)  # noqa: S101 - made in _server
     context: Context = application.state.context
     console.print(f"\nServing {settings.packages_dir} on [bold]{base_url(settings)}[/bold]\n")
+    key_file = settings.state / LOCAL_NAME if _asks_for_a_key(settings) else None
+    target = find_router(settings, None, None)
     for name in context.packages:
-        await _show_model(context, name)
+        await _show_model(context, target, name)
     console.print("\nTry, in another terminal:\n")
-    for package in context.packages.values():
-        if line := curl_line(package, base_url(settings), Path.cwd()):
-            console.print(f"  {line}", soft_wrap=True)
+    here = Path.cwd()
+    for name, package in context.packages.items():
+        line = curl_line(package, base_url(settings), here, key_file)
+        if line and gives_files(context.schemas.get(name, {})):
+            line += f" | {_shown(Path(sys.executable).parent / 'callme', here)} save"
+        if line:
+            console.print(f"  {line}", soft_wrap=True, markup=False)
     url = base_url(settings)
     console.print(f"\nAPI: {url}/docs   State: {url}/status   Stop: Ctrl-C\n", soft_wrap=True)
 
 
-async def _show_model(context: Context, name: str) -> None:
+def _asks_for_a_key(settings: Settings) -> bool:
+    with contextlib.suppress(KeyFileError):
+        return bool(settings.keys or KeyFile(settings.state).read())
+    return True
+
+
+async def _show_model(context: Context, target: Target, name: str) -> None:
     model = context.loop.scheduler.models[name]
-    with console.status(f"{name}: reading what it takes …") as spinner:
+    async with shown_progress(target, name):
         try:
             await context.spec(context.packages[name])
         except RouterError as error:
             console.print(f"  [red]✗[/red] {name}  {error.message}")
             return
-        spinner.update(f"{name}: loading …")
         while model.phase is not Phase.READY and (model.wanted or model.phase is Phase.STARTING):
             await asyncio.sleep(0.1)
     if model.phase is Phase.READY:
@@ -163,15 +179,30 @@ async def _show_model(context: Context, name: str) -> None:
         console.print(f"  [yellow]·[/yellow] {name}  starts when it is asked for: memory is full")
 
 
-def curl_line(package: Package, url: str, here: Path) -> str | None:
-    """A command that works as it stands from `here`, from the package's example.json."""
+def curl_line(package: Package, url: str, here: Path, key_file: Path | None = None) -> str | None:
+    """A command that works as it stands from `here`, from the package's example.json; with the
+    key that is in `key_file`."""
     if not package.example:
         return None
     parts = ["curl", "-sS", f"{url}/{package.name}"]
+    if key_file is not None:
+        parts += ["-H", f'"Authorization: Bearer $(cat {shlex.quote(_shown(key_file, here))})"']
     for name, value in package.example.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if text.startswith("@"):
-            path = package.folder / text[1:]
-            text = f"@{path.relative_to(here) if path.is_relative_to(here) else path}"
+            text = f"@{_shown(package.folder / text[1:], here)}"
         parts += ["-F", shlex.quote(f"{name}={text}")]
     return " ".join(parts)
+
+
+def gives_files(schema: Mapping[str, Any]) -> bool:
+    """Whether every answer of the model has a file in it: as JSON, pages of base64."""
+    output = schema.get("components", {}).get("schemas", {}).get("Output", {})
+    fields = output.get("properties", {})
+    always = [output, *(fields[name] for name in output.get("required", ()) if name in fields)]
+    return any("uri" in (f.get("format"), f.get("items", {}).get("format")) for f in always)
+
+
+def _shown(path: Path, here: Path) -> str:
+    """The path as a person in `here` would type it."""
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

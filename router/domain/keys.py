@@ -1,9 +1,9 @@
 """Keys: what the box keeps of them, and what it takes to be one's holder.
 
-The box keeps a verifier, never the key: HMAC-SHA256 of a fixed text under the key, which is the
-expansion step of HKDF (RFC 5869, section 2.3) for one block. The holder of the key signs requests
-under the verifier, or sends the key itself, from which the box computes the verifier. A key has at
-least 64 bits nobody can guess, so no slow hash is needed.
+The box keeps a verifier, never the key: HMAC-SHA256 of a fixed text under the key, HMAC being used
+as a pseudo-random function as in HKDF's expansion (RFC 5869, section 2.3). The holder of the key
+signs requests under the verifier, or sends the key itself, from which the box computes the
+verifier. A key has at least 64 bits nobody can guess, so no slow hash is needed.
 """
 
 from __future__ import annotations
@@ -53,26 +53,29 @@ def parse_keys(
     return tuple(keys)
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The keys that open. Not `required` while nobody has been given one: then this machine's own
+    programs need none."""
+
+    keys: Sequence[Key]
+    required: bool
+
+
 class KeySource(Protocol):
     """Who may call, as of now: keys come and go while the service runs."""
 
-    def accepted(self) -> Sequence[Key]:
-        """The keys that open."""
-
-    def required(self) -> bool:
-        """False when no key was ever given out: then this machine's programs need none."""
+    def current(self) -> Accepted:
+        """The keys that open, and whether one is needed."""
 
 
 class FixedKeys:
     """Keys that do not change."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        self._keys = tuple(keys)
+        kept = tuple(keys)
+        self._accepted = Accepted(kept, any(not key.local for key in kept))
 
-    def accepted(self) -> Sequence[Key]:
-        """All of them."""
-        return self._keys
-
-    def required(self) -> bool:
-        """Whether there is one that is not only for this machine."""
-        return any(not key.local for key in self._keys)
+    def current(self) -> Accepted:
+        """All of them; needed if one is not only for this machine."""
+        return self._accepted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 import struct
@@ -63,15 +62,21 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
-def test_the_three_lines_work_as_they_stand(service: Service) -> None:
-    """Each printed curl line, run in a shell from the checkout, answers 200 with JSON."""
+def test_the_three_lines_work_as_they_stand(service: Service, tmp_path: Path) -> None:
+    """Each printed curl line stands in the README and, run in a shell from the checkout, answers
+    200 with JSON; a picture is written to a file."""
     lines = re.findall(r"^\s+(curl .*)$", service.log(), re.M)
     assert len(lines) == 3, service.log()
+    readme = (ROOT / "README.md").read_text().splitlines()
+    assert {line.replace(service.url, "http://127.0.0.1:7777") for line in lines} <= set(readme)
+    # From a folder that looks like the checkout: one line writes files.
+    for name in (".venv", "fluency", "grounding", "sketch2real"):
+        (tmp_path / name).symlink_to(ROOT / name)
     answers = {}
     for line in lines:
         done = subprocess.run(
-            ["bash", "-c", f"{line} --fail"],
-            cwd=ROOT,
+            ["bash", "-c", f"set -o pipefail; {line.replace('-sS', '-sS --fail')}"],
+            cwd=tmp_path,
             capture_output=True,
             timeout=120,
             check=False,
@@ -82,9 +87,9 @@ def test_the_three_lines_work_as_they_stand(service: Service) -> None:
     assert answers["fluency"]["speech_detected"] is True
     labels = {d["label"] for d in answers["grounding"]["detections"]}
     assert labels == {"red circle", "blue square"}
-    picture = answers["sketch2real"]["image"]
-    assert picture.startswith("data:image/")
-    Image.open(io.BytesIO(base64.b64decode(picture.partition(",")[2]))).verify()
+    picture = tmp_path / answers["sketch2real"]["image"]
+    assert picture.name == "output-image.webp"
+    Image.open(picture).verify()
 
 
 def test_a_wav_without_samples_is_an_answer(service: Service) -> None:

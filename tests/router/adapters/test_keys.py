@@ -35,16 +35,16 @@ def test_a_key_is_seen_once_and_kept_as_its_verifier(tmp_path: Path) -> None:
 def test_a_running_router_takes_new_keys_and_drops_revoked_ones(tmp_path: Path) -> None:
     """Without a restart, from the next request on."""
     ring = Keyring(tmp_path, parse_keys(["ops:0123456789abcdef"]), 600, 8)
-    assert [key.id for key in ring.accepted()] == ["ops"]
+    assert [key.id for key in ring.current().keys] == ["ops"]
     secret = KeyFile(tmp_path).create("web", concurrent_requests=2)
-    web = ring.accepted()[1]
+    web = ring.current().keys[1]
     assert (web.verifier, web.requests_per_minute, web.concurrent_requests) == (
         verifier_of(secret),
         600,
         2,
     )
     KeyFile(tmp_path).revoke("web")
-    assert [key.id for key in ring.accepted()] == ["ops"]
+    assert [key.id for key in ring.current().keys] == ["ops"]
 
 
 def test_the_local_key_lives_with_the_router(tmp_path: Path) -> None:
@@ -53,11 +53,15 @@ def test_the_local_key_lives_with_the_router(tmp_path: Path) -> None:
     ring.open()
     secret = read_local_key(tmp_path)
     assert secret is not None
-    (local,) = ring.accepted()
-    assert (local.verifier, local.local, ring.required()) == (verifier_of(secret), True, False)
+    (local,) = ring.current().keys
+    assert (local.verifier, local.local, ring.current().required) == (
+        verifier_of(secret),
+        True,
+        False,
+    )
     assert stat.S_IMODE((tmp_path / LOCAL_NAME).stat().st_mode) == 0o600
     ring.close()
-    assert (read_local_key(tmp_path), ring.accepted()) == (None, ())
+    assert (read_local_key(tmp_path), ring.current().keys) == (None, ())
 
 
 @pytest.mark.parametrize(
@@ -68,9 +72,9 @@ def test_a_damaged_file_opens_nothing(tmp_path: Path, content: str) -> None:
     """Nobody is let in without a key because the keys cannot be read."""
     ring = Keyring(tmp_path, ())
     KeyFile(tmp_path).create("web")
-    assert ring.required()
+    assert ring.current().required
     (tmp_path / FILE_NAME).write_text(content)
-    assert (ring.accepted(), ring.required()) == ((), True)
+    assert (ring.current().keys, ring.current().required) == ((), True)
     with pytest.raises(KeyFileError, match="damaged"):
         ring.open()
     with pytest.raises(KeyFileError, match="damaged"):

@@ -70,8 +70,9 @@ async def test_requests_at_a_time() -> None:
     guard = limited(gate, *parse_keys([f"web:{WEB_KEY}"], concurrent_requests=2))
     async with client(guard) as http:
         first = [asyncio.create_task(http.get("/slow", headers=BEARER)) for _ in range(2)]
-        while guard._limits._in_flight["web"] < 2:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while guard._limits._in_flight["web"] < 2:
+                await asyncio.sleep(0)
         over = await http.get("/slow", headers=BEARER)
         assert (over.status_code, over.headers["retry-after"]) == (429, "1")
         gate.set()

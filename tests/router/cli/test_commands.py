@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import jsonschema
 import pytest
 from typer.testing import CliRunner, Result
 
-from router.cli import app
+from router.adapters.catalog import read_package
+from router.cli import app, curl_line
 from router.cli.looking import new_lines
+from router.cli.serving import gives_files
 
 ECHO = Path(__file__).parents[2] / "packages" / "echo"
 
@@ -187,3 +190,45 @@ def test_only_new_lines_of_a_log_are_shown() -> None:
     assert new_lines(["a", "b"], ["x", "y"]) == ["x", "y"]
     assert new_lines([], ["x"]) == ["x"]
     assert new_lines(["a"], []) == []
+
+
+def test_save_ends_a_pipe(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files out of the JSON, the rest to stdout; an error and rubbish end with code 1."""
+    monkeypatch.chdir(state.parent)
+    answer = {"seed": 7, "image": "data:image/png;base64,cG5n"}
+    done = CliRunner().invoke(app, ["save"], input=json.dumps(answer))
+    assert json.loads(done.stdout) == {"seed": 7, "image": "output.png"}
+    assert (state.parent / "output.png").read_bytes() == b"png"
+    refused = CliRunner().invoke(app, ["save"], input='{"error": {"code": "x", "message": "y"}}')
+    assert (refused.exit_code, json.loads(refused.stdout)["error"]["code"]) == (1, "x")
+    for rubbish in ("", "<html>"):
+        done = CliRunner().invoke(app, ["save"], input=rubbish)
+        assert (done.exit_code, "no answer of the router" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("output", "always"),
+    [
+        ({"type": "string", "format": "uri"}, True),
+        ({"type": "array", "items": {"type": "string", "format": "uri"}}, True),
+        ({"properties": {"a": {"type": "string", "format": "uri"}}, "required": ["a"]}, True),
+        ({"properties": {"a": {"items": {"format": "uri"}}}, "required": ["a"]}, True),
+        ({"properties": {"a": {"type": "string", "format": "uri"}}, "required": []}, False),
+        ({"properties": {"a": {"type": "string"}}, "required": ["a"]}, False),
+        ({}, False),
+    ],
+)
+def test_a_line_saves_where_every_answer_has_a_file(output: dict[str, Any], always: bool) -> None:
+    """By the schema of the model's output, whatever the model."""
+    assert gives_files({"components": {"schemas": {"Output": output}}}) is always
+
+
+def test_a_line_for_a_box_with_keys_has_one(state: Path) -> None:
+    """The local key, read from its file when the line is run."""
+    package = read_package(ECHO, {})
+    example = replace(package, example={"text": "a b", "file": "@x.wav"})
+    line = curl_line(example, "http://127.0.0.1:1", ECHO.parent, ECHO.parent / "var" / "local_key")
+    assert line == (
+        'curl -sS http://127.0.0.1:1/echo -H "Authorization: Bearer $(cat var/local_key)" '
+        "-F 'text=a b' -F file=@echo/x.wav"
+    )
