@@ -42,10 +42,15 @@ SETS = {
 """Shapes alone and with everyday things; pairs met in training and never met."""
 
 
-def cases(name: str, count: int, side: int = 160) -> list[tuple[Scene, list[Phrase]]]:
-    """The first `count` scenes of a set with the labels asked, all of them a colour and a kind."""
+def cases(
+    name: str, count: int, side: int = 160, seed: int | None = None
+) -> list[tuple[Scene, list[Phrase]]]:
+    """The first `count` scenes of a set with the labels asked, all of them a colour and a kind.
+
+    seed: for scenes like those of the set, but others (calibration must not see the set).
+    """
     chosen = SETS[name]
-    rng = random.Random(chosen.seed)
+    rng = random.Random(chosen.seed if seed is None else seed)
     found: list[tuple[Scene, list[Phrase]]] = []
     while len(found) < count:
         scene = draw_scene(rng, side, side, chosen.pairs)

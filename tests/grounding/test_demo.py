@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from demo.batches import anchor_centres, collate, make_batch
+from demo.calibrate import MOST_ABSENT, best_shift, fold, look, operating_point, shifted
 from demo.evaluate import evaluate, layout
 from demo.figures import FIGURES
 from demo.heldout import SETS, cases, write_set
@@ -27,6 +28,7 @@ from demo.vocabulary import (
     Thing,
     caption,
 )
+from model import Detector
 from PIL import Image
 from postprocess import Candidates
 from weights import PRESETS
@@ -306,3 +308,31 @@ def test_other_layouts_and_missing_files(tmp_path):
     assert str(tmp_path.parent) not in str(told.value)
     (tmp_path / "val2017" / "1.png").write_bytes(b"")
     assert layout(tmp_path) == (file, tmp_path / "val2017")
+
+
+def test_a_folded_shift_moves_every_logit_alike(shapes):
+    """Scores move by the constant, boxes do not: the decoder's attention to the text is made
+    good. Exact where the proposals' LayerNorm has the queries' γ, as it gets here."""
+    plain, moved = (Detector(PRESETS["demo"], "cpu", "float32") for _ in range(2))
+    for loaded in (plain, moved):
+        inner = loaded.model.model
+        inner.enc_output_norm.weight.data.copy_(inner.decoder.layer_norm.weight)
+    fold(moved.model, -0.7)
+    ids = (101, 2417, 4418, 1012, 2630, 2675, 1012, 102)
+    (before,) = plain.detect(plain.prepare(shapes), [ids])
+    (after,) = moved.detect(moved.prepare(shapes), [ids])
+    expected = shifted(before.token_probabilities, -0.7)
+    assert np.abs(expected - before.token_probabilities).max() > 0.1
+    np.testing.assert_allclose(after.token_probabilities, expected, atol=1e-4)
+    np.testing.assert_allclose(after.boxes, before.boxes, atol=1e-4)
+
+
+def test_calibration_keeps_absent_labels_quiet(detector):
+    """Of the shifts that let few absent labels fire it takes the one that finds most."""
+    seen = look(detector, 12)
+    chosen = best_shift(seen)
+    recall, fired = operating_point(seen, chosen)
+    assert fired <= MOST_ABSENT
+    for shift in (chosen - 0.5, -2.0):
+        assert operating_point(seen, shift)[0] <= recall
+    assert operating_point(seen, 2.0)[1] > MOST_ABSENT
