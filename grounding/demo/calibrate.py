@@ -66,7 +66,8 @@ def shifted(probabilities: NDArray[np.float32], shift: float) -> NDArray[np.floa
     """The probabilities had every logit been larger by `shift`."""
     p = probabilities.astype(np.float64).clip(1e-9, 1 - 1e-9)
     odds = p / (1 - p) * np.exp(shift)
-    return (odds / (1 + odds)).astype(np.float32)
+    moved: NDArray[np.float32] = (odds / (1 + odds)).astype(np.float32)
+    return moved
 
 
 def operating_point(seen: Sequence[Seen], shift: float) -> tuple[float, float]:
