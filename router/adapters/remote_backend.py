@@ -41,8 +41,9 @@ class Backend(Protocol):
         """Run one prediction. Raises NotStartedError when it certainly never began; every other
         trouble is a failed outcome."""
 
-    async def cancel(self, prediction_id: str) -> None:
-        """Ask for a cancel, for some seconds; never raises."""
+    async def cancel(self, prediction_id: str) -> bool:
+        """Ask for a cancel, for some seconds; never raises. False when only hanging up tells
+        the back-end."""
 
     async def abandon(self, prediction_id: str) -> None:
         """Nobody waits for it now; it may be asked for again, under its id. Never raises."""
@@ -91,8 +92,7 @@ def make_backend(options: RemoteOptions) -> Backend:
         RemoteHttp(options.url, key),
         timeout_s=options.timeout_s,
         start_timeout_s=options.start_timeout_s,
-        # Asking Modal for its health starts a container, and a GPU second is paid for.
-        probes=not is_modal,
+        is_modal=is_modal,
     )
 
 

@@ -44,17 +44,18 @@ TAKES_NONE_NOW = frozenset({429, 503})
 class CogBackend:
     """Fulfils `router.adapters.remote.Backend`.
 
-    `start_timeout_s`: how long a server that is still setting up is waited for. `probes`: ask
-    for its health at start; not where asking starts a machine that costs money.
+    `start_timeout_s`: how long a server that is still setting up is waited for. `is_modal`: a
+    request that meets a busy container there starts another, and that costs money. So its
+    health is not asked for, and a cancel is a connection that is closed.
     """
 
     def __init__(
-        self, http: RemoteHttp, *, timeout_s: float, start_timeout_s: float, probes: bool = True
+        self, http: RemoteHttp, *, timeout_s: float, start_timeout_s: float, is_modal: bool = False
     ) -> None:
         self._http = http
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
-        self._probes = probes
+        self._is_modal = is_modal
 
     async def close(self) -> None:
         """Close every connection."""
@@ -64,7 +65,7 @@ class CogBackend:
 
     async def probe(self) -> None:
         """Wait until it takes predictions. Raises StartError."""
-        if not self._probes:
+        if self._is_modal:
             return
         give_up = time.monotonic() + self._start_timeout_s
         while True:
@@ -111,11 +112,14 @@ class CogBackend:
             limit = f"{self._timeout_s:.0f} s"
             return answers.failed("deadline_exceeded", f"The back-end took longer than {limit}")
 
-    async def cancel(self, prediction_id: str) -> None:
-        """Ask for a cancel. A connection that is closed is one too, for Modal."""
+    async def cancel(self, prediction_id: str) -> bool:
+        """Ask for a cancel, where asking costs nothing."""
+        if self._is_modal:
+            return False
         with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await self._http.ask_safely("POST", f"/predictions/{prediction_id}/cancel")
+        return True
 
     async def abandon(self, prediction_id: str) -> None:
         """Let it run: another box of ours is asked for it again under the same id, and would

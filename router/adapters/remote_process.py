@@ -120,8 +120,8 @@ class RemoteProcess:
         if task is None:
             return
         self._canceled.add(prediction_id)
-        await self._backend.cancel(prediction_id)
-        await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
+        if await self._backend.cancel(prediction_id):
+            await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
         task.cancel()
 
     def _cut_off(self, prediction_id: str) -> Outcome:

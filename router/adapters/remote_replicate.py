@@ -127,13 +127,15 @@ class ReplicateBackend:
         finally:
             self._ids.pop(job.id, None)
 
-    async def cancel(self, prediction_id: str) -> None:
+    async def cancel(self, prediction_id: str) -> bool:
         """Ask for a cancel, where its id there is known already."""
-        if their_id := self._ids.get(prediction_id):
+        their_id = self._ids.get(prediction_id)
+        if their_id is not None:
             with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
                 async with asyncio.timeout(CANCEL_TIMEOUT_S):
                     path = f"/v1/predictions/{quote(their_id)}/cancel"
                     await self._http.ask_safely("POST", path)
+        return their_id is not None
 
     async def abandon(self, prediction_id: str) -> None:
         """Cancel it: run again, it would be another one there, and both would cost."""

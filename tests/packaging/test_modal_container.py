@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,10 +20,17 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
+from router.adapters.clock import SystemClock
+from router.adapters.remote_backend import Kind, RemoteOptions, make_backend, make_guards
+from router.adapters.remote_process import RemoteProcess
+from router.domain.prediction import FileRef, Job, Status
 from tests.packaging.isolated import ROOT, UNCOPIED
 
 DEPLOY = ROOT / "deploy"
+# A container here has no volume mounted, which Modal tells at each call.
+pytestmark = pytest.mark.filterwarnings("ignore:The Model:UserWarning")
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +182,49 @@ async def test_a_worker_that_died_is_replaced(web: httpx.AsyncClient) -> None:
     answer = (await web.post("/predictions", json={"input": {}})).json()
     assert answer["status"] == "succeeded"
     assert answer["output"]["pid"] != first
+
+
+@pytest.fixture
+def served(container: Any) -> Iterator[str]:
+    """The app on a port of loopback, as Modal's proxy would reach it."""
+    config = uvicorn.Config(container.web.local(), host="127.0.0.1", port=0, log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+async def test_the_routers_back_end_uses_it(served: str, tmp_path: Path) -> None:
+    """`backend = "modal"`, all but Modal itself: a file, an objection, and a cancel, which is
+    a connection that is closed."""
+    options = RemoteOptions(Kind.MODAL, served, key="wk-1:ws-1", timeout_s=120)
+    process = RemoteProcess(make_backend(options), make_guards(options, SystemClock()))
+    await process.start()
+    path = tmp_path / "0.png"
+    path.write_bytes(b"x" * 300_000)
+    job = Job("m-1", {"text": "hi"}, (FileRef("file", str(path), "a.png"),))
+    done = await process.predict(job, lambda _: None)
+    assert (done.output["text"], done.output["file_bytes"]) == ("hi", 300_000)
+    refused = await process.predict(Job("m-2", {"mode": "invalid"}), lambda _: None)
+    assert refused.failure is not None
+    assert refused.failure.code == "invalid_input"
+    long = asyncio.create_task(process.predict(Job("m-3", {"delay_s": 600}), lambda _: None))
+    async with httpx.AsyncClient(base_url=served) as http:
+        deadline = time.monotonic() + 60
+        while (await http.get("/health-check")).json()["status"] != "BUSY":
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+    await process.cancel("m-3")
+    assert (await long).status is Status.CANCELED
+    after = await process.predict(Job("m-4", {"text": "free"}), lambda _: None)
+    assert after.output["text"] == "free"
+    await process.stop(0.0)
 
 
 def test_the_module_is_imported_again_in_the_container(echo_folder: Path, tmp_path: Path) -> None:

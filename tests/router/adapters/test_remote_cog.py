@@ -312,10 +312,11 @@ async def test_the_key_goes_nowhere_else(other: StandIn) -> None:
     assert code(outcome) == "backend_failed"
 
 
-async def test_modal_is_not_asked_for_its_health(other: StandIn) -> None:
-    """That would start a container; another server is asked until it has set itself up."""
+async def test_modal_is_asked_for_predictions_only(other: StandIn) -> None:
+    """Its health, or a cancel, would start a container when the others are busy."""
     backend = backend_of(other.url, Kind.MODAL)
     await backend.probe()
+    assert not await backend.cancel("p1")
     await backend.close()
     assert other.seen == []
 

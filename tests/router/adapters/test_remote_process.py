@@ -26,6 +26,7 @@ class Scripted:
         self.canceled: list[str] = []
         self.abandoned: list[str] = []
         self.heeds_cancels = True
+        self.listens = True
         self.closed = 0
 
     async def probe(self) -> None:
@@ -42,11 +43,12 @@ class Scripted:
         self.results[job.id] = asyncio.get_running_loop().create_future()
         return await self.results[job.id]
 
-    async def cancel(self, prediction_id: str) -> None:
+    async def cancel(self, prediction_id: str) -> bool:
         """Noted; heeded or not."""
         self.canceled.append(prediction_id)
         if self.heeds_cancels:
             self.results[prediction_id].set_result(Outcome(Status.CANCELED))
+        return self.listens
 
     async def abandon(self, prediction_id: str) -> None:
         """Noted."""
@@ -172,6 +174,17 @@ async def test_a_cancel_that_is_not_heeded(monkeypatch: pytest.MonkeyPatch) -> N
     task = await world.begin("1")
     await world.process.cancel("1")
     assert (await task).status is Status.CANCELED
+
+
+async def test_a_cancel_by_hanging_up() -> None:
+    """Where nothing else tells the back-end, the request is ended at once."""
+    world = World()
+    world.backend.heeds_cancels = world.backend.listens = False
+    await world.process.start()
+    task = await world.begin("1")
+    await world.process.cancel("1")
+    assert (await task).status is Status.CANCELED
+    assert world.backend.results["1"].cancelled()
 
 
 async def test_a_stop_ends_what_runs() -> None:
