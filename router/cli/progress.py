@@ -135,7 +135,7 @@ class LoadBar:
         state = str(model["state"])
         words = WORDS.get(state, state)
         if waiting := len(model["queue"]):
-            words += f", {waiting} wait"
+            words += f", {waiting} in line"
         load_s = model["load_s"] if state == "starting" else None
         done_s = min(model["state_for_s"] or 0.0, load_s) if load_s else None
         text = f"{self._model} {words}"

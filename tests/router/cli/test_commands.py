@@ -232,3 +232,43 @@ def test_a_line_for_a_box_with_keys_has_one(state: Path) -> None:
         'curl -sS http://127.0.0.1:1/echo -H "Authorization: Bearer $(cat var/local_key)" '
         "-F 'text=a b' -F file=@echo/x.wav"
     )
+
+
+def test_a_tunnel_that_cannot_open_is_told_before_anything_starts(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code 2, each with what is missing."""
+    programs = state.parent / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    for name in ("SUPABASE_ACCESS_TOKEN", "SUPABASE_PROJECT_ID", "TUNNEL_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+    def refused(*arguments: str) -> str:
+        done = run("up", *arguments)
+        assert done.exit_code == 2, done.output
+        return done.stderr
+
+    assert "'cloudflared' is not on PATH" in refused("--public")
+    assert "add --public" in refused("--dry-run")
+    (programs / "cloudflared").write_text("#!/bin/sh\n")
+    (programs / "cloudflared").chmod(0o755)
+    assert "it must be supabase" in refused("--public", "--publish", "vercel")
+    assert "SUPABASE_ACCESS_TOKEN" in refused("--public", "--publish", "supabase")
+    assert "must be an https URL" in refused("--public", "--publish", "webhook:http://x.example")
+    monkeypatch.setenv("TUNNEL_TOKEN", "t")
+    assert "CALLME_TUNNEL_URL" in refused("--public")
+
+
+def test_deploying_says_what_is_missing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project, the folder, the CLI; a dry run prints the command."""
+    monkeypatch.delenv("SUPABASE_PROJECT_ID", raising=False)
+    monkeypatch.setenv("PATH", str(state.parent))
+    deploy = ("supabase", "deploy")
+    assert "which project" in run(*deploy).stderr
+    elsewhere = run(*deploy, "--project", "abc", "--folder", str(state.parent))
+    assert "no supabase/config.toml" in elsewhere.stderr
+    assert "not on PATH" in run(*deploy, "--project", "abc").stderr
+    done = run(*deploy, "--project", "abc", "--dry-run")
+    line = "SUPABASE_PROJECT_ID=abc supabase functions deploy backend_server --use-api --yes"
+    assert (done.exit_code, done.stdout.strip()) == (0, line)
