@@ -1,6 +1,6 @@
 """How much the router costs: an echo model behind coglet alone, a plain proxy, LitServe, and us.
 
-`make bench-router`. One client (raw sockets, keep-alive), one run, so that ratios mean
+`make bench-router`. One client program (raw sockets, keep-alive), one run, so that ratios mean
 something; each case is measured ROUNDS times in turn and the median of rounds is reported.
 Prints a table and appends one JSON line per case to bench/results/router.jsonl.
 """
@@ -14,27 +14,34 @@ import json
 import os
 import platform
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from peer_servers import (
+    BENCH_PYTHON,
+    ROUTER_PYTHON,
+    Client,
+    coglet,
+    form,
+    free_port,
+    http_post,
+    rss_mib,
+    running,
+    wait_for,
+)
+
 ROOT = Path(__file__).resolve().parents[1]
 ECHO = ROOT / "tests" / "packages" / "echo"
-BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
-ROUTER_PYTHON = ROOT / ".venv" / "bin" / "python"
 ROUNDS = 3
 JSON_REQUESTS = 600
 UPLOAD_REQUESTS = 100
 CLIENTS = 16
 MEGABYTE = os.urandom(1 << 20)
-BOUNDARY = "bench"
 
 
 @dataclass(frozen=True)
@@ -58,22 +65,6 @@ class Row:
     rps_16: float
     p99_16_ms: float
     retries_16: int
-
-
-def http_post(path: str, content_type: str, body: bytes) -> bytes:
-    """The bytes of a request."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def form(path: str, disposition: str, body: bytes) -> bytes:
-    """A form of one part."""
-    part = f"--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
-    whole = part + body + f"\r\n--{BOUNDARY}--\r\n".encode()
-    return http_post(path, f"multipart/form-data; boundary={BOUNDARY}", whole)
 
 
 async def exchange(
@@ -105,80 +96,31 @@ async def client(case: Case, count: int, latencies: list[float], retries: list[i
     writer.close()
 
 
+def measure_one(case: Case, count: int) -> tuple[float, float]:
+    """p50 and p99 in ms of one client; a 409 is tried again."""
+    latencies = []
+    client = Client(case.port)
+    for _ in range(20 + count):
+        began = time.perf_counter()
+        while (answer := client.exchange(case.request))[0] == 409:
+            time.sleep(0.001)
+        assert answer[0] == 200, (case, answer[0], answer[1][:300])
+        latencies.append(time.perf_counter() - began)
+    client.close()
+    cuts = statistics.quantiles(latencies[20:], n=100)
+    return cuts[49] * 1e3, cuts[98] * 1e3
+
+
 async def measure(case: Case, clients: int, count: int) -> tuple[float, float, float, int]:
-    """p50 and p99 in ms, successes per second, retries."""
+    """p50 and p99 in ms, successes per second, retries, of clients at once."""
     latencies: list[float] = []
     retries = [0]
-    await client(case, 20, [], [0])
     began = time.perf_counter()
     each = count // clients
     await asyncio.gather(*(client(case, each, latencies, retries) for _ in range(clients)))
     seconds = time.perf_counter() - began
     cuts = statistics.quantiles(latencies, n=100)
     return cuts[49] * 1e3, cuts[98] * 1e3, len(latencies) / seconds, retries[0]
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
-def wait_for(port: int, request: bytes, timeout_s: float = 60) -> float:
-    """Seconds until the request is answered 200."""
-    began = time.perf_counter()
-    while time.perf_counter() - began < timeout_s:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as s:
-            s.settimeout(30)
-            s.sendall(request)
-            if s.recv(12).endswith(b"200"):
-                return time.perf_counter() - began
-        time.sleep(0.005)
-    raise TimeoutError(f"port {port} does not answer")
-
-
-@contextlib.contextmanager
-def running(argv: list[str], cwd: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in its own session, ended with everything it started."""
-    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
-    child = subprocess.Popen(
-        argv, cwd=cwd, env={**os.environ, **env}, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        yield child
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-
-
-def rss_mib(pid: int) -> float:
-    """Resident memory of one process."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def coglet(stack: contextlib.ExitStack, folder: Path) -> int:
-    """coglet on the echo package, with its schema."""
-    port = free_port()
-    bin_dir = BENCH_PYTHON.parent
-    env = {
-        "PORT": str(port),
-        "COG_PREDICT_TYPE_STUB": "run.py:Runner",
-        "COG_SETUP_TIMEOUT": "60",
-        "PATH": f"{bin_dir}:{os.environ['PATH']}",
-    }
-    argv = [str(BENCH_PYTHON), "-m", "cog.server.http", "--host", "127.0.0.1"]
-    stack.enter_context(running(argv, folder, env))
-    wait_for(port, http_post("/predictions", "application/json", b'{"input":{}}'))
-    return port
 
 
 def cases(
@@ -245,9 +187,9 @@ def main() -> None:
         for _ in range(ROUNDS):
             for case in listed:
                 count = UPLOAD_REQUESTS if case.kind == "upload" else JSON_REQUESTS
-                one = asyncio.run(measure(case, 1, count))
+                one = measure_one(case, count)
                 many = asyncio.run(measure(case, CLIENTS, count * 2))
-                samples.setdefault((case.peer, case.kind), []).append((*one[:2], *many))
+                samples.setdefault((case.peer, case.kind), []).append((*one, *many))
         rows = []
         for (peer, kind), rounds in samples.items():
             p50, p99, _, p99_16, rps_16, retries = (
