@@ -198,6 +198,8 @@ class Model:
         """Seconds until the model could be ready, 0 when it is."""
         load_s = self.load_s if self.load_s is not None else unknown_load_s
         match self.phase:
+            case Phase.READY if self.draining:
+                return load_s  # it goes first, and is brought back for those who wait
             case Phase.READY:
                 return 0.0
             case Phase.STARTING:

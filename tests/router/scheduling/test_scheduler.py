@@ -189,6 +189,18 @@ def test_standing_when_the_set_up_takes_longer_than_it_did(story: Story) -> None
     assert story.scheduler.standing("1", story.now) == Standing(1, 0.5)
 
 
+def test_standing_before_a_model_that_is_drained(story: Story) -> None:
+    """What waits for it is served after the other's turn: after another load at least."""
+    story.resident("alpha")
+    story.submit("alpha", "1", "2")
+    story.submit("beta", "b")
+    story.wait(story.policy.patience_s)
+    assert story.model("alpha").draining
+    standing = story.scheduler.standing("2", story.now)
+    assert standing is not None
+    assert standing.eta_s >= 4.0  # conftest.LOAD_S, which it took
+
+
 def test_standing_before_the_start(story: Story) -> None:
     """A model that has no room yet is expected to take one set-up once it has."""
     story.resident("alpha")
