@@ -24,6 +24,12 @@ MAX_ASPECT = 2.0
 """Longer to shorter side at most; a longer strip gets blank added."""
 
 
+_WIDE = (7 / 6, 4 / 3, 3 / 2, 16 / 9, 2.0)
+ASPECTS = (1.0, *_WIDE, *(1 / aspect for aspect in _WIDE))
+"""Shapes of the pictures that nobody asked a size for: pages, screens, photos. Few shapes mean that
+kernels are warm and that pictures of several people can be painted together."""
+
+
 class Frame(NamedTuple):
     """A window onto the page in page pixels; it may reach beyond the page, where all is blank."""
 
@@ -68,6 +74,11 @@ def grown_to_aspect(frame: Frame, aspect: float) -> Frame:
         width,
         height,
     )
+
+
+def nearest_aspect(aspect: float) -> float:
+    """The one of `ASPECTS` that is nearest by ratio; the rest is blank, nothing is cut."""
+    return min(ASPECTS, key=lambda other: abs(math.log(other / aspect)))
 
 
 def size_for(aspect: float, area_px: int, multiple_px: int) -> Size:
@@ -115,7 +126,7 @@ def make_plan(
     elif height is not None:
         delivered = Size(_nearest(height * aspect, 64), _nearest(height, 64))
     else:
-        delivered = size_for(aspect, default, 64)
+        delivered = size_for(nearest_aspect(aspect), default, 64)
     aspect = delivered.width / delivered.height
     area = delivered.width * delivered.height
     # Up to the delivered size where the model can, at its own size where it cannot.

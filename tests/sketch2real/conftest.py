@@ -22,6 +22,16 @@ def package() -> Path:
     return PACKAGE
 
 
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each preset's class with tiny random weights, saved to a folder."""
+    import tiny  # it imports the models' libraries, which most tests do without
+
+    root = tmp_path_factory.mktemp("tiny")
+    makers = {"sd15": tiny.sd15, "sdxl": tiny.sdxl, "klein": tiny.klein}
+    return {name: make(root / name) for name, make in makers.items()}
+
+
 @pytest.fixture
 def page() -> Image.Image:
     """A white page with a black square, a circle and a diagonal."""

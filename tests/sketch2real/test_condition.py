@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from condition import MAX_ASPECT, Plan, content_frame, draw, make_plan, size_for
+from condition import (
+    ASPECTS,
+    MAX_ASPECT,
+    Plan,
+    content_frame,
+    draw,
+    make_plan,
+    nearest_aspect,
+    size_for,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -52,12 +61,21 @@ def test_everything_drawn_is_shown_unstretched(
 
 @settings(deadline=None)
 @given(lines=boxes)
-def test_default_size_is_a_megapixel_in_the_sketchs_shape(lines: np.ndarray) -> None:
-    """Without a size: about a megapixel, in the page's shape but no longer than 2 to 1."""
-    delivered = make_plan(lines, None, None, areas=AREAS, multiple=64).delivered
+def test_default_size_is_a_megapixel_in_a_common_shape(lines: np.ndarray) -> None:
+    """Without a size: about a megapixel, in that of few shapes which is nearest to the page's."""
+    plan = make_plan(lines, None, None, areas=AREAS, multiple=64)
+    delivered = plan.delivered
     assert delivered.width * delivered.height == pytest.approx(1024 * 1024, rel=0.1)
     page = np.clip(lines.shape[1] / lines.shape[0], 1 / MAX_ASPECT, MAX_ASPECT)
-    assert delivered.width / delivered.height == pytest.approx(page, rel=0.12)
+    assert delivered.width / delivered.height == pytest.approx(page, rel=0.16)
+    assert delivered in {size_for(aspect, 1024 * 1024, 64) for aspect in ASPECTS}
+    assert plan.painted == delivered
+
+
+def test_common_shapes_are_taken_as_they_are() -> None:
+    """A page in a common shape is not framed anew."""
+    for aspect in ASPECTS:
+        assert nearest_aspect(aspect * 1.01) == nearest_aspect(aspect) == aspect
 
 
 def test_a_small_drawing_is_brought_close() -> None:

@@ -3,7 +3,6 @@
 Weights are tiny and random; classes, configuration files and loading are the real ones.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,12 @@ from orders import OnStep, Order, Painter, Step
 from PIL import Image
 from weights import LOOSE_INSTRUCTION, choose
 
-PRESETS: dict[str, Callable[[Path], Path]] = {
-    "sd15": tiny.sd15, "sdxl": tiny.sdxl, "klein": tiny.klein,
-}  # fmt: skip
+PRESETS = ("sd15", "sdxl", "klein")
 
 
 def load(folder: Path) -> Painter:
     preset = choose(str(folder), 0.0, has_bfloat16=False)
     return pipeline.load(preset, "cpu", torch.float32, 0.0)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Each preset's class saved to a folder."""
-    root = tmp_path_factory.mktemp("tiny")
-    return {name: make(root / name) for name, make in PRESETS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -272,5 +262,5 @@ def test_warming_changes_no_picture(name: str, painters: dict[str, Painter]) -> 
     small = replace(painter.preset, paint_area_px=96 * 96, multiple_px=16)
     before = paint(painter, order())
     painter.preset = small
-    assert pipeline.warm(painter) == 5
+    assert pipeline.warm(painter) == 3  # at this size, two pairs of shapes round to the same
     assert difference(before, paint(painter, order())) == 0

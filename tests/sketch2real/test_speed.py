@@ -8,7 +8,6 @@ import numpy as np
 import pipeline
 import pytest
 import speed
-import tiny
 import torch
 from errors import BadWeights
 from orders import Order
@@ -74,13 +73,13 @@ def test_without_torchao_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) ->
         speed.quantised(Pipe(), "unet")
 
 
-@pytest.mark.parametrize("make", [tiny.sd15, tiny.sdxl, tiny.klein])
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "klein"])
 def test_int8_paints_nearly_the_same(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every denoiser's linear layers are quantised, and the picture stays the same to the eye."""
     pytest.importorskip("torchao")
-    preset = choose(str(make(tmp_path / "it")), 0.0, has_bfloat16=False)
+    preset = choose(str(folders[name]), 0.0, has_bfloat16=False)
     lines = np.zeros((64, 64, 3), np.uint8)
     lines[20:40, 10:50] = 255
     order = Order(Image.fromarray(lines), "", None, 1.0, 3, 1.0, (5,))
