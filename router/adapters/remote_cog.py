@@ -195,6 +195,8 @@ class CogBackend:
 
     async def _what_became_of(self, prediction_id: str) -> Answer | None:
         """GET the prediction; None when it cannot be had. coglet itself has no such path."""
+        if self._is_modal:
+            return None
         try:
             answer = await self._http.ask_safely("GET", f"/predictions/{prediction_id}")
         except (NotSentError, BrokenOffError):

@@ -129,46 +129,50 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     """An environment in which `docker` works: the machine's own, or one started for the test,
     with no bridge and, where the kernel has no overlay file system, with plain copies (vfs)."""
     env = dict(os.environ)
-    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+    if answers(env):
         yield env
         return
     folder = tmp_path_factory.mktemp("docker")
     env["DOCKER_HOST"] = f"unix://{folder}/sock"
-    driver = "overlay2" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
-    options = [f"--storage-driver={driver}", "--bridge=none", "--iptables=false"]
-    options += ["--ip6tables=false", "--ip-forward=false"]
-    places = [f"--{name}={folder}/{name}" for name in ("data-root", "exec-root", "pidfile")]
-    with (folder / "log").open("wb") as log:
-        daemon = subprocess.Popen(
-            [
-                "dockerd",
-                *options,
-                "--ip6tables=false",
-                "--ip-forward=false",
-                *places,
-                "--host",
-                env["DOCKER_HOST"],
-            ],
-            stdout=log,
-            stderr=log,
-        )
+    log_path = folder / "log"
+    with log_path.open("wb") as log:
+        command = dockerd(folder, env["DOCKER_HOST"])
+        daemon = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 120
-        while subprocess.run(
-            ["docker", "info"], env=env, capture_output=True, check=False
-        ).returncode:
-            assert daemon.poll() is None, (folder / "log").read_text()[-3000:]
-            assert time.monotonic() < deadline, (folder / "log").read_text()[-3000:]
+        while not answers(env):
+            assert daemon.poll() is None, log_path.read_text()[-3000:]
+            assert time.monotonic() < deadline, log_path.read_text()[-3000:]
             time.sleep(0.2)
         yield env
     finally:
         daemon.terminate()
         daemon.wait(60)
-        # The network namespace of `--network host` stays mounted after the engine's end.
-        for mounted in (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()):
-            if mounted.startswith(f"{folder}/"):
-                subprocess.run(["umount", mounted], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
+
+
+def answers(env: dict[str, str]) -> bool:
+    """Whether there is an engine."""
+    return not subprocess.run(
+        ["docker", "info"], env=env, capture_output=True, check=False
+    ).returncode
+
+
+def dockerd(folder: Path, host: str) -> list[str]:
+    """An engine of which everything lies in `folder`, and which changes nothing outside."""
+    driver = "overlay2" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
+    without = ("bridge=none", "iptables=false", "ip6tables=false", "ip-forward=false")
+    places = (f"{name}={folder}/{name}" for name in ("data-root", "exec-root", "pidfile"))
+    options = (*without, *places, f"storage-driver={driver}", f"host={host}")
+    return ["dockerd", *(f"--{option}" for option in options)]
+
+
+def remove(folder: Path) -> None:
+    """What the engine left. The network namespace of `--network host` stays mounted."""
+    for mounted in (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()):
+        if mounted.startswith(f"{folder}/"):
+            subprocess.run(["umount", mounted], check=False)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
