@@ -31,6 +31,7 @@ KINDS = [
     ("ipod", "aac", 44_100, 3),
     ("webm", "libopus", 48_000, 3),
     ("ogg", "libopus", 48_000, 3),
+    ("ipod", "alac", 44_100, 40),
 ]
 
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import reading
 import report
-from asr import Word
+from acoustics import Acoustics
+from asr import Transcript, Word
 from hypothesis import given
 from hypothesis import strategies as st
 from measures import measure
 from pauses import Interval
+from pitch import Pitch
 from score import ScoreMap, is_scorable
 
 # 0-2 s: 6 syllables; pause of 0.5 s; 2.5-4 s: 3; pause of 1 s; 5-6 s: 3.
@@ -121,6 +123,72 @@ def test_a_filler_heard_and_read_counts_once() -> None:
     heard = [Interval(0.35, 0.75), Interval(1.0, 1.4)]
     found = report.merge_fillers(heard, said, disfluency.classify([w.text for w in said]))
     assert [(f["source"], f["start"]) for f in found] == [("both", 0.3), ("signal", 1.0)]
+
+
+def test_every_field_of_an_answer_worked_out_by_hand() -> None:
+    """The timeline above with eight words, a filler heard and read, and a text that was to be read.
+
+    Total 6 s. Struck: the first "I" (the nucleus at 1.1 s) and the filler (3.6 s). Score:
+    articulation 2.667/s is 45 points, 20 pauses a minute 90, 0.75 s each 65, 20 repairs 20.
+    """
+    said = words(
+        ("I", 1.0, 1.2),
+        ("I", 1.3, 1.5),
+        ("went", 1.6, 1.9),
+        ("home,", 2.0, 2.9),
+        ("um", 3.5, 3.9),
+        ("and", 3.95, 4.3),
+        ("ate", 4.4, 4.9),
+        ("bread.", 6.0, 6.9),
+    )
+    heard = Acoustics(
+        samples=np.zeros(128_000, np.float32),
+        segments=SEGMENTS,
+        silences=SILENCES,
+        fillers=[Interval(3.55, 3.85)],
+        nuclei_s=NUCLEI,
+        pitch=Pitch(np.full(401, 120.0), np.zeros(401), np.zeros(401, bool)),
+        intensity_db=np.full(801, -30.0),
+        noise_db=-60.0,
+    )
+    answer = report.compose(
+        heard,
+        Transcript(said, "en", 1.0, []),
+        duration_s=8.0,
+        pause_threshold_s=0.25,
+        reference=["i", "went", "home", "and", "ate", "the", "bread"],
+        scores=ScoreMap.load(),
+        model="hand",
+    )
+    expected = {
+        "speech_rate": 2.0,
+        "articulation_rate": 2.667,
+        "pruned_speech_rate": 1.667,
+        "words_per_minute": 70.0,
+        "silent_pauses_per_minute": 20.0,
+        "pauses_within_clauses_per_minute": 10.0,
+        "filled_pause_count": 1,
+        "filled_pauses_per_minute": 10.0,
+        "repetition_count": 1,
+        "repair_count": 0,
+        "repairs_per_minute": 20.0,
+        "speed_score": 45.0,
+        "breakdown_score": 79.0,
+        "repair_score": 20.0,
+        "fluency_score": 61.4,
+        "transcript": "I I went home, um and ate bread.",
+    }
+    assert {name: getattr(answer, name) for name in expected} == expected
+    assert [pause["position"] for pause in answer.pauses] == ["between", "within"]
+    assert [filler["source"] for filler in answer.filled_pauses] == ["both"]
+    assert [word["kind"] for word in answer.words if word["kind"] != "fluent"] == [
+        "repetition",
+        "filler",
+    ]
+    assert answer.reading is not None
+    assert answer.reading["words_correct_per_minute"] == 60.0
+    assert answer.reading["omissions"] == ["the"]
+    assert answer.reading["insertions"] == ["i", "um"]
 
 
 @given(
