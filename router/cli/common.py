@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
 from router.settings import Settings
 
@@ -20,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
     """Say what is wrong, and what to do about it if that is known; end with `code`."""
-    err_console.print(f"[red]{message}[/red]", soft_wrap=True)
+    err_console.print(f"[red]{escape(message)}[/red]", soft_wrap=True)
     if hint:
         err_console.print(f"  {hint}", soft_wrap=True, markup=False)
     raise typer.Exit(code)
@@ -34,7 +35,7 @@ def read_settings(**given: Any) -> Settings:
     except ValidationError as error:
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"])
-            err_console.print(f"[red]Cannot read setting '{where}':[/red] {problem['msg']}")
+            err_console.print(f"[red]Cannot read setting '{where}':[/red] {escape(problem['msg'])}")
         raise typer.Exit(2) from error
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pynvml
 import typer
+from rich.markup import escape
 
 from router.adapters.catalog import discover
 from router.adapters.keys import KeyFile, KeyFileError
@@ -250,6 +251,8 @@ def _run(argv: list[str], limit_s: float) -> str:
 
 
 def _show(finding: Finding) -> None:
-    console.print(f" {MARKS[finding.verdict]} {finding.check}: {finding.found}", soft_wrap=True)
+    console.print(
+        f" {MARKS[finding.verdict]} {finding.check}: {escape(finding.found)}", soft_wrap=True
+    )
     if finding.mend and finding.verdict is not Verdict.OK:
-        console.print(f"     {finding.mend}", soft_wrap=True)
+        console.print(f"     {finding.mend}", soft_wrap=True, markup=False)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from router.adapters.catalog import discover
@@ -86,7 +87,7 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
     for name, model in told["models"].items():
         if reason := model.get("last_failure"):
             retry = f"; tried again in {model['retry_in_s']:.0f} s" if model["retry_in_s"] else ""
-            console.print(f"[red]{name}[/red]: {reason}{retry}", soft_wrap=True)
+            console.print(f"[red]{name}[/red]: {escape(reason)}{retry}", soft_wrap=True)
 
 
 def logs(

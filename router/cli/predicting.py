@@ -65,12 +65,9 @@ def predict(
     inputs = read_inputs(given or [])
     settings = read_settings()
     configure_logging(logging.ERROR)
-    work = _predict(settings, model, inputs, find_router(settings, url, key))
     try:
-        prediction_id, result = asyncio.run(work)
-        told, files = take_files(result, output)
-        if output and not files:
-            output.write_text(_text(told))
+        work = _predict(settings, model, inputs, find_router(settings, url, key))
+        _deliver(*asyncio.run(work), output, as_json)
     except (TemporaryError, ValueError) as error:
         fail(str(error))
     except OSError as error:
@@ -81,6 +78,13 @@ def predict(
         fail_refused(error, as_json)
     except KeyboardInterrupt:
         fail("Stopped; the prediction is canceled.", code=130)
+
+
+def _deliver(prediction_id: str, result: Any, output: Path | None, as_json: bool) -> None:
+    """Files to the disk, the rest to stdout or, where nothing else was asked for, to the file."""
+    told, files = take_files(result, output)
+    if output and not files:
+        output.write_text(_text(told))
     for path in files or ([output] if output else []):
         err_console.print(f"Written: {path}", soft_wrap=True)
     if as_json:

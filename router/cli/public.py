@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import SecretStr
+from rich.markup import escape
 
 from router.adapters.publishing import Publisher, PublishSetup, make_publisher
 from router.adapters.tunnel import TunnelOptions
@@ -95,12 +96,13 @@ def teller(exposed: Exposed) -> Tell:
 
 
 def _line(exposed: Exposed, kind: str, message: str) -> str:
+    text = escape(message)
     lines = {
         "tunnel": "Tunnel: opening …",
-        "open": f"Tunnel: [bold]{message}[/bold] leads here",
-        "published": f"Published: {message} has the address and the key",
-        "preview": f"Dry run, not published: {message}",
-        "trouble": f"[yellow]Tunnel:[/yellow] {message}",
+        "open": f"Tunnel: [bold]{text}[/bold] leads here",
+        "published": f"Published: {text} has the address and the key",
+        "preview": f"Dry run, not published: {text}",
+        "trouble": f"[yellow]Tunnel:[/yellow] {text}",
     }
     if kind != "by hand":
         return lines[kind]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 from fastapi import FastAPI
+from rich.markup import escape
 
 from router.adapters.keys import LOCAL_NAME, KeyFile, KeyFileError
 from router.api.context import Context
@@ -95,7 +96,7 @@ class Server(uvicorn.Server):
 
     def _end_when_failed(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            err_console.print(f"[red]{type(error).__name__}: {error}[/red]")
+            err_console.print(f"[red]{type(error).__name__}: {escape(str(error))}[/red]")
             self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -166,7 +167,7 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
         try:
             await context.spec(context.packages[name])
         except RouterError as error:
-            console.print(f"  [red]✗[/red] {name}  {error.message}")
+            console.print(f"  [red]✗[/red] {name}  {escape(error.message)}")
             return
         while model.phase is not Phase.READY and (model.wanted or model.phase is Phase.STARTING):
             await asyncio.sleep(0.1)
@@ -174,7 +175,7 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
         mib = (model.footprint_bytes or 0) >> 20
         console.print(f"  [green]✓[/green] {name}  ready in {model.load_s:.1f} s, {mib} MiB")
     elif model.failure_reason:
-        console.print(f"  [red]✗[/red] {name}  {model.failure_reason}")
+        console.print(f"  [red]✗[/red] {name}  {escape(model.failure_reason)}")
     else:
         console.print(f"  [yellow]·[/yellow] {name}  starts when it is asked for: memory is full")
 

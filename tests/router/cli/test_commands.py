@@ -11,10 +11,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from router.adapters.catalog import read_package
 from router.cli import app, curl_line
+from router.cli.common import fail
 from router.cli.looking import new_lines
 from router.cli.serving import gives_files
 
@@ -272,3 +274,10 @@ def test_deploying_says_what_is_missing(state: Path, monkeypatch: pytest.MonkeyP
     done = run(*deploy, "--project", "abc", "--dry-run")
     line = "SUPABASE_PROJECT_ID=abc supabase functions deploy backend_server --use-api --yes"
     assert (done.exit_code, done.stdout.strip()) == (0, line)
+
+
+def test_brackets_in_a_message_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model's error may hold anything."""
+    with pytest.raises(typer.Exit):
+        fail("it must be [red] or [/nothing], got [0, 1]")
+    assert "it must be [red] or [/nothing], got [0, 1]" in capsys.readouterr().err
