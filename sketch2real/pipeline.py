@@ -20,7 +20,7 @@ TOGETHER = 4
 """Pictures painted at once on an accelerator, if memory allows."""
 
 WARM_ASPECTS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
-"""The most common of `condition.ASPECTS`, painted once at set-up: each size has its own kernels, and
+"""The commonest of `condition.ASPECTS`, painted once at set-up: each size has its own kernels, and
 with `COMPILE=1` the second size makes the compiled blocks general."""
 
 diffusers.utils.logging.disable_progress_bar()
