@@ -133,36 +133,42 @@ class Keyring:
         self._stamp: tuple[int, int, int] | None = None
         self._stored: tuple[Key, ...] = ()
         self._damaged = False
+        self._combine()
 
     def open(self) -> None:
         """Begin: give this machine's own programs their key. Raises KeyFileError."""
         self._file.read()
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         self._local = (Key(LOCAL_ID, verifier_of(secret), local=True),)
+        self._combine()
         write_private(self._local_path, secret.encode())
 
     def close(self) -> None:
         """The local key opens nothing any more."""
         self._local = ()
+        self._combine()
         self._local_path.unlink(missing_ok=True)
 
     def current(self) -> Accepted:
         """The keys that open now. A damaged file opens nothing to anybody."""
-        self._refresh()
-        given_out = (*self._configured, *self._stored)
-        return Accepted((*given_out, *self._local), bool(given_out) or self._damaged)
-
-    def _refresh(self) -> None:
         stamp = self._file.stamp()  # 8 µs; revoked must mean revoked
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._read()
+        return self._accepted
+
+    def _read(self) -> None:
         try:
             self._stored = tuple(self._key(stored) for stored in self._file.read())
             self._damaged = False
         except KeyFileError as error:
             log.error("no stored key is accepted", extra={"reason": str(error)})
             self._stored, self._damaged = (), True
+        self._combine()
+
+    def _combine(self) -> None:
+        given_out = (*self._configured, *self._stored)
+        self._accepted = Accepted((*given_out, *self._local), bool(given_out) or self._damaged)
 
     def _key(self, stored: StoredKey) -> Key:
         per_minute, concurrent = self._limits

@@ -5,11 +5,10 @@ A plain ASGI layer around the application, so that no route can be added outside
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hmac
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -97,21 +96,14 @@ class Guard:
         raise Unauthorized("Cannot authenticate: the key is not accepted")
 
     async def _serve_bearer(self, scope: Scope, receive: Receive, send: Send, key: Key) -> None:
-        async with contextlib.AsyncExitStack() as slots:
-            try:
-                await slots.enter_async_context(self._slot(scope, key))
-            except RouterError as error:
-                await error_response(error)(scope, receive, send)
-                return
-            await self._app(scope, receive, send)
-
-    @contextlib.asynccontextmanager
-    async def _slot(self, scope: Scope, key: Key) -> AsyncIterator[None]:
-        """One of the key's requests, from now to its end. Raises RateLimited."""
-        await self._limits.enter(key)
+        try:
+            await self._limits.enter(key)
+        except RouterError as error:
+            await error_response(error)(scope, receive, send)
+            return
         scope[KEY_ID] = key.id
         try:
-            yield
+            await self._app(scope, receive, send)
         finally:
             self._limits.leave(key)
 
@@ -119,19 +111,21 @@ class Guard:
         self, scope: Scope, receive: Receive, send: Send, signature: Signature
     ) -> None:
         """Counted to its key only when it verifies: nobody can use up another's limits."""
+        entered: list[Key] = []
+
+        async def on_verified(key: Key) -> None:
+            await self._limits.enter(key)
+            entered.append(key)
+            scope[KEY_ID] = key.id
+
         self._unverified += 1
-        async with contextlib.AsyncExitStack() as slots:
-
-            async def on_verified(key: Key) -> None:
-                await slots.enter_async_context(self._slot(scope, key))
-
-            body = SignedBody(
-                receive, signature, self._max_body_bytes, on_verified, self._one_settled
-            )
-            try:
-                await self._serve_unverified(scope, body, send)
-            finally:
-                body.settle()
+        body = SignedBody(receive, signature, self._max_body_bytes, on_verified, self._one_settled)
+        try:
+            await self._serve_unverified(scope, body, send)
+        finally:
+            body.settle()
+            for key in entered:
+                self._limits.leave(key)
 
     async def _serve_unverified(self, scope: Scope, body: SignedBody, send: Send) -> None:
         """Nothing that the application says reaches a client whose signature does not hold."""
