@@ -53,9 +53,10 @@ class Allowance:
 
 
 class Breaker:
-    """Opens after FAILURES_TO_OPEN failures in a row; once tried again, after the first.
+    """Opens after FAILURES_TO_OPEN failures in a row, and closes with a success: the first
+    request after a pause decides.
 
-    How long it stays open is the scheduler's business: a model whose process is broken is
+    How long the pause is, is the scheduler's business: a model whose process is broken is
     started again after a back-off that doubles, and callers are told meanwhile.
     """
 
@@ -73,9 +74,3 @@ class Breaker:
         """It answered, be it with an objection."""
         self._in_a_row = 0
         self.is_open = False
-
-    def try_again(self) -> None:
-        """Half open: one failure more opens it again."""
-        if self.is_open:
-            self._in_a_row = FAILURES_TO_OPEN - 1
-            self.is_open = False

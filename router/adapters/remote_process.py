@@ -54,7 +54,6 @@ class RemoteProcess:
         except BaseException:
             await self.stop(0.0)
             raise
-        self._guards.breaker.try_again()
 
     async def stop(self, grace_s: float) -> None:
         """Let what runs end for so long, then give it up."""
