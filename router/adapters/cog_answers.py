@@ -11,28 +11,38 @@ import orjson
 
 from router.domain.errors import without_paths
 from router.domain.prediction import Failure, Json, Outcome, Status
-from router.ports import LogLine
+from router.ports import LogLine, NotStartedError
 
 PREFIX = "Prediction failed: "
 INVALID_INPUT = "InvalidInput: "
-WORKER_CRASHED = "Worker crashed"
+WORKER_LOST = ("Worker crashed", "Slot socket error")
+# coglet found its worker gone when it was about to hand the prediction over.
+NOT_HANDED_OVER = "Failed to send request"
+NO_FOLDER = ("Failed to create output dir", "Failed to create input dir")
+
+
+def _bare(error: str) -> str:
+    """Without coglet's own prefixes. What a runner has raised then starts with its class."""
+    while error.startswith(PREFIX):
+        error = error.removeprefix(PREFIX)
+    return error
 
 
 def read_failure(error: str) -> Failure:
     """The failure behind coglet's error text."""
-    text = error
-    while text.startswith(PREFIX):
-        text = text.removeprefix(PREFIX)
-    if text.startswith(WORKER_CRASHED):
+    text = _bare(error)
+    if text.startswith(WORKER_LOST):
         return Failure("worker_died", "The model's process ended while it worked on this")
+    if text.startswith(NO_FOLDER):
+        return Failure("insufficient_storage", "The disk does not take the prediction's files")
     if text.startswith(INVALID_INPUT):
         return Failure("invalid_input", without_paths(text.removeprefix(INVALID_INPUT)))
     return Failure("prediction_failed", f"The model failed: {without_paths(text)}")
 
 
 def read_outcome(status: int, body: bytes) -> Outcome:
-    """The outcome in coglet's answer to POST /predictions. Never raises: an answer that makes
-    no sense is a failed prediction."""
+    """The outcome in coglet's answer to POST /predictions. An answer that makes no sense is a
+    failed prediction. Raises NotStartedError when the worker never got it."""
     try:
         answer: Json = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -55,6 +65,8 @@ def read_outcome(status: int, body: bytes) -> Outcome:
         case "canceled":
             failure = Failure("canceled", "The prediction was canceled")
             return Outcome(Status.CANCELED, failure=failure, logs=logs)
+        case "failed" if _bare(str(answer.get("error"))).startswith(NOT_HANDED_OVER):
+            raise NotStartedError("the worker died")
         case _:
             failure = read_failure(str(answer.get("error") or "no reason given"))
             return Outcome(Status.FAILED, failure=failure, logs=logs, predict_time_s=predict_time_s)

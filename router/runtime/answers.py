@@ -18,6 +18,7 @@ ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
         errors.ModelUnavailable,
         errors.ShuttingDown,
         errors.DeadlineExceeded,
+        errors.InsufficientStorage,
         errors.QueueFull,
         errors.Canceled,
     )

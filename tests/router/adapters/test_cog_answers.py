@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from router.adapters.cog_answers import read_log_line, read_outcome
 from router.domain.errors import without_paths
 from router.domain.prediction import Status
+from router.ports import NotStartedError
 
 
 def test_success() -> None:
@@ -34,6 +35,11 @@ def test_success() -> None:
             "Cannot read 'image'",
         ),
         (
+            "Failed to create output dir: No space left on device (os error 28)",
+            "insufficient_storage",
+            "The disk does not take the prediction's files",
+        ),
+        (
             "Prediction failed: ValueError: boom",
             "prediction_failed",
             "The model failed: ValueError: boom",
@@ -53,6 +59,15 @@ def test_failures(error: str, code: str, message: str) -> None:
     assert o.status is Status.FAILED
     assert o.failure is not None
     assert (o.failure.code, o.failure.message) == (code, message)
+
+
+def test_never_handed_over() -> None:
+    """coglet found its worker dead before it sent the prediction: it is safe to run again."""
+    error = "Prediction failed: Failed to send request: Failed to send on slot socket: Broken pipe"
+    with pytest.raises(NotStartedError):
+        read_outcome(200, orjson.dumps({"status": "failed", "error": error}))
+    own = "Prediction failed: RuntimeError: Failed to send request: no route"
+    assert read_outcome(200, orjson.dumps({"status": "failed", "error": own})).failure is not None
 
 
 def test_coglets_own_validation() -> None:
