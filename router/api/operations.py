@@ -12,6 +12,7 @@ from starlette.responses import Response
 from router.api.context import Context, context_of
 from router.api.error_handlers import json_response
 from router.scheduling.model import Model
+from router.scheduling.refusals import eta_s
 from router.scheduling.residency import held_bytes
 
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -54,7 +55,7 @@ async def metrics(request: Request) -> Response:
 
 
 def _model_view(context: Context, m: Model) -> dict[str, Any]:
-    now = time.monotonic()
+    now, policy = time.monotonic(), context.loop.scheduler.policy
     served, last_served = context.predictions.homes.record(m.name)
     view: dict[str, Any] = {
         "state": m.state,
@@ -62,7 +63,12 @@ def _model_view(context: Context, m: Model) -> dict[str, Any]:
         "state_for_s": round(now - m.phase_since, 1) if m.phase_since else None,
         "running": sorted(m.running),
         "queue": [
-            {"id": w.id, "position": i, "waited_s": round(now - w.since, 1)}
+            {
+                "id": w.id,
+                "position": i,
+                "waited_s": round(now - w.since, 1),
+                "eta_s": round(eta_s(m, i, policy, now), 1),
+            }
             for i, w in enumerate(m.waiting.order(now), 1)
         ],
         "served": served,

@@ -29,6 +29,7 @@ def test_the_urgent_go_first(echo: Service) -> None:
     first = submitted(echo, "/echo", "0", files={"text": (None, "x")})
     queue = echo.model("echo")["queue"]
     assert [place["id"] for place in queue] == [first, middle, last]
+    assert queue[0]["eta_s"] < queue[1]["eta_s"] < queue[2]["eta_s"]
     place = echo.http.get(f"/predictions/{last}").json()["queue"]
     assert place["position"] == 3
     assert place["eta_s"] > 0
