@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -16,7 +17,15 @@ from router.settings import Settings
 console = Console(highlight=False)
 err_console = Console(highlight=False, stderr=True)
 
+FOREIGN_SECRETS = ("SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def forget_secrets() -> None:
+    """Models inherit the environment: what opens other people's platforms is none of theirs."""
+    for name in FOREIGN_SECRETS:
+        os.environ.pop(name, None)
 
 
 def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:

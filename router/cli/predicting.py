@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +28,7 @@ from router.cli.client import (
     fail_unreachable,
     find_router,
 )
-from router.cli.common import Json, err_console, fail, print_json, read_settings
+from router.cli.common import Json, err_console, fail, forget_secrets, print_json, read_settings
 from router.cli.output_files import take_files
 from router.cli.progress import shown_progress
 from router.cli.temporary import TemporaryError, temporary_router
@@ -65,6 +66,7 @@ def predict(
     inputs = read_inputs(given or [])
     settings = read_settings()
     configure_logging(logging.ERROR)
+    forget_secrets()
     try:
         work = _predict(settings, model, inputs, find_router(settings, url, key))
         _deliver(*asyncio.run(work), output, as_json)
@@ -125,7 +127,7 @@ async def _router_for(
 ) -> AsyncIterator[tuple[Target, str]]:
     """A router that has the model, and the model's name."""
     folder = Path(model)
-    is_folder = len(folder.parts) != 1 or model in (".", "..")
+    is_folder = os.sep in model or model in (".", "..")
     if not is_folder and await _answers(target):
         yield target, model
         return

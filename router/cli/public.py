@@ -19,7 +19,7 @@ from router.exposure import Exposed, Tell
 from router.settings import Settings
 
 KEY_ID = "tunnel"
-# Everybody's names for these; models get none of them.
+# Everybody's names for these.
 PROJECT, TOKEN, TUNNEL = "SUPABASE_PROJECT_ID", "SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"
 NO_CLOUDFLARED = (
     "Install it: https://developers.cloudflare.com/cloudflare-one/connections/connect-networks/"
@@ -80,10 +80,8 @@ def _publishers(targets: Sequence[str], setup: PublishSetup) -> tuple[Publisher,
 
 
 def _secret(configured: SecretStr | None, name: str) -> str | None:
-    """The setting, else the variable of that name, which is taken out of the environment: models
-    inherit what is left."""
-    inherited = os.environ.pop(name, None)
-    return configured.get_secret_value() if configured else inherited
+    """The setting, else the variable of that name."""
+    return configured.get_secret_value() if configured else os.environ.get(name)
 
 
 def teller(exposed: Exposed) -> Tell:

@@ -21,7 +21,7 @@ from router.adapters.keys import LOCAL_NAME, KeyFile, KeyFileError
 from router.api.context import Context
 from router.app import create_app
 from router.cli.client import Target, find_router
-from router.cli.common import base_url, console, err_console, fail, read_settings
+from router.cli.common import base_url, console, err_console, fail, forget_secrets, read_settings
 from router.cli.progress import shown_progress
 from router.cli.public import prepare, teller
 from router.domain.errors import RouterError
@@ -45,8 +45,8 @@ def serve(host: Host = None, port: Port = None) -> None:
     """Serve, with logs on stderr. Models start when they are first asked for."""
     configure_logging()
     settings = read_settings(host=host, port=port)
-    server = Server(settings)
-    _run(server.serve())
+    forget_secrets()
+    _run(Server(settings).serve())
 
 
 def up(
@@ -74,6 +74,7 @@ def up(
     exposed = None
     if public:
         settings, exposed = prepare(settings, publish or (), dry_run)
+    forget_secrets()
     server = Server(settings)
     _run(_serve_and_show(server, settings, exposed))
 

@@ -168,3 +168,23 @@ def alone(env: dict[str, str], cwd: Path, *arguments: str) -> subprocess.Complet
         timeout=120,
         check=False,
     )
+
+
+def test_a_model_gets_no_token_of_another_platform(packages: Path, tmp_path: Path) -> None:
+    """Neither the router's own variables nor those that open Supabase or Cloudflare."""
+    package = tmp_path / "spy"
+    package.mkdir()
+    (package / "cog.yaml").write_text("run: run.py:Runner\n")
+    (package / "run.py").write_text(
+        "import os\n\nfrom cog import BaseRunner\n\n\n"
+        "class Runner(BaseRunner):\n"
+        "    def run(self) -> str:\n"
+        '        return " ".join(sorted(os.environ))\n'
+    )
+    env = environment(packages, tmp_path / "state", free_port())
+    secrets = {"SUPABASE_ACCESS_TOKEN": "x", "TUNNEL_TOKEN": "y", "CALLME_KEY": "z", "MINE": "m"}
+    done = alone({**env, **secrets}, tmp_path, "./spy")
+    assert done.returncode == 0, done.stderr
+    seen = set(done.stdout.split())
+    assert "MINE" in seen
+    assert not seen & (secrets.keys() - {"MINE"})
