@@ -179,7 +179,7 @@ class OpenFile(Protocol):
     path: Path
     size_bytes: int
 
-    def write(self, chunk: bytes) -> None:
+    def write(self, chunk: bytes | memoryview) -> None:
         """Append. Raises InsufficientStorage."""
 
     def close(self) -> None:

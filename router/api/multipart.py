@@ -103,7 +103,7 @@ class FormReader:
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Some of the part's content."""
         if self._file is not None:
-            self._file.write(data[start:end])
+            self._file.write(memoryview(data)[start:end])
             return
         self._text += data[start:end]
         if len(self._text) > MAX_TEXT_BYTES:
