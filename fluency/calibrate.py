@@ -17,6 +17,7 @@ a 95 % bootstrap interval.
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,10 +27,11 @@ from typing import Any, Final
 import numpy as np
 from acoustics import analyse
 from audio import read
+from errors import InvalidInput
 from measures import measure, per_minute
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import bootstrap, rankdata
 from score import DEFAULT_MAP, ScoreMap
 from vad import SileroVad
 
@@ -63,22 +65,30 @@ def rated_files(corpus: Path) -> list[tuple[Path, float]]:
     """The recordings and ratings of a CSV, or of a speechocean762 folder (its training part).
 
     Raises:
-        ValueError: fewer than 20, or a CSV without the two columns.
+        ValueError: fewer than 20 or all of one rating, a CSV without the two columns, a rating
+            that is no number, or a recording that is not there.
     """
     pairs = _speechocean(corpus) if corpus.is_dir() else _csv(corpus)
     if len(pairs) < MIN_RECORDINGS:
         raise ValueError(
             f"Cannot fit: at least {MIN_RECORDINGS} ratings are needed, got {len(pairs)}"
         )
+    if missing := [path.name for path, _ in pairs if not path.is_file()]:
+        raise ValueError(f"Cannot fit: {len(missing)} recordings are missing, first {missing[0]}")
+    if len({rating for _, rating in pairs}) == 1:
+        raise ValueError(f"Cannot fit: ratings must differ, got {pairs[0][1]} for all")
     return pairs
 
 
 def _csv(path: Path) -> list[tuple[Path, float]]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # as spreadsheets write it
         rows = list(csv.DictReader(file))
     if rows and not {"file", "rating"} <= set(rows[0]):
         raise ValueError("Cannot fit: the CSV must have the columns 'file' and 'rating'")
-    return [(path.parent / row["file"], float(row["rating"])) for row in rows]
+    return [
+        (path.parent / row["file"], _number(row["rating"], f"line {line}"))
+        for line, row in enumerate(rows, start=2)
+    ]
 
 
 def _speechocean(folder: Path) -> list[tuple[Path, float]]:
@@ -86,8 +96,18 @@ def _speechocean(folder: Path) -> list[tuple[Path, float]]:
     pairs = []
     for line in (folder / "train" / "wav.scp").read_text().splitlines():
         utterance, name = line.split(maxsplit=1)
-        pairs.append((folder / name, float(scores[utterance]["fluency"])))
+        pairs.append((folder / name, _number(scores[utterance]["fluency"], utterance)))
     return pairs
+
+
+def _number(text: str | float, where: str) -> float:
+    try:
+        rating = float(text)
+    except (TypeError, ValueError):
+        rating = math.nan
+    if not math.isfinite(rating):
+        raise ValueError(f"Cannot fit: the rating in {where} must be a number, got {text!r}")
+    return rating
 
 
 def values_of(path: Path, vad: SileroVad, pause_threshold_s: float = 0.25) -> Values | None:
@@ -107,7 +127,7 @@ def fit(values: Sequence[Values], ratings: NDArray[np.float64]) -> dict[str, dic
     fitted = {}
     for name, direction in DIRECTIONS.items():
         x = np.array([value[name] for value in values])
-        weight = float(pearsonr(x, ratings).statistic) * direction if np.ptp(x) > 0 else 0.0
+        weight = float(_pearson(x, ratings)) * direction
         fitted[name] = {
             **template[name],
             "weight": round(max(weight, 0.0), 3),
@@ -141,34 +161,69 @@ def cross_validate(values: Sequence[Values], ratings: NDArray[np.float64]) -> Qu
             predicted[index] = scores.score(values[index]).fluency or 0.0
     return Quality(
         len(values),
-        *_interval(predicted, ratings, pearsonr),
-        *_interval(predicted, ratings, spearmanr),
+        *_interval(predicted, ratings, _pearson),
+        *_interval(predicted, ratings, _spearman),
     )
 
 
 def _interval(
-    a: NDArray[np.float64], b: NDArray[np.float64], correlate: Any
+    a: NDArray[np.float64], b: NDArray[np.float64], correlation: Any
 ) -> tuple[float, tuple[float, float]]:
-    random = np.random.default_rng(0)
-    drawn = []
-    for _ in range(_BOOTSTRAPS):
-        pick = random.integers(0, len(a), len(a))
-        if np.ptp(a[pick]) > 0 and np.ptp(b[pick]) > 0:
-            drawn.append(float(correlate(a[pick], b[pick]).statistic))
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    whole = float(correlate(a, b).statistic)
-    return round(whole, 3), (round(float(low), 3), round(float(high), 3))
+    """A correlation and its 95 % bootstrap interval (percentiles over recordings)."""
+    drawn = bootstrap(
+        (a, b),
+        correlation,
+        paired=True,
+        n_resamples=_BOOTSTRAPS,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    low, high = drawn.confidence_interval
+    return round(float(correlation(a, b)), 3), (round(float(low), 3), round(float(high), 3))
+
+
+def _pearson(a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """Pearson's r along an axis; 0 where one side does not vary."""
+    a = a - a.mean(axis=axis, keepdims=True)
+    b = b - b.mean(axis=axis, keepdims=True)
+    spread = np.sqrt((a**2).sum(axis=axis) * (b**2).sum(axis=axis))
+    together = (a * b).sum(axis=axis)
+    return np.asarray(np.divide(together, spread, out=np.zeros_like(spread), where=spread > 1e-9))
+
+
+def _spearman(
+    a: NDArray[np.float64], b: NDArray[np.float64], axis: int = -1
+) -> NDArray[np.float64]:
+    """Spearman's rho along an axis: Pearson's r of the ranks."""
+    return _pearson(rankdata(a, axis=axis), rankdata(b, axis=axis), axis)
 
 
 def calibrate(corpus: Path, scale: tuple[float, float], target: Path) -> Quality:
-    """Fit, judge and write a map. scale: the rating that means 0, and the one that means 100."""
+    """Fit, judge and write a map. scale: the rating that means 0, and the one that means 100.
+
+    Recordings in which nobody speaks are left out.
+
+    Raises:
+        ValueError: what `rated_files` raises, a scale without extent, a recording that cannot be
+            read, or fewer than 20 with speech.
+    """
+    if scale[0] == scale[1]:
+        raise ValueError(f"Cannot fit: the ends of --scale must differ, got {scale[0]} twice")
     vad = SileroVad.load()
     values, ratings = [], []
     for path, rating in rated_files(corpus):
-        found = values_of(path, vad)
+        try:
+            found = values_of(path, vad)
+        except InvalidInput as problem:
+            raise ValueError(f"{path.name}: {problem}") from problem
         if found is not None:
             values.append(found)
             ratings.append(100 * (rating - scale[0]) / (scale[1] - scale[0]))
+    if len(values) < MIN_RECORDINGS:
+        raise ValueError(
+            f"Cannot fit: speech was found in {len(values)} recordings, {MIN_RECORDINGS} are needed"
+        )
     rated = np.clip(np.array(ratings), 0, 100)
     quality = cross_validate(values, rated)
     low, high = quality.pearson_interval
@@ -178,7 +233,7 @@ def calibrate(corpus: Path, scale: tuple[float, float], target: Path) -> Quality
         "quality": asdict(quality),
         "measures": fit(values, rated),
     }
-    target.write_text(json.dumps(made, indent=2) + "\n")
+    target.write_text(json.dumps(made, indent=2, allow_nan=False) + "\n")
     return quality
 
 
@@ -189,7 +244,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scale", type=float, nargs=2, default=(0, 10), metavar=("LOW", "HIGH"))
     parser.add_argument("--out", type=Path, required=True, help="the score map to write")
     given = parser.parse_args(arguments)
-    quality = calibrate(given.corpus, tuple(given.scale), given.out)
+    try:
+        quality = calibrate(given.corpus, tuple(given.scale), given.out)
+    except (ValueError, OSError) as problem:
+        sys.exit(f"calibrate: {problem}")
     for name, value in asdict(quality).items():
         sys.stdout.write(f"{name:18} {value}\n")
 

@@ -63,6 +63,7 @@ def draw(samples: NDArray[np.float32], answer: Fluency) -> Image.Image:
     for index in range(rows):
         row = _Row(pen, index)
         _background(row, answer.pauses, answer.filled_pauses)
+        _ruler(row, len(samples) / SAMPLE_RATE_HZ)
         first = int(row.start_s * SAMPLE_RATE_HZ)
         part = samples[first : first + int(ROW_S * SAMPLE_RATE_HZ)]
         _waveform(row, np.clip(part / max(peak, 1e-6), -1, 1))
@@ -71,7 +72,6 @@ def draw(samples: NDArray[np.float32], answer: Fluency) -> Image.Image:
                 x = row.x(time)
                 pen.ellipse((x - 3, row.top + 2, x + 3, row.top + 8), fill=_SYLLABLE)
         _words(row, answer.words)
-        _ruler(row, len(samples) / SAMPLE_RATE_HZ)
     return image
 
 
