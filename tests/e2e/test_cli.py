@@ -34,11 +34,13 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A router of it a key wanted from everybody."""
     state = tmp_path_factory.mktemp("cli") / "state"
-    env = {"CALLME_KEYS": "ops:0123456789abcdef0123456789abcdef"}
+    env = {"CALLME_KEYS": f"ops:{OPS_KEY}", "CALLME_CORS_ORIGINS": APP}
     with running_service(packages, state, env) as running:
         yield running
 
 
+OPS_KEY = "0123456789abcdef0123456789abcdef"
+APP = "https://app.example.com"
 Callme = Callable[..., Result]
 
 
@@ -127,8 +129,31 @@ def test_only_the_machines_own_user_is_let_in(service: Service, callme: Callme) 
     asked = ("status", "--url", service.url)
     done = callme(*asked)
     assert (done.exit_code, "callme keys create" in done.stderr) == (1, True)
-    given = ("--key", "0123456789abcdef0123456789abcdef", "--json")
+    given = ("--key", OPS_KEY, "--json")
     assert told(callme(*asked, *given))["models"]
+
+
+def test_every_answer_tells_browsers(service: Service) -> None:
+    """A listed page's preflight needs no key; refusals and answers can be read by it, and have
+    the security headers; another page's are not."""
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "prefer"}
+    granted = service.http.options("/echo", headers={"Origin": APP, **asked})
+    assert granted.status_code == 200
+    key = {"Authorization": f"Bearer {OPS_KEY}"}
+    for path, headers, status in (
+        ("/status", {}, 401),
+        ("/status", key, 200),
+        ("/no/such", key, 404),
+        ("/docs", key, 200),
+    ):
+        answer = service.http.get(path, headers={"Origin": APP, **headers})
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == APP
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        assert "x-request-id" in answer.headers
+        other = service.http.get(path, headers={"Origin": "https://evil.example", **headers})
+        assert "access-control-allow-origin" not in other.headers
 
 
 def test_predict_without_a_router_starts_the_package(packages: Path, tmp_path: Path) -> None:
