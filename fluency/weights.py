@@ -39,8 +39,9 @@ def choose() -> Choice:
         ValueError: an unknown DTYPE, or a DEVICE that is not there.
         demo_weights.WeightsUnavailable: the demo weights cannot be downloaded.
     """
-    wanted = os.environ.get("WEIGHTS", "") or "full"
     device = _device(os.environ.get("DEVICE", ""))
+    # turbo has eleven times the parameters of base: not for a CPU.
+    wanted = os.environ.get("WEIGHTS", "") or ("full" if device.type == "cuda" else "base")
     dtype_name = os.environ.get("DTYPE", "") or ("float16" if device.type == "cuda" else "float32")
     if dtype_name not in DTYPES:
         raise ValueError(f"Cannot load: DTYPE must be one of {', '.join(DTYPES)}, got {dtype_name}")
