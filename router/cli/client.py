@@ -15,7 +15,7 @@ from router.cli.common import base_url, fail, print_json
 from router.settings import Settings
 
 # Looking answers at once or not at all; a prediction may take as long as the router lets it.
-CONNECT_S = 3.0
+CONNECT_S = 5.0
 LOOK_S = 30.0
 START_ONE = "Start one: callme serve. Or name one that runs: --url http://HOST:PORT"
 

@@ -69,7 +69,7 @@ def hang_up_early(url: str, body: bytes) -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_it_still_serves_after_the_worst(box: Box) -> None:
     """Good, broken, random and abandoned requests: every answer is JSON with a fitting status."""
-    rng = random.Random(20261123)  # noqa: S311 - repeatable, not secret
+    rng = random.Random(20261123)
     statuses = [200, 422, 429, 500]
     refusal = b'{"error":{"code":"x","message":"y"}}'
 
