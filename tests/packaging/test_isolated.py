@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image as Picture
 
-from tests.packaging.isolated import ROOT, Image, Server, build, example, serving, step
+from tests.packaging.isolated import ROOT, Image, Server, StepError, build, example, serving, step
 
 PACKAGES = sorted(p.parent for p in ROOT.glob("*/cog.yaml"))
 
@@ -113,3 +113,22 @@ CHECKS = {
 def test_every_package_is_checked() -> None:
     """A package that is added needs a line here."""
     assert set(CHECKS) == {p.name for p in PACKAGES}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "named"),
+    [
+        ("numpy==0.0.0.404", "install requirements.txt"),
+        ("cog==0.23.1", "read the runner's schema"),
+    ],
+)
+def test_a_step_that_fails_is_named(tmp_path: Path, requirement: str, named: str) -> None:
+    """A version that does not exist; a library that the runner imports and nothing installs."""
+    package = tmp_path / "package"
+    package.mkdir()
+    source = ROOT / "tests" / "packages" / "echo"
+    shutil.copy(source / "cog.yaml", package)
+    (package / "run.py").write_text(f"import PIL\n{(source / 'run.py').read_text()}")
+    (package / "requirements.txt").write_text(f"{requirement}\n")
+    with pytest.raises(StepError, match=f"step '{named}'"):
+        build(package, tmp_path / "image")
