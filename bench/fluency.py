@@ -1,21 +1,26 @@
-"""How fast is fluency, and how much memory does it take, against two other ways to transcribe?
+"""How fast is fluency, and how much memory does it take, against other ways to transcribe?
 
-    python bench/fluency.py
-    python bench/fluency.py --faster-whisper-python PATH    an interpreter with faster-whisper
+`make bench-fluency`. The same recordings go through each engine, each in a process of its own
+that waits while the others work: all engines do a pass, in an order that turns, then the next
+pass, so that a busy moment of the machine hurts them alike and ratios within a pass mean
+something. The first pass is not timed. Prints a table and appends a JSON line per engine to
+bench/results/fluency.jsonl: `real_time_factor` is wall clock over sound and `cpu_factor` CPU time
+over sound (medians of the passes, lower is faster), `of_pipeline` the median over the passes of
+the CPU time over that of transformers' pipeline, `peak_mb` the process's largest resident set.
 
-The same recordings go through each engine in a process of its own, on the same
-number of threads; the first pass over them is not timed. One JSON line each:
-`real_time_factor` is computing time over sound (lower is faster), the median of
-the passes; `peak_mb` the process's largest resident set.
-
-    full        the package: everything, with whisper-base
-    acoustic    the package without the transcript
-    pipeline    transformers' ASR pipeline, the same weights, words without times
-    faster      faster-whisper, the same weights as int8
-    full-gpu    the package on CUDA, random weights of large-v3-turbo's size
+    acoustic          the package without the transcript (its model is loaded, and counts as memory)
+    full              the package: everything, with whisper-base
+    pipeline          transformers' ASR pipeline with its defaults (5 beams), words without times
+    pipeline greedy   the same with one beam, as the package decodes
+    faster            faster-whisper, the same weights as int8, its defaults (5 beams)
+    faster greedy     the same with one beam and word times: the package's work, but for the signal
+    gpu               the package on CUDA, random weights of large-v3-turbo's size, one by one
+    gpu together      the same, eight recordings at once
 """
 
 # ruff: noqa: PLC0415 - each engine's process loads its own libraries only
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -28,48 +33,83 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "fluency"
 GOLDEN = ROOT / "tests" / "golden" / "fluency"
+RESULTS = ROOT / "bench" / "results" / "fluency.jsonl"
+BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 CLIPS = [
     *sorted(GOLDEN.glob("austen-*.wav")),
     GOLDEN / "phone_call.flac",
     GOLDEN / "two_cities.flac",
 ]
+ON_CPU = ("acoustic", "full", "pipeline", "pipeline greedy", "faster", "faster greedy")
+ON_GPU = ("gpu", "gpu together")
+AT_ONCE = 8
+
+Pass = Callable[[], list[str]]
 
 
-def package(transcribe: bool) -> Callable[[Path], Any]:
-    """The package's own run(), as coglet would call it."""
-    sys.path.insert(0, str(PACKAGE))
-    from run import Runner
+def package(engine: str) -> Pass:
+    """The package's own steps, as run() takes them."""
+    from assessment import Assessor, Wishes
 
-    runner = Runner()
-    runner.setup()
-    return lambda path: runner.run(path, "en", 0.25, transcribe, None, False, False)
+    if engine in ON_GPU:
+        let_random_weights_talk()
+    assessor = Assessor()
+    wishes = Wishes(language="en", transcribe=engine != "acoustic")
+
+    def assess(path: Path) -> str:
+        return assessor.assess(path, wishes).transcript or ""
+
+    if engine != "gpu together":
+        return lambda: [assess(clip) for clip in CLIPS]
+    threads = ThreadPoolExecutor(AT_ONCE)
+    return lambda: list(threads.map(assess, CLIPS))
 
 
-def pipeline() -> Callable[[Path], Any]:
-    """transformers' pipeline on decoded samples: decoding the file is not timed."""
-    sys.path.insert(0, str(PACKAGE))
+def let_random_weights_talk() -> None:
+    """As many tokens as speech has, once: random text would be tried again at every temperature."""
+    import decoding
+    import recogniser
+
+    decoding.TEMPERATURES = (0.0,)  # type: ignore[misc]
+    decoding._LOOP_REPEATS.clear()
+    recogniser._TOKENS_PER_S = 5  # type: ignore[misc]
+
+
+def pipeline(beams: int | None) -> Pass:
+    """transformers' pipeline on decoded samples; the decoding of the file is timed, as for all."""
     import audio
     from transformers import pipeline as make
 
     asr = make("automatic-speech-recognition", str(PACKAGE / "weights" / "demo"), chunk_length_s=30)
-    options = {"language": "en", "task": "transcribe"}
-    return lambda path: asr(
-        {"raw": audio.read(path).samples, "sampling_rate": 16_000}, generate_kwargs=options
-    )
+    options: dict[str, Any] = {"language": "en", "task": "transcribe"}
+    if beams:
+        options["num_beams"] = beams
+
+    def transcribe(path: Path) -> str:
+        sound = {"raw": audio.read(path).samples, "sampling_rate": 16_000}
+        return str(asr(sound, generate_kwargs=options)["text"])
+
+    return lambda: [transcribe(clip) for clip in CLIPS]
 
 
-def faster(weights: str, threads: int) -> Callable[[Path], Any]:
-    """faster-whisper with its defaults."""
+def faster(weights: str, threads: int, **options: Any) -> Pass:
+    """faster-whisper; it decodes the file itself."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=threads)
-    return lambda path: [s.text for s in model.transcribe(str(path), language="en")[0]]
+
+    def transcribe(path: Path) -> str:
+        segments, _ = model.transcribe(str(path), language="en", **options)
+        return "".join(segment.text for segment in segments)
+
+    return lambda: [transcribe(clip) for clip in CLIPS]
 
 
 def turbo_sized(folder: Path) -> Path:
@@ -94,55 +134,111 @@ def turbo_sized(folder: Path) -> Path:
     return folder
 
 
-def duration_s(path: Path) -> float:
-    import av
-
-    with av.open(str(path)) as container:
-        return float((container.duration or 0) / av.time_base)
-
-
-def child(engine: str, weights: str, threads: int, passes: int) -> None:
-    """Run one engine over all clips and print its row."""
-    if engine != "faster":
+def child(engine: str, weights: str, threads: int) -> None:
+    """Load one engine; then a pass over all clips for each line that comes in."""
+    sys.path.insert(0, str(PACKAGE))
+    if not engine.startswith("faster"):
         import torch
 
         torch.set_num_threads(threads)
-    started = time.perf_counter()
+    began = time.perf_counter()
     if engine == "faster":
         work = faster(weights, threads)
-    elif engine == "pipeline":
-        work = pipeline()
+    elif engine == "faster greedy":
+        work = faster(weights, threads, beam_size=1, word_timestamps=True)
+    elif engine.startswith("pipeline"):
+        work = pipeline(1 if engine.endswith("greedy") else None)
     else:
-        os.environ["WEIGHTS"] = weights or "demo"
-        work = package(engine != "acoustic")
-    loaded_s = time.perf_counter() - started
-    seconds = []
-    for _ in range(passes + 1):
+        work = package(engine)
+    loaded_s = time.perf_counter() - began
+    for _ in sys.stdin:
         begun, busy = time.perf_counter(), time.process_time()
-        for clip in CLIPS:
-            work(clip)
-        seconds.append((time.perf_counter() - begun, time.process_time() - busy))
-    sound = sum(duration_s(clip) for clip in CLIPS)
-    row = {
-        "engine": engine,
-        "sound_s": round(sound, 1),
-        "load_s": round(loaded_s, 2),
-        "real_time_factor": round(statistics.median(wall for wall, _ in seconds[1:]) / sound, 4),
-        "cpu_factor": round(statistics.median(busy for _, busy in seconds[1:]) / sound, 4),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "threads": threads,
-        "machine": machine(),
+        texts = work()
+        told = {
+            "load_s": loaded_s,
+            "wall_s": time.perf_counter() - begun,
+            "cpu_s": time.process_time() - busy,
+            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "texts": texts,
+        }
+        print("told " + json.dumps(told), flush=True)  # libraries print other things
+
+
+class Engine:
+    """An engine's process, and what it told of each pass."""
+
+    def __init__(self, name: str, weights: str, threads: int) -> None:
+        python = str(BENCH_PYTHON) if name.startswith("faster") else sys.executable
+        where = {"DEVICE": "cuda"} if name in ON_GPU else {"CUDA_VISIBLE_DEVICES": ""}
+        self.name = name
+        self.told: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [python, __file__, "--engine", name, "--weights", weights, "--threads", str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={
+                **os.environ,
+                **where,
+                "WEIGHTS": weights or "demo",
+                "HF_HUB_OFFLINE": "1",
+                # As fluency/cog.yaml sets it; and a process that waits must not spin.
+                "OMP_WAIT_POLICY": "PASSIVE",
+            },
+        )
+
+    def do_a_pass(self) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("told "):
+                self.told.append(json.loads(line.removeprefix("told ")))
+                return
+        raise RuntimeError(f"{self.name} ended without an answer")
+
+    def median(self, what: str) -> float:
+        """Over the timed passes: all but the first."""
+        return statistics.median(one[what] for one in self.told[1:])
+
+
+def row(engine: Engine, peer: Engine, common: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded of an engine."""
+    sound_s = common["sound_s"]
+    pairs = zip(engine.told[1:], peer.told[1:], strict=True)
+    return {
+        **common,
+        "engine": engine.name,
+        "load_s": round(engine.told[0]["load_s"], 2),
+        "real_time_factor": round(engine.median("wall_s") / sound_s, 4),
+        "cpu_factor": round(engine.median("cpu_s") / sound_s, 4),
+        "of_pipeline": round(statistics.median(a["cpu_s"] / b["cpu_s"] for a, b in pairs), 3),
+        "peak_mb": round(engine.told[-1]["peak_mb"]),
+        "word_error_rate": word_error_rate(engine.told[-1]["texts"]),
     }
-    print(json.dumps(row), flush=True)
 
 
-def machine() -> str:
+def word_error_rate(texts: list[str]) -> float | None:
+    """Over the clips whose words are known; None without a transcript."""
+    from reading import align, words_of
+
+    known = json.loads((GOLDEN / "transcripts.json").read_text())
+    wrong = count = 0
+    for clip, text in zip(CLIPS, texts, strict=True):
+        if clip.name in known:
+            expected = words_of(known[clip.name].replace("mister", "mr"))
+            wrong += sum(a != b for a, b in align(expected, words_of(text)))
+            count += len(expected)
+    return round(wrong / count, 4) if any(texts) else None
+
+
+def machine(uses_gpu: bool) -> str:
     """The processor's or the GPU's name."""
-    if "torch" in sys.modules:
+    if uses_gpu:
         import torch
 
-        if torch.cuda.is_available():
-            return str(torch.cuda.get_device_name())
+        return str(torch.cuda.get_device_name())
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return f"{line.split(':')[1].strip()}, {os.cpu_count()} cores"
@@ -152,34 +248,77 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--passes", type=int, default=3)
-    parser.add_argument("--faster-whisper-python", help="an interpreter with faster-whisper")
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--only", nargs="*", help="some of the engines; `pipeline` is needed")
     parser.add_argument("--engine", help=argparse.SUPPRESS)
     parser.add_argument("--weights", default="", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.engine:
-        child(given.engine, given.weights, given.threads, given.passes)
+        child(given.engine, given.weights, given.threads)
         return
     sys.path.insert(0, str(PACKAGE))
-    import demo_weights
     import torch
 
-    demo_weights.prepare()
+    names = [*ON_CPU, *(ON_GPU if torch.cuda.is_available() else ())]
+    names = [name for name in names if not given.only or name in given.only]
+    common = facts(given.threads, given.passes)
     with tempfile.TemporaryDirectory() as folder:
-        runs = [("acoustic", sys.executable, ""), ("full", sys.executable, "demo")]
-        runs.append(("pipeline", sys.executable, ""))
-        if given.faster_whisper_python:
-            weights = str(demo_weights.fetch(Path(folder)))
-            runs.append(("faster", given.faster_whisper_python, weights))
-        if torch.cuda.is_available():
-            runs.append(("full-gpu", sys.executable, str(turbo_sized(Path(folder) / "turbo"))))
-        for engine, python, weights in runs:
-            hide = {} if engine == "full-gpu" else {"CUDA_VISIBLE_DEVICES": ""}
-            options = ["--threads", str(given.threads), "--passes", str(given.passes)]
-            subprocess.run(
-                [python, __file__, "--engine", engine, "--weights", weights, *options],
-                check=True,
-                env={**os.environ, **hide, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"},
+        weights = weights_of(names, Path(folder))
+        engines = [Engine(name, weights[name], given.threads) for name in names]
+        for turn in range(given.passes + 1):
+            first = turn % len(engines)
+            for engine in engines[first:] + engines[:first]:
+                engine.do_a_pass()
+        for engine in engines:
+            engine.process.communicate()
+    report(engines, common)
+
+
+def facts(threads: int, passes: int) -> dict[str, Any]:
+    """What every row says of the run."""
+    import audio
+
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, text=True)
+    return {
+        "commit": commit.strip(),
+        "at": time.strftime("%Y-%m-%d"),
+        "load": f"{os.getloadavg()[0]:.1f}",
+        "threads": threads,
+        "passes": passes,
+        "sound_s": round(sum(audio.read(clip).duration_s for clip in CLIPS), 1),
+    }
+
+
+def weights_of(names: list[str], folder: Path) -> dict[str, str]:
+    """Where each engine's weights are, made in `folder` where they are not the package's own."""
+    import demo_weights
+
+    demo_weights.prepare()
+    weights = dict.fromkeys(names, "")
+    if any(name.startswith("faster") for name in names):
+        converted = str(demo_weights.fetch(folder))
+        weights |= {name: converted for name in names if name.startswith("faster")}
+    if any(name in ON_GPU for name in names):
+        random = str(turbo_sized(folder / "turbo"))
+        weights |= {name: random for name in names if name in ON_GPU}
+    return weights
+
+
+def report(engines: list[Engine], common: dict[str, Any]) -> None:
+    """Print the table and keep the rows."""
+    peer = next(engine for engine in engines if engine.name == "pipeline")
+    print(
+        f"{'':16} {'x real time':>11} {'cpu factor':>10} {'of pipeline':>11} {'MB':>6} {'WER':>7}"
+    )
+    with RESULTS.open("a") as file:
+        for engine in engines:
+            made = row(engine, peer, {**common, "machine": machine(engine.name in ON_GPU)})
+            file.write(json.dumps(made) + "\n")
+            wrong = made["word_error_rate"]
+            print(
+                f"{made['engine']:16} {1 / made['real_time_factor']:>11.1f} "
+                f"{made['cpu_factor']:>10.4f} {made['of_pipeline']:>11.3f} {made['peak_mb']:>6} "
+                f"{'' if wrong is None else format(wrong, '.4f'):>7}"
             )
 
 

@@ -24,6 +24,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pauses import Interval, runs
 from pitch import HOP, HOP_S, SAMPLE_RATE_HZ, Pitch
+from scipy.fft import rfft
 from scipy.signal import get_window
 
 MIN_DURATION_S: Final = 0.28  # longer than a stressed vowel in running speech
@@ -50,11 +51,11 @@ def envelope_db(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     The same as librosa's `melspectrogram`, whose module compiles for 15 s when it is first
     imported in a new environment, which every cold start in a container is.
     """
-    window = np.pad(get_window("hann", _WINDOW), (_FFT - _WINDOW) // 2)
+    window = np.pad(get_window("hann", _WINDOW), (_FFT - _WINDOW) // 2).astype(np.float32)
     weights = mel(sr=SAMPLE_RATE_HZ, n_fft=_FFT, n_mels=_BANDS, fmin=100, fmax=5000).T
     frames = sliding_window_view(np.pad(samples, _FFT // 2), _FFT)[::HOP]
     blocks = [
-        np.square(np.abs(np.fft.rfft(frames[i : i + _BLOCK] * window))) @ weights
+        np.square(np.abs(rfft(frames[i : i + _BLOCK] * window))) @ weights
         for i in range(0, len(frames), _BLOCK)
     ]
     return np.asarray(10 * np.log10(np.maximum(np.concatenate(blocks), 1e-9)), np.float64)

@@ -32,6 +32,7 @@ ABOVE_NOISE_DB: Final = 6.0
 # its full band has, at 8 kHz too. Breath reaches this level, but not that probability.
 FRICATIVES_BELOW_DB: Final = -30.0
 _SURELY: Final = 0.9
+_NO_ROOM_DB: Final = -100.0  # no microphone is so quiet: zeros that a program put in
 MIN_SOUNDING_S: Final = 0.1  # de Jong & Wempe 2009: min. sounding interval
 _BREATH_GAP_S: Final = 0.2
 _SURE: Final = 0.75  # mean speech probability; phrases of the test recordings have 0.85 and more
@@ -69,6 +70,7 @@ def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -
     frames = np.minimum(frames, len(probabilities) - 1)
     speech, probability = vad.speech_mask(probabilities)[frames], probabilities[frames]
     quiet = binary_erosion(~speech, iterations=_EDGE_FRAMES, border_value=1)
+    quiet &= level_db > _NO_ROOM_DB
     if not speech.any():
         return Sounding(speech, probability, quiet, None, is_noisy=False)
     threshold, noise = _threshold_db(level_db, speech, quiet, BELOW_LOUDEST_DB)
