@@ -10,17 +10,28 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 
 from router.adapters.publishing import Address, Publisher, PublishError
-from router.adapters.tunnel import Closed, Opened, Tunnel, TunnelOptions
+from router.adapters.tunnel import Closed, Opened, Told, Tunnel, TunnelOptions
 
 PROBE_LIMIT_S = 15.0
 # A new name is not known to every name server at once; asking too early is remembered by some.
 PROBE_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
 Tell = Callable[[str, str], None]
+
+
+class RunningTunnel(Protocol):
+    """What is needed of a tunnel."""
+
+    async def run(self) -> None:
+        """Keep it open until canceled."""
+
+
+OpenTunnel = Callable[[TunnelOptions, Told], RunningTunnel]
 
 
 class ProbeError(Exception):
@@ -43,10 +54,10 @@ class Exposure:
     """`run` it while the router serves. `tell(kind, message)`: kind is one of `tunnel`, `open`,
     `published`, `preview`, `by hand`, `trouble`."""
 
-    def __init__(self, exposed: Exposed, tell: Tell) -> None:
+    def __init__(self, exposed: Exposed, tell: Tell, open_tunnel: OpenTunnel = Tunnel) -> None:
         self._exposed = exposed
         self._tell = tell
-        self._tunnel = Tunnel(exposed.tunnel, self._on_news)
+        self._tunnel = open_tunnel(exposed.tunnel, self._on_news)
         self._announcing: asyncio.Task[None] | None = None
         self._published: dict[str, str] = {}
 
