@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from router.adapters.remote_process import RemoteProcess
 from router.backends import Backends
 from router.domain.package import Package
 from router.runtime.homes import Route
-from router.settings import ModelSettings, Settings
+from router.settings import ModelSettings, RemoteSettings, Settings
 
 BOX = {"url": "http://10.0.0.2:7777/models/m"}
 MODAL = {"kind": "modal", "url": "https://me--m.modal.run", "key": "wk:ws", "concurrency": 3}
@@ -120,6 +121,15 @@ def test_settings_that_make_no_sense(model: dict[str, Any], told: str) -> None:
         ModelSettings(**model)
     assert told in str(caught.value)
     assert "r8_secret" not in str(caught.value)
+
+
+def test_every_key_is_in_the_table() -> None:
+    """docs/scaling.md names what may be said of a back-end, and nothing else."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text()
+    table = text[text.index("| key of `[models.NAME]`") :]
+    named = set(re.findall(r"^\| `([a-z_.]+)` \|", table[: table.index("\n\n")], re.M))
+    fields = {"backend", "overflow_after_s", *(f"remote.{f}" for f in RemoteSettings.model_fields)}
+    assert named == fields
 
 
 def test_a_key_may_stand_in_the_environment(
