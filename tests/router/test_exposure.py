@@ -166,15 +166,19 @@ async def test_only_a_new_address_is_published_again(public: PublicAddress) -> N
 
 
 async def test_a_newer_address_ends_the_older_ones_news(public: PublicAddress) -> None:
-    """What is still being tried for an address that is gone is given up."""
+    """What is still being tried for an address that is gone is given up, even if it would come
+    to life again in somebody else's hands."""
     publisher = Publisher()
-    async with exposed(publisher) as (tunnel, _):
-        tunnel.told(Opened("http://127.0.0.1:1"))
-        await asyncio.sleep(0.05)
+    public.status = 530
+    async with exposed(publisher) as (tunnel, said):
         tunnel.told(Opened(public.url))
-        await until(lambda: publisher.got)
-        await asyncio.sleep(0.05)
-    assert [address.url for address in publisher.got] == [public.url]
+        await until(lambda: public.asked)
+        newer = public.url.replace("127.0.0.1", "localhost")
+        tunnel.told(Opened(newer))
+        public.status = 200
+        await until(lambda: ("published", "there") in said)
+        await asyncio.sleep(0.3)
+    assert [address.url for address in publisher.got] == [newer]
 
 
 async def test_a_dry_run_and_nobody_to_tell(public: PublicAddress) -> None:
