@@ -20,6 +20,7 @@ from decoding import Decoded
 from hypothesis import given
 from hypothesis import strategies as st
 from pauses import Interval
+from transformers.modeling_outputs import BaseModelOutput
 
 Recording = Callable[[str], Samples]
 
@@ -41,7 +42,12 @@ def test_greedy_tokens_are_those_of_transformers(
     with torch.inference_mode():
         encoded = recogniser.encode(mel)
         ours = decoding.decode(recogniser.model, encoded, [recogniser.prompt("en")], [60])[0]
-        theirs = recogniser.model.generate(mel, language="en", task="transcribe", max_new_tokens=60)
+        theirs = recogniser.model.generate(
+            encoder_outputs=BaseModelOutput(encoded),
+            language="en",
+            task="transcribe",
+            max_new_tokens=60,
+        )
     special = set(transcriber.tokenizer.all_special_ids)
     assert ours.tokens == [token for token in theirs[0].tolist() if token not in special]
     assert all(0 < probability <= 1 for probability in ours.probabilities)

@@ -191,13 +191,3 @@ def test_clipping_costs_little(
     clean, cut = counts(voice, vad), counts(clipped, vad)
     assert abs(cut[0] - clean[0]) <= pauses
     assert cut[1] == pytest.approx(clean[1], rel=syllables)
-
-
-def test_ten_minutes_are_measured(recording: Recording, vad: SileroVad) -> None:
-    """The longest recording that is taken: as many pauses and syllables as its parts have."""
-    voice = recording("two_cities.flac")
-    heard = acoustics.analyse(np.tile(voice, 14)[: 600 * 16_000], vad, 0.25)
-    assert heard is not None
-    silences, nuclei = counts(voice, vad)
-    assert len(heard.nuclei_s) == pytest.approx(nuclei * 600 / (len(voice) / 16_000), rel=0.05)
-    assert len(heard.silences) == pytest.approx((silences + 1) * 13.5, rel=0.1)

@@ -42,11 +42,17 @@ def test_the_transcripts_of_real_recordings_are_right(
     assert sum(wrong.values()) / sum(words.values()) <= 0.1, wrong
 
 
-def test_the_language_is_detected(measure: Measure, golden: Path) -> None:
+@pytest.fixture(scope="module")
+def read_aloud(measure: Measure, golden: Path, transcripts: dict[str, str]) -> Any:
+    """A line in a language to be detected, against a text with a word changed and one added."""
+    text = transcripts["austen-0930.wav"].replace("amiable", "amenable") + " indeed"
+    return measure(golden / "austen-0930.wav", reference_text=text)
+
+
+def test_the_language_is_detected(read_aloud: Any) -> None:
     """Without a hint, English is heard as English, with a probability."""
-    answer = measure(golden / "austen-0920.wav")
-    assert answer.language == "en"
-    assert answer.language_confidence > 0.9
+    assert read_aloud.language == "en"
+    assert read_aloud.language_confidence > 0.9
 
 
 def test_a_header_without_samples_is_answered(measure: Measure, tmp_path: Path) -> None:
@@ -136,14 +142,24 @@ def test_more_than_ten_minutes_are_refused(measure: Measure, tmp_path: Path) -> 
         measure(stream)
 
 
-def test_ten_minutes_are_answered(measure: Measure, golden: Path, tmp_path: Path) -> None:
-    """The longest recording that is taken, with contours and picture: every measure is finite."""
+def test_ten_minutes_are_answered(
+    measure: Measure, golden: Path, tmp_path: Path, two_cities: Any
+) -> None:
+    """The longest recording that is taken: as many pauses and syllables as its parts have.
+
+    With contours and picture; every measure is finite.
+    """
     voice = audio.read(golden / "two_cities.flac").samples
     path = made_audio.write_wav(tmp_path / "a.wav", np.tile(voice, 14)[: 600 * 16_000])
     answer = measure(path, transcribe=False, contours=True, timeline=True)
     answer.timeline.unlink()
     as_json(answer)
+    parts = 600 / two_cities.duration_s
     assert answer.duration_s == 600
+    assert answer.syllable_count == pytest.approx(two_cities.syllable_count * parts, rel=0.05)
+    assert answer.silent_pause_count == pytest.approx(
+        (two_cities.silent_pause_count + 1) * parts, rel=0.1
+    )
     assert len(answer.pitch_hz) == len(answer.intensity_db) == 30_001
     assert answer.total_time_s == pytest.approx(
         answer.phonation_time_s + answer.pause_time_s, abs=0.01
@@ -202,12 +218,9 @@ def test_without_a_transcript_the_signal_is_still_measured(
     assert {p["position"] for p in full.pauses} == {"within", "between"}
 
 
-def test_a_reading_is_compared_with_its_text(
-    measure: Measure, golden: Path, transcripts: dict[str, str]
-) -> None:
+def test_a_reading_is_compared_with_its_text(read_aloud: Any) -> None:
     """One word more and one word changed in the text: an omission and a substitution."""
-    text = transcripts["austen-0930.wav"].replace("amiable", "amenable") + " indeed"
-    report = measure(golden / "austen-0930.wav", reference_text=text).reading
+    report = read_aloud.reading
     assert report["omissions"] == ["indeed"]
     assert report["substitutions"] == ["amenable -> amiable"]
     assert report["insertions"] == []
