@@ -35,6 +35,7 @@ def build_arguments(parts: ImageParts, base: str) -> dict[str, str]:
         "RUN_COMMANDS": "\n".join(parts.run_commands),
         "SCHEMA_COMMAND": schema_command("/opt/callme/runner_schema.py", parts.runner),
         "RUNNER": parts.runner,
+        "CONCURRENCY": str(parts.concurrency),
     }
 
 

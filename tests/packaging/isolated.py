@@ -93,11 +93,13 @@ def uv_environment() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Image:
-    """What was built: the copy of the folder and the environment's own variables."""
+    """What was built: the copy of the folder, the environment's own variables, and how many
+    predictions the runner itself says that it may run at once."""
 
     folder: Path
     venv: Path
     env: Mapping[str, str]
+    max_concurrency: int = 1
 
     @property
     def python(self) -> Path:
@@ -135,14 +137,13 @@ def build(package: Path, scratch: Path) -> Image:
         "OMP_NUM_THREADS": "1",
         **variables,
     }
-    image = Image(folder, venv, env)
-    runner = config["run"]
     script = shutil.copy(SCHEMA_SCRIPT, scratch)
-    printed = step("read the runner's schema", [image.python, script, runner], env, folder)
-    schema = json.loads(printed.strip().splitlines()[-1])["schema"]
+    read: list[str | Path] = [venv / "bin" / "python", script, config["run"]]
+    printed = step("read the runner's schema", read, env, folder)
+    described = json.loads(printed.strip().splitlines()[-1])
     (folder / ".cog").mkdir()
-    (folder / ".cog" / "openapi_schema.json").write_text(json.dumps(schema))
-    return image
+    (folder / ".cog" / "openapi_schema.json").write_text(json.dumps(described["schema"]))
+    return Image(folder, venv, env, described["max_concurrency"])
 
 
 def _copy(package: Path, folder: Path) -> None:
@@ -205,7 +206,12 @@ def serving(image: Image, runner: str, env: Mapping[str, str]) -> Iterator[Serve
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log_path = image.folder.parent / "server.log"
-    told = {"PORT": str(port), "COG_PREDICT_TYPE_STUB": runner, "COG_SETUP_TIMEOUT": "300"}
+    told = {
+        "PORT": str(port),
+        "COG_PREDICT_TYPE_STUB": runner,
+        "COG_SETUP_TIMEOUT": "300",
+        "COG_MAX_CONCURRENCY": str(image.max_concurrency),
+    }
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             ["python", "-m", "cog.server.http", "--host", "127.0.0.1"],

@@ -38,15 +38,12 @@ def parts(folder: Path, **config: Any) -> Any:
 
 @pytest.mark.parametrize("name", sorted(p.parent.name for p in ROOT.glob("*/cog.yaml")))
 def test_every_package_can_be_read(name: str) -> None:
-    """The project's own: a CUDA image of the version that cog.yaml names, one at a time."""
+    """The project's own: a CUDA image of the version that cog.yaml names."""
     read = cog_image.read_image_parts(ROOT / name)
     cuda = yaml.safe_load((ROOT / name / "cog.yaml").read_text())["build"]["cuda"]
     assert read.cuda_image.startswith(f"nvidia/cuda:{cuda}.")
-    assert (read.runner, read.concurrency, read.requirements) == (
-        "run.py:Runner",
-        1,
-        "requirements.txt",
-    )
+    assert (read.runner, read.requirements) == ("run.py:Runner", "requirements.txt")
+    assert read.concurrency >= 1
     assert read.packages == ()  # its requirements name cog
 
 

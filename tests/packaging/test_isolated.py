@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,14 @@ def test_the_environment_is_consistent(image: Image) -> None:
     names = set(step("list it", [image.python, "-c", script], image.env, image.folder).split())
     assert {"cog", "coglet", "torch"} <= names
     assert not names & {"torchvision", "torchaudio", "timm", "pip"}
+
+
+def test_what_is_read_from_the_source_is_what_the_runner_says(image: Image) -> None:
+    """Modal and the container recipe are told the concurrency without importing the runner;
+    here, without a GPU, a runner may say that it takes one at a time after all."""
+    sys.path.insert(0, str(ROOT / "deploy"))
+    parts = importlib.import_module("cog_image").read_image_parts(image.folder)
+    assert image.max_concurrency in (1, parts.concurrency)
 
 
 def test_it_predicts(image: Image, server: Server) -> None:

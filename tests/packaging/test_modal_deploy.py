@@ -79,6 +79,15 @@ def the_function(plane: ControlPlane) -> dict[str, Any]:
     return dict(request["function"])
 
 
+def concurrency_of(folder: Path) -> int:
+    """n of `@concurrent(max=n)` in run.py, by eye as it were; 1 without."""
+    found = re.search(r"@(?:cog\.)?concurrent\(max=(\w+)\)", (folder / "run.py").read_text())
+    if found is None or found[1].isdigit():
+        return int(found[1]) if found else 1
+    (value,) = re.findall(rf"^{found[1]} = (\d+)", (folder / "run.py").read_text(), re.M)
+    return int(value)
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_each_package_deploys(plane: ControlPlane, tmp_path: Path, name: str) -> None:
     """CUDA, Python, requirements and the folder from cog.yaml; GPU, snapshot, volume, token."""
@@ -100,7 +109,7 @@ def test_each_package_deploys(plane: ControlPlane, tmp_path: Path, name: str) ->
     assert "runner_schema.py run.py:Runner" in lines[-1]
     function = the_function(plane)
     assert function["resources"]["gpuConfig"] == {"count": 1, "gpuType": "L4"}
-    assert function["maxConcurrentInputs"] == 1
+    assert function["maxConcurrentInputs"] == concurrency_of(ROOT / name)
     assert function["checkpointingEnabled"] is True
     assert function["experimentalOptions"] == {"enable_gpu_snapshot": "True"}
     assert [m["mountPath"] for m in function["volumeMounts"]] == ["/weights"]
