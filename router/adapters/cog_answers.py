@@ -13,7 +13,8 @@ from router.domain.errors import without_paths
 from router.domain.prediction import Failure, Json, Outcome, Status
 from router.ports import LogLine, NotStartedError
 
-PREFIX = "Prediction failed: "
+# Before what a run() raised: a plain one, an `async` one, a generator.
+PREFIXES = ("Prediction failed: ", "Async prediction failed: ", "Generator iteration error: ")
 INVALID_INPUT = "InvalidInput: "
 WORKER_LOST = ("Worker crashed", "Slot socket error")
 # coglet found its worker gone when it was about to hand the prediction over.
@@ -23,8 +24,8 @@ NO_FOLDER = ("Failed to create output dir", "Failed to create input dir")
 
 def _bare(error: str) -> str:
     """Without coglet's own prefixes. What a runner has raised then starts with its class."""
-    while error.startswith(PREFIX):
-        error = error.removeprefix(PREFIX)
+    while prefix := next((p for p in PREFIXES if error.startswith(p)), None):
+        error = error.removeprefix(prefix)
     return error
 
 

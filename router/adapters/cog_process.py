@@ -26,7 +26,7 @@ import orjson
 
 from router.adapters.cog_answers import is_print_of_prediction, read_log_line, read_outcome
 from router.adapters.cog_client import CogClient
-from router.adapters.process_group import ProcessGroup
+from router.adapters.process_group import ProcessGroup, inherited_environment
 from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.domain.package import Package
 from router.domain.prediction import (
@@ -183,8 +183,7 @@ class CogProcess:
             raise StartError(f"its interpreter cannot be run: {error.strerror}") from error
 
     def _environment(self, port: int) -> dict[str, str]:
-        """The router's environment less its own settings, which may hold keys."""
-        env = {k: v for k, v in os.environ.items() if not k.startswith("CALLME_")}
+        env = inherited_environment()
         python_dir = str(self._package.python.parent)
         return {
             **env,

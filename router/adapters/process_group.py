@@ -13,11 +13,22 @@ from pathlib import Path
 import psutil
 
 LOG_LINES = 200
+NOT_FOR_MODELS = frozenset({"SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"})
 # A killed process that is not ours to reap may stay a zombie; this long is waited for others.
 GONE_LIMIT_S = 5.0
 
 
 OnLine = Callable[[bytes], None]
+
+
+def inherited_environment() -> dict[str, str]:
+    """The router's environment as its models get it: less its own settings, which may hold keys,
+    and the secrets of what else it does."""
+    return {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("CALLME_") and k not in NOT_FOR_MODELS
+    }
 
 
 class ProcessGroup:

@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from router.adapters.process_group import inherited_environment
 from router.domain.package import Package, does_stream
 from router.ports import StartError
 
@@ -100,13 +101,12 @@ def _read(package: Package, stamp: str) -> Description | None:
 
 async def _make(package: Package) -> Description:
     stamp = fingerprint(package)
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("CALLME_")}
     child = await asyncio.create_subprocess_exec(
         str(package.python),
         str(SCRIPT),
         package.runner,
         cwd=package.folder,
-        env={**inherited, **package.env},
+        env={**inherited_environment(), **package.env},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -35,6 +35,16 @@ def test_success() -> None:
             "Cannot read 'image'",
         ),
         (
+            "Prediction failed: Async prediction failed: InvalidInput: Cannot read 'image'",
+            "invalid_input",
+            "Cannot read 'image'",
+        ),
+        (
+            "Prediction failed: Generator iteration error: InvalidInput: Cannot say 'text'",
+            "invalid_input",
+            "Cannot say 'text'",
+        ),
+        (
             "Failed to create output dir: No space left on device (os error 28)",
             "insufficient_storage",
             "The disk does not take the prediction's files",
