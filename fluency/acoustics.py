@@ -36,13 +36,7 @@ def analyse(
     normal = intensity.normalise(samples)
     if normal is None:
         return None
-    voice = bands.telephone(normal)
-    probabilities = vad.probabilities(voice)
-    heard = pauses.sounding(voice, probabilities)
-    room_db = heard.noise_db
-    if heard.is_noisy:
-        voice = noise.subtract(voice, heard.quiet)
-        heard = pauses.sounding(voice, probabilities)
+    voice, heard, room_db = _voice(normal, vad)
     if not heard.mask.any():
         return None
     contour = intensity.contour(voice)
@@ -73,6 +67,22 @@ def analyse(
         intensity_db=intensity.contour(samples),
         noise_db=room_db,
     )
+
+
+def _voice(
+    normal: NDArray[np.float32], vad: SileroVad
+) -> tuple[NDArray[np.float32], pauses.Sounding, float | None]:
+    """The voice without what a telephone cuts and without steady noise, where it sounds, and
+    the level of the room before its noise was taken out.
+    """
+    voice = bands.telephone(normal)
+    probabilities = vad.probabilities(voice)
+    heard = pauses.sounding(voice, probabilities)
+    room_db = heard.noise_db
+    if heard.is_noisy:
+        voice = noise.subtract(voice, heard.quiet)
+        heard = pauses.sounding(voice, probabilities)
+    return voice, heard, room_db
 
 
 def warm_up(vad: SileroVad) -> None:

@@ -45,7 +45,7 @@ class Vocabulary:
 
     end: int
     suppress: Tensor  # (k,) never generated
-    suppress_first: Tensor  # (k,) not as the first token
+    suppress_at_first: Tensor  # (k,) neither these nor some more as the first token
 
 
 def vocabulary(model: Any) -> Vocabulary:
@@ -57,7 +57,11 @@ def vocabulary(model: Any) -> Vocabulary:
             config.eos_token_id if isinstance(config.eos_token_id, int) else config.eos_token_id[0]
         ),
         torch.tensor(config.suppress_tokens or [], dtype=torch.long, device=device),
-        torch.tensor(config.begin_suppress_tokens or [], dtype=torch.long, device=device),
+        torch.tensor(
+            [*(config.suppress_tokens or []), *(config.begin_suppress_tokens or [])],
+            dtype=torch.long,
+            device=device,
+        ),
     )
 
 
@@ -87,9 +91,7 @@ def decode(
         )
         cache = output.past_key_values
         logits = model.proj_out(output.last_hidden_state[:, -1]).float()
-        logits[:, words.suppress] = -torch.inf
-        if step == 0:
-            logits[:, words.suppress_first] = -torch.inf
+        logits[:, words.suppress if step else words.suppress_at_first] = -torch.inf
         log_probabilities = logits.log_softmax(-1)
         if temperature > 0:
             tokens = _draw((logits / temperature).softmax(-1), random)

@@ -11,7 +11,7 @@ import reading
 from acoustics import Acoustics
 from asr import Transcript, Word
 from measures import Measures, measure, per_minute, ratio
-from outputs import FilledPause, Fluency, Pause, Segment
+from outputs import FilledPause, Fluency, Pause, Reading, Segment
 from outputs import Word as WordOut
 from pauses import Interval
 from score import Score, ScoreMap, is_scorable
@@ -92,29 +92,43 @@ def compose(
         repetition_count=repetitions,
         repair_count=repairs,
         repairs_per_minute=_round(values["repairs_per_minute"]) if understood else None,
-        transcript=understood.text if understood else None,
-        language=understood.language if understood else None,
-        language_confidence=_round(understood.language_probability) if understood else None,
-        reading=reading.compare(
-            reference, reading.words_of(" ".join(word.text for word in words)), total_s
-        )
-        if understood and reference
-        else None,
-        speech_segments=[
-            Segment(start=round(s.start_s, 2), end=round(s.end_s, 2)) for s in heard.segments
-        ],
+        reading=_reading(words, reference, total_s) if understood and reference else None,
         pauses=silences,
         filled_pauses=fillers,
-        syllables=[round(time, 2) for time in heard.nuclei_s],
         words=[_word(word, kind) for word, kind in zip(words, kinds, strict=True)],
-        pitch_hz=_pitch(heard) if contours else None,
-        intensity_db=[round(float(v), 1) for v in heard.intensity_db[::2]] if contours else None,
         timeline=None,
         model=model,
         warnings=_warnings(heard, measures, understood),
+        **_timelines(heard, contours),
+        **_transcript(understood),
         **_rounded(measures),
         **_scores(scored),
     )
+
+
+def _timelines(heard: Acoustics, contours: bool) -> dict[str, Any]:
+    """What is drawn of the signal alone; the contours at 50 Hz, if they are wished for."""
+    return {
+        "speech_segments": [
+            Segment(start=round(s.start_s, 2), end=round(s.end_s, 2)) for s in heard.segments
+        ],
+        "syllables": [round(time, 2) for time in heard.nuclei_s],
+        "pitch_hz": _pitch(heard) if contours else None,
+        "intensity_db": [round(float(v), 1) for v in heard.intensity_db[::2]] if contours else None,
+    }
+
+
+def _transcript(understood: Transcript | None) -> dict[str, Any]:
+    return {
+        "transcript": understood.text if understood else None,
+        "language": understood.language if understood else None,
+        "language_confidence": _round(understood.language_probability) if understood else None,
+    }
+
+
+def _reading(words: Sequence[Word], reference: Sequence[str], total_s: float) -> Reading:
+    said = reading.words_of(" ".join(word.text for word in words))
+    return reading.compare(reference, said, total_s)
 
 
 def snap(words: Sequence[Word], silences: Sequence[Interval]) -> list[Word]:
