@@ -7,6 +7,7 @@ twice, since it may cost money or do something.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -165,8 +166,14 @@ def _reason(error: Exception) -> str:
         case aiohttp.ConnectionTimeoutError():
             return f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
         case aiohttp.ClientConnectorError():
-            return (error.os_error.strerror or "no connection").lower()
+            return _plainly(error.os_error)
         case TimeoutError():
             return "no answer in time"
         case _:
             return "the connection was lost"
+
+
+def _plainly(error: OSError) -> str:
+    """The system's own words: those that asyncio puts into an error name the address, and of
+    several addresses that were tried there is no number."""
+    return os.strerror(error.errno).lower() if error.errno else "no connection"

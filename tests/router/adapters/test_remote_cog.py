@@ -226,8 +226,10 @@ async def test_nobody_there() -> None:
     async with stand_in() as server:
         url = server.url
     backend = backend_of(url)
-    with pytest.raises(NotStartedError, match="cannot be reached"):
+    with pytest.raises(NotStartedError, match="cannot be reached") as told:
         await backend.predict(Job("p1", {}), ignore)
+    assert "127.0.0.1" not in str(told.value)
+    assert "refused" in str(told.value)
     with pytest.raises(StartError, match="cannot be reached"):
         await backend.probe()
     await backend.close()

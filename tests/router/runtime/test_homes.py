@@ -179,6 +179,7 @@ def test_both_are_down(town: Town) -> None:
     town.fail(HERE)
     town.fail(THERE)
     assert town.dropped["1"].code == "model_unavailable"
+    assert town.dropped["1"].message == "Cannot start 'm': no"  # no word of m@modal
     assert town.where("1") == ""
     assert not town.homes._stays
 
