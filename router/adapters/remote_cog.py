@@ -42,7 +42,7 @@ TAKES_NONE_NOW = frozenset({429, 503})
 
 
 class CogBackend:
-    """Fulfils `router.adapters.remote.Backend`.
+    """Fulfils `router.adapters.remote_backend.Backend`.
 
     `start_timeout_s`: how long a server that is still setting up is waited for. `is_modal`: a
     request that meets a busy container there starts another, and that costs money. So its

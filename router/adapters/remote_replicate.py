@@ -45,7 +45,7 @@ WAIT_AT_MOST_S = 30.0
 
 
 class ReplicateBackend:
-    """Fulfils `router.adapters.remote.Backend` for one model of one account."""
+    """Fulfils `router.adapters.remote_backend.Backend` for one model of one account."""
 
     def __init__(self, http: RemoteHttp, model: str, *, timeout_s: float) -> None:
         """Raises ValueError for a model that cannot be one."""

@@ -59,7 +59,7 @@ def models(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
     for name, model in found.items():
         state = _coloured(model.get("state", "-"))
         waiting = str(len(model["queue"])) if "queue" in model else "-"
-        table.add_row(name, state, _mib(model), waiting, model.get("folder", ""))
+        table.add_row(name, state, _mib(model), waiting, _place(model))
     console.print(table)
 
 
@@ -152,12 +152,29 @@ async def _get(target: Target, path: str) -> Any:
 
 
 def _found(settings: Settings, running: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Every package of the folder, with what the running router says of it."""
-    packages = discover(settings.packages_dir.resolve(), {})
-    return {
-        name: {"folder": str(package.folder), **(running or {}).get(name, {})}
-        for name, package in packages.items()
+    """Every package of the folder and every model that runs elsewhere, with what the running
+    router says of it."""
+    told = running or {}
+    found = {
+        name: {"folder": str(package.folder), **told.get(name, {})}
+        for name, package in discover(settings.packages_dir.resolve(), {}).items()
     }
+    elsewhere = told if running is not None else _elsewhere(settings)
+    return {**elsewhere, **found}
+
+
+def _elsewhere(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The models that need no folder here."""
+    return {
+        name: {"backend": model.remote_kind}
+        for name, model in settings.models.items()
+        if model.remote_kind == model.backend
+    }
+
+
+def _place(model: dict[str, Any]) -> str:
+    """Its folder, or what it runs on where it has none."""
+    return model.get("folder") or f"({model.get('backend', 'elsewhere')})"
 
 
 def _coloured(state: str) -> str:

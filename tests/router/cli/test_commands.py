@@ -87,6 +87,14 @@ def test_models_without_a_router(state: Path) -> None:
     assert "No router runs" in run("models").stderr
 
 
+def test_models_that_run_elsewhere(state: Path) -> None:
+    """Are there too, though the folder has no package of theirs."""
+    toml = '[models.far]\nbackend = "cog"\n[models.far.remote]\nurl = "http://box/models/far"\n'
+    (state.parent / "packages" / "callme.toml").write_text(toml)
+    assert told("models")["far"] == {"backend": "cog"}
+    assert "(cog)" in run("models").stdout
+
+
 @pytest.mark.parametrize("command", [["status"], ["logs", "echo"], ["predict", "echo"]])
 def test_without_a_router_they_say_so(state: Path, command: list[str]) -> None:
     """Code 1, and how to start one."""
