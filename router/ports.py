@@ -17,12 +17,14 @@ Cursor = tuple[float, str]
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that a model's process printed: the prediction that it was printed for, or "",
-    and whether that printed it to `stdout` or `stderr`."""
+    """A line that a model's process printed: the prediction that it was printed for, or ""
+    where that is not known, and whether that printed it to `stdout` or `stderr`. `in_set_up`:
+    before any prediction ran, so it is about nobody's."""
 
     text: str
     prediction_id: str = ""
     source: str = "stdout"
+    in_set_up: bool = False
 
 
 # Called with each piece of progress, in order, until the outcome is there.

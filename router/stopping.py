@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import uvicorn
+
 from router.api.context import Context
 from router.api.patience import BodyReads
 from router.domain.messages import Draining
+
+# After everything has been answered: a client that does not read what it asked for holds its
+# connection for ever, and uvicorn by default waits for it.
+UNREAD_S = 5.0
+
+
+def _bound_the_end(handler: Any, limit_s: float) -> None:
+    """Have uvicorn give up connections so long after the signal, unless it was told otherwise.
+    `handler`: what it has set for the signal, a method of its server."""
+    server = getattr(handler, "__self__", None)
+    if isinstance(server, uvicorn.Server) and server.config.timeout_graceful_shutdown is None:
+        server.config.timeout_graceful_shutdown = math.ceil(limit_s)
 
 
 def stop_on_signal(context: Context, reads: BodyReads, grace_s: float) -> Callable[[], None]:
@@ -41,6 +56,7 @@ def stop_on_signal(context: Context, reads: BodyReads, grace_s: float) -> Callab
 
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, on_signal)
+        _bound_the_end(before[number], grace_s + UNREAD_S)
 
     def undo() -> None:
         for number, handler in before.items():

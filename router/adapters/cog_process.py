@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import shutil
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -84,6 +85,8 @@ class CogProcess:
         self._kept_in_tmp: set[str] = set()
         self._running = 0
         self._reports: dict[str, Report] = {}
+        self._lines_read = 0
+        self._set_up_lines = math.inf
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -96,6 +99,7 @@ class CogProcess:
         except BaseException:
             await self.stop(grace_s=0)
             raise
+        self._set_up_lines = self._lines_read
         self._kept_in_tmp = {e.name for e in os.scandir(self._tmp)}
         self._watch(self._watch_health())
 
@@ -129,7 +133,13 @@ class CogProcess:
 
     def log_tail(self) -> Sequence[LogLine]:
         """The last lines that it printed, coglet's own among them, oldest first."""
-        return [read_log_line(line) for line in self._group.lines] if self._group else []
+        if self._group is None:
+            return []
+        first = self._lines_read - len(self._group.lines)
+        return [
+            replace(read_log_line(line), in_set_up=number < self._set_up_lines)
+            for number, line in enumerate(self._group.lines, first)
+        ]
 
     # ---- predictions ---------------------------------------------------------------------
 
@@ -246,6 +256,7 @@ class CogProcess:
     def _read_line(self, line: bytes) -> None:
         """coglet logs what a prediction prints as it comes, and gives it to whoever asks for
         the prediction only with the end."""
+        self._lines_read += 1
         if self._reports and is_print_of_prediction(line):
             printed = read_log_line(line)
             if report := self._reports.get(printed.prediction_id):

@@ -26,7 +26,7 @@ from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
 from router.api.error_handlers import error_response, json_response
 from router.api.preferences import deadline_at, prefers_async, priority
-from router.api.sse import wants_events
+from router.api.sse import EVENT_STREAM, accepts
 from router.api.streams import cog_stream
 from router.api.views import timestamp
 from router.domain.errors import InvalidInput, NotAcceptable, RouterError, UnknownPrediction
@@ -98,7 +98,7 @@ async def create(request: Request) -> Response:
         return await _create_named(request, context, package, body, body["id"])
     p = await _prediction(request, context, package, body, prediction_id=new_id())
     live = await context.predictions.create(p)
-    if wants_events(request):
+    if request.state.streams:
         return cog_stream(request, live, p, cog_view, cancel=True)
     if prefers_async(request):
         return _accepted(live.prediction)
@@ -133,7 +133,7 @@ async def _create_named(
         )
 
     live = await context.predictions.create_once(wanted_id, package.name, digest, make)
-    if wants_events(request):
+    if request.state.streams:
         p = await context.predictions.get(wanted_id)
         return cog_stream(request, context.predictions.live(wanted_id), p, cog_view, cancel=False)
     if live is not None and not prefers_async(request):
@@ -146,13 +146,23 @@ async def _create_named(
 async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
     context = context_of(request)
     package = context.package(request.path_params["model"])
-    if wants_events(request):
-        await context.spec(package)
-        if not does_stream(context.schemas[package.name]):
-            raise NotAcceptable("Cannot stream: the model's run() is not decorated with @streaming")
+    request.state.streams = await _streams(request, context, package)
     if "content-type" not in request.headers:
         return context, package, {}  # a model without required inputs may be run by a bare POST
     return context, package, await read_json(request, context.max_upload_bytes)
+
+
+async def _streams(request: Request, context: Context, package: Package) -> bool:
+    """Whether to answer with events. Raises NotAcceptable where nothing else will do and the
+    model does not stream."""
+    if not accepts(request, EVENT_STREAM):
+        return False
+    await context.spec(package)
+    if does_stream(context.schemas[package.name]):
+        return True
+    if accepts(request, "application/json") or accepts(request, "*/*"):
+        return False
+    raise NotAcceptable("Cannot stream: the model's run() is not decorated with @streaming")
 
 
 async def _prediction(

@@ -20,12 +20,19 @@ HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"
 # The last words to a client that may not be reading.
 PARTING_S = 0.5
+STALL_S = 30.0
+# Of a large event, so that a slow reader is seen to read.
+PIECE_BYTES = 1 << 16
 LINE_END = re.compile(r"\r\n|\n|\r")
 
 
-def wants_events(request: Request) -> bool:
-    """Whether the client asks for a stream of events."""
-    return EVENT_STREAM in request.headers.get("accept", "").lower()
+def accepts(request: Request, media_type: str) -> bool:
+    """Whether the Accept header names that very type and does not rule it out with q=0."""
+    for part in request.headers.get("accept", "").lower().split(","):
+        kind, *parameters = (p.strip().replace(" ", "") for p in part.split(";"))
+        if kind == media_type:
+            return not any(re.fullmatch(r"q=0(\.0*)?", p) for p in parameters)
+    return False
 
 
 def event_bytes(kind: str, data: str, event_id: str = "") -> bytes:
@@ -40,7 +47,8 @@ def event_bytes(kind: str, data: str, event_id: str = "") -> bytes:
 class EventResponse(Response):
     """Sends chunks until there are no more, the client goes (`on_leave`), or `over` returns.
 
-    `on_close` is called in every case. A write that a client does not take is given up.
+    `on_close` is called in every case. A client that takes nothing for STALL_S is given up,
+    however much or little it has had.
     """
 
     media_type = EVENT_STREAM
@@ -78,11 +86,16 @@ class EventResponse(Response):
             await asyncio.gather(*tasks, return_exceptions=True)
             self._on_close()
         if not sending.cancelled() and (error := sending.exception()):
-            raise error
+            if not isinstance(error, TimeoutError):
+                raise error
+            self._on_leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PARTING_S):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_all(self, send: Send) -> None:
         async for chunk in self._chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            for start in range(0, len(chunk), PIECE_BYTES):
+                piece = chunk[start : start + PIECE_BYTES]
+                async with asyncio.timeout(STALL_S):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -21,13 +21,13 @@ from starlette.responses import Response
 
 from router.api.context import Context, context_of
 from router.api.replicate_views import STREAM_PATH, in_replicates_words, stream_token
-from router.api.sse import HEARTBEAT, HEARTBEAT_S, PARTING_S, EventResponse, event_bytes
+from router.api.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
 from router.domain.errors import Unauthorized
 from router.domain.prediction import Json, LogText, OutputChunk, Prediction, Status
 from router.runtime.live import Live, chunks_of, log_of
 
-# A client that takes nothing for so long after the end is given up.
-FLUSH_S = 30.0
+# For the last of a prediction that has ended with the router, to a client that reads.
+LAST_WORDS_S = 3.0
 PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
 
 
@@ -55,8 +55,9 @@ async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterato
     """
     told_of_start = False
     while True:
+        version = 0
         if live is not None:
-            p = live.prediction
+            p, version = live.prediction, live.version
             chunks, lines = live.progress_since(place.outputs, place.lines)
         else:
             chunks, lines = chunks_of(p)[place.outputs :], log_of(p)[place.lines :]
@@ -72,22 +73,21 @@ async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterato
         if p.status.is_terminal:
             yield place, p
             return
+        # While those were sent it may have gone on, or ended.
+        if live is not None and (live.version != version or live.prediction is not p):
+            continue
         if live is None or live.done.done():
             return
-        if not await live.changed(HEARTBEAT_S):
+        if not await live.changed_since(version, HEARTBEAT_S):
             yield None
 
 
 async def _over(context: Context, live: Live | None) -> None:
-    """When a client that has not read all must be given up."""
+    """When a client that has not read all is given up because the router stops."""
+    await context.events.closing.wait()
     if live is not None:
         await asyncio.wait({live.done})
-    try:
-        async with asyncio.timeout(FLUSH_S):
-            await context.events.closing.wait()
-            await asyncio.sleep(PARTING_S)
-    except TimeoutError:
-        return
+    await asyncio.sleep(LAST_WORDS_S)
 
 
 # ---- Replicate's words -------------------------------------------------------------------

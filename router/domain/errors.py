@@ -10,13 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# Two or more components, so that "and/or" and "4/5" stay.
-ABSOLUTE_PATH = re.compile(r"(?<![\w:/.])/(?:[\w.+@-]+/)+([\w.+@-]+)")
+# Two or more components, so that "and/or" and "4/5" stay; what a web address goes on with is
+# no path of this machine.
+ABSOLUTE_PATH = re.compile(
+    r"(?P<url>https?://\S+)|(?<![\w/.])/{1,3}(?:[\w.+@-]+/)+(?P<name>[\w.+@-]+)"
+)
 
 
 def without_paths(message: str) -> str:
-    """The message with every absolute path cut to its last component."""
-    return ABSOLUTE_PATH.sub(r"\1", message)
+    """The message with every absolute path, file:// ones too, cut to its last component."""
+    return ABSOLUTE_PATH.sub(lambda found: found["url"] or found["name"], message)
 
 
 class RouterError(Exception):

@@ -14,12 +14,17 @@ LINE_CHARS = 300
 
 
 def last_words(lines: Sequence[LogLine], prediction_id: str = "") -> tuple[str, ...]:
-    """The lines that concern everybody and this prediction, without paths of this machine.
+    """The lines of the set-up and of this prediction, without paths of this machine.
 
-    What was printed for another prediction may hold another person's words.
+    What was printed for another prediction may hold another person's words; and a subprocess
+    prints without saying for whom, so that counts only where nobody else can have been meant.
     """
-    own = (line.text for line in lines if line.prediction_id in ("", prediction_id))
-    return tuple(without_paths(text)[:LINE_CHARS] for text in own)
+    began = next((i for i, line in enumerate(lines) if line.prediction_id == prediction_id), None)
+    since = lines[began:] if prediction_id and began is not None else ()
+    alone = all(line.prediction_id in ("", prediction_id) for line in since)
+    own = [line for line in lines if line.in_set_up]
+    own += [x for x in since if x.prediction_id == prediction_id or (alone and not x.in_set_up)]
+    return tuple(without_paths(line.text)[:LINE_CHARS] for line in own)
 
 
 def with_last_words(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str) -> Outcome:

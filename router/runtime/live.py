@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass, field, replace
 
 from router.domain.errors import RouterError
@@ -19,6 +20,7 @@ from router.domain.prediction import (
 from router.ports import Timer
 
 MAX_ATTEMPTS = 3
+LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Live:
     _log: list[LogText] = field(default_factory=list)  # while it runs; its outcome has all
     _chunks: list[Json] = field(default_factory=list)
     _followers: set[asyncio.Future[None]] = field(default_factory=set)
+    version: int = 0  # counts every change that followers are told of
 
     def note(self, progress: Progress) -> None:
         """Add what it has printed or put out, and wake whoever follows it."""
@@ -92,8 +95,11 @@ class Live:
             return chunks_of(p)[outputs:], [*self._log, *log_of(p)[len(self._log) :]][lines:]
         return self._chunks[outputs:], self._log[lines:]
 
-    async def changed(self, timeout_s: float) -> bool:
-        """Wait for progress, for another status or for the end; False after so long."""
+    async def changed_since(self, version: int, timeout_s: float) -> bool:
+        """Wait for progress, for another status or for the end, if there has been none since
+        that version; False after so long."""
+        if self.version != version or self.done.done():
+            return True
         follower: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._followers.add(follower)
         try:
@@ -107,6 +113,7 @@ class Live:
 
     def wake_followers(self) -> None:
         """It has changed."""
+        self.version += 1
         for follower in self._followers:
             if not follower.done():
                 follower.set_result(None)
@@ -139,8 +146,11 @@ def chunks_of(p: Prediction) -> list[Json]:
 
 
 def log_of(p: Prediction) -> list[LogText]:
-    """The lines of the log of a prediction that has ended; where they went is not known."""
-    return [LogText(line) for line in p.logs.splitlines(keepends=True)]
+    """The lines of the log of a prediction that has ended; where they went is not known.
+
+    Only LF ends a line, as for coglet: a progress bar is one line with many CRs in it.
+    """
+    return [LogText(line) for line in LINE.findall(p.logs)]
 
 
 def hopeless(p: Prediction, now: float) -> tuple[Status, Failure] | None:

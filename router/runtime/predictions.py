@@ -303,10 +303,13 @@ class Predictions:
     def _tell_of_output(self, live: Live, outcome: Outcome) -> None:
         """The output of a model that does not stream is there with its end only."""
         p = replace(live.prediction, output=outcome.output, logs=outcome.logs)
-        if p.output is not None:
-            self._webhooks.notify(p, WebhookEvent.OUTPUT)
-        if p.logs:
-            self._webhooks.notify(p, WebhookEvent.LOGS)
+        for event, has_come in (
+            (WebhookEvent.OUTPUT, p.output is not None),
+            (WebhookEvent.LOGS, bool(p.logs)),
+        ):
+            if has_come and p.callback is not None and event in p.callback.events:
+                self._webhooks.notify(p, event, last=True)
+                return  # either tells of both
 
     def _end(self, live: Live, p: Prediction) -> None:
         live.stop_timers()

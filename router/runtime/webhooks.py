@@ -59,6 +59,7 @@ class Webhooks:
         self._timers = timers
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._last_sent_s: dict[str, float] = {}
+        self._newest: dict[str, Prediction] = {}  # to be sent when what is being sent has been
         # By host, so that one that does not answer holds up nobody else's.
         self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
@@ -71,6 +72,7 @@ class Webhooks:
 
     async def close(self) -> None:
         """Stop sending; what has not arrived is taken up by the next run."""
+        self._newest.clear()
         for task in list(self._sending.values()):
             task.cancel()
         await self._sender.close()
@@ -81,21 +83,25 @@ class Webhooks:
         """Raises InvalidInput for a URL that is never called."""
         self._sender.check(url)
 
-    def notify(self, p: Prediction, event: WebhookEvent) -> None:
-        """Tell of something on the way, if that is wanted and not too soon."""
-        if not self.wants(p, event):
+    def notify(self, p: Prediction, event: WebhookEvent, *, last: bool = False) -> None:
+        """Tell of something on the way, if that is wanted and not too soon. `last`: nothing of
+        its kind comes after it, so it is never too soon.
+
+        While a receiver takes its time what is new replaces what waits: it is told how things
+        are, not how they were.
+        """
+        if not self._is_wanted(p, event) or not (last or self.wants(p, event)):
             return
         if event in THROTTLED:
             self._last_sent_s[p.id] = self._clock.monotonic()
-
-        async def send_once() -> None:
-            await self._send(p, f"msg_{new_id()}")
-
-        self._follow(p.id, send_once)
+            if p.id in self._sending:
+                self._newest[p.id] = p
+                return
+        self._send_once(p)
 
     def wants(self, p: Prediction, event: WebhookEvent) -> bool:
         """Whether `notify` would send anything now: to gather what it sends may cost much."""
-        if p.callback is None or event not in p.callback.events:
+        if not self._is_wanted(p, event):
             return False
         last_sent_s = self._last_sent_s.get(p.id, -math.inf)
         return event not in THROTTLED or self._clock.monotonic() - last_sent_s >= THROTTLE_S
@@ -104,10 +110,20 @@ class Webhooks:
         """Its end is on disk, and the announcement in the outbox."""
         self._last_sent_s.pop(p.id, None)
         if announced(p):
+            self._newest.pop(p.id, None)  # the end says all that it would
             delivery = Delivery(p.id, 0, self._clock.time())
             self._follow(p.id, lambda: self._deliver(delivery, p))
 
     # ---- within --------------------------------------------------------------------------
+
+    def _is_wanted(self, p: Prediction, event: WebhookEvent) -> bool:
+        return p.callback is not None and event in p.callback.events
+
+    def _send_once(self, p: Prediction) -> None:
+        async def send() -> None:
+            await self._send(p, f"msg_{new_id()}")
+
+        self._follow(p.id, send)
 
     async def _send(self, p: Prediction, message_id: str) -> int:
         if p.callback is None:
@@ -170,5 +186,7 @@ class Webhooks:
     def _ended(self, prediction_id: str, task: asyncio.Task[None]) -> None:
         if self._sending.get(prediction_id) is task:
             del self._sending[prediction_id]
+            if newest := self._newest.pop(prediction_id, None):
+                self._send_once(newest)
         if not task.cancelled() and (error := task.exception()):
             log.error("a webhook failed", exc_info=error)

@@ -312,6 +312,23 @@ def test_an_upload_that_never_ends_does_not_hold_up_the_end(
         assert service.spooled() == []
 
 
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(
+    echo_packages: Path, tmp_path: Path
+) -> None:
+    """It has asked for more than any buffer holds; the service gives it up when it stops."""
+    env = {"CALLME_SHUTDOWN_GRACE_S": "0.5"}
+    with running_service(echo_packages, tmp_path / "state", env) as service:
+        assert service.http.post("/echo", files={"text": (None, "x")}).status_code == 200
+        size = len(service.http.get("/openapi.json").content)
+        port = int(service.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), 10) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            s.sendall(one * ((16 << 20) // size))
+            wait_until(lambda: b"200 OK" in s.recv(100, socket.MSG_PEEK))
+            service.stop(signal.SIGINT, timeout_s=60)
+
+
 HOSTILE: list[tuple[str, dict[str, Any]]] = [
     ("/echo", {"files": {"file": (None, "http://[::1")}}),
     ("/echo", {"files": {"file": (None, "http://\u2100.com/")}}),

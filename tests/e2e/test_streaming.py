@@ -190,6 +190,9 @@ def test_cog_without_streaming(service: Service) -> None:
     """406 for a model that has not opted in; a model that has still answers with JSON."""
     answer = service.http.post("/models/echo/predictions", json={"input": {}}, headers=EVENTS)
     assert answer.status_code == 406
+    either = {"Accept": "application/json, text/event-stream"}
+    answer = service.http.post("/models/echo/predictions", json={"input": {}}, headers=either)
+    assert answer.json()["status"] == "succeeded"
     answer = service.http.post("/models/poet/predictions", json={"input": {"text": "one two"}})
     assert answer.json()["output"] == ["one", " two"]
     answer = service.http.post("/poet", files={"text": (None, "one two")})
@@ -211,7 +214,7 @@ def test_cog_put_joins(service: Service) -> None:
 
 def test_a_client_that_leaves(service: Service) -> None:
     """A POST that nobody follows any more is canceled."""
-    body = {"input": {"text": "one two", "delay_s": 20}}
+    body = {"input": {"text": "one two three", "delay_s": 60}}  # by itself it takes 180 s
     path = "/models/poet/predictions"
     with service.http.stream("POST", path, json=body, headers=EVENTS) as response:
         next(read(response))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from starlette.types import Message
 
 from router.api import events, sse
 from router.api.events import event_response
+from router.api.sse import EventResponse
 from router.domain.prediction import Prediction
 from router.runtime.events import QUEUE_LIMIT, EventStream
 
@@ -50,7 +52,9 @@ async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.Monke
             await asyncio.get_running_loop().create_future()
 
     async with asyncio.timeout(5):
-        answering = asyncio.create_task(event_response(stream, [])({"type": "http"}, never, send))
+        answering = asyncio.create_task(
+            event_response(stream, [b"first\n\n"])({"type": "http"}, never, send)
+        )
         await stuck.wait()
         for _ in range(QUEUE_LIMIT + 1):
             stream.prediction_changed(WAITING)
@@ -69,3 +73,29 @@ async def test_a_client_that_goes_is_forgotten() -> None:
 
     async with asyncio.timeout(5):
         await event_response(stream, [])({"type": "http"}, going, send)
+
+
+async def test_a_slow_reader_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is whether it reads, not how much there is; one that has stopped is given up."""
+    monkeypatch.setattr(sse, "STALL_S", 0.05)
+    monkeypatch.setattr(sse, "PIECE_BYTES", 10)
+    got, left = bytearray(), list[str]()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"x" * 200
+        yield b"y" * 5
+
+    async def over() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0.01)  # 20 pieces take four times as long as one may
+        got.extend(message.get("body", b""))
+        if b"y" in got:
+            await asyncio.get_running_loop().create_future()
+
+    async with asyncio.timeout(10):
+        response = EventResponse(chunks(), over, on_leave=lambda: left.append("left"))
+        await response({"type": "http"}, never, send)
+    assert got == b"x" * 200 + b"y" * 5
+    assert left == ["left"]

@@ -120,7 +120,11 @@ class FakeProcess:
 
     def log_tail(self) -> Sequence[LogLine]:
         """A line of everybody's and one of a prediction's."""
-        return [LogLine("loaded /srv/models/w.bin"), LogLine("p is here", "p")]
+        return [
+            LogLine("loaded /srv/models/w.bin", in_set_up=True),
+            LogLine("somebody's subprocess"),
+            LogLine("p is here", "p"),
+        ]
 
 
 class Recorder:
@@ -239,7 +243,11 @@ async def test_a_set_up_that_fails(world: World) -> None:
     await settle()
     assert isinstance(world.jobs.errors["a"], ModelUnavailable)
     assert "no weights" in world.jobs.errors["a"].message
-    assert world.loop.log_tail("m") == ["loaded /srv/models/w.bin", "p is here"]
+    assert world.loop.log_tail("m") == [
+        "loaded /srv/models/w.bin",
+        "somebody's subprocess",
+        "p is here",
+    ]
     # What is nobody's own, and no path of this machine.
     assert world.jobs.errors["a"].details == {"log_tail": ["loaded w.bin"]}
 

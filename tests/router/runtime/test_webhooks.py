@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from router.domain.prediction import Callback, Outcome, Prediction, Status, WebhookEvent
+from router.domain.prediction import (
+    Callback,
+    LogText,
+    Outcome,
+    OutputChunk,
+    Prediction,
+    Status,
+    WebhookEvent,
+)
 from router.runtime.webhooks import AT_ONCE_PER_HOST, RETRY_DELAYS_S
 from tests.router.runtime.fakes import GOOD, World, until
 
@@ -93,6 +101,55 @@ async def test_output_and_logs_are_throttled(world: World) -> None:
     webhooks.notify(replace(p, id="b", logs="b"), WebhookEvent.LOGS)
     await until(lambda: len(world.receiver.calls) == 4)
     assert sorted(c.body["logs"] for c in world.receiver.calls) == ["0.0", "0.6", "b", "start"]
+
+
+async def test_a_slow_receiver_is_told_how_things_are(world: World) -> None:
+    """What came while it took its time is one webhook, the newest; then nothing waits."""
+    webhooks = world.router.webhooks
+    p = replace(made("a", WebhookEvent.LOGS), status=Status.PROCESSING)
+    world.receiver.gate.clear()
+    for n in range(20):
+        webhooks.notify(replace(p, logs=str(n)), WebhookEvent.LOGS)
+        world.clock.advance(0.5)
+    await until(lambda: len(world.receiver.calls) == 1)
+    world.receiver.gate.set()
+    await until(lambda: len(world.receiver.calls) == 2)
+    assert [c.body["logs"] for c in world.receiver.calls] == ["0", "19"]
+
+
+async def test_the_end_overtakes_what_is_past(world: World) -> None:
+    """`completed` comes after what is being sent, and instead of what still waits."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    await until(lambda: len(world.receiver.calls) == 1)  # start
+    world.receiver.gate.clear()
+    report = world.router.model.reports["a"]
+    for n in range(10):
+        report(LogText(f"{n}\n"))
+        world.clock.advance(0.5)
+    await until(lambda: len(world.receiver.calls) == 2)
+    world.router.model.answers["a"].set_result(Outcome(Status.SUCCEEDED, output=1, logs="all"))
+    await world.stored("a", Status.SUCCEEDED)
+    await until(lambda: world.router.predictions.live("a") is None)
+    world.receiver.gate.set()
+    await until(lambda: len(world.receiver.calls) == 3)
+    await outbox_empty(world)
+    assert [c.body["status"] for c in world.receiver.calls] == [
+        "processing",
+        "processing",
+        "succeeded",
+    ]
+
+
+async def test_the_last_output_is_never_too_soon(world: World) -> None:
+    """Whoever wants outputs only is told the whole of it, however short after a part."""
+    await world.router.predictions.create(made("a", WebhookEvent.OUTPUT))
+    await world.running("a")
+    world.router.model.reports["a"](OutputChunk("one"))
+    await until(lambda: len(world.receiver.calls) == 1)
+    world.router.model.answers["a"].set_result(Outcome(Status.SUCCEEDED, output=["one", "two"]))
+    await until(lambda: len(world.receiver.calls) == 2)
+    assert [c.body["output"] for c in world.receiver.calls] == [["one"], ["one", "two"]]
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELED])
