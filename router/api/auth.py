@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hmac
 import ipaddress
+import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -17,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from router.api.error_handlers import error_response
 from router.api.key_limits import KeyLimits
 from router.api.patience import BodyReads
-from router.api.signatures import NonceCache, Signature, SignedBody, read_signature
-from router.domain.errors import Forbidden, QueueFull, RouterError, Unauthorized
+from router.api.signatures import NonceCache, Signed, SignedBody, read_signature
+from router.domain.errors import Forbidden, RouterError, Unauthorized
 from router.domain.keys import Key, KeySource, verifier_of
 
 OPEN_PATHS = frozenset({"/health"})
@@ -36,8 +37,6 @@ PROXY_HEADERS = (
 )
 # `Token` is what Replicate's clients sent before 2024.
 BEARER_SCHEMES = frozenset({"bearer", "token"})
-# Bodies are held before it is known whose they are, so there is a bound on how many.
-MAX_UNVERIFIED = 32
 # What an endpoint reads of the key: the owner of its predictions.
 KEY_ID = "callme_key_id"
 
@@ -55,7 +54,6 @@ class Guard:
         self._reads = reads
         self._limits = KeyLimits()
         self._nonces = NonceCache()
-        self._unverified = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it here."""
@@ -68,15 +66,15 @@ class Guard:
         except RouterError as error:
             await error_response(error)(scope, receive, send)
             return
-        if isinstance(admitted, Signature):
+        if isinstance(admitted, Signed):
             await self._serve_signed(scope, receive, send, admitted)
         elif admitted is None:
             await self._app(scope, receive, send)
         else:
             await self._serve_bearer(scope, receive, send, admitted)
 
-    def _admit(self, scope: Scope, headers: Headers) -> Key | Signature | None:
-        """Raises Unauthorized or Forbidden; a signature is still to be verified."""
+    def _admit(self, scope: Scope, headers: Headers) -> Key | Signed | None:
+        """By the head alone, before any of the body is read. Raises Unauthorized or Forbidden."""
         accepted = self._keys.current()
         if not accepted.required:
             require_this_machine(scope, headers)
@@ -84,7 +82,7 @@ class Guard:
         if scope["path"].startswith(UNGUESSABLE_URLS):
             return None
         if "x-callme-signature" in headers:
-            return read_signature(scope, headers, accepted.keys, self._nonces)
+            return read_signature(scope, headers, accepted.keys)
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() not in BEARER_SCHEMES:
             raise Unauthorized("Cannot authenticate: send 'Authorization: Bearer <key>' or sign")
@@ -108,57 +106,45 @@ class Guard:
             self._limits.leave(key)
 
     async def _serve_signed(
-        self, scope: Scope, receive: Receive, send: Send, signature: Signature
+        self, scope: Scope, receive: Receive, send: Send, signed: Signed
     ) -> None:
-        """Counted to its key only when it verifies: nobody can use up another's limits."""
-        entered: list[Key] = []
-
-        async def on_verified(key: Key) -> None:
-            await self._limits.enter(key)
-            entered.append(key)
-            scope[KEY_ID] = key.id
-
-        self._unverified += 1
-        body = SignedBody(receive, signature, self._max_body_bytes, on_verified, self._one_settled)
+        """A repeated request uses up nothing of its key; one over a limit uses up no nonce."""
+        key = signed.key
         try:
-            await self._serve_unverified(scope, body, send)
+            self._nonces.check(key.id, signed.nonce)
+            await self._limits.enter(key)
+        except RouterError as error:
+            await error_response(error)(scope, receive, send)
+            return
+        scope[KEY_ID] = key.id
+        body = SignedBody(receive, signed.body_sha256, self._max_body_bytes)
+        try:
+            self._nonces.claim(key.id, signed.nonce, time.time())
+            if not _is_form_to_a_model(scope):
+                await body.read_ahead()
+        except RouterError as error:
+            await error_response(error)(scope, receive, send)
+        else:
+            await self._serve_checked(scope, body, send)
         finally:
-            body.settle()
-            for key in entered:
-                self._limits.leave(key)
+            self._limits.leave(key)
 
-    async def _serve_unverified(self, scope: Scope, body: SignedBody, send: Send) -> None:
-        """Nothing that the application says reaches a client whose signature does not hold."""
+    async def _serve_checked(self, scope: Scope, body: SignedBody, send: Send) -> None:
+        """Nothing that the application says of a body that was not signed reaches a client."""
         refused = False
 
-        async def refuse(error: RouterError) -> None:
+        async def send_checked(message: Message) -> None:
             nonlocal refused
-            refused = True
-            await error_response(error)(scope, body.receive, send)
-
-        async def send_verified(message: Message) -> None:
             if message["type"] == "http.response.start":
                 try:
                     await body.drain()
                 except RouterError as error:
-                    await refuse(error)
+                    refused = True
+                    await error_response(error)(scope, body.receive, send)
             if not refused:
                 await send(message)
 
-        try:
-            if self._unverified > MAX_UNVERIFIED:
-                busy = "Cannot verify: too many requests wait to be"
-                raise QueueFull(busy, retry_after_s=1)
-            if not _is_form_to_a_model(scope):
-                await body.read_ahead()
-        except RouterError as error:
-            body.settle()
-            await refuse(error)
-            return
-        await self._app(scope, body.receive, send_verified)
-
-    def _one_settled(self) -> None:
-        self._unverified -= 1
+        await self._app(scope, body.receive, send_checked)
 
 
 def _is_form_to_a_model(scope: Scope) -> bool:

@@ -68,6 +68,7 @@ def assert_signed(request: Received) -> None:
     assert request.headers["X-Callme-Signature"] == expected
     assert abs(int(timestamp) - time.time()) < 60
     assert request.headers["X-Callme-Key-Id"] == "web"
+    assert request.headers["X-Callme-Content-Sha256"] == hashlib.sha256(request.body).hexdigest()
 
 
 def test_signature_vectors_agree_with_python() -> None:

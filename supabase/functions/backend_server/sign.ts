@@ -4,6 +4,7 @@
  * A quick tunnel's host name can be handed to somebody else once the tunnel is gone; a key sent as
  * a header would then be theirs. The box recomputes the signature, refuses old timestamps and
  * nonces it has seen. What it keeps is not the key but the key's verifier, so that is what signs.
+ * The body's hash goes along, so that the box knows whose a request is before it reads the body.
  * tests/edge/signature_vectors.json holds examples both sides are tested with.
  */
 
@@ -37,6 +38,7 @@ export async function signatureHeaders(
     ...(keyId ? { "X-Callme-Key-Id": keyId } : {}),
     "X-Callme-Timestamp": timestamp,
     "X-Callme-Nonce": nonce,
+    "X-Callme-Content-Sha256": digest,
     "X-Callme-Signature": `v2=${hex(await hmac(verifier, text))}`,
   };
 }

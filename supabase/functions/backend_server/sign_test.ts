@@ -15,6 +15,7 @@ interface Vector {
   path: string;
   content_type: string;
   body: string;
+  string_to_sign: string;
   signature: string;
 }
 
@@ -29,6 +30,7 @@ for (const vector of vectors) {
       ...(key_id === null ? {} : { "X-Callme-Key-Id": key_id }),
       "X-Callme-Timestamp": vector.timestamp,
       "X-Callme-Nonce": vector.nonce,
+      "X-Callme-Content-Sha256": vector.string_to_sign.split("\n").at(-1)!,
       "X-Callme-Signature": vector.signature,
     });
   });
@@ -55,6 +57,7 @@ Deno.test("what is signed is what is sent: path, content type and every byte", a
     undefined,
   );
   assert.equal(headers.get("x-callme-signature"), expected["X-Callme-Signature"]);
+  assert.equal(headers.get("x-callme-content-sha256"), expected["X-Callme-Content-Sha256"]);
   assert.equal(headers.get("x-callme-timestamp"), "1790000000");
   assert.equal(headers.has("x-callme-key-id"), false);
   assert.equal(headers.has("authorization"), false);

@@ -101,6 +101,29 @@ async def test_a_signed_request_counts_when_it_verifies(path: str) -> None:
     assert not guard._limits._in_flight
 
 
+async def test_a_request_over_its_limit_uses_up_no_nonce() -> None:
+    """429 and later 200 with the same signature; a repeated one uses up no request of the key."""
+    gate = asyncio.Event()
+    guard = limited(gate, *parse_keys([f"web:{WEB_KEY}"], concurrent_requests=1))
+    async with client(guard) as http:
+        first = asyncio.create_task(http.get("/slow", headers=BEARER))
+        async with asyncio.timeout(30):
+            while not guard._limits._in_flight["web"]:
+                await asyncio.sleep(0)
+        headers = signed("GET", "/slow", key=WEB_KEY)
+        assert (await http.get("/slow", headers=headers)).status_code == 429
+        gate.set()
+        await first
+        assert (await http.get("/slow", headers=headers)).status_code == 200
+        assert (await http.get("/slow", headers=headers)).status_code == 401
+    guard = limited(gate, *parse_keys([f"web:{WEB_KEY}"], requests_per_minute=2))
+    async with client(guard) as http:
+        headers = signed("GET", "/slow", key=WEB_KEY)
+        got = [(await http.get("/slow", headers=headers)).status_code for _ in range(4)]
+        assert got == [200, 401, 401, 401]
+        assert (await http.get("/slow", headers=BEARER)).status_code == 200
+
+
 async def test_the_local_key_is_for_this_machine() -> None:
     """From here it opens; through a proxy, from elsewhere, or as a signature it does not."""
     local = Key("local", verifier_of(WEB_KEY), local=True)
