@@ -147,7 +147,8 @@ class Prediction:
 
     `digest` is a hash of the inputs as they were sent: what an idempotent request is compared
     by. `namespace` is the owner in Replicate's `owner/name`, `base_url` the address that the
-    client reached us at; both only to be told again.
+    client reached us at; both only to be told again. `home`: where it has begun, of the model's
+    second home alone (`router.runtime.homes`); "" elsewhere.
     """
 
     id: str
@@ -163,6 +164,7 @@ class Prediction:
     digest: str = ""
     namespace: str = ""
     base_url: str = ""
+    home: str = ""
     status: Status = Status.STARTING
     started_at: float | None = None
     completed_at: float | None = None

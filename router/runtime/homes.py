@@ -4,6 +4,9 @@ Here first. To the other home goes what would wait longer than `after_s` here, w
 waited so long, and what is refused here because the model cannot start, finds no room, or
 its queue is full. The scheduler knows the second home as a model of its own; which of the two
 a prediction waits at is known here alone, and the prediction keeps its id.
+
+One that had begun there when the router ended goes there again and nowhere else: it may run
+there still, or have run, and is asked for under its id.
 """
 
 from __future__ import annotations
@@ -88,6 +91,10 @@ class Homes:
         if route is None:
             self._post(messages.Submitted(p.id, p.model, p.owner, p.priority))
             return
+        if p.home == route.remote:
+            stay = self._stays[p.id] = _Stay(p, p.home, refused_by={p.model})
+            self._go(stay, p.home)
+            return
         now = self._clock.monotonic()
         too_long = self._lines.expected_wait_s(p.model, now) > route.after_s
         stay = self._stays[p.id] = _Stay(p, p.model)
@@ -110,6 +117,11 @@ class Homes:
             return False
         self._go(stay, other)
         return True
+
+    def second_home(self, prediction_id: str) -> str:
+        """Where it is, if that is not here; "" when it is."""
+        stay = self._stays.get(prediction_id)
+        return "" if stay is None or stay.home == stay.prediction.model else stay.home
 
     def served(self, p: Prediction) -> None:
         """It has run, with whatever result."""

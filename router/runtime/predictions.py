@@ -181,7 +181,9 @@ class Predictions:
     def started(self, prediction_id: str) -> Job:
         """Mark it processing and set its time limit."""
         live = self._live[prediction_id]
-        live.prediction = advance(live.prediction, Status.PROCESSING, self._clock.time())
+        p = advance(live.prediction, Status.PROCESSING, self._clock.time())
+        home = self.homes.second_home(prediction_id)
+        live.prediction = p if p.home == home else replace(p, home=home)
         live.wake_followers()
         self._records.note(live.prediction)
         self._observer.prediction_changed(live.prediction)
@@ -212,7 +214,8 @@ class Predictions:
         live.restart()
         live.stop_timer()
         p = advance(live.prediction, Status.STARTING, self._clock.time())
-        live.prediction = replace(p, attempts=p.attempts - 1)
+        attempts = p.attempts - 1
+        live.prediction = replace(p, attempts=attempts, home=p.home if attempts else "")
         self._records.note(live.prediction)
         self._observer.prediction_changed(live.prediction)
 

@@ -19,6 +19,7 @@ from replicate.client import Client
 from tests.e2e.service import ROOT, Service, free_port, running_service, wait_until
 
 BOX_KEY = "box-" + 32 * "k"
+HASTY = {"CALLME_SHUTDOWN_GRACE_S": "0.2"}
 
 
 @pytest.fixture(scope="module")
@@ -233,15 +234,37 @@ def test_a_restart_takes_up_what_runs_there(box: Service, tmp_path: Path) -> Non
     packages = tmp_path / "packages"
     packages.mkdir()
     (packages / "callme.toml").write_text(cog_remote("far", box.url))
-    env = {"CALLME_SHUTDOWN_GRACE_S": "0.2"}
     parts = {"text": (None, "once"), "delay_s": (None, "6")}
-    with running_service(packages, tmp_path / "state", env) as before:
+    with running_service(packages, tmp_path / "state", HASTY) as before:
         wanted = before.http.post("/far", files=parts, headers={"Prefer": "respond-async"}).json()
         wait_until(lambda: wanted["id"] in box.model("echo")["running"])
-    with running_service(packages, tmp_path / "state", env) as after:
+    with running_service(packages, tmp_path / "state", HASTY) as after:
         path = f"/predictions/{wanted['id']}"
         wait_until(lambda: after.http.get(path).json()["status"] == "succeeded", 60)
         assert after.http.get(path).json()["output"]["text"] == "once"
+    assert box.model("echo")["last_served"].count(wanted["id"]) == 1
+
+
+def test_a_restart_runs_nothing_twice(box: Service, tmp_path: Path) -> None:
+    """What had gone to the other home is had from there, though there is time here now."""
+    toml = partial(cog_remote, "echo", box.url, backend="overflow")
+    with front(tmp_path, toml("overflow_after_s = 0.5"), with_echo=True, **HASTY) as before:
+        before.http.post("/echo", files={"text": (None, "first")})
+        wait_until(lambda: before.model("echo")["state"] == "ready")
+        later = {"Prefer": "respond-async"}
+        here = before.http.post("/echo", files={"delay_s": (None, "300")}, headers=later).json()
+        parts = {"text": (None, "once"), "delay_s": (None, "8")}
+        wanted = before.http.post("/echo", files=parts, headers=later).json()
+        wait_until(lambda: wanted["id"] in box.model("echo")["running"])
+        before.http.post(f"/predictions/{here['id']}/cancel")
+    packages = tmp_path / "packages"
+    (packages / "callme.toml").write_text(toml("overflow_after_s = 3600"))
+    with running_service(packages, tmp_path / "state", HASTY) as after:
+        path = f"/predictions/{wanted['id']}"
+        wait_until(lambda: after.http.get(path).json()["status"] == "succeeded", 60)
+        assert after.http.get(path).json()["output"]["text"] == "once"
+        assert after.model("echo")["served"] == 0
+        assert after.model("echo@cog")["last_served"] == [wanted["id"]]
     assert box.model("echo")["last_served"].count(wanted["id"]) == 1
 
 

@@ -173,6 +173,17 @@ def test_the_other_home_is_down(town: Town) -> None:
     assert town.where("2") == THERE  # its back-off is over by now, and 2 has not been there
 
 
+def test_one_that_had_begun_elsewhere_goes_there_again(town: Town) -> None:
+    """And to no other home, not even when that one is down: it may run there still."""
+    begun = Prediction("1", HERE, {}, 0.0, home=THERE)
+    town.homes.submit(begun)
+    assert (town.where("1"), town.homes.second_home("1")) == (THERE, THERE)
+    town.fail(THERE)
+    assert town.dropped["1"].code == "model_unavailable"
+    town.homes.submit(Prediction("2", HERE, {}, 0.0, home="m@gone"))
+    assert (town.where("2"), town.homes.second_home("2")) == (HERE, "")
+
+
 def test_both_are_down(town: Town) -> None:
     """Refused with a reason, and nothing is left of it."""
     town.submit("1")
