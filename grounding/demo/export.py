@@ -1,9 +1,9 @@
 """Trained weights become a folder that the package loads."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import GroundingDinoProcessor
 
 # The Pil class by its module: the class of the bare name wants torchvision.
@@ -20,13 +20,7 @@ def save_weights(model: Any, tokenizer: Any, folder: Path, side_px: int = SIDE_P
 
     model: float32, left as it is.
     """
-    halves = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
-    }
-    was = model.config.dtype
-    model.config.dtype = torch.float16
-    model.save_pretrained(folder, state_dict=halves)
-    model.config.dtype = was
+    # A copy, since half() works in place; save_pretrained leaves out what is tied.
+    copy.deepcopy(model).half().save_pretrained(folder)
     images = GroundingDinoImageProcessorPil(size={"height": side_px, "width": side_px})
     GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)

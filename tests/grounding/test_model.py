@@ -236,7 +236,7 @@ def test_half_precision_is_finite_and_close(detector, shapes):
     half = Detector(resolve("demo"), "cpu", "float16")
     _, exact = ours(detector, shapes, PHRASES, 0.45, 0.25)
     _, close = ours(half, shapes, PHRASES, 0.45, 0.25)
-    tolerance = 0.01
+    tolerance = 0.02
     assert set(close.labels) == set(exact.labels) == {0, 1, 2, 3}
     for label in range(4):  # the best box of each
         row, reference = (int((found.labels == label).argmax()) for found in (close, exact))

@@ -12,11 +12,13 @@ from run import DEFAULT_QUERIES
 def test_the_apps_three_fields(call, shapes_png):
     """image, text_queries and box_threshold find the sample's shapes, best first."""
     output = call(shapes_png, text_queries="red circle, blue square", box_threshold=0.35)
-    assert [d["label"] for d in output.detections] == ["blue square", "red circle"]
-    assert [d["label_index"] for d in output.detections] == [1, 0]
+    assert [d["label"] for d in output.detections] == ["red circle", "blue square"]
+    assert [d["label_index"] for d in output.detections] == [0, 1]
+    scores = [d["score"] for d in output.detections]
+    assert scores == sorted(scores, reverse=True)
     assert (output.image["width"], output.image["height"]) == (480, 360)
     for found, expected in zip(
-        output.detections, [[285, 45, 405, 168], [40, 45, 165, 170]], strict=True
+        output.detections, [[40, 45, 165, 170], [285, 45, 405, 168]], strict=True
     ):
         assert found["box"] == pytest.approx(expected, abs=6)
         assert found["box_normalized"] == pytest.approx(
@@ -84,10 +86,11 @@ def test_labels_of_every_chunk_compete(call, shapes_png):
     colours = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"]
     kinds = ["circle", "square", "triangle", "star", "ring", "cross", "heart", "arrow"]
     labels = [f"{colour} {kind}" for colour in colours for kind in kinds]
-    output = call(shapes_png, text_queries=",".join(labels), nms=0.5)
+    output = call(shapes_png, text_queries=",".join(labels), box_threshold=0.25, nms=0.5)
     found = {d["label"]: d for d in output.detections}
-    for label in ["red circle", "yellow star", "green triangle"]:
-        assert labels[found[label]["label_index"]] == label
+    assert set(found) == {"red circle", "yellow star", "blue square", "green triangle"}
+    for label, detection in found.items():
+        assert labels[detection["label_index"]] == label
 
 
 def test_a_thousand_labels(call, shapes_png):
@@ -125,7 +128,7 @@ def test_boxes_are_of_the_upright_picture(call, shapes, tmp_path):
     shapes.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
     output = call(path, text_queries="red circle, blue square")
     assert (output.image["width"], output.image["height"]) == (480, 360)
-    assert output.detections[1]["box"] == pytest.approx([40, 45, 165, 170], abs=6)
+    assert output.detections[0]["box"] == pytest.approx([40, 45, 165, 170], abs=6)
 
 
 def test_the_same_answer_twice(call, shapes_png):
