@@ -12,7 +12,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFLIGHT_MAX_AGE_S = 600
-CORS_HEADERS = ("Authorization", "Content-Type", "Prefer", "Cancel-After", "X-Request-Id")
+# What the faces read of a request beyond what a browser sends unasked.
+CORS_HEADERS = (
+    "Authorization",
+    "Cancel-After",
+    "Content-Type",
+    "Last-Event-ID",
+    "Prefer",
+    "X-Callme-Priority",
+    "X-Request-Id",
+)
 EXPOSED_HEADERS = ("Location", "Retry-After", "X-Prediction-Id", "X-Request-Id")
 Header = tuple[bytes, bytes]
 COMMON = (

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
+from router import api
 from router.api.auth import Guard
 from router.api.browsers import for_browsers
 from router.api.patience import BodyReads
 from router.domain.keys import FixedKeys, parse_keys
 
 APP = "https://app.example.com"
+# Browsers send these without asking: Accept is safelisted by CORS, the length is theirs alone.
+UNASKED = {"accept", "content-length"}
+# `request.headers.get("name"` or `…(NAME`, and the same with brackets.
+READ = re.compile(r"request\.headers(?:\.get\(|\[)\s*(?:\"([^\"]+)\"|([A-Z_]+))")
 
 
 def browser(*origins: str) -> httpx.AsyncClient:
@@ -75,6 +85,27 @@ async def test_a_listed_page_may_call_and_read_refusals() -> None:
     assert refused.headers["access-control-allow-origin"] == APP
     assert "Retry-After" in refused.headers["access-control-expose-headers"]
     assert "access-control-allow-credentials" not in refused.headers
+
+
+def headers_that_faces_read() -> set[str]:
+    """Lower case, from the faces' own source."""
+    names = {"authorization", "x-request-id"}  # read by the layers around the faces
+    for found in pkgutil.iter_modules(api.__path__, "router.api."):
+        module = importlib.import_module(found.name)
+        assert module.__file__ is not None
+        for literal, constant in READ.findall(Path(module.__file__).read_text()):
+            names.add((literal or getattr(module, constant)).lower())
+    return names - UNASKED
+
+
+async def test_a_page_may_send_every_header_that_is_read() -> None:
+    """Each by itself: one that is missing would fail its whole preflight."""
+    names = headers_that_faces_read()
+    assert {"x-callme-priority", "last-event-id", "prefer", "cancel-after"} <= names
+    async with browser(APP) as http:
+        for name in sorted(names):
+            asked = {**preflight(APP), "Access-Control-Request-Headers": name}
+            assert (await http.options("/health", headers=asked)).status_code == 200, name
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "https://app.example.com.evil", "null"])
