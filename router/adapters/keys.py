@@ -14,12 +14,14 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from router.domain.keys import Accepted, Key, verifier_of
 
@@ -37,15 +39,39 @@ class KeyFileError(Exception):
     """The keys cannot be read or changed; the message is for a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """One entry of keys.json. `verifier`: 64 hex digits; `created_at`: Unix time, s."""
+def is_key_id(text: str) -> str:
+    """A key's name, as it may stand in logs, headers and commands. Raises ValueError."""
+    if not KEY_ID.fullmatch(text) or text == LOCAL_ID:
+        raise ValueError(
+            "its name must be 1 to 32 lower-case letters, digits, '-' and '_', and not "
+            f"'{LOCAL_ID}', got '{text}'"
+        )
+    return text
 
-    id: str
-    verifier: str
-    created_at: float
-    requests_per_minute: int | None = None
-    concurrent_requests: int | None = None
+
+# People edit the file: a limit that is none must not be taken for no limit.
+STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
+Limit = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, slots=True, config=STRICT)
+class StoredKey:
+    """One entry of keys.json. `verifier`: 64 hex digits; `created_at`: Unix time, s; None as a
+    limit is the router's own. Raises pydantic.ValidationError."""
+
+    id: Annotated[str, AfterValidator(is_key_id)]
+    verifier: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    created_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    requests_per_minute: Limit | None = None
+    concurrent_requests: Limit | None = None
+
+
+class KeyDocument(BaseModel):
+    """keys.json."""
+
+    model_config = STRICT
+    version: Literal[1]
+    keys: list[StoredKey]
 
 
 class KeyFile:
@@ -55,22 +81,26 @@ class KeyFile:
         self._path = state / FILE_NAME
 
     def stamp(self) -> tuple[int, int, int] | None:
-        """What changes with the file's content; None where there is no file."""
+        """What changes with the file's content; None where there is no file, its reason where
+        it cannot be seen: then it cannot be read either."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            return error.errno or 0, 0, 0
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def read(self) -> list[StoredKey]:
         """Every key, oldest first. Raises KeyFileError."""
         try:
-            document = orjson.loads(self._path.read_bytes())
-            return [_stored(entry) for entry in document["keys"]]
+            return KeyDocument.model_validate_json(self._path.read_bytes()).keys
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise KeyFileError(f"Cannot read keys: {FILE_NAME} is damaged") from error
+        except (OSError, ValidationError) as error:
+            raise KeyFileError(
+                f"Cannot read keys: {FILE_NAME} is damaged ({_reason(error)})"
+            ) from error
 
     def create(
         self,
@@ -79,18 +109,17 @@ class KeyFile:
         concurrent_requests: int | None = None,
     ) -> str:
         """Make a key and return it: the only time it is seen. Raises KeyFileError."""
-        if not KEY_ID.fullmatch(key_id) or key_id == LOCAL_ID:
-            raise KeyFileError(
-                "Cannot create the key: its name must be 1 to 32 lower-case letters, digits, '-' "
-                f"and '_', and not '{LOCAL_ID}', got '{key_id}'"
-            )
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        verifier = verifier_of(secret).hex()
+        try:
+            limits = (requests_per_minute, concurrent_requests)
+            new = StoredKey(key_id, verifier, time.time(), *limits)
+        except ValidationError as error:
+            raise KeyFileError(f"Cannot create the key: {_reason(error)}") from error
         with self._changing() as keys:
             if any(key.id == key_id for key in keys):
                 raise KeyFileError(f"Cannot create the key: there is one named '{key_id}'")
-            verifier = verifier_of(secret).hex()
-            limits = (requests_per_minute, concurrent_requests)
-            keys.append(StoredKey(key_id, verifier, time.time(), *limits))
+            keys.append(new)
         return secret
 
     def revoke(self, key_id: str) -> None:
@@ -175,8 +204,8 @@ class Keyring:
         return Key(
             stored.id,
             bytes.fromhex(stored.verifier),
-            stored.requests_per_minute or per_minute,
-            stored.concurrent_requests or concurrent,
+            per_minute if stored.requests_per_minute is None else stored.requests_per_minute,
+            concurrent if stored.concurrent_requests is None else stored.concurrent_requests,
         )
 
 
@@ -201,8 +230,11 @@ def write_private(path: Path, content: bytes) -> None:
         new.unlink(missing_ok=True)
 
 
-def _stored(entry: Mapping[str, Any]) -> StoredKey:
-    key = StoredKey(**entry)
-    if len(bytes.fromhex(key.verifier)) != SECRET_BYTES:
-        raise ValueError("a verifier has 32 bytes")
-    return key
+def _reason(error: OSError | ValidationError) -> str:
+    """The first thing wrong and where; never what stands there."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    first = error.errors(include_url=False, include_input=False)[0]
+    message = first["msg"].removeprefix("Value error, ")
+    where = ".".join(map(str, first["loc"]))
+    return message if first["type"] == "value_error" else f"{where}: {message}"

@@ -82,6 +82,72 @@ def test_a_damaged_file_opens_nothing(tmp_path: Path, content: str) -> None:
     assert (tmp_path / FILE_NAME).read_text() == content
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("requests_per_minute", "ten"),
+        ("requests_per_minute", "10"),
+        ("requests_per_minute", -5),
+        ("requests_per_minute", 0),
+        ("requests_per_minute", True),
+        ("requests_per_minute", 1.5),
+        ("concurrent_requests", "2"),
+        ("concurrent_requests", 0),
+        ("requests_per_second", 1),
+        ("id", 5),
+        ("id", "Web"),
+        ("id", "local"),
+        ("verifier", "0" * 63),
+        ("verifier", "0" * 64 + "\n"),
+        ("created_at", "today"),
+    ],
+)
+def test_a_mistake_in_the_file_is_no_limit_left_out(
+    tmp_path: Path, field: str, value: object
+) -> None:
+    """Whoever edits it by hand is told where it is wrong; until then it opens nothing."""
+    file = KeyFile(tmp_path)
+    file.create("web", requests_per_minute=60, concurrent_requests=2)
+    document = json.loads((tmp_path / FILE_NAME).read_text())
+    verifier = document["keys"][0]["verifier"]
+    document["keys"][0][field] = value
+    (tmp_path / FILE_NAME).write_text(json.dumps(document))
+    with pytest.raises(KeyFileError, match="damaged") as caught:
+        file.read()
+    assert field in str(caught.value) or "name must be" in str(caught.value)
+    assert verifier not in str(caught.value)
+    accepted = Keyring(tmp_path, ()).current()
+    assert (accepted.keys, accepted.required) == ((), True)
+
+
+def test_limits_of_a_key_are_its_own(tmp_path: Path) -> None:
+    """Null is the router's limit; none of a key's limits is overruled."""
+    KeyFile(tmp_path).create("web", requests_per_minute=1)
+    (key,) = Keyring(tmp_path, (), 600, 8).current().keys
+    assert (key.requests_per_minute, key.concurrent_requests) == (1, 8)
+    with pytest.raises(KeyFileError, match="greater than or equal to 1"):
+        KeyFile(tmp_path).create("none", requests_per_minute=0)
+
+
+def test_a_file_that_cannot_be_seen_opens_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder whose rights are gone is no folder without keys, and no failure of every
+    request."""
+    KeyFile(tmp_path).create("web")
+    ring = Keyring(tmp_path, ())
+    assert len(ring.current().keys) == 1
+
+    def deny(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", deny)
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    assert (ring.current().keys, ring.current().required) == ((), True)
+    monkeypatch.undo()
+    assert len(ring.current().keys) == 1
+
+
 @pytest.mark.parametrize("name", ["", "Web", "a b", "../x", "local", "x" * 33])
 def test_odd_names_are_refused(tmp_path: Path, name: str) -> None:
     """A name stands in logs, headers and commands."""
