@@ -129,6 +129,7 @@ def export(
     folder: Path, vae: AutoencoderKL, parts: dict[str, nn.Module], tokenizer: CLIPTokenizer
 ) -> None:
     """A pipeline folder in float16, with the shipped weights' settings."""
+    vae.register_to_config(_name_or_path="")  # else it tells where it lay here
     pipe = StableDiffusionControlNetPipeline(
         vae=vae,
         tokenizer=tokenizer,
