@@ -59,7 +59,8 @@ class Exposure:
         self._tell = tell
         self._tunnel = open_tunnel(exposed.tunnel, self._on_news)
         self._announcing: asyncio.Task[None] | None = None
-        self._published: dict[str, str] = {}
+        # By a publisher's place: two webhooks to one host have one name.
+        self._published: dict[int, str] = {}
 
     async def run(self) -> None:
         """Until canceled; then the tunnel is closed."""
@@ -85,17 +86,19 @@ class Exposure:
         address = Address(url, self._exposed.key_id, self._exposed.key)
         if not self._exposed.publishers:
             self._tell("by hand", address.url)
-        await asyncio.gather(*(self._publish(p, address) for p in self._exposed.publishers))
+        await asyncio.gather(
+            *(self._publish(i, p, address) for i, p in enumerate(self._exposed.publishers))
+        )
 
-    async def _publish(self, publisher: Publisher, address: Address) -> None:
+    async def _publish(self, place: int, publisher: Publisher, address: Address) -> None:
         if self._exposed.dry_run:
             self._tell("preview", publisher.preview(address))
             return
         # A named tunnel comes back under its old address.
-        if self._published.get(publisher.name) == address.url:
+        if self._published.get(place) == address.url:
             return
         if await self._until_done(lambda: publisher.publish(address)):
-            self._published[publisher.name] = address.url
+            self._published[place] = address.url
             self._tell("published", publisher.name)
 
     async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import html
 import ipaddress
+import json
 import os
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import orjson
@@ -27,6 +30,8 @@ SUPABASE_API = "https://api.supabase.com"
 # To try again cannot help; only a person can.
 HOPELESS = frozenset({400, 401, 402, 403, 404, 422})
 SHOWN_CHARS = 200
+# A shorter path holds no secret, and to take it out would make what is said unreadable.
+SECRET_MIN_CHARS = 8
 
 
 class PublishError(Exception):
@@ -90,7 +95,8 @@ class SupabaseSecrets:
         """POST /v1/projects/{ref}/secrets. Raises PublishError."""
         body = [{"name": name, "value": value} for name, value in address.secrets().items()]
         headers = {"Authorization": f"Bearer {self.token}"}
-        await _post(self._url(), orjson.dumps(body), headers, self.name)
+        hide = functools.partial(_without_secrets, key=address.key, others=(self.token,))
+        await _post(self._url(), orjson.dumps(body), headers, self.name, hide)
 
     def preview(self, address: Address) -> str:
         """The request."""
@@ -134,7 +140,7 @@ class Command:
                 os.killpg(child.pid, signal.SIGKILL)
             await child.wait()
         if child.returncode != 0:
-            said = output.decode(errors="replace").strip().replace(address.key, "<key>")
+            said = _without_secrets(output.decode(errors="replace").strip(), address.key)
             raise PublishError(
                 f"{self.name} ended with code {child.returncode}: {said[-SHOWN_CHARS:]}"
             )
@@ -167,7 +173,10 @@ class WebhookPublisher:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": Webhook(self.secret).sign(message_id, now, body.decode()),
         }
-        await _post(self.url, body, headers, self.name)
+        parts = urlsplit(self.url)
+        others = (self.secret, parts.path, parts.query)
+        hide = functools.partial(_without_secrets, key=address.key, others=others)
+        await _post(self.url, body, headers, self.name, hide)
 
     def preview(self, address: Address) -> str:
         """The request."""
@@ -208,7 +217,11 @@ def make_publisher(target: str, setup: PublishSetup) -> Publisher:
     )
 
 
-async def _post(url: str, body: bytes, headers: Mapping[str, str], name: str) -> None:
+async def _post(
+    url: str, body: bytes, headers: Mapping[str, str], name: str, hide: Callable[[str], str]
+) -> None:
+    """`hide` takes out of the answer what nobody may be shown: many a server repeats what it
+    could not read."""
     headers = {**headers, "Content-Type": "application/json", "User-Agent": USER_AGENT}
     timeout = aiohttp.ClientTimeout(total=HTTP_LIMIT_S)
     try:
@@ -218,7 +231,7 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], name: str) ->
         ):
             if 200 <= response.status < 300:
                 return
-            said = (await response.text(errors="replace")).strip()[:SHOWN_CHARS]
+            said = hide((await response.text(errors="replace")).strip())[:SHOWN_CHARS]
             status, retry_after = response.status, response.headers.get("Retry-After", "")
     except (aiohttp.ClientError, TimeoutError) as error:
         raise PublishError(f"{name} cannot be reached: {type(error).__name__}") from error
@@ -227,6 +240,23 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], name: str) ->
         hopeless=status in HOPELESS,
         retry_after_s=float(retry_after) if retry_after.isdigit() else None,
     )
+
+
+def _without_secrets(text: str, key: str, others: Sequence[str] = ()) -> str:
+    """`text` without these, in whatever writing a server may repeat them; to be done before
+    anything is cut, since half a secret is not found."""
+    longest_first = sorted((o for o in others if len(o) >= SECRET_MIN_CHARS), key=len)[::-1]
+    for secret, shown in ((key, "<key>"), *((other, "<hidden>") for other in longest_first)):
+        writings = {secret}
+        for _ in range(2):  # the request as a text inside the answer's own JSON
+            writings |= {
+                json.dumps(w, ensure_ascii=e)[1:-1] for w in writings for e in (False, True)
+            }
+        writings |= {writing.replace("/", "\\/") for writing in writings}
+        writings |= {html.escape(secret), quote(secret), quote(secret, safe="")}
+        for writing in sorted(writings, key=len, reverse=True):
+            text = text.replace(writing, shown)
+    return text
 
 
 def _masked(address: Address) -> str:

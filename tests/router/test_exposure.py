@@ -165,6 +165,18 @@ async def test_only_a_new_address_is_published_again(public: PublicAddress) -> N
     assert ("trouble", "it ended; tried again in 1 s") in said
 
 
+async def test_two_publishers_of_one_name_are_both_told(public: PublicAddress) -> None:
+    """Two webhooks to one host are called the same."""
+    first, second = Publisher("webhook to x.example"), Publisher("webhook to x.example")
+    async with exposed(first, second) as (tunnel, said):
+        tunnel.told(Opened(public.url))
+        await until(lambda: first.got and second.got)
+        await until(lambda: said.count(("published", first.name)) == 2)
+        tunnel.told(Opened(public.url))
+        await until(lambda: said.count(("open", public.url)) == 2)
+    assert (first.tries, second.tries) == (1, 1)
+
+
 async def test_a_newer_address_ends_the_older_ones_news(public: PublicAddress) -> None:
     """What is still being tried for an address that is gone is given up, even if it would come
     to life again in somebody else's hands."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+import urllib.parse
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,14 @@ class Listener:
         self.url = ""
         self.status = 201
         self.headers: dict[str, str] = {}
+        self.said: Callable[[web.Request, str], str] = lambda request, body: "said no"
         self.got: list[tuple[str, dict[str, str], bytes]] = []
 
     async def answer(self, request: web.Request) -> web.Response:
         """Any request."""
         self.got.append((request.path, dict(request.headers), await request.read()))
-        return web.Response(status=self.status, headers=self.headers, text="said no")
+        said = self.said(request, await request.text())
+        return web.Response(status=self.status, headers=self.headers, text=said)
 
 
 @pytest.fixture
@@ -100,6 +104,50 @@ async def test_a_refusal_says_whether_to_try_again(
     assert (caught.value.hopeless, caught.value.retry_after_s) == (hopeless, retry_after_s)
     assert "sbp_token" not in str(caught.value)
     assert len(listener.got) == 1
+
+
+ODD_KEY = 'a "quoted"/<key> of naïve 猫 & more'
+REPEATING: dict[str, Callable[[str, str], str]] = {
+    "the body": lambda body, key: f"invalid: {body}",
+    "the body in a document": lambda body, key: json.dumps({"invalid": body}),
+    "another JSON": lambda body, key: json.dumps(json.loads(body), ensure_ascii=True),
+    "PHP's JSON": lambda body, key: json.dumps(key).replace("/", "\\/"),
+    "a page": lambda body, key: f"<p>{html.escape(key)}",
+    "a query": lambda body, key: urllib.parse.urlencode({"k": key}, quote_via=urllib.parse.quote),
+    "a key at the cut": lambda body, key: "x" * 190 + key,
+}
+
+
+@pytest.mark.parametrize("repeats", REPEATING)
+@pytest.mark.parametrize("key", [KEY, ODD_KEY])
+@pytest.mark.parametrize("kind", ["supabase", "webhook"])
+async def test_an_answer_that_repeats_the_request_is_told_without_the_key(
+    listener: Listener, kind: str, key: str, repeats: str
+) -> None:
+    """However it writes it down, and also where only its first part would be shown."""
+    listener.status = 500
+    listener.said = lambda request, body: REPEATING[repeats](body, key)
+    publisher = (
+        SupabaseSecrets("abc", "sbp_token", listener.url)
+        if kind == "supabase"
+        else WebhookPublisher(f"{listener.url}/hook", HOOK_SECRET)
+    )
+    with pytest.raises(PublishError, match="answered 500") as caught:
+        await publisher.publish(Address(ADDRESS.url, "tunnel", key))
+    for part in (key[:8], key[-8:], "ck_", "uoted", "aïve", "quot;"):
+        assert part not in str(caught.value)
+    assert "<key>"[:4] in str(caught.value)
+
+
+async def test_an_answer_is_told_without_tokens(listener: Listener) -> None:
+    """Supabase's token and a webhook's path, which may be all that protects it."""
+    listener.status = 404
+    listener.said = lambda request, body: f"{request.headers.get('Authorization')} {request.path}"
+    with pytest.raises(PublishError, match="answered 404: Bearer <hidden> ") as caught:
+        await SupabaseSecrets("abc", "sbp_token", listener.url).publish(ADDRESS)
+    assert "sbp_token" not in str(caught.value)
+    with pytest.raises(PublishError, match=r"answered 404: None <hidden>$"):
+        await WebhookPublisher(f"{listener.url}/hook/a-secret", HOOK_SECRET).publish(ADDRESS)
 
 
 async def test_nobody_there_is_worth_another_try() -> None:
