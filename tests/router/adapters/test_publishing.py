@@ -136,7 +136,7 @@ async def test_an_answer_that_repeats_the_request_is_told_without_the_key(
         await publisher.publish(Address(ADDRESS.url, "tunnel", key))
     for part in (key[:8], key[-8:], "ck_", "uoted", "aïve", "quot;"):
         assert part not in str(caught.value)
-    assert "<key>"[:4] in str(caught.value)
+    assert "<key>" in str(caught.value)
 
 
 async def test_an_answer_is_told_without_tokens(listener: Listener) -> None:
