@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.e2e.chromium import find_chromium
 from tests.e2e.public_box import PROJECT, TOKEN, make_cloudflared, running_platform
 from tests.e2e.service import ROOT, running_service, wait_until
 from tests.edge.box import Answer, Received, running_box
@@ -35,14 +36,6 @@ SPEECH = ROOT / "fluency" / "samples" / "speech.wav"
 SHAPES = ROOT / "grounding" / "samples" / "shapes.png"
 SAID = "leisure to consider how much there might be"
 LIMIT_S = 150
-
-
-def find_chromium() -> str:
-    """The browser's program; skips the test where there is none."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    pytest.skip("needs chromium on PATH (Debian: apt-get install chromium)")
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -1,5 +1,6 @@
 """Programs from npm, installed once into var/npm; a test that needs one is skipped without it."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -34,8 +35,11 @@ def npm_folder(package: tuple[str, str]) -> Path:
     """
     wanted = "@".join(package)
     folder = CACHE / wanted.replace("/", "+")
-    if not (folder / "node_modules" / package[0] / "package.json").exists():
-        _install(wanted, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:  # another run of the tests may be at it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "node_modules" / package[0] / "package.json").exists():
+            _install(wanted, folder)
     return folder
 
 
@@ -43,7 +47,6 @@ def _install(wanted: str, folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip(f"needs npm on PATH, for {wanted}")
-    folder.mkdir(parents=True, exist_ok=True)
     # A package.json of its own keeps npm from climbing to one further up; no install scripts run.
     (folder / "package.json").write_text('{"private": true}\n')
     command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", wanted]
