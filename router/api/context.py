@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,10 @@ from router.runtime.uploads import Uploads
 from router.runtime.webhooks import Webhooks
 
 Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
+
+# Soon enough for a back-end that is just starting; a loop of boxes, or one that never answers,
+# would otherwise be asked with every request.
+RETRY_DESCRIBE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -51,6 +56,8 @@ class Context:
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)  # a hash of each of the schemas
     _specs: dict[str, InputSpec] = field(default_factory=dict)
+    _describing: dict[str, asyncio.Task[InputSpec | None]] = field(default_factory=dict)
+    _unreadable: dict[str, tuple[str, float]] = field(default_factory=dict)  # why, until when
 
     def package(self, name: str) -> Package:
         """The package of that name. Raises UnknownModel."""
@@ -61,21 +68,43 @@ class Context:
         return package
 
     async def spec(self, package: Package) -> InputSpec:
-        """What the model takes; waits while its schema is being made. Raises
-        ModelUnavailable when the runner cannot be read."""
-        spec = self._specs.get(package.name)
+        """What the model takes; waits while its schema is being made or asked for, once for all
+        who wait. Raises ModelUnavailable when it cannot be had, and again without another try
+        for RETRY_DESCRIBE_S after that."""
+        name = package.name
+        if (spec := self._specs.get(name)) is not None:
+            return spec
+        self._raise_recent(name)
+        task = self._describing.get(name)
+        if task is None:
+            task = self._describing[name] = asyncio.create_task(self._describe(package))
+            task.add_done_callback(lambda _: self._describing.pop(name, None))
+        # Shielded: a caller that leaves takes nothing from the others.
+        spec = await asyncio.shield(task)
         if spec is None:
-            try:
-                schema = await self.describe(package)
-            except StartError as error:
-                raise ModelUnavailable(
-                    f"Cannot read '{package.name}': {error}", retry_after_s=30
-                ) from error
-            self.schemas[package.name] = schema
-            described = orjson.dumps([package.name, schema], option=orjson.OPT_SORT_KEYS)
-            self.versions[package.name] = hashlib.sha256(described).hexdigest()
-            spec = self._specs[package.name] = InputSpec(schema)
+            self._raise_recent(name)
+            raise ModelUnavailable(f"Cannot read '{name}'", retry_after_s=1)
         return spec
+
+    async def _describe(self, package: Package) -> InputSpec | None:
+        """None when it cannot be had; the reason is kept."""
+        name = package.name
+        try:
+            schema = await self.describe(package)
+        except StartError as error:
+            self._unreadable[name] = str(error), time.monotonic() + RETRY_DESCRIBE_S
+            return None
+        self.schemas[name] = schema
+        described = orjson.dumps([name, schema], option=orjson.OPT_SORT_KEYS)
+        self.versions[name] = hashlib.sha256(described).hexdigest()
+        spec = self._specs[name] = InputSpec(schema)
+        return spec
+
+    def _raise_recent(self, name: str) -> None:
+        """Raise a failure that is not yet to be tried again."""
+        reason, until = self._unreadable.get(name, ("", 0.0))
+        if (left_s := until - time.monotonic()) > 0:
+            raise ModelUnavailable(f"Cannot read '{name}': {reason}", retry_after_s=max(left_s, 1))
 
 
 def context_of(request: Request) -> Context:
