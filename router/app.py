@@ -34,6 +34,7 @@ from router.api.auth import Guard
 from router.api.browsers import for_browsers
 from router.api.context import Context, Describe
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
+from router.api.hops import Hops
 from router.api.openapi import build_openapi
 from router.api.patience import BodyReads
 from router.api.replicate_views import replicate_view
@@ -95,6 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RouterError, on_router_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_unexpected)
+    app.add_middleware(Hops)  # within the guard
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes, reads=reads)
     _observe_requests(app, telemetry.observer, settings.cors_origins)
     operations.add_routes(app)

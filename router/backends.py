@@ -7,6 +7,7 @@ see.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Mapping
@@ -26,13 +27,17 @@ from router.adapters.remote_backend import (
 from router.adapters.remote_process import RemoteProcess
 from router.domain.package import Package
 from router.domain.prediction import Json
-from router.ports import Clock
+from router.ports import Clock, StartError
 from router.runtime.homes import Route
 from router.settings import ModelSettings, Settings
 
 log = logging.getLogger(__name__)
 
 LOCAL = "local"
+# Callers wait meanwhile, and ask again.
+SCHEMA_LIMIT_S = 5.0
+# A container may have to start for it.
+MODAL_SCHEMA_LIMIT_S = 60.0
 
 
 class Backends:
@@ -62,9 +67,14 @@ class Backends:
 
     async def schema(self, home: str) -> Mapping[str, Json]:
         """What a model takes that runs elsewhere, as it says there. Raises StartError."""
-        backend = make_backend(self._remotes[home][0])
+        options = self._remotes[home][0]
+        limit_s = MODAL_SCHEMA_LIMIT_S if options.kind is Kind.MODAL else SCHEMA_LIMIT_S
+        backend = make_backend(options)
         try:
-            return await backend.schema()
+            async with asyncio.timeout(limit_s):
+                return await backend.schema()
+        except TimeoutError as error:
+            raise StartError(f"its back-end did not say within {limit_s:.0f} s") from error
         finally:
             await backend.close()
 
@@ -81,7 +91,8 @@ class Backends:
         self.concurrency[home] = model.remote.concurrency if model.remote else 1
         self._remotes[home] = options, make_guards(options, clock)
         if has_two:
-            self.routes[name] = Route(home, model.overflow_after_s)
+            to_box = options.kind is not Kind.MODAL and bool(options.url)
+            self.routes[name] = Route(home, model.overflow_after_s, to_box)
 
 
 def _why(has_two: bool) -> str:

@@ -16,6 +16,8 @@ BACKEND_FAILED = "backend_failed"
 UNAVAILABLE = "model_unavailable"
 # The back-end's own trouble. A time-out is it too: a local model that hangs is killed.
 TROUBLE = frozenset({BACKEND_FAILED, UNAVAILABLE, "deadline_exceeded"})
+LOOP_DETECTED = "loop_detected"  # the way that it came, and not the back-end, is the trouble
+LEADS_BACK = "The back-end leads back to this box"
 SHOWN_CHARS = 300
 
 
@@ -57,6 +59,8 @@ def of_status(status: int, answer: Mapping[str, Json]) -> Outcome:
         return _objection(answer, told)
     if status == 413:
         return failed("invalid_input", "The input is larger than the back-end takes")
+    if status == 508:
+        return failed(LOOP_DETECTED, LEADS_BACK)
     refusal = {
         401: "The back-end does not accept the router's key",
         403: "The back-end does not accept the router's key",
@@ -97,8 +101,8 @@ def _failure(error: str, code: Json) -> Failure:
     the caller need not know more than that it was there."""
     if not isinstance(code, str):
         return read_failure(error)
-    kept = code if code in ("invalid_input", "prediction_failed", *TROUBLE) else BACKEND_FAILED
-    return Failure(kept, without_paths(error))
+    is_kept = code in ("invalid_input", "prediction_failed", LOOP_DETECTED, *TROUBLE)
+    return Failure(code if is_kept else BACKEND_FAILED, without_paths(error))
 
 
 def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:

@@ -17,6 +17,7 @@ from router.adapters import remote_answers as answers
 from router.adapters.remote_files import with_files
 from router.adapters.remote_http import (
     CANCEL_TIMEOUT_S,
+    LOOP_DETECTED,
     Answer,
     BrokenOffError,
     NotSentError,
@@ -92,6 +93,8 @@ class CogBackend:
             answer = await self._http.ask_safely("GET", "/openapi.json")
         except (NotSentError, BrokenOffError) as error:
             raise StartError(f"its back-end cannot be reached: {error}") from error
+        if answer.status == LOOP_DETECTED:
+            raise StartError("its back-end leads back to this box")
         document = answer.object()
         if answer.status != 200 or "Input" not in _schemas(document):
             raise StartError(f"its back-end answered {answer.status} when asked what it takes")

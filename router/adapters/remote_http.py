@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from router.domain import hops
 from router.domain.prediction import Json
 
 CONNECT_TIMEOUT_S = 10.0
@@ -26,6 +27,7 @@ MAX_ANSWER_BYTES = 128 << 20
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 30.0
 TRIES = 3
+LOOP_DETECTED = 508
 AGENT = {"User-Agent": "callme/0.1"}
 
 
@@ -95,7 +97,8 @@ class RemoteHttp:
 
         Raises NotSentError, BrokenOffError."""
         url = path if "://" in path else f"{self.base_url}{path}"
-        sent = {**AGENT, **(self._key if with_key else {}), **(headers or {})}
+        own = {**AGENT, hops.HEADER: hops.onward()}
+        sent = {**own, **(self._key if with_key else {}), **(headers or {})}
         if json is not None:
             data = orjson.dumps(json)
             sent["Content-Type"] = "application/json"
@@ -125,7 +128,7 @@ class RemoteHttp:
                 if delay_s is None:
                     raise
             else:
-                if answer.status < 500 or (delay_s := next(delays, None)) is None:
+                if not _in_trouble(answer.status) or (delay_s := next(delays, None)) is None:
                     return answer
             await asyncio.sleep(delay_s)
 
@@ -145,6 +148,11 @@ def retry_delays(tries: int = TRIES) -> Iterator[float]:
         min(RETRY_FIRST_S * 2**n, RETRY_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311
         for n in range(tries - 1)
     )
+
+
+def _in_trouble(status: int) -> bool:
+    """A server that may do better next time; a circle stays one."""
+    return status >= 500 and status != LOOP_DETECTED
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

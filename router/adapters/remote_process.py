@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from router.adapters.remote_answers import TROUBLE, canceled, failed
 from router.adapters.remote_backend import Backend, Guards
+from router.domain import hops
 from router.domain.prediction import Job, Outcome
 from router.ports import LogLine, NotStartedError, Report, StartError
 
@@ -50,7 +51,8 @@ class RemoteProcess:
         if (wait_s := self._guards.allowance.wait_s()) > 0:
             raise StartError(self._spent(wait_s))
         try:
-            await self._backend.probe()
+            with hops.coming_through(""):  # or one request's way would decide for all
+                await self._backend.probe()
         except BaseException:
             await self.stop(0.0)
             raise
@@ -62,7 +64,8 @@ class RemoteProcess:
         if self._running:
             await asyncio.wait(set(self._running.values()), timeout=grace_s)
         running = dict(self._running)
-        await asyncio.gather(*(self._backend.abandon(i) for i in running))
+        with hops.coming_through(""):
+            await asyncio.gather(*(self._backend.abandon(i) for i in running))
         for task in running.values():
             task.cancel()
         if running:
@@ -95,7 +98,8 @@ class RemoteProcess:
             reason = self._spent(self._guards.allowance.wait_s())
             self._note_broken(reason)
             raise NotStartedError(reason)
-        task = asyncio.ensure_future(self._backend.predict(job, report))
+        with hops.coming_through(job.via):
+            task = asyncio.ensure_future(self._backend.predict(job, report))
         self._running[job.id] = task
         try:
             outcome = await asyncio.shield(task)
@@ -119,7 +123,9 @@ class RemoteProcess:
         if task is None:
             return
         self._canceled.add(prediction_id)
-        if await self._backend.cancel(prediction_id):
+        with hops.coming_through(""):
+            is_told = await self._backend.cancel(prediction_id)
+        if is_told:
             await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
         task.cancel()
 

@@ -171,6 +171,12 @@ class InsufficientStorage(RouterError):
     status, code = 507, "insufficient_storage"
 
 
+class LoopDetected(RouterError):
+    """The request has been at this box before: a model's back-end leads back to it."""
+
+    status, code = 508, "loop_detected"
+
+
 class Canceled(RouterError):
     """The prediction was canceled by request. 499 is the common status for a closed request."""
 

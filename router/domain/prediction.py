@@ -17,6 +17,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from router.domain import hops
+
 Json = Any  # what JSON can say; Python's type system cannot bound it usefully
 
 
@@ -70,11 +72,13 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a model's process is given. File inputs are in `files`, all others in `inputs`."""
+    """What a model's process is given. File inputs are in `files`, all others in `inputs`.
+    `via`: the boxes that it came through."""
 
     id: str
     inputs: Mapping[str, Json]
     files: tuple[FileRef, ...] = ()
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ class Prediction:
     `digest` is a hash of the inputs as they were sent: what an idempotent request is compared
     by. `namespace` is the owner in Replicate's `owner/name`, `base_url` the address that the
     client reached us at; both only to be told again. `home`: where it has begun, of the model's
-    second home alone (`router.runtime.homes`); "" elsewhere.
+    second home alone (`router.runtime.homes`); "" elsewhere. `via`: the boxes that the request
+    came through (`router.domain.hops`).
     """
 
     id: str
@@ -165,6 +170,7 @@ class Prediction:
     namespace: str = ""
     base_url: str = ""
     home: str = ""
+    via: str = field(default_factory=hops.current)
     status: Status = Status.STARTING
     started_at: float | None = None
     completed_at: float | None = None

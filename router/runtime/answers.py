@@ -20,6 +20,7 @@ ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
         errors.DeadlineExceeded,
         errors.InsufficientStorage,
         errors.QueueFull,
+        errors.LoopDetected,
         errors.Canceled,
     )
 }

@@ -31,10 +31,13 @@ CallLater = Callable[..., Timer]
 @dataclass(frozen=True, slots=True)
 class Route:
     """`remote`: what the scheduler calls the second home. `after_s`: seconds that a prediction
-    may have to wait here."""
+    may have to wait here. `to_box`: it is another box, which may have a second home too. What
+    came from a box does not go on to one: two that help each other out would send it to and fro.
+    """
 
     remote: str
     after_s: float
+    to_box: bool = False
 
 
 class Lines(Protocol):
@@ -88,7 +91,7 @@ class Homes:
     def submit(self, p: Prediction) -> None:
         """Put it into the line where it is likely to run first."""
         route = self._routes.get(p.model)
-        if route is None:
+        if route is None or (route.to_box and p.via):
             self._post(messages.Submitted(p.id, p.model, p.owner, p.priority))
             return
         if p.home == route.remote:

@@ -194,7 +194,7 @@ class Predictions:
         p = live.prediction
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)
-        return Job(p.id, p.inputs, p.files)
+        return Job(p.id, p.inputs, p.files, p.via)
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """Keep what it has printed or put out, and tell whoever wants to know."""

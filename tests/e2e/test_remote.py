@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import hashlib
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,9 +15,9 @@ from typing import Any
 import pytest
 from replicate.client import Client
 
-from tests.e2e.service import ROOT, Service, free_port, running_service, wait_until
+from tests.e2e.remote_boxes import BOX_KEY, cog_remote, front
+from tests.e2e.service import Service, free_port, running_service, wait_until
 
-BOX_KEY = "box-" + 32 * "k"
 HASTY = {"CALLME_SHUTDOWN_GRACE_S": "0.2"}
 
 
@@ -29,32 +28,6 @@ def box(echo_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with running_service(echo_packages, state, {"CALLME_KEYS": f"front:{BOX_KEY}"}) as service:
         service.http.headers["Authorization"] = f"Bearer {BOX_KEY}"
         yield service
-
-
-@contextlib.contextmanager
-def front(folder: Path, toml: str, *, with_echo: bool = False, **env: str) -> Iterator[Service]:
-    """The box that clients call, with this callme.toml and, if asked for, the echo package."""
-    packages = folder / "packages"
-    packages.mkdir(parents=True)
-    (packages / "callme.toml").write_text(toml)
-    if with_echo:
-        ignored = shutil.ignore_patterns(".cog", "__pycache__")
-        shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "echo", ignore=ignored)
-    with running_service(packages, folder / "state", env) as service:
-        yield service
-
-
-def cog_remote(name: str, url: str, more: str = "", backend: str = "cog") -> str:
-    """callme.toml's part for a model on another box of ours."""
-    return f"""
-[models.{name}]
-backend = "{backend}"
-{more}
-[models.{name}.remote]
-kind = "cog"
-url = "{url}/models/echo"
-key = "{BOX_KEY}"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +221,7 @@ def test_a_restart_takes_up_what_runs_there(box: Service, tmp_path: Path) -> Non
 def test_a_restart_runs_nothing_twice(box: Service, tmp_path: Path) -> None:
     """What had gone to the other home is had from there, though there is time here now."""
     toml = partial(cog_remote, "echo", box.url, backend="overflow")
-    with front(tmp_path, toml("overflow_after_s = 0.5"), with_echo=True, **HASTY) as before:
+    with front(tmp_path, toml("overflow_after_s = 0.5"), HASTY, with_echo=True) as before:
         before.http.post("/echo", files={"text": (None, "first")})
         wait_until(lambda: before.model("echo")["state"] == "ready")
         later = {"Prefer": "respond-async"}

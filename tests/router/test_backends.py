@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from router import backends as backends_module
 from router.adapters.clock import SystemClock
 from router.adapters.remote_process import RemoteProcess
 from router.backends import Backends
 from router.domain.package import Package
+from router.ports import StartError
 from router.runtime.homes import Route
 from router.settings import ModelSettings, RemoteSettings, Settings
+from tests.router.adapters.remote_stand_in import never, stand_in
 
 BOX = {"url": "http://10.0.0.2:7777/models/m"}
 MODAL = {"kind": "modal", "url": "https://me--m.modal.run", "key": "wk:ws", "concurrency": 3}
@@ -79,6 +83,30 @@ async def test_what_the_guards_know_outlives_a_process() -> None:
     first, second = made.process("d"), made.process("d")
     assert first is not None and second is not None and first is not second
     assert first._guards is second._guards
+
+
+async def test_one_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when it is asked what it takes: a caller waits for that."""
+    monkeypatch.setattr(backends_module, "SCHEMA_LIMIT_S", 0.3)
+    async with stand_in() as silent:
+        silent.script["GET /openapi.json"] = [never]
+        made = backends({"far": {"backend": "cog", "remote": {"url": silent.url}}})
+        async with asyncio.timeout(30):
+            with pytest.raises(StartError, match="did not say within"):
+                await made.schema("far")
+
+
+async def test_which_second_homes_are_boxes() -> None:
+    """They may have second homes of their own, which Modal and Replicate have not."""
+    remotes: dict[str, dict[str, Any]] = {
+        "a": MODAL,
+        "b": {"kind": "replicate", "model": "me/m"},
+        "c": {"kind": "cog", **BOX},
+        "d": {"kind": "replicate", "model": "me/m", "url": "http://10.0.0.2:7777"},
+    }
+    models = {n: {"backend": "overflow", "remote": r} for n, r in remotes.items()}
+    made = backends(models, *remotes)
+    assert [made.routes[n].to_box for n in "abcd"] == [False, False, True, True]
 
 
 def test_what_cannot_be_served_is_left_out() -> None:

@@ -184,6 +184,7 @@ async def test_id_and_key_are_sent(other: StandIn) -> None:
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
+        (508, "loop_detected"),
         (500, "backend_failed"),
         (502, "backend_failed"),
         (504, "backend_failed"),

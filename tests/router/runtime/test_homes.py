@@ -20,7 +20,7 @@ class Town:
     """A real scheduler with one model of two homes and one of one home; what it does about
     models is the test's to tell."""
 
-    def __init__(self, budget: int = 10) -> None:
+    def __init__(self, budget: int = 10, *, to_box: bool = False) -> None:
         self.clock = HandClock()
         policy = Policy(queue_limit=3, default_footprint_bytes=10, unknown_load_s=5.0)
         parallel = {HERE: 1, THERE: 2, "other": 1}
@@ -30,7 +30,7 @@ class Town:
             Outlook(self.scheduler),
             self.clock,
             self.clock.call_later,
-            {HERE: Route(THERE, AFTER_S)},
+            {HERE: Route(THERE, AFTER_S, to_box)},
         )
         self.effects: list[msg.Effect] = []
         self.dropped: dict[str, RouterError] = {}
@@ -182,6 +182,18 @@ def test_one_that_had_begun_elsewhere_goes_there_again(town: Town) -> None:
     assert town.dropped["1"].code == "model_unavailable"
     town.homes.submit(Prediction("2", HERE, {}, 0.0, home="m@gone"))
     assert (town.where("2"), town.homes.second_home("2")) == (HERE, "")
+
+
+@pytest.mark.parametrize(("to_box", "where"), [(True, HERE), (False, THERE)])
+def test_what_a_box_sent_does_not_go_on_to_a_box(to_box: bool, where: str) -> None:
+    """Two that help each other out would send it to and fro. Modal sends nothing back."""
+    town = Town(to_box=to_box)
+    town.scheduler.models[HERE].load_s = 60.0
+    town.homes.submit(Prediction("1", HERE, {}, 0.0, via="f" * 16))
+    town.submit("2")
+    assert (town.where("1"), town.where("2")) == (where, THERE)
+    town.clock.advance(10 * AFTER_S)
+    assert town.where("1") == where
 
 
 def test_both_are_down(town: Town) -> None:

@@ -1,0 +1,35 @@
+"""A request that has been here before is refused: 508, in the words of its face."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from router.api.error_handlers import error_response
+from router.api.replicate_views import problem
+from router.domain import hops
+from router.domain.errors import LoopDetected
+
+
+class Hops:
+    """The ASGI layer. What it lets through knows through which boxes it came."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it here."""
+        header = ""
+        if scope["type"] == "http":
+            header = ",".join(Headers(scope=scope).getlist(hops.HEADER))
+        if not header:
+            await self._app(scope, receive, send)
+            return
+        try:
+            via = hops.read(header)
+        except LoopDetected as error:
+            in_its_words = problem if scope["path"].startswith("/v1/") else error_response
+            await in_its_words(error)(scope, receive, send)
+            return
+        with hops.coming_through(via):
+            await self._app(scope, receive, send)
