@@ -82,9 +82,8 @@ class Detector:
         model = AutoModelForZeroShotObjectDetection.from_pretrained(
             source.location, dtype=torch.float32, **kwargs
         )
-        self.model = model.to(self.device).eval()
+        self.model, inner = model.to(self.device).eval(), model.model
         self.max_tokens: int = model.config.max_text_len
-        inner = self.model.model
         if compiler is not None:
             _compile((inner.backbone.conv_encoder.model, inner.encoder, inner.decoder), compiler)
         self._text = inner.text_backbone = Supplied(inner.text_backbone)
