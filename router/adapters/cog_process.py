@@ -44,7 +44,9 @@ from router.ports import LogLine, NotStartedError, Report, StartError
 HOOK_DIR = Path(__file__).parent / "worker_hook"
 # Whatever TMPDIR says, coglet 0.23.1 makes a folder here for each prediction, for ever.
 COGLET_FOLDERS = Path("/tmp/coglet/predictions")  # noqa: S108
-REMOVE_EVERY_S = 1.0
+REST_S = 1.0
+# A router that is killed cannot remove what it has put off.
+MAX_LEFT_BEHIND = 2000
 POLL_FIRST_S = 0.02
 POLL_MAX_S = 0.25
 # Without a worker (no `python` on its PATH, say) coglet would stay STARTING for ever.
@@ -87,6 +89,7 @@ class CogProcess:
         self._running = 0
         self._reports: dict[str, Report] = {}
         self._left_behind: list[str] = []
+        self._last_run_at = 0.0
         self._lines_read = 0
         self._set_up_lines = math.inf
 
@@ -316,16 +319,21 @@ class CogProcess:
             self._broken.set_result(reason)
 
     def _remove_later(self, prediction_id: str) -> None:
-        """In another thread, many at once: a journaling disk takes 0.2 ms for each, as measured,
-        and nobody waits for that."""
+        """When the model has nothing to do, or when there are many: a journaling disk takes
+        0.2 ms for each, and meanwhile coglet waits to make the next, as measured."""
         self._left_behind.append(prediction_id)
+        self._last_run_at = time.monotonic()
         if len(self._left_behind) == 1:
             self._watch(self._remove_left_behind())
 
     async def _remove_left_behind(self) -> None:
-        await asyncio.sleep(REMOVE_EVERY_S)
-        ids, self._left_behind = self._left_behind, []
-        await asyncio.to_thread(_remove_folders, ids)
+        while self._left_behind:
+            await asyncio.sleep(REST_S)
+            at_rest = not self._running and time.monotonic() - self._last_run_at >= REST_S
+            if at_rest or len(self._left_behind) >= MAX_LEFT_BEHIND:
+                ids = self._left_behind.copy()
+                await asyncio.to_thread(_remove_folders, ids)
+                del self._left_behind[: len(ids)]
 
     def _sweep_tmp(self) -> None:
         """Remove what predictions left; what set-up made stays."""
