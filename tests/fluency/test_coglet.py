@@ -72,7 +72,7 @@ class Server:
             json.dumps({"input": inputs}).encode(),
             {"Content-Type": "application/json"},
         )
-        for _ in range(50):
+        for _ in range(1000):  # ten seconds: a slow machine is no failure
             try:
                 with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310
                     made: dict[str, Any] = json.load(answer)

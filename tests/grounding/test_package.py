@@ -119,7 +119,7 @@ class Server:
             json.dumps({"input": inputs}).encode(),
             {"Content-Type": "application/json"},
         )
-        for _ in range(50):
+        for _ in range(1000):  # ten seconds: a slow machine is no failure
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                     return answer.status, json.load(answer)
