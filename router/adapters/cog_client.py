@@ -1,4 +1,4 @@
-"""HTTP to one coglet server on loopback."""
+"""What is asked of one coglet server on loopback."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import contextlib
 import time
 from collections.abc import Callable
 
-import aiohttp
 import orjson
 
-from router.adapters.sse import read_events
+from router.adapters.loopback_http import ConnectionLostError, LoopbackClient, NotListeningError
+from router.adapters.sse import EventReader
 from router.domain.prediction import Json
 from router.ports import NotStartedError
 
 EVENT_STREAM = "text/event-stream"
-JSON_HEADERS = {"Content-Type": "application/json"}
-STREAM_HEADERS = {**JSON_HEADERS, "Accept": EVENT_STREAM}
+JSON_HEADERS = {"content-type": "application/json"}
+STREAM_HEADERS = {**JSON_HEADERS, "accept": EVENT_STREAM}
 # coglet frees its slot up to 10 ms after the answer; 530 of 3000 immediate requests met a 409.
 BUSY_RETRY_S = 0.001
 BUSY_LIMIT_S = 2.0
+HEALTH_LIMIT_S = 15.0
+CANCEL_LIMIT_S = 5.0
 
 
 OnOutput = Callable[[Json], None]
@@ -29,26 +31,20 @@ class CogClient:
     """One server's client. `close` when done."""
 
     def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=None),
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._http = LoopbackClient(port)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._http.close()
 
     async def health(self) -> dict[str, Json]:
         """The answer of /health-check, {} when there is none that can be read."""
         try:
-            async with self._session.get(
-                f"{self._base}/health-check", timeout=aiohttp.ClientTimeout(15)
-            ) as response:
-                health: dict[str, Json] = orjson.loads(await response.read())
-                return health
-        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError):
+            async with asyncio.timeout(HEALTH_LIMIT_S):
+                answer = await self._http.request("GET", "/health-check")
+            health: dict[str, Json] = orjson.loads(answer.body)
+            return health
+        except (OSError, orjson.JSONDecodeError):
             return {}
 
     async def predict(
@@ -58,21 +54,17 @@ class CogClient:
 
         With `on_output` it is streamed: that is called with each element of the output, and
         the body is the event that says how it ended, in the shape of an unstreamed answer.
-        Raises NotStartedError when it certainly never began, aiohttp.ClientError when it may
+        Raises NotStartedError when it certainly never began, ConnectionLostError when it may
         have.
         """
-        url = f"{self._base}/predictions"
-        headers = JSON_HEADERS if on_output is None else STREAM_HEADERS
         give_up = 0.0
         while True:
             try:
-                async with self._session.post(url, data=body, headers=headers) as response:
-                    if on_output and response.content_type == EVENT_STREAM:
-                        return response.status, await _follow(response, on_output)
-                    if response.status != 409:
-                        return response.status, await response.read()
-            except aiohttp.ClientConnectorError as error:
+                status, answer = await self._post(body, on_output)
+            except NotListeningError as error:
                 raise NotStartedError("the model's server does not listen") from error
+            if status != 409:
+                return status, answer
             now = time.monotonic()
             give_up = give_up or now + BUSY_LIMIT_S
             if is_broken() or now > give_up:
@@ -81,20 +73,38 @@ class CogClient:
 
     async def cancel(self, prediction_id: str) -> None:
         """Ask for a cancel; whether it is heeded shows in the prediction's own answer."""
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-            url = f"{self._base}/predictions/{prediction_id}/cancel"
-            async with self._session.post(url, timeout=aiohttp.ClientTimeout(5)):
-                pass
+        with contextlib.suppress(OSError):
+            async with asyncio.timeout(CANCEL_LIMIT_S):
+                await self._http.request("POST", f"/predictions/{prediction_id}/cancel")
+
+    async def _post(self, body: bytes, on_output: OnOutput | None) -> tuple[int, bytes]:
+        path = "/predictions"
+        if on_output is None:
+            answer = await self._http.request("POST", path, headers=JSON_HEADERS, body=body)
+            return answer.status, answer.body
+        events = _Events(on_output)
+        answer = await self._http.request(
+            "POST", path, headers=STREAM_HEADERS, body=body, stream=(EVENT_STREAM, events.read)
+        )
+        if answer.content_type != EVENT_STREAM:
+            return answer.status, answer.body
+        if events.outcome is None:
+            # By an `error` event too: we were too slow, and the rest cannot be had.
+            raise ConnectionLostError("the stream ended before the prediction")
+        return answer.status, events.outcome
 
 
-async def _follow(response: aiohttp.ClientResponse, on_output: OnOutput) -> bytes:
-    """Read the stream to its end: the last event's data. Raises aiohttp.ClientPayloadError
-    when it breaks off before it has said how the prediction ended."""
-    async with contextlib.aclosing(read_events(response.content.iter_any())) as events:
-        async for name, data in events:
+class _Events:
+    """What a streamed prediction tells."""
+
+    def __init__(self, on_output: OnOutput) -> None:
+        self.outcome: bytes | None = None
+        self._on_output = on_output
+        self._reader = EventReader()
+
+    def read(self, piece: bytes) -> None:
+        for name, data in self._reader.feed(piece):
             if name == "output":
-                on_output(orjson.loads(data).get("chunk"))
+                self._on_output(orjson.loads(data).get("chunk"))
             elif name == "completed":
-                return data
-    # By an `error` event too: we were too slow, and the rest cannot be had.
-    raise aiohttp.ClientPayloadError("the stream ended before the prediction")
+                self.outcome = data

@@ -22,11 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-import aiohttp
 import orjson
 
 from router.adapters.cog_answers import is_print_of_prediction, read_log_line, read_outcome
 from router.adapters.cog_client import CogClient
+from router.adapters.loopback_http import ConnectionLostError
 from router.adapters.process_group import ProcessGroup, inherited_environment
 from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.domain.package import Package
@@ -162,7 +162,7 @@ class CogProcess:
         except NotStartedError as error:
             self._note_broken(str(error))
             raise
-        except aiohttp.ClientError:
+        except ConnectionLostError:
             self._note_broken("the connection to its server was lost")
             failure = Failure("worker_died", "The model's process ended while it worked on this")
             outcome = Outcome(Status.FAILED, failure=failure)

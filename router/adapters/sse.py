@@ -5,32 +5,37 @@ Only what coglet sends: `event` and `data` fields and comments, lines ended by L
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import Iterator
 
 
-async def read_events(chunks: AsyncIterable[bytes]) -> AsyncGenerator[tuple[str, bytes]]:
-    """Each event's name and data, as soon as it is complete; an unfinished one is dropped.
+class EventReader:
+    """Fed with pieces of a stream, however they are cut."""
 
-    Lines have no limit: a picture comes as one line of base64. Bytes are looked at once, so a
-    long line costs no more than its length.
-    """
-    name = "message"
-    data: list[bytes] = []
-    parts: list[bytes] = []  # of a line that has not ended
-    async for chunk in chunks:
-        *lines, rest = chunk.split(b"\n")
-        for piece in lines:
-            line = b"".join([*parts, piece]).removesuffix(b"\r")
-            parts.clear()
+    def __init__(self) -> None:
+        self._name = "message"
+        self._data: list[bytes] = []
+        self._parts: list[bytes] = []  # of a line that has not ended
+
+    def feed(self, piece: bytes) -> Iterator[tuple[str, bytes]]:
+        """Each event's name and data, as soon as it is complete.
+
+        Lines have no limit: a picture comes as one line of base64. Bytes are looked at once, so
+        a long line costs no more than its length.
+        """
+        *lines, rest = piece.split(b"\n")
+        for end in lines:
+            line = b"".join([*self._parts, end]).removesuffix(b"\r")
+            self._parts.clear()
+            if not line:
+                if self._data:
+                    yield self._name, b"\n".join(self._data)
+                self._name, self._data = "message", []
+                continue
             field, _, value = line.partition(b":")
             value = value.removeprefix(b" ")
-            if not line:
-                if data:
-                    yield name, b"\n".join(data)
-                name, data = "message", []
-            elif field == b"event":
-                name = value.decode(errors="replace")
+            if field == b"event":
+                self._name = value.decode(errors="replace")
             elif field == b"data":
-                data.append(value)
+                self._data.append(value)
         if rest:
-            parts.append(rest)
+            self._parts.append(rest)
