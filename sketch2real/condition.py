@@ -23,6 +23,9 @@ KEEP_PAGE_SHARE = 0.4
 MAX_ASPECT = 2.0
 """Longer to shorter side at most; a longer strip gets blank added."""
 
+SIDES_PX = (128, 2048)
+"""Least and greatest side delivered: the limits of `width` and `height`, kept by the side that
+follows from the other as well."""
 
 _WIDE = (7 / 6, 4 / 3, 3 / 2, 16 / 9, 2.0)
 ASPECTS = (1.0, *_WIDE, *(1 / aspect for aspect in _WIDE))
@@ -92,6 +95,10 @@ def _nearest(length_px: float, multiple_px: int) -> int:
     return max(1, round(length_px / multiple_px)) * multiple_px
 
 
+def _within_limits(length_px: float) -> int:
+    return min(max(_nearest(length_px, 64), SIDES_PX[0]), SIDES_PX[1])
+
+
 class Plan(NamedTuple):
     """How a sketch is framed and how large it is painted and delivered."""
 
@@ -122,9 +129,9 @@ def make_plan(
     if width is not None and height is not None:
         delivered = Size(_nearest(width, 64), _nearest(height, 64))
     elif width is not None:
-        delivered = Size(_nearest(width, 64), _nearest(width / aspect, 64))
+        delivered = Size(_nearest(width, 64), _within_limits(width / aspect))
     elif height is not None:
-        delivered = Size(_nearest(height * aspect, 64), _nearest(height, 64))
+        delivered = Size(_within_limits(height * aspect), _nearest(height, 64))
     else:
         delivered = size_for(nearest_aspect(aspect), default, 64)
     aspect = delivered.width / delivered.height

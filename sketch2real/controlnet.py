@@ -9,7 +9,7 @@ import speed
 import torch
 from huggingface_hub import hf_hub_download
 from memory import freed_after_failure
-from orders import OnStep, Order, callback, generators
+from orders import OnStep, Order, as_pictures, callback, generators
 from PIL import Image
 from safetensors.torch import load_file
 from weights import Preset
@@ -50,8 +50,9 @@ class ControlNetPainter:
                 guess_mode=preset.guess_mode and not first.prompt,
                 generator=generators(orders),
                 callback_on_step_end=callback(on_step),
+                output_type="np",
             )
-        return list(result.images)
+        return as_pictures(result.images)
 
     def preview(
         self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int

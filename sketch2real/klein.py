@@ -8,7 +8,7 @@ import preview
 import speed
 import torch
 from memory import free, freed_after_failure
-from orders import OnStep, Order, callback, generators
+from orders import OnStep, Order, as_pictures, callback, generators
 from PIL import Image
 from weights import LOOSE_INSTRUCTION, Preset
 
@@ -106,8 +106,9 @@ class KleinPainter:
                 guidance_scale=first.guidance_scale if guided else 1.0,
                 generator=generators(orders),
                 callback_on_step_end=callback(on_step),
+                output_type="np",
             )
-        return list(result.images)
+        return as_pictures(result.images)
 
     def preview(
         self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int

@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 from weights import Preset
 
@@ -79,7 +82,8 @@ class Painter(Protocol):
         orders: of one picture and one bucket each. Picture i depends on order i alone, not on what
         is painted with it.
 
-        Raises: OutOfMemory: it did not fit; what was allocated is freed.
+        Raises: OutOfMemory: it did not fit; what was allocated is freed. FloatingPointError: the
+        model answered with NaN.
         """
         ...
 
@@ -96,6 +100,22 @@ class Painter(Protocol):
 def generators(orders: Sequence[Order]) -> list[torch.Generator]:
     """On the processor always: a seed then gives the same noise on every card."""
     return [torch.Generator("cpu").manual_seed(seed) for order in orders for seed in order.seeds]
+
+
+def readable(text: str) -> str:
+    """`text` as a tokenizer takes it: trimmed, without the unpaired surrogates JSON can carry."""
+    return text.encode("utf-8", "ignore").decode("utf-8").strip()
+
+
+def as_pictures(pixels: npt.NDArray[np.float32]) -> list[Image.Image]:
+    """(pictures, H, W, 3) float32, 0 to 1, as RGB pictures of 8 bits.
+
+    Raises: FloatingPointError: a NaN, which diffusers would deliver as black.
+    """
+    if not np.isfinite(pixels).all():
+        raise FloatingPointError("Cannot paint: the model answered with NaN or infinity")
+    pictures: list[Image.Image] = VaeImageProcessor.numpy_to_pil(pixels)
+    return pictures
 
 
 def callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:

@@ -50,7 +50,7 @@ def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
         raise InvalidInput("Cannot read the sketch: 'image' must be a picture, got an empty file")
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            _check_size(picture)
+            _check_size(picture, max_side_px)
             # A JPEG can be decoded at 1/2, 1/4 or 1/8: the clean-up does not need 50 megapixels.
             picture.draft("RGB", (max_side_px, max_side_px))
             ImageOps.exif_transpose(picture, in_place=True)
@@ -72,7 +72,7 @@ def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
     return np.asarray(upright, dtype=np.uint8)
 
 
-def _check_size(picture: Image.Image) -> None:
+def _check_size(picture: Image.Image, max_side_px: int) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise _too_large(width, height)
@@ -80,6 +80,12 @@ def _check_size(picture: Image.Image) -> None:
         raise InvalidInput(
             f"Cannot read the sketch: 'image' must be at least {MIN_SIDE_PX} pixels on each side, "
             f"got {width} × {height}"
+        )
+    most = max_side_px // MIN_SIDE_PX
+    if max(width, height) > most * min(width, height):  # reduced, it would be as thin as that
+        raise InvalidInput(
+            "Cannot read the sketch: the longer side of 'image' must be at most "
+            f"{most} times the shorter, got {width} × {height}"
         )
 
 

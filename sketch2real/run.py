@@ -17,7 +17,7 @@ import safety
 import speed
 import weights
 from cog import BaseRunner, Input, Path, concurrent
-from orders import Order
+from orders import Order, readable
 from outputs import Output
 from studio import Studio
 
@@ -83,13 +83,14 @@ class Runner(BaseRunner):
         """Clean the sketch, paint it, check and write the pictures."""
         clock, preset = outputs.Clock(), self.preset
         at_desk = partial(asyncio.get_running_loop().run_in_executor, self.desk)
-        captioner = None if prompt.strip() else self.captioner
+        words = readable(prompt)
+        captioner = None if words else self.captioner
         page = await at_desk(reading.read, LocalPath(image), preset, (width, height), captioner)
         clock.mark("clean_s")
         order = Order(
             control=page.control,
-            prompt=prompt.strip() or page.caption,
-            negative_prompt=negative_prompt,
+            prompt=words or page.caption,
+            negative_prompt=None if negative_prompt is None else readable(negative_prompt),
             control_scale=preset.control_scale if strength is None else strength,
             steps=preset.steps if steps is None else steps,
             guidance_scale=preset.guidance_scale if guidance is None else guidance,

@@ -71,6 +71,7 @@ class Studio:
         step it is in.
 
         Raises: OutOfMemory: even one picture did not fit; what was allocated is freed.
+        FloatingPointError: the model answered with NaN.
         """
         loop = asyncio.get_running_loop()
         # A callback from another thread runs in that thread's context, and coglet files a print
@@ -133,10 +134,10 @@ class Studio:
             pictures = self.painter.paint([job.order for job in batch], on_step)
         except Withdrawn:
             return
-        except OutOfMemory as error:
+        except (OutOfMemory, FloatingPointError) as error:
             if len(batch) == 1:
                 _finish(batch[0], error)
-            else:  # one by one needs less
+            else:  # one by one needs less, and one's NaN is not its neighbours'
                 for job in batch:
                     self._paint([job])
         except Exception as error:  # the order's, not the thread's

@@ -5,6 +5,7 @@ import pytest
 from condition import (
     ASPECTS,
     MAX_ASPECT,
+    SIDES_PX,
     Plan,
     content_frame,
     draw,
@@ -57,6 +58,7 @@ def test_everything_drawn_is_shown_unstretched(
     assert all(side % 64 == 0 and side > 0 for side in (*plan.painted, *plan.delivered))
     for asked, given_px in ((width, plan.delivered.width), (height, plan.delivered.height)):
         assert asked is None or abs(asked - given_px) <= 32
+        assert SIDES_PX[0] <= given_px <= SIDES_PX[1]
 
 
 @settings(deadline=None)

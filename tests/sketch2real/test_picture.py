@@ -174,6 +174,17 @@ def test_tiny_and_transparent_pages_are_refused(tmp_path: Path) -> None:
         load_rgb(tmp_path / "blank.png", max_side_px=1280)
 
 
+@pytest.mark.parametrize("size", [(65_535, 16), (16, 65_535), (17, 30_000), (2_000, 16)])
+def test_thin_strips_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """What would be under 16 px across once reduced has no lines to find."""
+    path = tmp_path / "strip.png"
+    Image.new("L", size, 255).save(path)
+    with pytest.raises(InvalidInput, match="at most 80 times the shorter"):
+        load_rgb(path, max_side_px=1280)
+    Image.new("L", (6_000, 75), 255).save(path)
+    assert load_rgb(path, max_side_px=1280).shape == (16, 1280, 3)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     suffix=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF"]),

@@ -102,6 +102,17 @@ def test_an_interrupted_write_leaves_no_file(
     assert len(run(runner, sketch, num_outputs=2).images) == 2
 
 
+def test_words_no_tokenizer_takes_are_left_out(
+    runner: Runner, page: Image.Image, tmp_path: Path, temp: Path
+) -> None:
+    """JSON can carry half of a surrogate pair: it is dropped, and the answer is valid UTF-8."""
+    sketch = tmp_path / "page.png"
+    page.save(sketch)
+    shown = run(runner, sketch, prompt=" a \ud800dog", negative_prompt="\udfff", guidance=3.0)
+    assert "a photograph of a dog," in shown.prompt_used
+    assert run(runner, sketch, prompt="\ud800").prompt_used == run(runner, sketch).prompt_used
+
+
 def test_a_captioner_speaks_for_those_who_say_nothing(
     runner: Runner, page: Image.Image, tmp_path: Path, temp: Path
 ) -> None:

@@ -31,6 +31,7 @@ class SlowPainter:
         self.batches: list[list[int]] = []
         self.steps = 0
         self.fits = 4
+        self.overflows: int | None = None
 
     def prompt_for(self, order: Order) -> str:
         return order.prompt
@@ -44,6 +45,8 @@ class SlowPainter:
             on_step(Step(done, STEPS, torch.full((len(orders), 1), float(done))))
             if len(orders) > self.fits and done == 2:
                 raise OutOfMemory("too many")
+        if self.overflows in self.batches[-1]:
+            raise FloatingPointError("NaN")
         return [Image.new("L", order.control.size, order.seeds[0]) for order in orders]
 
     def preview(
@@ -128,6 +131,25 @@ async def test_a_batch_that_does_not_fit_is_painted_one_by_one() -> None:
     assert painter.batches == [[1, 2, 3], [1], [2], [3]]
     assert told == sorted(set(told))
     assert told[-1] == 3 * STEPS
+
+
+async def test_ones_nan_is_not_its_neighbours() -> None:
+    """Painted together with one that overflows, the others get their picture all the same."""
+    painter = SlowPainter()
+    painter.overflows = 7
+    studio = Studio(painter)
+    first = asyncio.create_task(studio.paint(order(1), silent))
+    await begun(painter)
+    rest = asyncio.gather(
+        studio.paint(order(6, 8), silent), studio.paint(order(7), silent), return_exceptions=True
+    )
+    await wait_for(lambda: len(studio._waiting) == 3)
+    painter.go()
+    assert shades(await first) == [1]
+    good, bad = await rest
+    assert painter.batches == [[1], [6, 8, 7], [6], [8], [7]]
+    assert shades(good) == [6, 8]
+    assert isinstance(bad, FloatingPointError)
 
 
 async def test_one_that_does_not_fit_alone_fails_alone() -> None:
