@@ -28,6 +28,7 @@ from router.adapters.cog_answers import is_print_of_prediction, read_log_line, r
 from router.adapters.cog_client import CogClient
 from router.adapters.loopback_http import ConnectionLostError
 from router.adapters.process_group import ProcessGroup, inherited_environment
+from router.adapters.temp_folder import TempFolder
 from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.domain.package import Package
 from router.domain.prediction import (
@@ -78,14 +79,13 @@ class CogProcess:
     def __init__(self, package: Package, options: ProcessOptions) -> None:
         self._package = package
         self._options = options
-        self._tmp = options.tmp_dir / f"{package.name}-{os.urandom(4).hex()}"
+        self._tmp = TempFolder(options.tmp_dir / f"{package.name}-{os.urandom(4).hex()}")
         self._group: ProcessGroup | None = None
         self._client: CogClient | None = None
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._broken_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._worker_fd: int | None = None
-        self._kept_in_tmp: set[str] = set()
         self._running = 0
         self._reports: dict[str, Report] = {}
         self._left_behind: list[str] = []
@@ -105,7 +105,7 @@ class CogProcess:
             await self.stop(grace_s=0)
             raise
         self._set_up_lines = self._lines_read
-        self._kept_in_tmp = {e.name for e in os.scandir(self._tmp)}
+        self._tmp.keep_present()
         self._watch(self._watch_health())
 
     async def stop(self, grace_s: float) -> None:
@@ -117,7 +117,7 @@ class CogProcess:
             await self._group.end(grace_s)
         if self._client is not None:
             await self._client.close()
-        await asyncio.to_thread(shutil.rmtree, self._tmp, ignore_errors=True)
+        await asyncio.to_thread(self._tmp.remove)
         await asyncio.to_thread(_remove_folders, self._left_behind)
 
     @property
@@ -173,7 +173,7 @@ class CogProcess:
         if outcome.failure is not None and outcome.failure.code == "worker_died":
             self._note_broken("the worker died")
         elif self._running == 0:
-            self._sweep_tmp()
+            self._tmp.sweep()
         return outcome
 
     async def cancel(self, prediction_id: str) -> None:
@@ -185,7 +185,7 @@ class CogProcess:
 
     async def _spawn(self) -> ProcessGroup:
         port = _free_port()
-        self._tmp.mkdir(mode=0o700, parents=True)
+        self._tmp.make()
         self._client = CogClient(port)
         argv = (str(self._package.python), "-m", "cog.server.http", "--host", "127.0.0.1")
         try:
@@ -214,7 +214,7 @@ class CogProcess:
             "PYTHONPATH": str(HOOK_DIR),
             "CALLME_SPOOL_DIR": str(self._options.spool_dir),
             "CALLME_ROUTER_PID": str(os.getpid()),
-            "TMPDIR": str(self._tmp),
+            "TMPDIR": str(self._tmp.path),
             # By default it lives in TMPDIR, and would be lost with it.
             "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
             **self._package.env,
@@ -334,18 +334,6 @@ class CogProcess:
                 ids = self._left_behind.copy()
                 await asyncio.to_thread(_remove_folders, ids)
                 del self._left_behind[: len(ids)]
-
-    def _sweep_tmp(self) -> None:
-        """Remove what predictions left; what set-up made stays."""
-        for entry in os.scandir(self._tmp):
-            if entry.name in self._kept_in_tmp:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            else:
-                # Left for the next time, or the end of the process, if the disk will not.
-                with contextlib.suppress(OSError):
-                    Path(entry.path).unlink()
 
 
 def _remove_folders(prediction_ids: Iterable[str]) -> None:

@@ -189,6 +189,7 @@ def _host(url: str) -> str:
         return ""
 
 
+@functools.lru_cache(maxsize=256)
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True

@@ -129,8 +129,7 @@ async def wait_for_end(request: Request, context: Context, live: Live) -> None:
 
     When the client goes away meanwhile, the prediction is canceled, and that is its end.
     """
-    if not live.done.done():
-        await asyncio.wait({live.done}, timeout=DISCONNECT_CHECK_AFTER_S)
+    await live.wait(DISCONNECT_CHECK_AFTER_S)
     if live.done.done():
         return
     leaving = asyncio.create_task(gone(request))

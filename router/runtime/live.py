@@ -57,6 +57,7 @@ class Live:
     _log: list[LogText] = field(default_factory=list)  # while it runs; its outcome has all
     _chunks: list[Json] = field(default_factory=list)
     _followers: set[asyncio.Future[None]] = field(default_factory=set)
+    _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     version: int = 0  # counts every change that followers are told of
 
     def note(self, progress: Progress) -> None:
@@ -115,14 +116,32 @@ class Live:
         """It has changed."""
         self.version += 1
         for follower in self._followers:
-            if not follower.done():
-                follower.set_result(None)
+            _resolve(follower)
         self._followers.clear()
 
+    def end(self) -> None:
+        """It is `done`: wake whoever waits."""
+        self.done.set_result(None)
+        for waiter in self._waiters:
+            _resolve(waiter)
+
     async def wait(self, timeout_s: float) -> None:
-        """Return when it has ended, or after so long. Whoever waits may leave without harm."""
-        if not self.done.done():
-            await asyncio.wait({self.done}, timeout=timeout_s)
+        """Return when it has ended, or after so long. Whoever waits may leave without harm.
+
+        A future of the waiter's own: `asyncio.wait` comes a turn of the loop later, which every
+        quick prediction would pay for.
+        """
+        if self.done.done():
+            return
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters.append(waiter)
+        timer = loop.call_later(timeout_s, _resolve, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiters.remove(waiter)
 
     def stop_timer(self) -> None:
         """It does not run now."""
@@ -136,6 +155,11 @@ class Live:
         if self.deadline is not None:
             self.deadline.cancel()
             self.deadline = None
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def chunks_of(p: Prediction) -> list[Json]:

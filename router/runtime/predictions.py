@@ -286,7 +286,7 @@ class Predictions:
         self.homes.forget(live.prediction.id)
         del self._live[live.prediction.id]
         self._files.remove(live.prediction.files)
-        live.done.set_result(None)
+        live.end()
 
     async def _find(self, prediction_id: str) -> Prediction | None:
         live = self._live.get(prediction_id)
@@ -325,14 +325,14 @@ class Predictions:
             self._records.settle(p, lambda: self._live.pop(p.id, None))
         else:
             self._live.pop(p.id, None)
-        live.done.set_result(None)
+        live.end()
 
     def _suspend(self, live: Live) -> None:
         """Leave it as it is on disk: the next start of the router takes it up again."""
         live.stop_timers()
         self.homes.forget(live.prediction.id)
         del self._live[live.prediction.id]
-        live.done.set_result(None)
+        live.end()
 
     def _call_later(self, delay_s: float, callback: Callable[..., object], *args: object) -> Timer:
         timers: Timers = self._timers or asyncio.get_running_loop()
