@@ -79,12 +79,13 @@ class Runner(BaseRunner):
         queries = parse_queries(text_queries, DEFAULT_QUERIES)
         words = tokenize([query.text for query in queries], self.engine.tokenizer)
         chunks = build_chunks(words, self.engine.max_tokens, self.engine.tokenizer)
-        # Threads for what would hold up the other requests: decoding, resizing, drawing.
+        # Threads for what would hold up the other requests: decoding, resizing, merging, drawing.
         picture = await asyncio.to_thread(load_rgb, image)
         pixels = await asyncio.to_thread(self.engine.prepare, picture)
         look = Look(pixels, tuple(chunk.input_ids for chunk in chunks))
         seen = await asyncio.wrap_future(self.batcher.submit(pixels.shape, look))
-        found = merge(seen, chunks, box_threshold, text_threshold, nms)
+        limits = (box_threshold, text_threshold, nms)
+        found = await asyncio.to_thread(merge, seen, chunks, *limits, most=max_detections + 1)
         labels = [query.label for query in queries]
         size = PictureSize(width=picture.width, height=picture.height)
         kept = found.take(slice(max_detections))

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from postprocess import candidates, combine, label_scores, overlaps, to_corners
+from postprocess import (
+    CROSS_CHUNK_IOU,
+    candidates,
+    combine,
+    label_scores,
+    overlaps,
+    to_corners,
+)
 
 F = np.float32
 PROBABILITY = st.floats(0, 1, width=32)
@@ -99,6 +106,61 @@ def test_nms_merges_boxes_of_one_label_only():
     assert combine([seen], 0.8).labels.tolist() == [1, 0]
     assert combine([seen], 0.8).scores.tolist() == pytest.approx([0.7, 0.6])
     assert len(combine([seen], 1.0).scores) == 3
+
+
+def one_by_one(passes, nms_iou):
+    """Greedy suppression as its definition reads: first across passes, then within a label."""
+    rows = [
+        (score, number, label, box)
+        for number, seen in enumerate(passes)
+        for box, score, label in zip(seen.boxes, seen.scores, seen.labels, strict=True)
+    ]
+    rows.sort(key=lambda row: -row[0])
+
+    def left(rows, are_rivals, iou):
+        kept = []
+        for row in rows:
+            stronger = [k for k in kept if are_rivals(k, row)]
+            if all(overlaps(k[3], row[3][None])[0] <= iou for k in stronger):
+                kept.append(row)
+        return kept
+
+    rows = left(rows, lambda a, b: a[1] != b[1], CROSS_CHUNK_IOU)
+    if nms_iou is not None:
+        rows = left(rows, lambda a, b: a[2] == b[2], nms_iou)
+    return [float(score) for score, *_ in rows]
+
+
+@pytest.mark.parametrize("nms_iou", [None, 0.0, 0.3, 1.0])
+def test_one_walk_equals_one_rule_after_the_other(nms_iou):
+    """Many boxes on few places: the same survivors, and `most` of them are the best."""
+    generator = np.random.default_rng(0)
+    places = generator.uniform(0, 0.6, (12, 2))
+    passes = []
+    for number in range(4):
+        low = places[generator.integers(0, 12, 40)] + generator.uniform(0, 0.05, (40, 2))
+        boxes = np.concatenate([low, low + 0.3], axis=1).astype(F)
+        scores = generator.permutation(np.linspace(0.1, 0.9, 40)) + number / 1000
+        passes.append(found(boxes, scores, generator.integers(0, 5, 40), chunk=number))
+    expected = one_by_one(passes, nms_iou)
+    assert 0 < len(expected) < 160
+    assert combine(passes, nms_iou).scores.tolist() == pytest.approx(expected)
+    assert combine(passes, nms_iou, most=7).scores.tolist() == pytest.approx(expected[:7])
+
+
+def test_a_flood_of_boxes_costs_what_is_wanted_of_it(monkeypatch):
+    """2,000 labels at a threshold of 0 leave 30,000 boxes; for 100 detections they are not all
+    compared with each other."""
+    generator = np.random.default_rng(0)
+    low = generator.uniform(0, 0.9, (32, 900, 2)).astype(F)
+    boxes = np.concatenate([low, low + F(0.1)], axis=2)
+    passes = [found(boxes[n], generator.random(900), [n] * 900, n) for n in range(32)]
+    calls = []
+    monkeypatch.setattr(
+        "postprocess.overlaps", lambda box, others: calls.append(1) or overlaps(box, others)
+    )
+    assert len(combine(passes, None, most=101).scores) == 101
+    assert len(calls) == 101
 
 
 def test_nothing_found_is_an_empty_answer():
