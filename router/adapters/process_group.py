@@ -18,6 +18,11 @@ NOT_FOR_MODELS = frozenset({"SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"})
 GONE_LIMIT_S = 5.0
 
 
+LAST_WORDS_S = 0.2
+# A line is kept in memory until it ends, so it must.
+LONGEST_LINE = 1 << 16
+
+
 OnLine = Callable[[bytes], None]
 
 
@@ -31,14 +36,61 @@ def inherited_environment() -> dict[str, str]:
     }
 
 
+class Output(asyncio.SubprocessProtocol):
+    """What a child prints, line by line, and its end.
+
+    A protocol, not a stream: coglet prints three lines for each prediction, and a stream would
+    wake a task for each.
+    """
+
+    def __init__(self, on_line: OnLine) -> None:
+        self.lines: deque[bytes] = deque(maxlen=LOG_LINES)
+        loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._on_line: OnLine | None = on_line
+        self._rest = b""
+        self._is_too_long = False
+
+    def silence(self) -> None:
+        """Nobody listens any longer."""
+        self._on_line = None
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Called by the event loop. A line that is too long is left out."""
+        first, *more = data.split(b"\n")
+        self._rest += first
+        for start in more:
+            if not self._is_too_long:
+                self._tell(self._rest + b"\n")
+            self._rest, self._is_too_long = start, False
+        if len(self._rest) > LONGEST_LINE:
+            self._rest, self._is_too_long = b"", True
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Called by the event loop. The last line may lack its end."""
+        if self._rest and not self._is_too_long:
+            self._tell(self._rest)
+        self._rest = b""
+        self.ended.set_result(None)
+
+    def process_exited(self) -> None:
+        """Called by the event loop."""
+        self.exited.set_result(None)
+
+    def _tell(self, line: bytes) -> None:
+        if self._on_line is not None:
+            self.lines.append(line)
+            self._on_line(line)
+
+
 class ProcessGroup:
     """The child and everything below it. Made by `spawn`."""
 
-    def __init__(self, child: asyncio.subprocess.Process, on_line: OnLine) -> None:
+    def __init__(self, child: asyncio.SubprocessTransport, output: Output) -> None:
         self._child = child
-        self._on_line = on_line
-        self.lines: deque[bytes] = deque(maxlen=LOG_LINES)
-        self._reader = asyncio.create_task(self._read_output())
+        self._output = output
+        self._pid = child.get_pid()
 
     @classmethod
     async def spawn(
@@ -46,7 +98,8 @@ class ProcessGroup:
     ) -> ProcessGroup:
         """Start `argv` as the leader of a new session, and call `on_line` with each line that
         it prints. Raises OSError."""
-        child = await asyncio.create_subprocess_exec(
+        child, output = await asyncio.get_running_loop().subprocess_exec(
+            lambda: Output(on_line),
             *argv,
             cwd=cwd,
             env=env,
@@ -55,11 +108,19 @@ class ProcessGroup:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        return cls(child, on_line)
+        return cls(child, output)
+
+    @property
+    def lines(self) -> Sequence[bytes]:
+        """The last lines that it printed, oldest first."""
+        return self._output.lines
 
     async def wait(self) -> str:
         """How the leader ended, in words, once it has."""
-        code = await self._child.wait()
+        await asyncio.wait({self._output.exited})
+        # What it said last may still be in the pipe; what it started may hold the pipe open.
+        await asyncio.wait({self._output.ended}, timeout=LAST_WORDS_S)
+        code = self._child.get_returncode() or 0
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     async def end(self, grace_s: float) -> None:
@@ -67,34 +128,35 @@ class ProcessGroup:
         if grace_s > 0:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._child.wait(), grace_s)
+                await asyncio.wait_for(self.wait(), grace_s)
         # Always: what the leader started may outlive it.
         self._signal(signal.SIGKILL)
-        await self._child.wait()
+        await self.wait()
         async with asyncio.timeout(GONE_LIMIT_S):
             while self._is_alive():
                 await asyncio.sleep(0.01)
-        self._reader.cancel()
+        self._output.silence()
+        self._child.close()
 
     def pids(self) -> list[int]:
         """The leader and its descendants, the leader first; empty when it has ended."""
         with contextlib.suppress(psutil.Error):
-            leader = psutil.Process(self._child.pid)
+            leader = psutil.Process(self._pid)
             return [leader.pid, *(p.pid for p in leader.children(recursive=True))]
         return []
 
     def child_pids(self) -> list[int]:
         """The processes that the leader itself has started."""
         with contextlib.suppress(psutil.Error):
-            return [p.pid for p in psutil.Process(self._child.pid).children()]
+            return [p.pid for p in psutil.Process(self._pid).children()]
         return []
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, number)
+            os.killpg(self._pid, number)
 
     def _is_alive(self) -> bool:
-        pgid = self._child.pid
+        pgid = self._pid
         try:
             os.killpg(pgid, 0)
         except ProcessLookupError:
@@ -104,15 +166,3 @@ class ProcessGroup:
                 if os.getpgid(p.pid) == pgid and p.info["status"] != psutil.STATUS_ZOMBIE:
                     return True
         return False
-
-    async def _read_output(self) -> None:
-        assert self._child.stdout is not None, "spawned with a pipe"  # noqa: S101
-        while True:
-            try:
-                line = await self._child.stdout.readline()
-            except ValueError:  # a line longer than the buffer; it has been dropped
-                continue
-            if not line:
-                return
-            self.lines.append(line)
-            self._on_line(line)
