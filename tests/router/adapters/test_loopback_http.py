@@ -16,9 +16,8 @@ from router.adapters.loopback_http import (
 )
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-GOOD = (
-    b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-type: text/plain; charset=utf-8\r\n\r\ngood"
-)
+OK = b"HTTP/1.1 200 OK\r\n"
+GOOD = OK + b"content-length: 4\r\ncontent-type: text/plain; charset=utf-8\r\n\r\ngood"
 LIMIT_S = 60
 
 
