@@ -24,7 +24,15 @@ KINDS: Final = "WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF"
 # Formats whose header says how long they are. The others are streams: valid wherever they end.
 _SELF_MEASURING: Final = frozenset({"wav", "flac", "mp4", "aiff"})
 _COMPLETE: Final = 0.98  # of the declared duration; encoders pad and trim some frames
-_UNKNOWN_SIZES: Final = frozenset({0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFFFFFF - 36, 0xFFFFFFFF - 36})
+# What programs that write into a pipe put down as the size of a WAV: 0, or just below 2 or 4 GiB.
+_NO_SIZE_FROM: Final = 0x7FFF_0000
+_HEADER_SIZE: Final = 64  # bytes; some programs count the header as samples
+# Containers that say when each packet was recorded. Packets of silence may be left out of them
+# (DTX), and those that a busy browser lost: players are silent there, and so are we.
+_TIMED: Final = frozenset({"matroska", "mp4", "ogg"})
+_MIN_GAP_S: Final = 0.1  # less is how evenly browsers stamp
+_MIXABLE: Final = 8  # channels, up to which FFmpeg knows a loudspeaker for each of any number
+_LOUDEST: Final = 1e12  # far above 32-bit integers left in floating point: no sound but damage
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Recording:
 
 def sniff(head: bytes) -> str | None:
     """FFmpeg's demuxer for a file that begins with these bytes (16 are enough), or None."""
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         return "wav"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "aiff"
@@ -68,15 +76,27 @@ def read(path: Path) -> Recording:
     """
     if path.stat().st_size == 0:
         raise InvalidInput("Cannot read the recording: 'audio' must not be empty, got 0 bytes")
-    with path.open("rb") as file:
-        kind = sniff(file.read(16))
+    kind = _kind(path)
     if kind is None:
         raise InvalidInput(f"Cannot read the recording: 'audio' must be {KINDS}, got another kind")
-    if kind == "wav":
-        _refuse_cut_wav(path)
+    is_streamed = kind == "wav" and _is_streamed_wav(path)
     with _readable(kind):
-        channels = _decode(path, kind)
+        channels = _decode(path, kind, is_measured=kind in _SELF_MEASURING and not is_streamed)
     return Recording(to_mono(channels), kind)
+
+
+def _kind(path: Path) -> str | None:
+    """What `sniff` says; behind an ID3 tag, which FLAC and AAC files may have as MP3 files do."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        if head[:3] == b"ID3" and len(head) > 9:
+            length = sum(
+                byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
+            )
+            file.seek(10 + length)
+            behind = sniff(file.read(16))
+            return behind if behind in ("flac", "aac") else "mp3"
+    return sniff(head)
 
 
 @contextmanager
@@ -93,54 +113,103 @@ def _readable(kind: str) -> Iterator[None]:
         ) from problem
 
 
-def _decode(path: Path, kind: str) -> NDArray[np.float32]:
-    """(1, n) or (2, n) float32 at 16 kHz; more channels are mixed to two."""
-    limit = MAX_DURATION_S * SAMPLE_RATE_HZ
+def _decode(path: Path, kind: str, *, is_measured: bool) -> NDArray[np.float32]:
+    """(1, n) or (2, n) float32 at 16 kHz; more channels are mixed.
+
+    is_measured: the header says how long the recording is.
+    """
     parts: list[NDArray[np.float32]] = []
     count = 0
     with av.open(str(path), format=kind, metadata_errors="ignore") as container:
         if not container.streams.audio:
             raise InvalidInput("Cannot read the recording: 'audio' must hold sound, got none")
         stream = container.streams.audio[0]
-        declared_s = _declared_duration_s(container, stream, kind)
+        if stream.codec_context is None:
+            raise InvalidInput(
+                "Cannot read the recording: 'audio' must be in a coding that is known, got another"
+            )
+        declared_s = _declared_duration_s(container, stream) if is_measured else None
         if declared_s is not None and declared_s > MAX_DURATION_S + 1:
             raise too_long(declared_s)
+        channels = stream.codec_context.channels
         # Not mono to stereo: FFmpeg would take 3 dB off. Not to mono: channels could cancel.
-        layout = "mono" if stream.codec_context.channels == 1 else "stereo"
-        resampler = av.AudioResampler("fltp", layout, SAMPLE_RATE_HZ)
-        for frame in _frames(container, stream):
-            for piece in resampler.resample(frame):
-                parts.append(piece.to_ndarray())
-                count += parts[-1].shape[1]
-            if count > limit:
+        layout = "stereo" if 1 < channels <= _MIXABLE else "mono"
+        for piece in _resampled(_frames(container, stream), layout, kind):
+            parts.append(piece)
+            count += piece.shape[1]
+            if count > MAX_DURATION_S * SAMPLE_RATE_HZ:
                 raise too_long(None)
     samples = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
     if declared_s is not None and count / SAMPLE_RATE_HZ < declared_s * _COMPLETE - 0.1:
         raise ValueError("shorter than declared")
-    return np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
+    samples[~(np.abs(samples) <= _LOUDEST)] = 0.0  # NaN and infinity too
+    return samples
+
+
+def _resampled(frames: Iterator[Any], layout: str, kind: str) -> Iterator[NDArray[np.float32]]:
+    """Frames at 16 kHz, in pieces of (channels, n); time that was left out comes as zeros.
+
+    The rate and the channels may change on the way: in AAC, and where files were joined.
+    """
+    resampler: Any = None
+    form, end_s = None, None
+    for frame in frames:
+        if frame is None:  # damage is no silence
+            end_s = None
+            continue
+        if frame.format.is_packed and frame.layout.nb_channels > _MIXABLE:
+            frame = _mixed(frame)  # noqa: PLW2901
+        start_s = frame.time if kind in _TIMED else None
+        gap_s = 0.0 if start_s is None or end_s is None else start_s - end_s
+        new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if new_form != form or gap_s > _MIN_GAP_S:
+            if resampler is not None:
+                yield from _arrays(resampler.resample(None))
+            if gap_s > _MIN_GAP_S:
+                count = round(min(gap_s, MAX_DURATION_S + 1) * SAMPLE_RATE_HZ)
+                yield np.zeros((1 if layout == "mono" else 2, count), np.float32)
+            resampler, form = av.AudioResampler("fltp", layout, SAMPLE_RATE_HZ), new_form
+        yield from _arrays(resampler.resample(frame))
+        end_s = None if start_s is None else start_s + frame.samples / frame.sample_rate
+    if resampler is not None:
+        yield from _arrays(resampler.resample(None))
+
+
+def _arrays(pieces: list[Any]) -> Iterator[NDArray[np.float32]]:
+    for piece in pieces:
+        yield piece.to_ndarray()
+
+
+def _mixed(frame: Any) -> Any:
+    """The mean of a frame's channels, which are too many for FFmpeg to know where each belongs."""
+    values = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
+    mean = values.mean(axis=1, dtype=np.float64)
+    if np.issubdtype(values.dtype, np.integer):
+        mean = np.rint(mean)
+    made = av.AudioFrame.from_ndarray(
+        mean.astype(values.dtype)[None], format=frame.format.name, layout="mono"
+    )
+    made.sample_rate, made.time_base, made.pts = frame.sample_rate, frame.time_base, frame.pts
+    return made
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Decoded frames, then None to flush the resampler. One bad packet is skipped, not all."""
+    """Decoded frames, and None for a packet that is damaged: one is left out, not all."""
     bad, good = 0, 0
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except FFmpegError:
             bad += 1
+            yield None
             continue
-        for frame in frames:
-            good += 1
-            yield frame
+        good += len(frames)
+        yield from frames
     if bad > good:
         raise ValueError("more damaged packets than sound")
-    if good:
-        yield None
 
 
-def _declared_duration_s(container: Any, stream: Any, kind: str) -> float | None:
-    if kind not in _SELF_MEASURING:
-        return None
+def _declared_duration_s(container: Any, stream: Any) -> float | None:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return None if container.duration is None else float(container.duration / av.time_base)
@@ -155,8 +224,10 @@ def too_long(duration_s: float | None) -> InvalidInput:
     )
 
 
-def _refuse_cut_wav(path: Path) -> None:
-    """Compare the size of the data chunk with what is there. FFmpeg itself does not mind.
+def _is_streamed_wav(path: Path) -> bool:
+    """Whether a WAV was written before its length was known.
+
+    Compares the size of the data chunk with what is there. FFmpeg itself does not mind.
 
     Raises:
         InvalidInput: no format, or fewer samples than declared. A header without samples is fine.
@@ -164,15 +235,15 @@ def _refuse_cut_wav(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as file:
         magic = file.read(12)[:4]
-        order = "big" if magic == b"RIFX" else "little"
         seen_format = False
         while len(head := file.read(8)) == 8:
-            length = int.from_bytes(head[4:], order)  # type: ignore[arg-type]
+            length = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
                 missing = file.tell() + length - size
-                streamed = length in _UNKNOWN_SIZES or magic == b"RF64"
-                if seen_format and (streamed or missing <= 0):
-                    return
+                if seen_format and (length == 0 or length >= _NO_SIZE_FROM):
+                    return magic != b"RF64"  # whose length is in another chunk
+                if seen_format and missing <= max(_HEADER_SIZE, length * (1 - _COMPLETE)):
+                    return False
                 break
             seen_format |= head[:4] == b"fmt "
             file.seek(length + length % 2, 1)
