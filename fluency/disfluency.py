@@ -50,7 +50,13 @@ def normalise(word: str) -> str:
     "don't"
     """
     plain = unicodedata.normalize("NFKC", word).replace("’", "'").lower()
-    return re.sub(r"^[^\w]+|[^\w]+$", "", plain)
+    inside = [index for index, character in enumerate(plain) if character.isalnum()]
+    if not inside:
+        return ""
+    end = inside[-1] + 1
+    while end < len(plain) and unicodedata.category(plain[end]).startswith("M"):
+        end += 1  # a vowel sign: "की" and "के" are two words
+    return plain[inside[0] : end]
 
 
 def is_cut_off(word: str) -> bool:
@@ -58,13 +64,18 @@ def is_cut_off(word: str) -> bool:
     return bool(re.search(r"\w[-–—]$", word.strip()))
 
 
-def classify(words: Sequence[str]) -> list[str]:
+def classify(words: Sequence[str], *, is_spaced: bool = True) -> list[str]:
     """The kind of each word. The first of two equal phrases is the one that is struck.
+
+    Without spaces between words (is_spaced false) only fillers are told: the pieces of a
+    transcript are characters there, and "妈妈" is one word.
 
     >>> classify(["I", "I", "went", "um", "home"])
     ['repetition', 'fluent', 'fluent', 'filler', 'fluent']
     """
     kinds = [FILLER if normalise(word) in FILLERS else FLUENT for word in words]
+    if not is_spaced:
+        return kinds
     kept = [index for index, kind in enumerate(kinds) if kind == FLUENT]
     plain = [normalise(words[index]) for index in kept]
     for index in kept:

@@ -66,11 +66,12 @@ def compose(
     measures = measure(heard.segments, heard.silences, heard.nuclei_s)
     total_s = measures.total_time_s
     words = snap(understood.words, _quiet(heard)) if understood else []
-    kinds = disfluency.classify([word.text for word in words])
+    is_spaced = understood is not None and understood.is_spaced
+    kinds = disfluency.classify([word.text for word in words], is_spaced=is_spaced)
     fillers = merge_fillers(heard.fillers, words, kinds)
     silences = [_pause(pause, words) for pause in heard.silences]
-    repetitions = disfluency.count(kinds, disfluency.REPETITION) if understood else None
-    repairs = disfluency.count(kinds, disfluency.REPAIR) if understood else None
+    repetitions = disfluency.count(kinds, disfluency.REPETITION) if is_spaced else None
+    repairs = disfluency.count(kinds, disfluency.REPAIR) if is_spaced else None
     hesitations = len(fillers) + (repetitions or 0) + (repairs or 0)
     values = {**asdict(measures), "repairs_per_minute": per_minute(hesitations, total_s)}
     if values["mean_silent_pause_s"] is None:
@@ -91,14 +92,14 @@ def compose(
         filled_pauses_per_minute=_round(per_minute(len(fillers), total_s)),
         repetition_count=repetitions,
         repair_count=repairs,
-        repairs_per_minute=_round(values["repairs_per_minute"]) if understood else None,
-        reading=_reading(words, reference, total_s) if understood and reference else None,
+        repairs_per_minute=_round(values["repairs_per_minute"]) if is_spaced else None,
+        reading=_reading(words, reference, total_s) if is_spaced and reference else None,
         pauses=silences,
         filled_pauses=fillers,
         words=[_word(word, kind) for word, kind in zip(words, kinds, strict=True)],
         timeline=None,
         model=model,
-        warnings=_warnings(heard, measures, understood),
+        warnings=_warnings(heard, measures, understood, reference),
         **_timelines(heard, contours),
         **_transcript(understood),
         **_rounded(measures),
@@ -249,8 +250,15 @@ def _words_per_minute(
     return _round(per_minute(sum(kind != disfluency.FILLER for kind in kinds), total_s))
 
 
-def _warnings(heard: Acoustics, measures: Measures, understood: Transcript | None) -> list[str]:
+def _warnings(
+    heard: Acoustics,
+    measures: Measures,
+    understood: Transcript | None,
+    reference: Sequence[str] | None,
+) -> list[str]:
     warnings = list(understood.warnings) if understood else []
+    if reference and understood and not understood.is_spaced:
+        warnings.append("the reading was not compared: its script has no spaces between words")
     if not is_scorable(measures.syllable_count, measures.total_time_s):
         warnings.append("too little speech for a score")
     if heard.noise_db is not None and heard.noise_db > -35:

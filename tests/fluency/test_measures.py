@@ -21,6 +21,16 @@ from score import ScoreMap, is_scorable
 SEGMENTS = [Interval(1.0, 3.0), Interval(3.5, 5.0), Interval(6.0, 7.0)]
 SILENCES = [Interval(3.0, 3.5), Interval(5.0, 6.0)]
 NUCLEI = [1.1, 1.4, 1.7, 2.0, 2.3, 2.8, 3.6, 4.0, 4.5, 6.1, 6.4, 6.9]
+HEARD = Acoustics(
+    samples=np.zeros(128_000, np.float32),
+    segments=SEGMENTS,
+    silences=SILENCES,
+    fillers=[Interval(3.55, 3.85)],
+    nuclei_s=NUCLEI,
+    pitch=Pitch(np.full(401, 120.0), np.zeros(401), np.zeros(401, bool)),
+    intensity_db=np.full(801, -30.0),
+    noise_db=-60.0,
+)
 
 
 def test_every_measure_of_a_timeline_worked_out_by_hand() -> None:
@@ -87,6 +97,31 @@ def test_disfluent_words_are_told_apart(said: str, kinds: str) -> None:
     assert "".join(short[kind] for kind in found) == kinds
 
 
+@pytest.mark.parametrize(
+    ("word", "plain"),
+    [
+        ("“Don’t,", "don't"),
+        ("_word_", "word"),
+        ("की", "की"),
+        ("(के),", "के"),
+        ("e\u0301te\u0301!", "été"),
+        ("___", ""),
+        ("👍🏽", ""),
+        ("a" + "!" * 1_000_000 + "b", "a" + "!" * 1_000_000 + "b"),  # hours, by a careless regex
+    ],
+    ids=range(8),
+)
+def test_words_are_compared_without_punctuation(word: str, plain: str) -> None:
+    """Vowel signs belong to the word; nothing takes longer than the word is long."""
+    assert disfluency.normalise(word) == plain
+
+
+def test_doubled_characters_are_no_repetition() -> None:
+    """Where a script has no spaces the pieces are characters: "妈妈" is one word, 嗯 a filler."""
+    kinds = disfluency.classify([*"嗯我爱妈妈"], is_spaced=False)
+    assert kinds == ["filler", *["fluent"] * 4]
+
+
 def test_a_repeated_phrase_counts_once() -> None:
     """Three repeated words in a row are one repetition."""
     kinds = disfluency.classify(["he", "was", "not", "he", "was", "not", "an", "ill", "man", "man"])
@@ -141,18 +176,8 @@ def test_every_field_of_an_answer_worked_out_by_hand() -> None:
         ("ate", 4.4, 4.9),
         ("bread.", 6.0, 6.9),
     )
-    heard = Acoustics(
-        samples=np.zeros(128_000, np.float32),
-        segments=SEGMENTS,
-        silences=SILENCES,
-        fillers=[Interval(3.55, 3.85)],
-        nuclei_s=NUCLEI,
-        pitch=Pitch(np.full(401, 120.0), np.zeros(401), np.zeros(401, bool)),
-        intensity_db=np.full(801, -30.0),
-        noise_db=-60.0,
-    )
     answer = report.compose(
-        heard,
+        HEARD,
         Transcript(said, "en", 1.0, []),
         duration_s=8.0,
         pause_threshold_s=0.25,
@@ -189,6 +214,25 @@ def test_every_field_of_an_answer_worked_out_by_hand() -> None:
     assert answer.reading["words_correct_per_minute"] == 60.0
     assert answer.reading["omissions"] == ["the"]
     assert answer.reading["insertions"] == ["i", "um"]
+
+
+def test_a_script_without_spaces_has_no_word_measures() -> None:
+    """Neither words per minute nor repetitions, repairs or a reading: null, and said so."""
+    answer = report.compose(
+        HEARD,
+        Transcript(words(("妈", 1.0, 1.2), ("妈", 1.3, 1.5), ("嗯", 3.5, 3.9)), "zh", 1.0, []),
+        duration_s=8.0,
+        pause_threshold_s=0.25,
+        reference=["妈妈"],
+        scores=ScoreMap.load(),
+        model="hand",
+    )
+    assert answer.transcript == "妈妈嗯"
+    assert answer.filled_pause_count == 1
+    for name in ("words_per_minute", "repetition_count", "repair_count", "repairs_per_minute"):
+        assert getattr(answer, name) is None, name
+    assert answer.reading is None
+    assert any("reading was not compared" in warning for warning in answer.warnings)
 
 
 @given(
