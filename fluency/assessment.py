@@ -1,9 +1,11 @@
 """One recording from its file to the answer, in the order of the steps."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import reading
 import report
 from acoustics import analyse, warm_up
@@ -11,6 +13,7 @@ from asr import Transcriber, windows
 from audio import read as read_audio
 from cog import Path as CogPath
 from errors import InvalidInput
+from numpy.typing import NDArray
 from outputs import Fluency
 from score import ScoreMap
 from timeline import save as save_picture
@@ -74,11 +77,15 @@ class Assessor:
             contours=wishes.contours,
         )
         if wishes.timeline:
-            answer.timeline = CogPath(save_picture(heard.samples, answer))
+            answer.timeline = _picture(heard.samples, answer, check)
         return answer
 
     def _check(self, wishes: Wishes) -> list[str] | None:
         """The words of the reference text, if there is one. Everything that is cheap to refuse."""
+        if not math.isfinite(wishes.pause_threshold_s):  # NaN passes every limit of a schema
+            raise InvalidInput(
+                f"Cannot measure: 'pause_threshold' must be finite, got {wishes.pause_threshold_s}"
+            )
         if wishes.transcribe and wishes.language != "auto":
             self.transcriber.check_language(wishes.language)
         if wishes.reference_text is None:
@@ -88,3 +95,15 @@ class Assessor:
                 "Cannot compare: 'transcribe' must be true with a 'reference_text', got false"
             )
         return reading.reference_words(wishes.reference_text)
+
+
+def _picture(samples: NDArray[np.float32], answer: Fluency, check: Callable[[], None]) -> CogPath:
+    """Draw into a file, which does not stay if nobody waits for it any more."""
+    check()
+    path = save_picture(samples, answer)
+    try:
+        check()
+    except BaseException:
+        path.unlink()
+        raise
+    return CogPath(path)

@@ -77,8 +77,13 @@ def draw(samples: NDArray[np.float32], answer: Fluency) -> Image.Image:
 
 def save(samples: NDArray[np.float32], answer: Fluency) -> Path:
     """Draw into a PNG in the temp directory; whoever sends it sweeps it."""
+    image = draw(samples, answer)
     with tempfile.NamedTemporaryFile(prefix="fluency-", suffix=".png", delete=False) as file:
-        draw(samples, answer).save(file, "PNG", optimize=True)
+        try:
+            image.save(file, "PNG", optimize=True)
+        except BaseException:  # a full disk
+            Path(file.name).unlink()
+            raise
     return Path(file.name)
 
 

@@ -192,6 +192,8 @@ def test_speech_over_music_is_measured(measure: Measure, golden: Path, tmp_path:
     [
         ({"language": "klingon"}, "'language' must be 'auto' or a code"),
         ({"reference_text": " ... "}, "'reference_text' must hold words"),
+        ({"reference_text": "👍🏽 __ ❤️"}, "'reference_text' must hold words"),
+        ({"pause_threshold": float("nan")}, "'pause_threshold' must be finite"),
         ({"reference_text": "a " * 3001}, "at most 3000 words, got 3001"),
         ({"reference_text": "a", "transcribe": False}, "'transcribe' must be true"),
     ],
@@ -273,6 +275,47 @@ def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
     for pause in answer.pauses:
         assert colour_at((pause["start"] + pause["end"]) / 2) in shaded, pause
     assert colour_at(7.5) == (255, 255, 255)
+
+
+def test_a_picture_that_fails_leaves_no_file(
+    measure: Measure, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fills up while the PNG is written."""
+    import tempfile
+
+    from PIL import Image
+
+    def full(self: Image.Image, file: Any, *_: Any, **__: Any) -> None:
+        file.write(b"half a picture")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        measure(golden / "mary.wav", transcribe=False, timeline=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_nobody_waits_for_is_removed(
+    runner: Any, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Canceled while it was drawn."""
+    import tempfile
+
+    import assessment
+
+    class GoneError(Exception):
+        pass
+
+    def check() -> None:
+        if list(tmp_path.iterdir()):
+            raise GoneError
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    wishes = assessment.Wishes(transcribe=False, timeline=True)
+    with pytest.raises(GoneError):
+        runner.assessor.assess(golden / "mary.wav", wishes, check)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_picture_of_anything_can_be_drawn(measure: Measure, golden: Path) -> None:
