@@ -22,15 +22,17 @@ FLUENT, FILLER, REPETITION, REPAIR = "fluent", "filler", "repetition", "repair"
 # spells them; words that are also answers or nouns ("ah", "este", "so") are left out.
 FILLERS: Final = _words(
     """
-    uh uhh uhm um umm ummm er err erm eh ehm em hm hmm hmmm mm mmm mhm euh heu äh ähm öh öhm
-    ehh あの ええと えっと えーと えー 嗯 呃 э ээ эм
+    uh uhh uhm umm ummm err erm eh ehm hm hmm hmmm mm mmm mhm euh heu äh ähm öh öhm
+    ehh ええと えっと えーと えー 嗯 呃 э ээ эм
     """
 )
+# And those that are ordinary words elsewhere: German "er" and "um", Portuguese "um" and "em".
+FILLERS_OF: Final = {"en": _words("um er em"), "es": _words("em")}
 # Said twice on purpose, or grammar: not taken for a repetition.
 INTENDED: Final = _words(
     """
     very really so no yes yeah ha haha bye long many had that is blah knock please now wait
-    okay ok well far again hello hi night
+    okay ok well far again hello hi night nous vous
     """
 )
 EDITING_TERMS: Final = (
@@ -64,16 +66,18 @@ def is_cut_off(word: str) -> bool:
     return bool(re.search(r"\w[-–—]$", word.strip()))
 
 
-def classify(words: Sequence[str], *, is_spaced: bool = True) -> list[str]:
+def classify(words: Sequence[str], language: str = "en", *, is_spaced: bool = True) -> list[str]:
     """The kind of each word. The first of two equal phrases is the one that is struck.
 
-    Without spaces between words (is_spaced false) only fillers are told: the pieces of a
-    transcript are characters there, and "妈妈" is one word.
+    language: ISO 639-1; it decides what is a filler. Without spaces between words (is_spaced
+    false) only fillers are told: the pieces of a transcript are characters there, and "妈妈" is
+    one word.
 
     >>> classify(["I", "I", "went", "um", "home"])
     ['repetition', 'fluent', 'fluent', 'filler', 'fluent']
     """
-    kinds = [FILLER if normalise(word) in FILLERS else FLUENT for word in words]
+    fillers = FILLERS | FILLERS_OF.get(language, frozenset())
+    kinds = [FILLER if normalise(word) in fillers else FLUENT for word in words]
     if not is_spaced:
         return kinds
     kept = [index for index, kind in enumerate(kinds) if kind == FLUENT]
@@ -139,12 +143,13 @@ CLAUSE_OPENERS: Final = _words(
 )
 
 
-def pause_position(before: str, after: str) -> str:
+def pause_position(before: str, after: str, language: str = "en") -> str:
     """Whether a pause between two words is "between" clauses or "within" one.
 
-    Between, if the word before ends with punctuation or the word after opens a
+    Between, if the word before ends with punctuation or, in English, the word after opens a
     clause. An approximation of the clause (AS-unit) boundaries that are marked
     by hand in the literature (Kahng 2018); it rests on Whisper's punctuation.
     """
     closes = bool(re.search(r"[.,;:!?…。、，！？]$", before.rstrip("\"'”’)")))
-    return "between" if closes or normalise(after) in CLAUSE_OPENERS else "within"
+    opens = language == "en" and normalise(after) in CLAUSE_OPENERS
+    return "between" if closes or opens else "within"

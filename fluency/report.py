@@ -67,9 +67,10 @@ def compose(
     total_s = measures.total_time_s
     words = snap(understood.words, _quiet(heard)) if understood else []
     is_spaced = understood is not None and understood.is_spaced
-    kinds = disfluency.classify([word.text for word in words], is_spaced=is_spaced)
+    language = understood.language if understood else "en"
+    kinds = disfluency.classify([word.text for word in words], language, is_spaced=is_spaced)
     fillers = merge_fillers(heard.fillers, words, kinds)
-    silences = [_pause(pause, words) for pause in heard.silences]
+    silences = [_pause(pause, words, language) for pause in heard.silences]
     repetitions = disfluency.count(kinds, disfluency.REPETITION) if is_spaced else None
     repairs = disfluency.count(kinds, disfluency.REPAIR) if is_spaced else None
     hesitations = len(fillers) + (repetitions or 0) + (repairs or 0)
@@ -198,13 +199,13 @@ def _filler(start_s: float, end_s: float, text: str, source: str) -> FilledPause
     return FilledPause(start=round(start_s, 2), end=round(end_s, 2), text=text, source=source)
 
 
-def _pause(pause: Interval, words: Sequence[Word]) -> Pause:
+def _pause(pause: Interval, words: Sequence[Word], language: str) -> Pause:
     middle = (pause.start_s + pause.end_s) / 2
     before = [word for word in words if (word.start_s + word.end_s) / 2 <= middle]
     after = [word for word in words if (word.start_s + word.end_s) / 2 > middle]
     position = "unknown"
     if before and after:
-        position = disfluency.pause_position(before[-1].text, after[0].text)
+        position = disfluency.pause_position(before[-1].text, after[0].text, language)
     return Pause(
         start=round(pause.start_s, 2),
         end=round(pause.end_s, 2),

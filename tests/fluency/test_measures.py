@@ -116,6 +116,30 @@ def test_words_are_compared_without_punctuation(word: str, plain: str) -> None:
     assert disfluency.normalise(word) == plain
 
 
+@pytest.mark.parametrize(
+    ("said", "language", "kinds"),
+    [
+        ("um I went er home", "en", "iffif"),
+        ("er ging um acht äh nach Hause", "de", "ffffiff"),
+        ("um dia fui, hm, em casa", "pt", "fffiff"),
+        ("em no sé", "es", "iff"),
+        ("nous nous sommes euh trompés", "fr", "fffif"),
+    ],
+)
+def test_a_filler_of_one_language_is_a_word_of_another(
+    said: str, language: str, kinds: str
+) -> None:
+    """German "er" is "he", Portuguese "um" is "a"."""
+    found = disfluency.classify(said.split(), language)
+    assert ["i" if kind == "filler" else kind[0] for kind in found] == list(kinds)
+
+
+def test_a_clause_opens_in_english_only() -> None:
+    """Portuguese "as" is an article."""
+    assert disfluency.pause_position("vi", "as", "pt") == "within"
+    assert disfluency.pause_position("know", "as", "en") == "between"
+
+
 def test_doubled_characters_are_no_repetition() -> None:
     """Where a script has no spaces the pieces are characters: "妈妈" is one word, 嗯 a filler."""
     kinds = disfluency.classify([*"嗯我爱妈妈"], is_spaced=False)
