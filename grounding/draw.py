@@ -1,6 +1,7 @@
 """The picture with its detections drawn on it."""
 
 import colorsys
+import io
 import tempfile
 from collections.abc import Sequence
 
@@ -14,13 +15,19 @@ MAX_SIDE_PX = 2048
 _GOLDEN = 0.618034  # successive multiples never come close on the hue circle
 
 
-def annotate(picture: Image.Image, detections: Sequence[Detection]) -> Path:
-    """Draw boxes and labels, one colour a label, into a JPEG in the temporary directory.
+def shrunk(picture: Image.Image) -> Image.Image:
+    """The RGB picture to draw on, at most MAX_SIDE_PX a side: a copy."""
+    scale = min(1.0, MAX_SIDE_PX / max(picture.size))
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+
+def annotate(canvas: Image.Image, detections: Sequence[Detection]) -> bytes:
+    """Draw boxes and labels, one colour a label, on the canvas.
 
     Labels in scripts that Pillow's built-in font lacks show as empty squares.
+    Returns: a JPEG.
     """
-    canvas = picture.copy()
-    canvas.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
     pen = ImageDraw.Draw(canvas)
     side = max(canvas.size)
     width = max(1, round(side / 300))
@@ -33,7 +40,9 @@ def annotate(picture: Image.Image, detections: Sequence[Detection]) -> Path:
         )
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=width)
         _caption(pen, f"{found['label']} {found['score']:.2f}", (x1, y1), font, colour)
-    return _save(canvas)
+    jpeg = io.BytesIO()
+    canvas.save(jpeg, "JPEG", quality=90)
+    return jpeg.getvalue()
 
 
 def label_colour(index: int) -> tuple[int, int, int]:
@@ -59,7 +68,8 @@ def _caption(
     pen.text((x + 3 - left, base + 2 - top), text, font=font, fill="black" if dark else "white")
 
 
-def _save(canvas: Image.Image) -> Path:
+def save(jpeg: bytes) -> Path:
+    """Write it into the temporary directory, where coglet fetches it."""
     with tempfile.NamedTemporaryFile(prefix="annotated-", suffix=".jpg", delete=False) as file:
-        canvas.save(file, "JPEG", quality=90)
+        file.write(jpeg)
     return Path(file.name)

@@ -2,21 +2,26 @@
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from batching import Batcher
 from cog import BaseRunner, Input, Path, concurrent
-from draw import annotate
+from draw import annotate, save
 from engines import load_engine
 from formats import export, to_detections
-from outputs import Output, PictureSize, Thresholds
-from picture import load_rgb
+from outputs import Output, Thresholds
 from postprocess import merge
 from prediction import Look
 from prompt import build_chunks, tokenize
 from queries import parse_queries
+from reading import read
 
 MAX_BATCH = 8
 """Pictures in one pass; as many requests as run() takes at once."""
+
+DESKS = 2
+"""Pictures read at once: one of 50 megapixels takes up to 800 MB until it is resized."""
 
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
@@ -39,6 +44,7 @@ class Runner(BaseRunner):
         """Load what ENGINE and WEIGHTS name onto DEVICE in DTYPE."""
         self.engine = load_engine(os.environ)
         self.batcher = Batcher(self.engine.detect_many, MAX_BATCH)
+        self.desk = ThreadPoolExecutor(DESKS, thread_name_prefix="desk")
 
     @concurrent(max=8)  # type: ignore[untyped-decorator]
     async def run(
@@ -79,18 +85,18 @@ class Runner(BaseRunner):
         queries = parse_queries(text_queries, DEFAULT_QUERIES)
         words = tokenize([query.text for query in queries], self.engine.tokenizer)
         chunks = build_chunks(words, self.engine.max_tokens, self.engine.tokenizer)
-        # Threads for what would hold up the other requests: decoding, resizing, merging, drawing.
-        picture = await asyncio.to_thread(load_rgb, image)
-        pixels = await asyncio.to_thread(self.engine.prepare, picture)
+        # Threads for what would hold up the other requests: reading, merging, drawing.
+        at_desk = partial(asyncio.get_running_loop().run_in_executor, self.desk)
+        size, pixels, canvas = await at_desk(read, image, self.engine, annotated)
         look = Look(pixels, tuple(chunk.input_ids for chunk in chunks))
         seen = await asyncio.wrap_future(self.batcher.submit(pixels.shape, look))
         limits = (box_threshold, text_threshold, nms)
         found = await asyncio.to_thread(merge, seen, chunks, *limits, most=max_detections + 1)
         labels = [query.label for query in queries]
-        size = PictureSize(width=picture.width, height=picture.height)
         kept = found.take(slice(max_detections))
         detections = to_detections(kept.boxes, kept.scores, kept.labels, labels, size)
-        drawn = await asyncio.to_thread(annotate, picture, detections) if annotated else None
+        jpeg = await asyncio.to_thread(annotate, canvas, detections) if canvas else None
+        # Nothing is awaited from here on: a cancelled prediction leaves no file behind.
         return Output(
             detections=detections,
             image=size,
@@ -101,6 +107,6 @@ class Runner(BaseRunner):
             ),
             truncated=len(found.scores) > max_detections,
             model=self.engine.name,
-            annotated_image=drawn,
+            annotated_image=save(jpeg) if jpeg else None,
             export=export(format, detections, size, labels, self.engine.name),
         )

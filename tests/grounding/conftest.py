@@ -59,6 +59,12 @@ def with_defaults(runner, image, inputs):
 
 
 @pytest.fixture(scope="session")
+def ask(runner):
+    """Call the runner as coglet would: a coroutine."""
+    return lambda image, **inputs: with_defaults(runner, image, inputs)
+
+
+@pytest.fixture(scope="session")
 def call(runner):
     """Call the runner as coglet would."""
     return lambda image, **inputs: asyncio.run(with_defaults(runner, image, inputs))

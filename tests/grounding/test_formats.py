@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from draw import MAX_SIDE_PX, annotate, label_colour
+from draw import annotate, label_colour, save, shrunk
 from formats import export, to_coco, to_detections, to_label_studio
 from outputs import PictureSize
 from PIL import Image
@@ -74,7 +74,7 @@ def test_annotated_picture_shows_the_boxes(tmp_path, monkeypatch):
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    path = annotate(Image.new("RGB", (200, 100), "white"), FOUND[:1])
+    path = save(annotate(Image.new("RGB", (200, 100), "white"), FOUND[:1]))
     assert path.parent == tmp_path
     with Image.open(path) as drawn:
         assert drawn.size == (200, 100)
@@ -82,13 +82,16 @@ def test_annotated_picture_shows_the_boxes(tmp_path, monkeypatch):
     assert np.abs(pixel - label_colour(1)).max() < 90  # JPEG
 
 
-def test_annotated_picture_is_bounded(tmp_path, monkeypatch):
-    """A large picture is drawn smaller: the answer carries it."""
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with Image.open(annotate(Image.new("RGB", (8000, 6000)), FOUND)) as drawn:
-        assert max(drawn.size) == MAX_SIDE_PX
+@pytest.mark.parametrize(
+    ("size", "expected"), [((8000, 6000), (2048, 1536)), ((9000, 1), (2048, 1)), ((9, 5), (9, 5))]
+)
+def test_the_canvas_is_bounded_and_a_copy(size, expected):
+    """A large picture is drawn smaller: the answer carries it. A small one is not touched."""
+    picture = Image.new("RGB", size, "white")
+    canvas = shrunk(picture)
+    assert canvas.size == expected
+    canvas.paste((0, 0, 0), (0, 0, *expected))
+    assert picture.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_neighbouring_labels_differ_in_colour():

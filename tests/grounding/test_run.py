@@ -1,12 +1,17 @@
 """The endpoint's promises, through the runner."""
 
+import asyncio
 import json
+import tempfile
+import threading
 
 import pytest
+from draw import annotate
 from engines import load_engine
 from errors import InvalidInput
+from picture import load_rgb
 from PIL import Image
-from run import DEFAULT_QUERIES
+from run import DEFAULT_QUERIES, DESKS
 
 
 def test_the_apps_three_fields(call, shapes_png):
@@ -143,7 +148,6 @@ def test_the_same_answer_twice(call, shapes_png):
 )
 def test_bad_input_leaves_nothing_behind(call, shapes_png, tmp_path, monkeypatch, wrong):
     """The caller's mistakes are InvalidInput, and no file remains in the temporary directory."""
-    import tempfile
 
     scratch = tmp_path / "tmp"
     scratch.mkdir()
@@ -156,6 +160,48 @@ def test_bad_input_leaves_nothing_behind(call, shapes_png, tmp_path, monkeypatch
     with pytest.raises(InvalidInput):
         call(path, text_queries=queries, annotated=True)
     assert list(scratch.iterdir()) == []
+
+
+def test_cancelled_while_it_draws_leaves_no_file(ask, shapes_png, tmp_path, monkeypatch):
+    """Who goes away while the picture is drawn gets none, and nobody sweeps behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    drawing, go_on = threading.Event(), threading.Event()
+
+    def slowly(canvas, detections):
+        drawing.set()
+        assert go_on.wait(60)
+        return annotate(canvas, detections)
+
+    monkeypatch.setattr("run.annotate", slowly)
+
+    async def cancelled():
+        task = asyncio.create_task(ask(shapes_png, text_queries="star", annotated=True))
+        assert await asyncio.to_thread(drawing.wait, 60)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        go_on.set()
+
+    asyncio.run(cancelled())  # it waits for its threads
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_few_pictures_are_read_at_once(call_many, shapes_png, monkeypatch):
+    """Eight requests at once do not unpack eight times 50 megapixels together."""
+    too_many = threading.Barrier(DESKS + 1)
+    met = []
+
+    def waiting_for_company(path):
+        try:
+            met.append(too_many.wait(timeout=0.5))
+        except threading.BrokenBarrierError:
+            return load_rgb(path)
+        raise AssertionError("one too many")
+
+    monkeypatch.setattr("reading.load_rgb", waiting_for_company)
+    answers = call_many(shapes_png, [{"text_queries": "star"}] * 8)
+    assert met == []
+    assert [answer.queries_used for answer in answers] == [["star"]] * 8
 
 
 def test_requests_that_share_a_pass_answer_as_if_alone(call_many, call, shapes_png):
