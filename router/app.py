@@ -99,11 +99,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Hops)  # within the guard
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes, reads=reads)
     _observe_requests(app, telemetry.observer, settings.cors_origins)
+    # A request is compared with one route after the other: what is asked for most comes first,
+    # and `/{model}`, which fits every short path, last.
+    cog.add_routes(app)
+    replicate.add_routes(app)
     operations.add_routes(app)
     events.add_routes(app)
     model_logs.add_routes(app)
-    cog.add_routes(app)
-    replicate.add_routes(app)
     files.add_routes(app)
     streams.add_routes(app)
     app_face.add_routes(app)

@@ -26,14 +26,16 @@ OPEN_PATHS = frozenset({"/health"})
 # Each URL below it holds a token of its own, which its handler checks (router/api/streams.py).
 UNGUESSABLE_URLS = "/v1/streams/"
 # Any of these means that the request came through a proxy, whoever the peer is.
-PROXY_HEADERS = (
-    "cf-ray",
-    "cf-connecting-ip",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-real-ip",
-    "forwarded",
-    "via",
+PROXY_HEADERS = frozenset(
+    {
+        b"cf-ray",
+        b"cf-connecting-ip",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-real-ip",
+        b"forwarded",
+        b"via",
+    }
 )
 # `Token` is what Replicate's clients sent before 2024.
 BEARER_SCHEMES = frozenset({"bearer", "token"})
@@ -89,7 +91,7 @@ class Guard:
         verifier = verifier_of(token.strip())
         for key in accepted.keys:
             fits = hmac.compare_digest(verifier, key.verifier)
-            if fits and (not key.local or _is_direct(scope, headers)):
+            if fits and (not key.local or _is_direct(scope)):
                 return key
         raise Unauthorized("Cannot authenticate: the key is not accepted")
 
@@ -163,7 +165,7 @@ def require_this_machine(scope: Scope, headers: Mapping[str, str]) -> None:
     A page in this machine's browser is not one: its Origin, or after DNS rebinding its Host,
     names another site.
     """
-    if not _is_direct(scope, headers):
+    if not _is_direct(scope):
         raise Forbidden(
             "Cannot serve other machines: there is no key yet (callme keys create NAME)"
         )
@@ -174,10 +176,12 @@ def require_this_machine(scope: Scope, headers: Mapping[str, str]) -> None:
         raise Forbidden("Cannot serve web pages of other sites: there is no key yet")
 
 
-def _is_direct(scope: Scope, headers: Mapping[str, str]) -> bool:
+def _is_direct(scope: Scope) -> bool:
     """From this machine, through no proxy."""
     client = scope.get("client")
-    return bool(client and _is_loopback(client[0]) and not any(h in headers for h in PROXY_HEADERS))
+    if not client or not _is_loopback(client[0]):
+        return False
+    return PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]])  # lower case, by ASGI
 
 
 @functools.lru_cache(maxsize=256)

@@ -277,10 +277,10 @@ async def openapi(request: Request) -> Response:
 
 def add_routes(app: Starlette) -> None:
     """The face's routes."""
+    app.add_route(f"{ROOT}/predictions", create, methods=["POST"])
     app.add_route(ROOT, index, methods=["GET"])
     app.add_route(f"{ROOT}/health-check", health_check, methods=["GET"])
     app.add_route(f"{ROOT}/openapi.json", openapi, methods=["GET"])
-    app.add_route(f"{ROOT}/predictions", create, methods=["POST"])
     app.add_route(f"{ROOT}/predictions/{{id}}", put, methods=["PUT"])
     app.add_route(f"{ROOT}/predictions/{{id}}", get, methods=["GET"])
     app.add_route(f"{ROOT}/predictions/{{id}}/cancel", cancel, methods=["POST"])
