@@ -2,6 +2,7 @@
 
 reference.py init CONFIG_BERT model.pth SEED     random weights of full size
 reference.py run BERT model.pth picture.png LABELS.json answer.npz
+reference.py resize answer.npz picture.png ...    its own resizing alone
 """
 
 import json
@@ -46,6 +47,8 @@ def init(bert, checkpoint, seed):
                 continue
             if not parameter.any() or "bbox_embed" in name or "gamma" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+        # Else nearly every probability is 0 or 1, which would hide differences.
+        model.transformer.decoder.norm.weight.mul_(0.1)
     torch.save({"model": model.state_dict()}, checkpoint)
 
 
@@ -78,5 +81,10 @@ def run(bert, checkpoint, picture, labels, answer):
     )
 
 
+def resize(answer, *pictures):
+    """The tensors that the original would look at, by the pictures' names."""
+    np.savez(answer, **{Path(picture).stem: load_image(picture)[1].numpy() for picture in pictures})
+
+
 if __name__ == "__main__":
-    {"init": init, "run": run}[sys.argv[1]](*sys.argv[2:])
+    {"init": init, "run": run, "resize": resize}[sys.argv[1]](*sys.argv[2:])

@@ -4,12 +4,17 @@ The weights are random, and made in either world: by the original and converted 
 by transformers and converted to a .pth file. The BERT is a real one (MiniLM, six layers). Both
 sides read the same picture file and the same labels with their own code from end to end.
 
+What a pass costs grows with the picture, and what it proves does not: the passes look at a strip,
+which the longest-edge rule of both sides makes 1333 × 155 px, a third of the area of 800 × 800;
+3,340 of its proposals are of the finest level, so that the best 900 are still a choice. That the
+resizing agrees on other shapes is shown without passes.
+
 The model ranks some 13,000 proposals and gives each of the best 900 the query of its rank. Random
 weights leave neighbours so close that rounding may swap two, which changes those two answers
 altogether; hence float64, and a few queries may differ. One difference of transformers shows only
 where a coordinate comes within 1e-3 of the border during refinement: it clamps there at 1e-5, the
-original at 1e-3 (inverse_sigmoid in util/misc.py). The seeds are ones with which none does; with
-most seeds proposals at the border, whose coordinates are infinite logits, rank among the best.
+original at 1e-3 (inverse_sigmoid in util/misc.py). The weights are ones with which none does: with
+most, proposals at the border, whose coordinates are infinite logits, rank among the best.
 """
 
 import asyncio
@@ -48,6 +53,9 @@ HERE = Path(__file__).parent
 PYTHON = os.environ.get("ORIGINAL_PYTHON")
 LABELS = ["a cat", "remote control", "red car", "scar", "vans", "traffic light", "skateboarding"]
 
+STRIP = (0, 60, 430, 110)
+"""Of the sample: with sides of 43 to 5 both ways of rounding give 1333 × 155."""
+
 LIMIT = 1e-3
 MAX_SWAPPED = 9  # of 900 queries
 
@@ -83,7 +91,7 @@ def made_by_the_original(bert, tmp_path_factory):
 def made_by_transformers(bert, tmp_path_factory):
     """(.pth, folder): transformers' random weights, converted."""
     folder = tmp_path_factory.mktemp("transformers")
-    torch.manual_seed(7)  # no proposal at the border ranks among the best 900
+    torch.manual_seed(7)
     swin = SwinConfig(
         embed_dim=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24], out_indices=[2, 3, 4]
     )
@@ -99,6 +107,12 @@ def made_by_transformers(bert, tmp_path_factory):
         for name, parameter in model.named_parameters():
             if "text_backbone" not in name and (not parameter.any() or "bbox_embed" in name):
                 parameter.normal_(std=0.01 if "bbox_embed" in name else 0.05)
+        # Proposals at the border all get one score, among these weights' best; turned around, it
+        # is among the worst.
+        for parameter in model.model.enc_output_norm.parameters():
+            parameter.neg_()
+        # Else nearly every probability is 0 or 1, which would hide differences.
+        model.model.decoder.layer_norm.weight.mul_(0.1)
     model.save_pretrained(folder / "hf")
     images = GroundingDinoImageProcessorPil(size={"shortest_edge": 800, "longest_edge": 1333})
     GroundingDinoProcessor(images, AutoTokenizer.from_pretrained(bert)).save_pretrained(
@@ -108,13 +122,37 @@ def made_by_transformers(bert, tmp_path_factory):
     return folder / "model.pth", folder / "hf"
 
 
+def test_same_pictures_same_pixels(shapes, tmp_path):
+    """Square, lying, upright and thin; enlarged, reduced and left as they are: equal tensors."""
+    large = shapes.resize((1600, 1200))
+    made = {
+        "square": shapes.crop((0, 0, 360, 360)),
+        "lying": shapes,
+        "upright": shapes.rotate(90, expand=True),
+        "large": large,
+        "strip": shapes.crop(STRIP),
+        "exact": large.crop((0, 0, 800, 800)),
+    }
+    pictures = [tmp_path / f"{name}.png" for name in made]
+    for path, picture in zip(pictures, made.values(), strict=True):
+        picture.save(path)
+    original("resize", tmp_path / "answer.npz", *pictures)
+    theirs = np.load(tmp_path / "answer.npz")
+    processor = GroundingDinoImageProcessorPil(size={"shortest_edge": 800, "longest_edge": 1333})
+    for path in pictures:
+        ours = to_tensor(load_rgb(path), processor)[0].numpy()
+        np.testing.assert_allclose(ours, theirs[path.stem], rtol=0, atol=1e-6, err_msg=path.stem)
+    assert theirs["square"].shape == (3, 800, 800)
+    assert theirs["strip"].shape == (3, 155, 1333)
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("weights", ["made_by_the_original", "made_by_transformers"])
 def test_same_weights_same_detections(request, bert, shapes, tmp_path, weights):
     """Probabilities and boxes agree within 1e-3, and so do labels, scores and detections."""
     checkpoint, folder = request.getfixturevalue(weights)
     picture, labels, answer = (tmp_path / name for name in ("p.png", "labels.json", "answer.npz"))
-    shapes.crop((0, 0, 360, 360)).save(picture)  # square: fewer proposals, a quicker test
+    shapes.crop(STRIP).save(picture)
     labels.write_text(json.dumps(LABELS))
     original("run", bert, checkpoint, picture, labels, answer)
     theirs = np.load(answer)
@@ -139,8 +177,10 @@ def test_same_weights_same_detections(request, bert, shapes, tmp_path, weights):
         "box": np.abs(seen.boxes - theirs["boxes"])[stable].max(),
         "queries that swapped ranks": int((~stable).sum()),
     }
-    sys.stderr.write(f"\n{weights}: {differences}, probabilities spread {np.ptp(tokens):.2f}\n")
-    assert np.ptp(tokens) > 0.1, "the weights must be worth comparing"
+    telling = float(((tokens > 0.01) & (tokens < 0.99)).mean())
+    sys.stderr.write(f"\n{weights}: {differences}, {telling:.0%} of probabilities not 0 or 1\n")
+    assert telling > 0.5, "the weights must be worth comparing"
+    assert np.ptp(tokens) > 0.5
     assert differences["pixels"] <= 1e-6
     assert differences["queries that swapped ranks"] <= MAX_SWAPPED
     assert_same_detections(ours, theirs, np.flatnonzero(stable))
@@ -156,7 +196,7 @@ def test_both_engines_answer_alike(bert, made_by_the_original, shapes, tmp_path,
     """
     checkpoint, folder = made_by_the_original
     picture, asked, answer = (tmp_path / name for name in ("p.png", "in.json", "out.json"))
-    shapes.crop((0, 0, 360, 360)).save(picture)
+    shapes.crop(STRIP).save(picture)
     inputs = {
         "text_queries": ", ".join(LABELS),
         "box_threshold": 0.0,
@@ -181,19 +221,21 @@ def test_both_engines_answer_alike(bert, made_by_the_original, shapes, tmp_path,
     assert theirs["image"] == ours.image
     assert theirs["thresholds"] == ours.thresholds
     assert len(theirs["detections"]) == len(ours.detections) == 900
-    alike = sum(_has_like(found, theirs["detections"]) for found in ours.detections)
+    alike = _with_like(ours.detections, theirs["detections"])
     sys.stderr.write(f"\n{alike} of 900 detections of one engine have their like in the other\n")
     assert alike >= 891
 
 
-def _has_like(found, others):
-    """Whether another detection has the same label, score within 1e-3 and box within 0.5 px."""
-    return any(
-        found["label"] == other["label"]
-        and abs(found["score"] - other["score"]) <= LIMIT
-        and np.abs(np.subtract(found["box"], other["box"])).max() <= 0.5
-        for other in others
+def _with_like(ours, theirs):
+    """How many have one among the others of the same label, score within 1e-3, box in 0.5 px."""
+    labels, scores, boxes = (
+        [np.array([found[field] for found in side]) for side in (ours, theirs)]
+        for field in ("label_index", "score", "box")
     )
+    alike = labels[0][:, None] == labels[1][None]
+    alike &= np.abs(scores[0][:, None] - scores[1][None]) <= LIMIT
+    alike &= np.abs(boxes[0][:, None] - boxes[1][None]).max(axis=2) <= 0.5
+    return int(alike.any(axis=1).sum())
 
 
 def assert_same_detections(ours, theirs, stable):
@@ -212,7 +254,8 @@ def assert_same_detections(ours, theirs, stable):
 
 
 def _widest_gap(scores):
-    """A threshold among the upper half of the scores where rounding decides nothing."""
-    upper = np.sort(scores)[len(scores) // 2 :]
-    gap = int(np.diff(upper).argmax())
-    return float(upper[gap : gap + 2].mean())
+    """A threshold where rounding decides nothing; a twentieth of the scores or more either side."""
+    few = len(scores) // 20
+    inner = np.sort(scores)[few:-few]
+    gap = int(np.diff(inner).argmax())
+    return float(inner[gap : gap + 2].astype(np.float64).mean())
