@@ -52,16 +52,22 @@ class KleinPainter:
         self.together = together
         self._dtype = dtype
         self._keep = memory_gib >= KEEP_ENCODER_GIB
+        self._is_away = False
+        self._pipe: Any = None
         self._encoder: Any = None
+        self._constant = (preset.instruction, LOOSE_INSTRUCTION, "")
         self._embeddings: dict[str, torch.Tensor] = {}
         # Before the transformer is loaded: the two need never be on the card together.
-        for words in (preset.instruction, LOOSE_INSTRUCTION, ""):
+        for words in self._constant:
             self._embedded(words)
         pipe = Pipeline.from_pretrained(
             preset.source, dtype=dtype, text_encoder=None, tokenizer=None
         )
         self._pipe = speed.quantised(pipe, "transformer")
         speed.place(self._pipe, preset, device, memory_gib)
+        # A card from 15 to 24 GiB: the transformer (7 GiB) leaves while the encoder (8 GiB) works.
+        is_card = memory_gib > 0
+        self._has_room_for_one = is_card and not self._keep and not speed.is_offloaded(self._pipe)
 
     def prompt_for(self, order: Order) -> str:
         # An editing model has no dial for the lines; below half, the wording lets them go.
@@ -72,20 +78,38 @@ class KleinPainter:
 
     def _embedded(self, words: str) -> torch.Tensor:
         """(1, tokens, channels) on the device, in the painter's dtype."""
-        if words not in self._embeddings:
-            if len(self._embeddings) > REMEMBERED:
-                self._embeddings.pop(next(iter(self._embeddings)))
-            encoder = self._encoder or diffusers.Flux2KleinPipeline.from_pretrained(
-                self.preset.source, dtype=self._dtype, transformer=None, vae=None
-            ).to(self.device)
-            with torch.no_grad():
-                self._embeddings[words] = encoder.encode_prompt(words)[0]
-            if self._keep:
-                self._encoder = encoder
-            else:
-                del encoder
-                free(self.device)
-        return self._embeddings[words]
+        found = self._embeddings.pop(words, None)
+        if found is None:
+            found = self._encoded(words)
+            others = [known for known in self._embeddings if known not in self._constant]
+            if len(others) >= REMEMBERED:
+                del self._embeddings[others[0]]  # the one not asked for longest
+        self._embeddings[words] = found
+        return found
+
+    def _encoded(self, words: str) -> torch.Tensor:
+        if self._pipe is not None and self._has_room_for_one:
+            self._pipe.transformer.to("cpu")  # until _ready()
+            self._is_away = True
+            free(self.device)
+        encoder = self._encoder or diffusers.Flux2KleinPipeline.from_pretrained(
+            self.preset.source, dtype=self._dtype, transformer=None, vae=None
+        ).to(self.device)
+        with torch.no_grad():
+            embedded: torch.Tensor = encoder.encode_prompt(words)[0]
+        if self._keep:
+            self._encoder = encoder
+        else:
+            del encoder
+            free(self.device)
+        return embedded
+
+    def _ready(self) -> Any:
+        """The pipeline, with its transformer back if it made room for the encoder."""
+        if self._is_away:
+            self._pipe.transformer.to(self.device)
+            self._is_away = False
+        return self._pipe
 
     def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
         first = orders[0]
@@ -94,9 +118,10 @@ class KleinPainter:
         papers = [order.control.point(lambda value: 255 - value) for order in orders]
         guided = not self._pipe.config.is_distilled and first.guidance_scale > 1.0
         with freed_after_failure(self.device, first.control.size):
-            result = self._pipe(
+            embeds = torch.cat([self._embedded(self.prompt_for(o)) for o in orders])
+            result = self._ready()(
                 image=papers,
-                prompt_embeds=torch.cat([self._embedded(self.prompt_for(o)) for o in orders]),
+                prompt_embeds=embeds,
                 negative_prompt_embeds=(
                     torch.cat([self._embedded("")] * len(orders)) if guided else None
                 ),

@@ -239,6 +239,49 @@ def test_klein_lets_its_text_encoder_go(folders: dict[str, Path]) -> None:
     assert painter._encoder is None
 
 
+def test_klein_never_forgets_its_instruction(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many words others have sent, who sends none waits for no encoder; of the words the
+    ones not used for longest go."""
+    monkeypatch.setattr("klein.REMEMBERED", 2)
+    painter = load(folders["klein"])
+    assert isinstance(painter, KleinPainter)
+    constant = set(painter._embeddings)
+    for words in ("a cat", "a dog", "a cat", "a bird"):
+        painter._embedded(words)
+    assert set(painter._embeddings) == constant | {"a cat", "a bird"}
+
+
+@pytest.mark.parametrize(("memory_gib", "waits"), [(16.0, True), (80.0, False), (0.0, False)])
+def test_on_a_card_for_one_the_transformer_waits_for_the_encoder(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, memory_gib: float, waits: bool
+) -> None:
+    """New words on a card of 16 GiB: the transformer (7 GiB) leaves it to the encoder (8 GiB)."""
+    preset = choose(str(folders["klein"]), 0.0, has_bfloat16=False)
+    painter: Any = pipeline.load(preset, "cpu", torch.float32, memory_gib)
+    moves: list[str] = []
+    move = painter._pipe.transformer.to
+    monkeypatch.setattr(
+        painter._pipe.transformer, "to", lambda place: (moves.append(place), move(place))[1]
+    )
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        patch.setattr(diffusers.Flux2KleinPipeline, "from_pretrained", full)
+        if not painter._keep:
+            with pytest.raises(OutOfMemory):
+                paint(painter, order(prompt="a dog"))
+    paint(painter, order())
+    assert moves == (["cpu", painter.device] if waits else []), "an order later it is back"
+    moves.clear()
+    with_words = paint(painter, order(prompt="a cat"))
+    assert moves == (["cpu", painter.device] if waits else [])
+    assert difference(with_words, paint(load(folders["klein"]), order(prompt="a cat"))) == 0
+
+
 def test_kleins_embeddings_are_those_of_the_live_encoder(folders: dict[str, Path]) -> None:
     """What is computed once at set-up equals what the whole pipeline computes."""
     painter = load(folders["klein"])
