@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ: Final = 16_000
 MAX_DURATION_S: Final = 600
+MAX_RATE_HZ: Final = 768_000  # no recorder has more, and FFmpeg's filter for it grows with the rate
 KINDS: Final = "WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF"
 # Formats whose header says how long they are. The others are streams: valid wherever they end.
 _SELF_MEASURING: Final = frozenset({"wav", "flac", "mp4", "aiff"})
@@ -168,6 +169,11 @@ def _resampled(frames: Iterator[Any], layout: str, kind: str) -> Iterator[NDArra
             if gap_s > _MIN_GAP_S:
                 count = round(min(gap_s, MAX_DURATION_S + 1) * SAMPLE_RATE_HZ)
                 yield np.zeros((1 if layout == "mono" else 2, count), np.float32)
+            if frame.sample_rate > MAX_RATE_HZ:
+                raise InvalidInput(
+                    f"Cannot read the recording: 'audio' must have a rate of at most {MAX_RATE_HZ} "
+                    f"samples/s, got {frame.sample_rate}"
+                )
             resampler, form = av.AudioResampler("fltp", layout, SAMPLE_RATE_HZ), new_form
         yield from _arrays(resampler.resample(frame))
         end_s = None if start_s is None else start_s + frame.samples / frame.sample_rate

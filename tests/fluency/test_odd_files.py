@@ -75,6 +75,16 @@ def test_a_big_endian_wav_is_refused(tmp_path: Path) -> None:
         read(tmp_path, b"RIFX" + wav(pcm(made_audio.noise(1)))[4:])
 
 
+def test_a_rate_of_no_recorder_is_refused(tmp_path: Path) -> None:
+    """192 kHz is heard; half a gigahertz, a broken header, would take a gigabyte to resample."""
+    content = wav(pcm(made_audio.noise(1)))
+    head, tail = content[:24], content[28:]
+    heard = read(tmp_path, head + struct.pack("<I", 192_000) + tail)
+    assert len(heard) == pytest.approx(16_000 / 12, abs=2)
+    with pytest.raises(InvalidInput, match="at most 768000 samples/s, got 553664128"):
+        read(tmp_path, head + struct.pack("<I", 553_664_128) + tail)
+
+
 @pytest.mark.parametrize("count", [7, 9, 16, 32, 64, 100])
 @pytest.mark.parametrize("kind", ["u8", "s16", "f32"])
 def test_any_number_of_channels_is_mixed(
