@@ -66,7 +66,7 @@ def rated_files(corpus: Path) -> list[tuple[Path, float]]:
 
     Raises:
         ValueError: fewer than 20 or all of one rating, a CSV without the two columns, a rating
-            that is no number, or a recording that is not there.
+            that is no number or not there, or a recording that is not there.
     """
     pairs = _speechocean(corpus) if corpus.is_dir() else _csv(corpus)
     if len(pairs) < MIN_RECORDINGS:
@@ -96,6 +96,8 @@ def _speechocean(folder: Path) -> list[tuple[Path, float]]:
     pairs = []
     for line in (folder / "train" / "wav.scp").read_text().splitlines():
         utterance, name = line.split(maxsplit=1)
+        if utterance not in scores:
+            raise ValueError(f"Cannot fit: resource/scores.json has no scores of {utterance}")
         pairs.append((folder / name, _number(scores[utterance]["fluency"], utterance)))
     return pairs
 

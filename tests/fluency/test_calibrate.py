@@ -104,6 +104,16 @@ def test_the_layout_of_speechocean762(corpus: Path, tmp_path: Path) -> None:
     assert maps[0] == maps[1]
 
 
+def test_an_utterance_without_scores_is_refused(tmp_path: Path) -> None:
+    """Its name is told, not a stack trace."""
+    (tmp_path / "resource").mkdir()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "resource" / "scores.json").write_text("{}")
+    (tmp_path / "train" / "wav.scp").write_text("000010011\tWAVE/SPEAKER0001/000010011.WAV\n")
+    with pytest.raises(SystemExit, match="has no scores of 000010011"):
+        calibrate.main([str(tmp_path), "--out", str(tmp_path / "map.json")])
+
+
 HEAD = "file,rating\n"
 
 
