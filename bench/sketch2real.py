@@ -1,9 +1,9 @@
 """How long does a picture take, ours against plain diffusers, and what memory does it need?
 
-    python bench/sketch2real.py [--full] [--rounds 10] [--preset NAME ...]
+    python bench/sketch2real.py [--full] [--rounds 10] [--preset NAME ...] [--out FILE]
 
-One row per measure, as JSON lines, for the demo weights and for each preset's classes with random
-weights: tiny ones as the tests make them, or with `--full` (a GPU) the published sizes; what
+One row per measure, as JSON lines to standard output and appended to --out, for the demo weights
+and for each preset's classes with random weights: tiny ones as the tests make them, or with `--full` (a GPU) the published sizes; what
 the weights are worth does not show in seconds. `COMPILE` and `QUANTIZE` count as in production.
 Each preset runs in a process of its own. Ours and stock take turns, so that another load on the
 machine falls on both; stock is the same class from the same folder in the same precision, used as
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,20 +52,31 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="published sizes; wants a GPU")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--preset", nargs="*", default=["demo", *TINY])
+    parser.add_argument("--out", type=Path, help="append to this file")
     options = parser.parse_args()
     if len(options.preset) > 1:  # peaks of memory are a process's
-        size = ["--full"] if options.full else []
+        given = ["--full"] if options.full else []
+        given += ["--out", str(options.out)] if options.out else []
         for name in options.preset:
-            command = [sys.executable, __file__, *size, "--rounds", str(options.rounds)]
+            command = [sys.executable, __file__, *given, "--rounds", str(options.rounds)]
             subprocess.run([*command, "--preset", name], check=True)
         return
     machine = hardware.detect()
     with tempfile.TemporaryDirectory() as temp:
-        measure(options.preset[0], Path(temp), machine, full=options.full, rounds=options.rounds)
+        rows = measure(
+            options.preset[0], Path(temp), machine, full=options.full, rounds=options.rounds
+        )
+        for line in map(json.dumps, rows):
+            print(line, flush=True)
+            if options.out:
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
 
 
-def measure(name: str, temp: Path, machine: hardware.Hardware, *, full: bool, rounds: int) -> None:
-    """Print the rows of one preset."""
+def measure(
+    name: str, temp: Path, machine: hardware.Hardware, *, full: bool, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of one preset, as they are measured."""
     folder = PACKAGE / "weights" / "demo" if name == "demo" else made(name, temp, machine, full)
     preset = weights.choose(str(folder), machine.memory_gib, has_bfloat16=machine.has_bfloat16)
     row = {
@@ -76,14 +87,14 @@ def measure(name: str, temp: Path, machine: hardware.Hardware, *, full: bool, ro
     dtype = machine.dtype_for(preset.half)
     begun = time.perf_counter()
     painter = pipeline.load(preset, machine.device, dtype, machine.memory_gib)
-    report(row, "load_s", [time.perf_counter() - begun])
+    yield report(row, "load_s", [time.perf_counter() - begun])
     cleaning, page = [], None
     for _ in range(rounds):
         begun = time.perf_counter()
         page = reading.read(SAMPLE, preset, (None, None), None)
         cleaning.append(time.perf_counter() - begun)
     assert page is not None
-    report(row, "clean_s", cleaning)
+    yield report(row, "clean_s", cleaning)
     wish = Order(
         page.control, "", None, preset.control_scale, preset.steps, preset.guidance_scale, (7,)
     )
@@ -92,7 +103,7 @@ def measure(name: str, temp: Path, machine: hardware.Hardware, *, full: bool, ro
     orders = {"ours": [wish], "ours, four together": several, "stock": [wish]}
     ways: dict[str, Callable[[], Any]] = {"ours": lambda: painter.paint([wish], lambda _step: None)}
     first = {"ours": timed(ways["ours"], machine)}  # compiling, if asked for
-    report(row | {"way": "ours"}, "peak_memory_gib", [peak_memory_gib(machine)])
+    yield report(row | {"way": "ours"}, "peak_memory_gib", [peak_memory_gib(machine)])
     if machine.is_cuda:
         ways["ours, four together"] = lambda: painter.paint(several, lambda _step: None)
     ways["stock"] = stock(preset, wish, machine, dtype)
@@ -105,12 +116,12 @@ def measure(name: str, temp: Path, machine: hardware.Hardware, *, full: bool, ro
     medians = {}
     for way, pairs in times.items():
         clock, processor = (np.array(each) / len(orders[way]) for each in zip(*pairs, strict=True))
-        report(row | {"way": way}, "first_picture_s", [first[way][0]])
-        report(row | {"way": way}, "picture_s", list(clock))
-        report(row | {"way": way}, "picture_cpu_s", list(processor))
+        yield report(row | {"way": way}, "first_picture_s", [first[way][0]])
+        yield report(row | {"way": way}, "picture_s", list(clock))
+        yield report(row | {"way": way}, "picture_cpu_s", list(processor))
         medians[way] = float(np.median(clock if machine.is_cuda else processor))
     # Without a card by the processor's time, which another load on the machine hardly changes.
-    report(row, "ours_to_stock", [medians["ours"] / medians["stock"]])
+    yield report(row, "ours_to_stock", [medians["ours"] / medians["stock"]])
 
 
 def made(name: str, temp: Path, machine: hardware.Hardware, full: bool) -> Path:
@@ -184,10 +195,10 @@ def provenance(machine: hardware.Hardware) -> dict[str, Any]:
     }
 
 
-def report(row: dict[str, Any], measure: str, values: list[float]) -> None:
+def report(row: dict[str, Any], measure: str, values: list[float]) -> dict[str, Any]:
     p50, p95 = np.percentile(values, (50, 95))
     figures = {"measure": measure, "n": len(values), "p50": round(p50, 4), "p95": round(p95, 4)}
-    print(json.dumps(row | figures), flush=True)
+    return row | figures
 
 
 if __name__ == "__main__":
