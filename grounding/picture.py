@@ -89,8 +89,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # I;16 and its byte orders, and I: 16-bit grey
-        grey = np.asarray(image).astype(np.float32) / 257.0  # 65535 / 255
-        return Image.fromarray(np.clip(grey.round(), 0, 255).astype(np.uint8)).convert("RGB")
+        deep = np.asarray(image)
+        grey = np.clip((deep.astype(np.float32) / 257.0).round(), 0, 255)  # 65535 / 255
+        if isinstance(clear := image.info.get("transparency"), int):
+            grey[deep == clear] = 255
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         ground = Image.new("RGB", layer.size, "white")

@@ -100,6 +100,8 @@ def test_sixteen_bit_grey_is_scaled(tmp_path):
     pixels = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
     decoded = load_rgb(saved(tmp_path, Image.fromarray(pixels), "grey16.png"))
     assert np.asarray(decoded)[0, :, 0].tolist() == [0, 100, 255]
+    keyed = saved(tmp_path, Image.fromarray(pixels), "keyed.png", transparency=257 * 100)
+    assert np.asarray(load_rgb(keyed))[0, :, 0].tolist() == [0, 255, 255]
 
 
 def test_palette_grey_bilevel_and_cmyk(tmp_path, noise):

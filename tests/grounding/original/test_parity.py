@@ -9,7 +9,7 @@ which the longest-edge rule of both sides makes 1333 × 155 px, a third of the a
 3,340 of its proposals are of the finest level, so that the best 900 are still a choice. That the
 resizing agrees on other shapes is shown without passes.
 
-The model ranks some 13,000 proposals and gives each of the best 900 the query of its rank. Random
+The model ranks its proposals (4,453) and gives each of the best 900 the query of its rank. Random
 weights leave neighbours so close that rounding may swap two, which changes those two answers
 altogether; hence float64, and a few queries may differ. One difference of transformers shows only
 where a coordinate comes within 1e-3 of the border during refinement: it clamps there at 1e-5, the
