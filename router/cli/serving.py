@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from rich.markup import escape
 
 from router.adapters.keys import LOCAL_NAME, KeyFile, KeyFileError
+from router.allocator import tune_allocator
 from router.api.context import Context
 from router.app import create_app
 from router.cli.client import Target, find_router
@@ -43,6 +44,7 @@ def add_commands(app: typer.Typer) -> None:
 
 def serve(host: Host = None, port: Port = None) -> None:
     """Serve, with logs on stderr. Models start when they are first asked for."""
+    tune_allocator()
     configure_logging()
     settings = read_settings(host=host, port=port)
     forget_secrets()
@@ -65,6 +67,7 @@ def up(
     ] = False,
 ) -> None:
     """Serve, load every model that fits, and show a line to try for each."""
+    tune_allocator()
     configure_logging(logging.WARNING)
     settings = read_settings(host=host, port=port)
     if not settings.preload:
