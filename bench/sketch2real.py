@@ -3,8 +3,9 @@
     python bench/sketch2real.py [--full] [--rounds 10] [--preset NAME ...] [--out FILE]
 
 One row per measure, as JSON lines to standard output and appended to --out, for the demo weights
-and for each preset's classes with random weights: tiny ones as the tests make them, or with `--full` (a GPU) the published sizes; what
-the weights are worth does not show in seconds. `COMPILE` and `QUANTIZE` count as in production.
+and for each preset's classes with random weights: tiny ones as the tests make them, or with
+`--full` (a GPU) the published sizes; what the weights are worth does not show in seconds. `COMPILE`
+and `QUANTIZE` count as in production.
 Each preset runs in a process of its own. Ours and stock take turns, so that another load on the
 machine falls on both; stock is the same class from the same folder in the same precision, used as
 its documentation shows.
