@@ -249,7 +249,10 @@ def test_the_same_recording_gives_the_same_answer(
 
 
 def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
-    """A PNG of ten seconds a row, in the temp directory; pauses are shaded, speech is not."""
+    """A PNG of ten seconds a row, in the temp directory; pauses are shaded, speech is not.
+
+    Each syllable has its dot.
+    """
     import tempfile
 
     import timeline
@@ -263,11 +266,11 @@ def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
     assert image.format == "PNG"
     assert image.size == (timeline.WIDTH_PX, timeline.HEAD_PX + 5 * timeline.ROW_PX)
 
-    def colour_at(time_s: float) -> tuple[int, ...]:
+    def colour_at(time_s: float, y: int = 12) -> tuple[int, ...]:
         row, within = divmod(time_s, timeline.ROW_S)
         width = timeline.WIDTH_PX - 2 * timeline.MARGIN_PX
         x = timeline.MARGIN_PX + within / timeline.ROW_S * width
-        at = image.getpixel((int(x), timeline.HEAD_PX + int(row) * timeline.ROW_PX + 12))
+        at = image.getpixel((int(x), timeline.HEAD_PX + int(row) * timeline.ROW_PX + y))
         assert isinstance(at, tuple)
         return at
 
@@ -275,6 +278,7 @@ def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
     for pause in answer.pauses:
         assert colour_at((pause["start"] + pause["end"]) / 2) in shaded, pause
     assert colour_at(7.5) == (255, 255, 255)
+    assert {colour_at(time, 5) for time in answer.syllables} == {ImageColor.getrgb("#c8385a")}
 
 
 def test_a_picture_that_fails_leaves_no_file(
@@ -319,13 +323,17 @@ def test_a_picture_that_nobody_waits_for_is_removed(
 
 
 def test_a_picture_of_anything_can_be_drawn(measure: Measure, golden: Path) -> None:
-    """Other scripts, and more words than a row has room for."""
+    """Other scripts, and more words than a row has room for; a filler is green."""
     import dataclasses
 
     import timeline
     from outputs import Word
+    from PIL import ImageColor
 
     answer = measure(golden / "mary.wav", transcribe=False)
     words = [Word(text="日本語", start=0.1, end=0.2, confidence=1.0, kind="filler")] * 60
     image = timeline.draw(np.zeros(30_000, np.float32), dataclasses.replace(answer, words=words))
     assert image.size[0] == timeline.WIDTH_PX
+    under = image.crop((0, timeline.HEAD_PX + 97, timeline.WIDTH_PX, image.size[1]))
+    colours = {colour for _, colour in under.getcolors(1_000_000) or []}
+    assert ImageColor.getrgb("#2e7d4f") in colours
