@@ -318,6 +318,9 @@ class SchedulerLoop:
         if died:
             # Before the slot is reported free, or the next prediction would be sent to it.
             self.post(msg.Died(e.model, e.generation, "the worker died"))
+        elif not self.scheduler.models[e.model].waiting:
+            # Nobody waits for the slot, and somebody may for the answer: that goes out first.
+            await asyncio.sleep(0)
         self.post(msg.Finished(e.id, e.model, e.generation, service_s))
 
     async def _interrupt(self, e: msg.Interrupt) -> None:
