@@ -13,6 +13,7 @@ from orders import OnStep, Order, as_pictures, callback, generators
 from PIL import Image
 from safetensors.torch import load_file
 from weights import Preset
+from words import Remembered
 
 
 class ControlNetPainter:
@@ -23,6 +24,7 @@ class ControlNetPainter:
         self.device = device
         self.together = together
         self._pipe = pipe
+        self._embeddings = Remembered((preset.instruction, preset.negative))
 
     def prompt_for(self, order: Order) -> str:
         if order.prompt:
@@ -33,17 +35,12 @@ class ControlNetPainter:
         first = orders[0]
         width, height = first.control.size
         preset = self.preset
-        negatives = [
-            preset.negative if order.negative_prompt is None else order.negative_prompt
-            for order in orders
-        ]
         with freed_after_failure(self.device, first.control.size):
             result = self._pipe(
-                [self.prompt_for(order) for order in orders],
+                **self._words(orders),
                 image=[order.control for order in orders],
                 width=width,
                 height=height,
-                negative_prompt=negatives,
                 num_inference_steps=first.steps,
                 guidance_scale=first.guidance_scale,
                 controlnet_conditioning_scale=first.control_scale,
@@ -53,6 +50,36 @@ class ControlNetPainter:
                 output_type="np",
             )
         return as_pictures(result.images)
+
+    def _words(self, orders: Sequence[Order]) -> dict[str, torch.Tensor]:
+        """The embeddings of what `orders` want seen and not seen, as the pipeline takes them."""
+        prompts = [self.prompt_for(order) for order in orders]
+        found = self._together(prompts, "")
+        if orders[0].guidance_scale > 1.0:
+            negatives = [
+                self.preset.negative if order.negative_prompt is None else order.negative_prompt
+                for order in orders
+            ]
+            found |= self._together(negatives, "negative_")
+        return found
+
+    def _together(self, texts: Sequence[str], prefix: str) -> dict[str, torch.Tensor]:
+        """(texts, tokens, channels) and, of SDXL, (texts, channels) of the text as a whole."""
+        each = [self._embeddings.of(text, self._encoded) for text in texts]
+        names = (f"{prefix}prompt_embeds", f"{prefix}pooled_prompt_embeds")
+        parts = zip(*each, strict=True)  # one of Stable Diffusion, two of SDXL
+        return {name: torch.cat(part) for name, part in zip(names, parts, strict=False)}
+
+    @torch.no_grad()
+    def _encoded(self, text: str) -> tuple[torch.Tensor, ...]:
+        pipe = self._pipe
+        made = pipe.encode_prompt(
+            text,
+            device=pipe._execution_device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        return tuple(made[::2])  # without the negative ones between
 
     def preview(
         self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int

@@ -11,12 +11,10 @@ from memory import free, freed_after_failure
 from orders import OnStep, Order, as_pictures, callback, generators
 from PIL import Image
 from weights import LOOSE_INSTRUCTION, Preset
+from words import Remembered
 
 KEEP_ENCODER_GIB = 24.0
 """From this card on klein's text encoder (4 billion parameters, 8 GB) stays beside the model."""
-
-REMEMBERED = 64
-"""Embeddings kept; each is (1, 512, 7680) in bfloat16, 7.5 MiB."""
 
 
 class Pipeline(diffusers.Flux2KleinPipeline):
@@ -55,10 +53,10 @@ class KleinPainter:
         self._is_away = False
         self._pipe: Any = None
         self._encoder: Any = None
-        self._constant = (preset.instruction, LOOSE_INSTRUCTION, "")
-        self._embeddings: dict[str, torch.Tensor] = {}
+        constant = (preset.instruction, LOOSE_INSTRUCTION, "")
+        self._embeddings = Remembered(constant)
         # Before the transformer is loaded: the two need never be on the card together.
-        for words in self._constant:
+        for words in constant:
             self._embedded(words)
         pipe = Pipeline.from_pretrained(
             preset.source, dtype=dtype, text_encoder=None, tokenizer=None
@@ -78,13 +76,7 @@ class KleinPainter:
 
     def _embedded(self, words: str) -> torch.Tensor:
         """(1, tokens, channels) on the device, in the painter's dtype."""
-        found = self._embeddings.pop(words, None)
-        if found is None:
-            found = self._encoded(words)
-            others = [known for known in self._embeddings if known not in self._constant]
-            if len(others) >= REMEMBERED:
-                del self._embeddings[others[0]]  # the one not asked for longest
-        self._embeddings[words] = found
+        found: torch.Tensor = self._embeddings.of(words, self._encoded)
         return found
 
     def _encoded(self, words: str) -> torch.Tensor:

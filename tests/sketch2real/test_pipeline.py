@@ -224,6 +224,20 @@ def test_nan_is_an_error_not_a_black_picture(
     assert np.asarray(paint(painter, order())).std() > 1
 
 
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_known_words_are_not_encoded_again(name: str, folders: dict[str, Path]) -> None:
+    """The constant words and those met lately cost nothing; the picture is the same."""
+    painter: Any = load(folders[name])
+    calls: list[int] = []
+    painter._pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    first = paint(painter, order(prompt="a cat"))
+    assert len(calls) == 2  # what is wanted, and what is not
+    assert difference(first, paint(painter, order(prompt="a cat"))) == 0
+    assert len(calls) == 2
+    paint(painter, order(prompt="a dog"))
+    assert len(calls) == 3
+
+
 def test_klein_lets_its_text_encoder_go(folders: dict[str, Path]) -> None:
     """The encoder is released after set-up; new words bring it back once, known words do not."""
     painter = load(folders["klein"])
@@ -244,7 +258,7 @@ def test_klein_never_forgets_its_instruction(
 ) -> None:
     """However many words others have sent, who sends none waits for no encoder; of the words the
     ones not used for longest go."""
-    monkeypatch.setattr("klein.REMEMBERED", 2)
+    monkeypatch.setattr("words.REMEMBERED", 2)
     painter = load(folders["klein"])
     assert isinstance(painter, KleinPainter)
     constant = set(painter._embeddings)
@@ -313,13 +327,13 @@ def test_guess_mode_only_without_words(
     painter = load(folders["sd15"])
     assert isinstance(painter, ControlNetPainter)
     asked: list[bool] = []
-    pipe = painter._pipe
+    call = type(painter._pipe).__call__
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         asked.append(kwargs["guess_mode"])
-        return pipe(*args, **kwargs)
+        return call(*args, **kwargs)
 
-    monkeypatch.setattr(painter, "_pipe", spy)
+    monkeypatch.setattr(type(painter._pipe), "__call__", spy)
     paint(painter, order())
     paint(painter, order(prompt="a cat"))
     assert asked == [True, False]
