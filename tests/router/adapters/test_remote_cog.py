@@ -249,11 +249,9 @@ async def test_not_now_is_tried_again(other: StandIn, status: int) -> None:
 
 
 async def test_retry_after_is_heeded(other: StandIn) -> None:
-    """But not beyond the prediction's own time."""
-    later = answers(503, None, Retry_After="20")
-    began = time.monotonic()
+    """But not beyond the prediction's own time: this test would take a day."""
+    later = answers(503, None, Retry_After="86400")
     assert code(await run(other, later, timeout_s=2.0)) == "deadline_exceeded"
-    assert time.monotonic() - began < 15
     soon = answers(503, None, Retry_After="0.1")
     assert (await run(other, soon, SUCCEEDED)).output == {"x": 1}
 
