@@ -198,12 +198,16 @@ def test_bad_input_is_named_and_leaves_nothing(server):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"box_threshold": 1.5}, {"box_threshold": "abc"}, {"nms": -1}, {"format": "xml"}]
-)
+    "wrong",
+    [
+        {"box_threshold": 1.5}, {"box_threshold": "abc"}, {"nms": -1}, {"format": "xml"},
+        {"max_detections": 0}, {"max_detections": 901}, {"text_queries": "a, " * 21_846},
+    ],
+)  # fmt: skip
 def test_limits_are_the_schemas(server, wrong):
     """Out of range or of the wrong type: 422 before the model sees it."""
     image = str(PACKAGE / "samples" / "shapes.png")
-    assert server.predict(image=image, text_queries="cat", **wrong)[0] == 422
+    assert server.predict(**{"image": image, "text_queries": "cat", **wrong})[0] == 422
 
 
 def test_requirements_repeat_the_projects_pins():

@@ -136,8 +136,13 @@ def test_bad_file_is_the_senders_error(
 
 
 @pytest.mark.parametrize(
-    "inputs", [{"steps": 51}, {"num_outputs": 5}, {"output_format": "svg"}, {"seed": -1}]
-)
+    "inputs",
+    [
+        {"steps": 51}, {"steps": 0}, {"num_outputs": 5}, {"output_format": "svg"}, {"seed": -1},
+        {"seed": 2**32}, {"width": 127}, {"height": 2049}, {"guidance": 0}, {"strength": 2.1},
+        {"strength": "1e400"}, {"prompt": "x" * 1001}, {"negative_prompt": "x" * 1001},
+    ],
+)  # fmt: skip
 def test_limits_are_in_the_schema(server: Server, package: Path, inputs: dict[str, Any]) -> None:
     """What lies outside the documented ranges is refused before the model is asked."""
     status, _ = server.predict(image=data_uri(package / SKETCH), **inputs)
