@@ -71,11 +71,14 @@ class CogClient:
                 raise NotStartedError("the model's server takes no prediction")
             await asyncio.sleep(BUSY_RETRY_S)
 
-    async def cancel(self, prediction_id: str) -> None:
-        """Ask for a cancel; whether it is heeded shows in the prediction's own answer."""
+    async def cancel(self, prediction_id: str) -> bool:
+        """Ask for a cancel; whether it is heeded shows in the prediction's own answer. False
+        when the server does not know the prediction, or does not answer."""
         with contextlib.suppress(OSError):
             async with asyncio.timeout(CANCEL_LIMIT_S):
-                await self._http.request("POST", f"/predictions/{prediction_id}/cancel")
+                answer = await self._http.request("POST", f"/predictions/{prediction_id}/cancel")
+            return answer.status == 200
+        return False
 
     async def _post(self, body: bytes, on_output: OnOutput | None) -> tuple[int, bytes]:
         path = "/predictions"

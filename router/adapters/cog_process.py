@@ -53,6 +53,8 @@ POLL_MAX_S = 0.25
 # Without a worker (no `python` on its PATH, say) coglet would stay STARTING for ever.
 NO_WORKER_LIMIT_S = 20.0
 LAST_WORDS_S = 0.5
+UNKNOWN_AGAIN_S = 0.02
+CANCEL_AGAIN_S = 1.0
 HEALTH_EVERY_S = 5.0
 # A worker that holds the GIL for 10 s reads as UNHEALTHY too, so one reading says nothing.
 UNHEALTHY_READINGS = 6
@@ -177,9 +179,14 @@ class CogProcess:
         return outcome
 
     async def cancel(self, prediction_id: str) -> None:
-        """Ask coglet to cancel; it acts at the runner's next bytecode boundary."""
-        if self._client is not None:
-            await self._client.cancel(prediction_id)
+        """Ask coglet to cancel; it acts at the runner's next bytecode boundary.
+
+        Asked until it has ended: a cancel may overtake the prediction on its way there, and
+        coglet forgets one that comes before its worker has begun.
+        """
+        while prediction_id in self._reports and self._client is not None:
+            is_known = await self._client.cancel(prediction_id)
+            await asyncio.sleep(CANCEL_AGAIN_S if is_known else UNKNOWN_AGAIN_S)
 
     # ---- starting ------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ model never delays another's request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
@@ -328,8 +329,10 @@ class SchedulerLoop:
         process = self._processes.get(e.model)
         if process is None:
             return
-        await process.cancel(e.id)
-        await asyncio.sleep(CANCEL_GRACE_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                await process.cancel(e.id)
+                await asyncio.sleep(CANCEL_GRACE_S)
         run = model.running.get(e.id)
         if run is not None and run.generation == e.generation:
             self.post(msg.Died(e.model, e.generation, "it did not heed a cancel"))
