@@ -1,7 +1,7 @@
 """Judges demo weights on sketches that were never trained on, painted as production does it.
 
     cd sketch2real
-    python -m demo.evaluate weights/demo [--count 64] [--grid grid.png] [--sketch FILE ...]
+    python -m demo.evaluate weights/demo [--count 256] [--grid grid.png] [--sketch FILE ...]
 
 Prints the figures as JSON. `--grid` draws rows of sketch, two seeds, truth; `--sketch` adds
 pictures from elsewhere, cleaned as the runner cleans them. Figures alone would pass a blur: look at
@@ -34,7 +34,7 @@ SMALLEST_PX = 40
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--count", type=int, default=256)
     parser.add_argument("--grid", type=Path)
     parser.add_argument("--sketch", type=Path, nargs="*", default=[])
     options = parser.parse_args()

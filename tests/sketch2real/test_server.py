@@ -225,4 +225,4 @@ def test_the_picture_is_seen_emerging(server: Server, package: Path) -> None:
         np.abs(np.asarray(picture_of(line.split()[1])[1].resize((128, 128)), float) - final).mean()
         for line in lines
     ]
-    assert off[-1] < 0.6 * off[0]
+    assert off[-1] < 0.8 * off[0]
