@@ -48,7 +48,7 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 	@echo "mypy deploy"; cd deploy && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
 
-test: lint type test-router test-packages test-packaging test-edge test-e2e ## everything; sets itself up
+test: lint type test-router test-packages test-original test-packaging test-edge test-e2e ## everything; sets itself up
 
 test-router: setup ## the router alone
 	$(PYTEST) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py
@@ -62,7 +62,7 @@ test-packaging: weights ## each package alone in a fresh environment; Modal; rem
 test-edge: setup ## the edge function under Deno
 	$(PYTEST) tests/edge
 
-test-original: setup ## grounding against groundingdino-py itself, in an environment of its own (minutes)
+test-original: setup ## grounding against groundingdino-py itself, in an environment of its own
 	tests/grounding/original/run.sh $(abspath $(BIN)/python)
 
 golden: setup ## write the golden records anew; look at the difference before you commit it
