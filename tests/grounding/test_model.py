@@ -362,3 +362,16 @@ def test_the_defaults_architecture_loads_and_equals_stock(random_mm_grounding_di
         expected = output.logits[0, :, : ids.shape[1]].sigmoid().numpy()
         np.testing.assert_allclose(prediction.token_probabilities, expected, atol=1e-6)
         np.testing.assert_allclose(prediction.boxes, output.pred_boxes[0].numpy(), atol=1e-6)
+
+
+def test_attention_is_fused_where_it_can_be():
+    """In the picture and text encoders; transformers has nothing faster for the rest."""
+    model = Detector(resolve("demo"), "cpu").model
+    parts = (model.model.backbone, model.model.text_backbone)
+    used = {
+        module.config._attn_implementation
+        for part in parts
+        for module in part.modules()
+        if type(module).__name__ in ("SwinAttention", "BertSelfAttention")
+    }
+    assert used == {"sdpa"}
