@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from demo.heldout import cases
 from model import MAX_ROWS, Detector
 from PIL import Image
 from postprocess import candidates, combine
@@ -231,17 +232,28 @@ def test_buckets_are_few_and_near():
     assert len(found) <= 28
 
 
-def test_half_precision_is_finite_and_close(detector, shapes):
-    """Autocast gives no NaN (the model cast as a whole does) and the same detections."""
+def test_half_precision_is_finite_and_close(detector):
+    """Autocast gives no NaN (the model cast as a whole does) and the same boxes.
+
+    Scores too, but where two of the proposals that the decoder starts from are nearly equal:
+    the other may be taken, and the score of what it finds differs.
+    """
     half = Detector(resolve("demo"), "cpu", "float16")
-    _, exact = ours(detector, shapes, PHRASES, 0.45, 0.25)
-    _, close = ours(half, shapes, PHRASES, 0.45, 0.25)
-    tolerance = 0.02
-    assert set(close.labels) == set(exact.labels) == {0, 1, 2, 3}
-    for label in range(4):  # the best box of each
-        row, reference = (int((found.labels == label).argmax()) for found in (close, exact))
-        assert close.scores[row] == pytest.approx(exact.scores[reference], abs=tolerance)
-        np.testing.assert_allclose(close.boxes[row], exact.boxes[reference], atol=tolerance)
+    off, moved = [], []
+    for scene, wanted in cases("shapes", 16, seed=5) + cases("all", 16, seed=6):
+        labels = [phrase.text for phrase in wanted]
+        picture = Image.fromarray(scene.pixels)
+        _, exact = ours(detector, picture, labels, 0.35, 0.25)
+        _, close = ours(half, picture, labels, 0.0, 0.0)
+        assert np.isfinite(close.scores).all()
+        for label in set(exact.labels):  # the best box of each
+            row, reference = (int((found.labels == label).argmax()) for found in (close, exact))
+            off.append(abs(close.scores[row] - exact.scores[reference]))
+            moved.append(np.abs(close.boxes[row] - exact.boxes[reference]).max())
+    assert len(off) >= 50
+    assert np.quantile(off, 0.9) <= 0.02
+    assert max(off) <= 0.3
+    assert max(moved) <= 0.02
 
 
 def test_overflow_in_float16_falls_back_to_float32(shapes):
