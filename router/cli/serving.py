@@ -118,11 +118,10 @@ class Server(uvicorn.Server):
 
 
 def _run(work: Coroutine[None, None, None]) -> None:
-    try:
+    # uvicorn mostly raises the signal again once everything has been stopped.
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(work)
-    except KeyboardInterrupt:
-        # uvicorn raises the signal again once everything has been stopped.
-        console.print("Stopped. Nothing is left running.")
+    console.print("Stopped. Nothing is left running.")
 
 
 async def _serve_and_show(server: Server, settings: Settings, exposed: Exposed | None) -> None:
