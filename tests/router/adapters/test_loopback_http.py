@@ -231,9 +231,11 @@ async def test_an_answer_that_nobody_asked_for() -> None:
     assert server.connections == 2
 
 
-async def test_whoever_no_longer_waits_hangs_up() -> None:
-    """The server hears of it, and the connection is not used again."""
-    server = Server()
+@contextlib.asynccontextmanager
+async def unanswered(
+    server: Server,
+) -> AsyncIterator[tuple[LoopbackClient, asyncio.Task[Answer]]]:
+    """A client, and a request of its that has arrived and gets no answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.next(reader)
@@ -243,6 +245,13 @@ async def test_whoever_no_longer_waits_hangs_up() -> None:
         waiting = asyncio.create_task(client.request("POST", "/"))
         while not server.asked:
             await asyncio.sleep(0.01)
+        yield client, waiting
+
+
+async def test_whoever_no_longer_waits_hangs_up() -> None:
+    """The server hears of it, and the connection is not used again."""
+    server = Server()
+    async with unanswered(server) as (_, waiting):
         waiting.cancel()
         await server.hung_up.wait()
         with pytest.raises(asyncio.CancelledError):
@@ -251,16 +260,7 @@ async def test_whoever_no_longer_waits_hangs_up() -> None:
 
 async def test_closed_in_the_middle() -> None:
     """Whoever waits is told."""
-    server = Server()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await server.next(reader)
-        await reader.readexactly(1)
-
-    async with serving(server, serve) as client:
-        waiting = asyncio.create_task(client.request("POST", "/"))
-        while not server.asked:
-            await asyncio.sleep(0.01)
+    async with unanswered(Server()) as (client, waiting):
         await client.close()
         with pytest.raises(ConnectionLostError):
             await waiting
