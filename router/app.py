@@ -91,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         openapi_url="/openapi.json",
         redoc_url=None,
         redirect_slashes=False,
+        # /metrics is ours; FastAPI would look for an exporter at every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = lambda: build_openapi(app.state.context)  # type: ignore[method-assign]
     app.add_exception_handler(RouterError, on_router_error)

@@ -45,6 +45,9 @@ from router.ports import LogLine, NotStartedError, Report, StartError
 HOOK_DIR = Path(__file__).parent / "worker_hook"
 # Whatever TMPDIR says, coglet 0.23.1 makes a folder here for each prediction, for ever.
 COGLET_FOLDERS = Path("/tmp/coglet/predictions")  # noqa: S108
+# What models print has a `source`. Of a prediction coglet logs its start and its end too: two more
+# lines to write and to read while the caller waits, and nothing that we do not know.
+COGLET_LOG = "info,coglet::prediction=warn,coglet::prediction[{source}]=info"
 REST_S = 1.0
 # A router that is killed cannot remove what it has put off.
 MAX_LEFT_BEHIND = 2000
@@ -218,6 +221,7 @@ class CogProcess:
             "COG_SETUP_TIMEOUT": str(max(1, int(self._options.setup_timeout_s))),
             "COG_MAX_CONCURRENCY": str(self._package.max_concurrency),
             "PYTHONUNBUFFERED": "1",
+            "RUST_LOG": env.get("RUST_LOG", COGLET_LOG),
             "PYTHONPATH": str(HOOK_DIR),
             "CALLME_SPOOL_DIR": str(self._options.spool_dir),
             "CALLME_ROUTER_PID": str(os.getpid()),

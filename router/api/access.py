@@ -5,19 +5,19 @@ Outside even the layer that answers a bug with 500, so that this answer has an i
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
 from collections.abc import Iterable
 from urllib.parse import quote
 
+import structlog
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.ports import Observer
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 UNMATCHED = "unmatched"
@@ -57,19 +57,16 @@ class Access:
         """`status` is 0 when the client was gone before it was answered."""
         route = self._route(scope)
         self._observer.request_ended(scope["method"], route, status, seconds)
-        if log.isEnabledFor(logging.INFO):
-            log.info(
-                "request",
-                extra={
-                    "request_id": scope["callme_request_id"],
-                    "method": scope["method"],
-                    # Quoted: a client could send a terminal's control characters.
-                    "path": quote(scope["path"]),
-                    "route": route,
-                    "status": status,
-                    "seconds": round(seconds, 4),
-                },
-            )
+        log.info(
+            "request",
+            request_id=scope["callme_request_id"],
+            method=scope["method"],
+            # Quoted: a client could send a terminal's control characters.
+            path=quote(scope["path"]),
+            route=route,
+            status=status,
+            seconds=round(seconds, 4),
+        )
 
     def _route(self, scope: Scope) -> str:
         """The template of the route that answered; what none answered is all one.
