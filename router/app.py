@@ -45,7 +45,7 @@ from router.domain.keys import parse_keys
 from router.domain.messages import Described, Warm
 from router.domain.package import Package
 from router.domain.prediction import Prediction
-from router.ports import Memory, Observer, Process, StartError
+from router.ports import Memory, Process, StartError
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
 from router.runtime.predictions import Predictions
@@ -100,7 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(Exception, on_unexpected)
     app.add_middleware(Hops)  # within the guard
     app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes, reads=reads)
-    _observe_requests(app, telemetry.observer, settings.cors_origins)
+    _observe_requests(app, telemetry, settings.cors_origins)
     # A request is compared with one route after the other: what is asked for most comes first,
     # and `/{model}`, which fits every short path, last.
     cog.add_routes(app)
@@ -114,12 +114,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _observe_requests(app: FastAPI, observer: Observer, cors_origins: Collection[str]) -> None:
+def _observe_requests(app: FastAPI, telemetry: Telemetry, cors_origins: Collection[str]) -> None:
     """`add_middleware` would put these inside the layer that answers a bug with 500."""
     build = app.build_middleware_stack
 
     def build_all() -> ASGIApp:
-        return PlainStart(Access(for_browsers(build(), cors_origins), observer))
+        within = for_browsers(build(), cors_origins)
+        return PlainStart(Access(within, telemetry.at_once, telemetry.afterwards))
 
     app.build_middleware_stack = build_all  # type: ignore[method-assign]
 
@@ -229,7 +230,7 @@ def _make_context(
         webhook_secret=disk.secret,
         replicate_owner=settings.replicate_owner,
         cog_version=version("cog"),
-        metrics=telemetry.metrics.exposition,
+        metrics=telemetry.exposition,
         events=telemetry.events,
         backend_of=backends.kind,
     )

@@ -18,6 +18,7 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import orjson
 
 from router.domain.errors import InsufficientStorage
@@ -288,7 +289,8 @@ def _transaction(c: sqlite3.Connection) -> Iterator[None]:
 
 
 def _row(p: Prediction) -> tuple[Any, ...]:
-    return (p.id, p.model, p.status, p.created_at, p.completed_at, orjson.dumps(asdict(p)))
+    document = orjson.dumps(msgspec.structs.asdict(p))
+    return (p.id, p.model, p.status, p.created_at, p.completed_at, document)
 
 
 def _readable(document: bytes) -> Prediction | None:

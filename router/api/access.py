@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.ports import Observer
+from router.runtime.afterwards import Afterwards
 
 log = structlog.get_logger(__name__)
 
@@ -26,13 +27,14 @@ UNMATCHED = "unmatched"
 class Access:
     """Every response gets `X-Request-Id`: the client's own if it is one, else a new one."""
 
-    def __init__(self, app: ASGIApp, observer: Observer) -> None:
+    def __init__(self, app: ASGIApp, observer: Observer, afterwards: Afterwards) -> None:
         self._app = app
         self._observer = observer
+        self._afterwards = afterwards
         self._templates: dict[object, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; when it has been answered, tell."""
+        """Pass the request on; when it has been answered, tell, afterwards."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -51,7 +53,8 @@ class Access:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            self._tell(scope, status, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._afterwards.do(lambda: self._tell(scope, status, seconds))
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         """`status` is 0 when the client was gone before it was answered."""

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from router.domain.prediction import Json
 from router.runtime.inputs import load_json
 
 
-async def bounded_chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body's chunks. Raises PayloadTooLarge as soon as it is known, MalformedRequest when
-    the client stops in the middle."""
+async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
+    """Hand the body to `take`, piece by piece. Raises PayloadTooLarge as soon as it is known,
+    MalformedRequest when the client stops in the middle."""
     too_large = PayloadTooLarge(f"Cannot read the body: it exceeds {max_bytes} bytes")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
     size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
+    more = True
+    # Not `request.stream()`: each of its pieces takes a turn of two generators.
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise MalformedRequest("Cannot read the body: it ends early")
+        more = message.get("more_body", False)
+        if piece := message.get("body", b""):
+            size += len(piece)
             if size > max_bytes:
                 raise too_large
-            if chunk:
-                yield chunk
-    except ClientDisconnect as error:
-        raise MalformedRequest("Cannot read the body: it ends early") from error
+            take(piece)
 
 
 def media_type(request: Request) -> str:
@@ -39,9 +42,10 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Json]:
     """A JSON object. Raises UnsupportedMediaType, PayloadTooLarge, MalformedRequest."""
     if media_type(request) != "application/json":
         raise UnsupportedMediaType("Cannot read the body: Content-Type must be application/json")
-    body = b"".join([chunk async for chunk in bounded_chunks(request, max_bytes)])
+    pieces: list[bytes] = []
+    await read_body(request, max_bytes, pieces.append)
     try:
-        value = load_json(body)
+        value = load_json(b"".join(pieces))
     except ValueError as error:
         raise MalformedRequest(f"Cannot read the body: {error}") from error
     if not isinstance(value, dict):

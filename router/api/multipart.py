@@ -13,7 +13,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from router.api.body import bounded_chunks, media_type
+from router.api.body import media_type, read_body
 from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from router.domain.prediction import FileRef
 from router.ports import Files, OpenFile
@@ -154,8 +154,7 @@ async def read_form(request: Request, files: Files, max_bytes: int) -> Form:
     reader = FormReader(files)
     try:
         parser = MultipartParser(boundary, callbacks=reader.callbacks())
-        async for chunk in bounded_chunks(request, max_bytes):
-            parser.write(chunk)
+        await read_body(request, max_bytes, parser.write)
         if not reader.ended:
             raise MalformedRequest("Cannot read the form: it ends early")
     except FormParserError as error:

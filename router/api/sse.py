@@ -28,7 +28,10 @@ LINE_END = re.compile(r"\r\n|\n|\r")
 
 def accepts(request: Request, media_type: str) -> bool:
     """Whether the Accept header names that very type and does not rule it out with q=0."""
-    for part in request.headers.get("accept", "").lower().split(","):
+    accepted = request.headers.get("accept", "").lower()
+    if media_type not in accepted:
+        return False
+    for part in accepted.split(","):
         kind, *parameters = (p.strip().replace(" ", "") for p in part.split(";"))
         if kind == media_type:
             return not any(re.fullmatch(r"q=0(\.0*)?", p) for p in parameters)

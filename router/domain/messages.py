@@ -7,15 +7,15 @@ is dropped, so a slow stop or a late exit can never be taken for the present pro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from router.domain.errors import RouterError
 
 # ---- events: what happened ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(Struct, frozen=True):
     """A prediction wants to run. Priority 0 is first, 2 last."""
 
     id: str
@@ -24,15 +24,13 @@ class Submitted:
     priority: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(Struct, frozen=True):
     """A prediction is no longer wanted."""
 
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """A run ended, well or badly; its slot is free. `service_s` is None when it says nothing
     about how long this model takes (canceled, refused, crashed)."""
 
@@ -42,8 +40,7 @@ class Finished:
     service_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Requeued:
+class Requeued(Struct, frozen=True):
     """A run was handed back untouched: the process was found dead before it began."""
 
     id: str
@@ -51,8 +48,7 @@ class Requeued:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """The process's set-up is done."""
 
     model: str
@@ -62,24 +58,21 @@ class Ready:
     can_sleep: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Slept:
+class Slept(Struct, frozen=True):
     """The process holds none of the shared memory any more, and can be woken."""
 
     model: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class SleepFailed:
+class SleepFailed(Struct, frozen=True):
     """It could not be put to sleep. It must be stopped: its memory may be half given back."""
 
     model: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Woke:
+class Woke(Struct, frozen=True):
     """It holds its memory again and takes predictions."""
 
     model: str
@@ -88,8 +81,7 @@ class Woke:
     footprint_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StartFailed:
+class StartFailed(Struct, frozen=True):
     """The process could not be started or its set-up failed; it is gone. `last_words`: what it
     printed, as callers may be told."""
 
@@ -99,8 +91,7 @@ class StartFailed:
     last_words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Died:
+class Died(Struct, frozen=True):
     """A process that was ready once is dead or beyond repair. It must still be stopped."""
 
     model: str
@@ -109,16 +100,14 @@ class Died:
     last_words: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """The process group is gone and its memory has been seen to be free."""
 
     model: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """Memory as it is now. `budget_bytes`: what models may use together, other programs' use
     already taken off. `footprints`: bytes held by each resident model."""
 
@@ -126,30 +115,26 @@ class Measured:
     footprints: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
+class Described(Struct, frozen=True):
     """The model's runner has been read: how many predictions it may run at once."""
 
     model: str
     max_concurrency: int
 
 
-@dataclass(frozen=True, slots=True)
-class Warm:
+class Warm(Struct, frozen=True):
     """Make this model resident if that costs nobody anything (preloading)."""
 
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class Draining:
+class Draining(Struct, frozen=True):
     """The router is stopping: run nothing new, stop what is idle, and with `force` all."""
 
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
@@ -175,16 +160,14 @@ Event = (
 # ---- effects: what to do -----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """Start the model's process; answer with Ready or StartFailed."""
 
     model: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Stop the process group and see its memory freed; answer with Stopped."""
 
     model: str
@@ -192,8 +175,7 @@ class Stop:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
+class Sleep(Struct, frozen=True):
     """Put the idle process to sleep and see its memory freed; answer with Slept or
     SleepFailed."""
 
@@ -202,16 +184,14 @@ class Sleep:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(Struct, frozen=True):
     """Bring the sleeping process back; answer with Woke, or with Died if it cannot be."""
 
     model: str
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """Run the prediction on the ready process; answer with Finished or Requeued."""
 
     id: str
@@ -219,8 +199,7 @@ class Run:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Interrupt:
+class Interrupt(Struct, frozen=True):
     """Ask the running prediction to stop; its Finished still follows."""
 
     id: str
@@ -228,8 +207,7 @@ class Interrupt:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(Struct, frozen=True):
     """The prediction will not run; tell whoever waits for it."""
 
     id: str

@@ -7,7 +7,7 @@ can ask for when it comes again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from router.domain.prediction import Prediction
 
@@ -44,7 +44,9 @@ class Subscription:
 class EventStream:
     """Fulfils Observer: tells subscribers of models' states and predictions' statuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, catch_up: Callable[[], object] = lambda: None) -> None:
+        """`catch_up` tells of everything that has happened so far."""
+        self._catch_up = catch_up
         self._subscriptions: set[Subscription] = set()
         self.closing = asyncio.Event()
 
@@ -61,6 +63,7 @@ class EventStream:
 
     def subscribe(self) -> Subscription:
         """A subscription from now on, until `unsubscribe`."""
+        self._catch_up()
         subscription = Subscription()
         if self.closing.is_set():
             subscription.end()

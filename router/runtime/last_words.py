@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import replace
+
+import msgspec
 
 from router.domain.errors import without_paths
 from router.domain.prediction import Outcome
@@ -33,4 +35,5 @@ def with_last_words(outcome: Outcome, lines: Sequence[LogLine], prediction_id: s
         return outcome
     tail = list(last_words(lines, prediction_id))
     details = {**(outcome.failure.details or {}), "log_tail": tail}
-    return replace(outcome, failure=replace(outcome.failure, details=details))
+    failure = dataclasses.replace(outcome.failure, details=details)
+    return msgspec.structs.replace(outcome, failure=failure)

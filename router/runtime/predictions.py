@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from router.domain import errors, messages
 from router.domain.errors import RouterError
@@ -58,6 +59,10 @@ class Predictions:
         self._clock = clock
         self._webhooks = webhooks
         self._time_limit_s = time_limit_s
+        failure = Failure(
+            "deadline_exceeded", f"The prediction took longer than {time_limit_s:.0f} s"
+        )
+        self._too_long = Verdict(failure, Status.ABORTED, Status.FAILED)
         self._records = Records(store, files, clock, webhooks, keep_results_s)
         self._timers = timers
         self._observer = observer or Observers()
@@ -187,10 +192,9 @@ class Predictions:
         live.wake_followers()
         self._records.note(live.prediction)
         self._observer.prediction_changed(live.prediction)
-        limit_s = self._time_limit_s
-        failure = Failure("deadline_exceeded", f"The prediction took longer than {limit_s:.0f} s")
-        verdict = Verdict(failure, Status.ABORTED, Status.FAILED)
-        live.timer = self._call_later(limit_s, self._withdraw, prediction_id, verdict)
+        live.timer = self._call_later(
+            self._time_limit_s, self._withdraw, prediction_id, self._too_long
+        )
         p = live.prediction
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)

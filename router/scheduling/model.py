@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 from router.scheduling.policy import Policy
 from router.scheduling.waiting import Waiter, WaitingLine
 
@@ -41,8 +43,7 @@ LEAVING = frozenset({Phase.SUSPENDING, Phase.STOPPING})
 COMING = frozenset({Phase.STARTING, Phase.WAKING})
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """A granted prediction and the start of the model that it was granted to."""
 
     waiter: Waiter

@@ -22,7 +22,9 @@ back-off is over by the time of Stopped leads to STOPPED.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from router.domain import messages as msg
 from router.domain.errors import RouterError

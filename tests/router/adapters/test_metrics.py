@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from router.adapters.metrics import PrometheusObserver
 from router.domain.prediction import Failure, Prediction, Status

@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from router.adapters.metrics import PrometheusObserver
 from router.api.access import Access
+from router.runtime.afterwards import Afterwards
 
 
 @pytest.fixture
@@ -22,7 +23,13 @@ def metrics() -> PrometheusObserver:
 
 
 @pytest.fixture
-def client(metrics: PrometheusObserver) -> httpx.AsyncClient:
+def afterwards() -> Afterwards:
+    """When they are."""
+    return Afterwards()
+
+
+@pytest.fixture
+def client(metrics: PrometheusObserver, afterwards: Afterwards) -> httpx.AsyncClient:
     """A client of an application with one route that answers and one that has a bug."""
 
     async def answering(request: Request) -> Response:
@@ -34,7 +41,9 @@ def client(metrics: PrometheusObserver) -> httpx.AsyncClient:
     app = Starlette()
     app.add_route("/bug", buggy, methods=["GET"])
     app.add_route("/items/{item}", answering, methods=["GET"])
-    transport = httpx.ASGITransport(app=Access(app, metrics), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(
+        app=Access(app, metrics, afterwards), raise_app_exceptions=False
+    )
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
@@ -55,30 +64,37 @@ async def test_others_are_replaced(client: httpx.AsyncClient, given: str | None)
     assert all(re.fullmatch("[0-9a-f]{32}", i) for i in ids)
 
 
-async def test_errors_have_one_too(client: httpx.AsyncClient, metrics: PrometheusObserver) -> None:
+async def test_errors_have_one_too(
+    client: httpx.AsyncClient, metrics: PrometheusObserver, afterwards: Afterwards
+) -> None:
     """404, 405 and the answer to a bug."""
     for method, path, status in (("GET", "/no", 404), ("PUT", "/bug", 405), ("GET", "/bug", 500)):
         answer = await client.request(method, path)
         assert answer.status_code == status
         assert answer.headers["x-request-id"]
+    afterwards.catch_up()
     labels = {"route": "/bug", "method": "GET", "status": "500"}
     assert metrics.registry.get_sample_value("callme_http_requests_total", labels) == 1.0
 
 
-async def test_routes_are_templates(client: httpx.AsyncClient, metrics: PrometheusObserver) -> None:
+async def test_routes_are_templates(
+    client: httpx.AsyncClient, metrics: PrometheusObserver, afterwards: Afterwards
+) -> None:
     """A thousand paths are two routes: the label must not grow with what clients ask for."""
     for i in range(500):
         await client.get(f"/items/{i}")
         await client.get(f"/nowhere/{i}")
+    afterwards.catch_up()
     text = metrics.exposition().decode()
     routes = set(re.findall(r'callme_http_requests_total\{[^}]*route="([^"]*)"', text))
     assert routes == {"/items/{item}", "unmatched"}
 
 
-async def test_one_line_in_the_log(client: httpx.AsyncClient) -> None:
+async def test_one_line_in_the_log(client: httpx.AsyncClient, afterwards: Afterwards) -> None:
     """With id, method, path, route, status and seconds."""
     with structlog.testing.capture_logs() as lines:
         await client.get("/items/1", headers={"X-Request-Id": "web-77"})
+        afterwards.catch_up()
     [told] = lines
     assert (told["event"], told["log_level"]) == ("request", "info")
     assert (told["request_id"], told["method"], told["path"]) == ("web-77", "GET", "/items/1")
@@ -86,9 +102,12 @@ async def test_one_line_in_the_log(client: httpx.AsyncClient) -> None:
     assert 0 <= told["seconds"] < 1
 
 
-async def test_no_control_characters_in_the_log(client: httpx.AsyncClient) -> None:
+async def test_no_control_characters_in_the_log(
+    client: httpx.AsyncClient, afterwards: Afterwards
+) -> None:
     """A path is logged as it was sent: percent-encoded."""
     with structlog.testing.capture_logs() as lines:
         await client.get("/items/%1b%5b2J%0Anext")
+        afterwards.catch_up()
     [told] = lines
     assert told["path"] == "/items/%1B%5B2J%0Anext"

@@ -1,0 +1,91 @@
+"""What nobody waits for, done when nobody waits: books are kept while models work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from router.domain.prediction import Prediction, Status
+from router.ports import Observer
+
+log = logging.getLogger(__name__)
+
+# Without a pause before that, it is done all the same.
+AT_MOST_S = 0.01
+
+Work = Callable[[], object]
+
+
+class Afterwards:
+    """Work in its order, at the next pause. Without an event loop it is done at once.
+
+    A request's log line and metrics take a tenth of its time. Done before the next request of a
+    quick caller is with its model they delay it; done while the model works they cost nothing.
+    """
+
+    def __init__(self) -> None:
+        self._work: deque[Work] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def do(self, work: Work) -> None:
+        """Add it. What it raises is logged and harms nobody."""
+        self._work.append(work)
+        if self._timer is not None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.catch_up()
+        else:
+            self._timer = loop.call_later(AT_MOST_S, self._time_is_up)
+
+    def pause_comes(self) -> None:
+        """What is being done now is to end with this turn of the event loop or the next."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self.catch_up)
+
+    def catch_up(self) -> None:
+        """Do all of it now."""
+        while self._work:
+            work = self._work.popleft()
+            try:
+                work()
+            except Exception:
+                log.exception("what was put off failed")
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self.catch_up()
+
+
+class Deferred:
+    """Fulfils Observer: tells another afterwards."""
+
+    def __init__(self, observer: Observer, afterwards: Afterwards) -> None:
+        self._observer = observer
+        self._afterwards = afterwards
+        self._do = afterwards.do
+
+    def prediction_changed(self, p: Prediction) -> None:
+        """Told afterwards. One that starts is with its model within a turn."""
+        self._do(lambda: self._observer.prediction_changed(p))
+        if p.status is Status.PROCESSING:
+            self._afterwards.pause_comes()
+
+    def prediction_refused(self, model: str, code: str) -> None:
+        """Told afterwards."""
+        self._do(lambda: self._observer.prediction_refused(model, code))
+
+    def model_changed(self, model: str, state: str, reason: str = "") -> None:
+        """Told afterwards."""
+        self._do(lambda: self._observer.model_changed(model, state, reason))
+
+    def load_ended(self, model: str, seconds: float, *, ready: bool) -> None:
+        """Told afterwards."""
+        self._do(lambda: self._observer.load_ended(model, seconds, ready=ready))
+
+    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Told afterwards."""
+        self._do(lambda: self._observer.request_ended(method, route, status, seconds))
