@@ -9,13 +9,13 @@ import functools
 import hmac
 import ipaddress
 import time
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.api.error_handlers import error_response
+from router.api.headers import header
 from router.api.key_limits import KeyLimits
 from router.api.patience import BodyReads
 from router.api.signatures import NonceCache, Signed, SignedBody, read_signature
@@ -39,6 +39,7 @@ PROXY_HEADERS = frozenset(
 )
 # `Token` is what Replicate's clients sent before 2024.
 BEARER_SCHEMES = frozenset({"bearer", "token"})
+SIGNATURE_HEADER = b"x-callme-signature"
 # What an endpoint reads of the key: the owner of its predictions.
 KEY_ID = "callme_key_id"
 
@@ -64,7 +65,7 @@ class Guard:
             return
         receive = self._reads.watch(receive)
         try:
-            admitted = self._admit(scope, Headers(scope=scope))
+            admitted = self._admit(scope)
         except RouterError as error:
             await error_response(error)(scope, receive, send)
             return
@@ -75,17 +76,17 @@ class Guard:
         else:
             await self._serve_bearer(scope, receive, send, admitted)
 
-    def _admit(self, scope: Scope, headers: Headers) -> Key | Signed | None:
+    def _admit(self, scope: Scope) -> Key | Signed | None:
         """By the head alone, before any of the body is read. Raises Unauthorized or Forbidden."""
         accepted = self._keys.current()
         if not accepted.required:
-            require_this_machine(scope, headers)
+            require_this_machine(scope)
             return None
         if scope["path"].startswith(UNGUESSABLE_URLS):
             return None
-        if "x-callme-signature" in headers:
-            return read_signature(scope, headers, accepted.keys)
-        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if header(scope, SIGNATURE_HEADER) is not None:
+            return read_signature(scope, Headers(scope=scope), accepted.keys)
+        scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
         if scheme.lower() not in BEARER_SCHEMES:
             raise Unauthorized("Cannot authenticate: send 'Authorization: Bearer <key>' or sign")
         verifier = verifier_of(token.strip())
@@ -159,7 +160,7 @@ def _is_form_to_a_model(scope: Scope) -> bool:
     )
 
 
-def require_this_machine(scope: Scope, headers: Mapping[str, str]) -> None:
+def require_this_machine(scope: Scope) -> None:
     """Raises Forbidden unless the request came straight from a program on this machine.
 
     A page in this machine's browser is not one: its Origin, or after DNS rebinding its Host,
@@ -169,8 +170,9 @@ def require_this_machine(scope: Scope, headers: Mapping[str, str]) -> None:
         raise Forbidden(
             "Cannot serve other machines: there is no key yet (callme keys create NAME)"
         )
-    hosts = [_host(f"//{headers.get('host', 'localhost')}")]
-    if origin := headers.get("origin"):
+    host = header(scope, b"host")
+    hosts = [_host(f"//{'localhost' if host is None else host}")]
+    if origin := header(scope, b"origin"):
         hosts.append(_host(origin))
     if not all(map(_is_loopback, hosts)):
         raise Forbidden("Cannot serve web pages of other sites: there is no key yet")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from starlette.requests import Request
 
+from router.api.headers import header
 from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from router.domain.prediction import Json
 from router.runtime.inputs import load_json
@@ -15,7 +16,7 @@ async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], ob
     """Hand the body to `take`, piece by piece. Raises PayloadTooLarge as soon as it is known,
     MalformedRequest when the client stops in the middle."""
     too_large = PayloadTooLarge(f"Cannot read the body: it exceeds {max_bytes} bytes")
-    declared = request.headers.get("content-length", "")
+    declared = header(request.scope, b"content-length") or ""
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large
     size = 0
@@ -35,7 +36,7 @@ async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], ob
 
 def media_type(request: Request) -> str:
     """The Content-Type without its parameters, lower case."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return (header(request.scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 async def read_json(request: Request, max_bytes: int) -> dict[str, Json]:

@@ -25,6 +25,7 @@ from router.api.callbacks import base_url, read_callback, wrong
 from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
 from router.api.error_handlers import error_response, json_response
+from router.api.headers import header
 from router.api.preferences import deadline_at, prefers_async, priority
 from router.api.sse import EVENT_STREAM, accepts
 from router.api.streams import cog_stream
@@ -147,7 +148,7 @@ async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
     context = context_of(request)
     package = context.package(request.path_params["model"])
     request.state.streams = await _streams(request, context, package)
-    if "content-type" not in request.headers:
+    if header(request.scope, b"content-type") is None:
         return context, package, {}  # a model without required inputs may be run by a bare POST
     return context, package, await read_json(request, context.max_upload_bytes)
 

@@ -6,10 +6,11 @@ import re
 
 from starlette.requests import Request
 
+from router.api.headers import header
 from router.domain.errors import MalformedRequest
 
 ASYNC_PREFERENCE = "respond-async"
-PRIORITY_HEADER = "x-callme-priority"
+PRIORITY_HEADER = b"x-callme-priority"
 # Replicate's: `90`, `5s`, `1m`, `1h30m45s`.
 DURATION = re.compile(
     r"(?=[0-9])(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,6})?)s?)?", re.ASCII
@@ -33,7 +34,10 @@ def preferred_wait_s(request: Request, default_s: float) -> float | None:
 
 def priority(request: Request) -> int:
     """0 (first), 1 (the default) or 2 of the X-Callme-Priority header. Raises MalformedRequest."""
-    text = request.headers.get(PRIORITY_HEADER, "1").strip()
+    given = header(request.scope, PRIORITY_HEADER)
+    if given is None:
+        return 1
+    text = given.strip()
     if text not in ("0", "1", "2"):
         raise MalformedRequest("Cannot use 'X-Callme-Priority': it must be 0, 1 or 2")
     return int(text)
@@ -42,7 +46,7 @@ def priority(request: Request) -> int:
 def deadline_at(request: Request, now: float) -> float | None:
     """When the prediction is to be ended, in seconds since the epoch; None without a
     Cancel-After header. Raises MalformedRequest."""
-    text = request.headers.get("cancel-after")
+    text = header(request.scope, b"cancel-after")
     if text is None:
         return None
     found = DURATION.fullmatch(text.strip().lower())
@@ -54,7 +58,7 @@ def deadline_at(request: Request, now: float) -> float | None:
 
 
 def _preferences(request: Request) -> list[str]:
-    header = request.headers.get("prefer")
-    if header is None:
+    prefer = header(request.scope, b"prefer")
+    if prefer is None:
         return []
-    return [p.partition(";")[0].strip().lower().replace(" ", "") for p in header.split(",")]
+    return [p.partition(";")[0].strip().lower().replace(" ", "") for p in prefer.split(",")]

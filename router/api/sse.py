@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from router.api.context import gone
+from router.api.headers import header
 
 EVENT_STREAM = "text/event-stream"
 # Proxies close what is silent for a minute or so.
@@ -28,7 +29,7 @@ LINE_END = re.compile(r"\r\n|\n|\r")
 
 def accepts(request: Request, media_type: str) -> bool:
     """Whether the Accept header names that very type and does not rule it out with q=0."""
-    accepted = request.headers.get("accept", "").lower()
+    accepted = (header(request.scope, b"accept") or "").lower()
     if media_type not in accepted:
         return False
     for part in accepted.split(","):

@@ -22,8 +22,10 @@ from router.domain.keys import FixedKeys, parse_keys
 APP = "https://app.example.com"
 # Browsers send these without asking: Accept is safelisted by CORS, the length is theirs alone.
 UNASKED = {"accept", "content-length"}
-# `request.headers.get("name"` or `…(NAME`, and the same with brackets.
-READ = re.compile(r"request\.headers(?:\.get\(|\[)\s*(?:\"([^\"]+)\"|([A-Z_]+))")
+# `request.headers.get("name"`, `…["name"`, `header(request.scope, b"name"`, and the same of a NAME.
+READ = re.compile(
+    r"(?:request\.headers(?:\.get\(|\[)|header\(request\.scope,)\s*(?:b?\"([^\"]+)\"|([A-Z_]+))"
+)
 
 
 def browser(*origins: str) -> httpx.AsyncClient:
@@ -94,7 +96,8 @@ def headers_that_faces_read() -> set[str]:
         module = importlib.import_module(found.name)
         assert module.__file__ is not None
         for literal, constant in READ.findall(Path(module.__file__).read_text()):
-            names.add((literal or getattr(module, constant)).lower())
+            name = literal or getattr(module, constant)
+            names.add((name.decode() if isinstance(name, bytes) else name).lower())
     return names - UNASKED
 
 
