@@ -15,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 ROUTER_PYTHON = ROOT / ".venv" / "bin" / "python"
-BOUNDARY = "bench"
+# As long as Chrome makes it: how fast a server finds the end of a part depends on that.
+BOUNDARY = "----WebKitFormBoundary0123456789abcdef"
 
 
 def http_post(path: str, content_type: str, body: bytes) -> bytes:

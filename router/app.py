@@ -88,7 +88,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="CALLME GPU backend",
         lifespan=lifespan,
-        openapi_url="/openapi.json",
+        openapi_url=None,  # below
         redoc_url=None,
         redirect_slashes=False,
         # /metrics is ours; FastAPI would look for an exporter at every request.
@@ -105,6 +105,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # and `/{model}`, which fits every short path, last.
     cog.add_routes(app)
     replicate.add_routes(app)
+    app.openapi_url = "/openapi.json"
+    app.setup()
     operations.add_routes(app)
     events.add_routes(app)
     model_logs.add_routes(app)

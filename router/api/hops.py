@@ -6,9 +6,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from router.api.error_handlers import error_response
+from router.api.headers import header
 from router.api.replicate_views import problem
 from router.domain import hops
 from router.domain.errors import LoopDetected
+
+HEADER = hops.HEADER.lower().encode()
 
 
 class Hops:
@@ -19,14 +22,11 @@ class Hops:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer it here."""
-        header = ""
-        if scope["type"] == "http":
-            header = ",".join(Headers(scope=scope).getlist(hops.HEADER))
-        if not header:
+        if scope["type"] != "http" or header(scope, HEADER) is None:
             await self._app(scope, receive, send)
             return
         try:
-            via = hops.read(header)
+            via = hops.read(",".join(Headers(scope=scope).getlist(hops.HEADER)))
         except LoopDetected as error:
             in_its_words = problem if scope["path"].startswith("/v1/") else error_response
             await in_its_words(error)(scope, receive, send)
