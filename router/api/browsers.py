@@ -6,7 +6,7 @@ page sees a network error and cannot say what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,6 +44,7 @@ PAGE = (
         b"connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     ),
 )
+NAMES = frozenset(name for name, _ in INERT)
 
 
 def for_browsers(app: ASGIApp, cors_origins: Collection[str]) -> ASGIApp:
@@ -83,10 +84,11 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-def _with_headers(headers: Iterable[Header]) -> list[Header]:
+def _with_headers(headers: Collection[Header]) -> list[Header]:
     """On the way of every answer, so on raw headers: Starlette's took twice as long."""
-    out = list(headers)
-    there = {name.lower(): value for name, value in out}
+    there = {name.lower(): value for name, value in headers}
     is_page = there.get(b"content-type", b"").startswith(b"text/html")
-    out += [header for header in (PAGE if is_page else INERT) if header[0] not in there]
-    return out
+    added = PAGE if is_page else INERT
+    if there.keys().isdisjoint(NAMES):
+        return [*headers, *added]
+    return [*headers, *(header for header in added if header[0] not in there)]

@@ -36,11 +36,11 @@ class Phase(StrEnum):
 # What people are told: the phases, and READY with something running.
 STATES = (*(phase.value for phase in Phase), "busy")
 # No process of the model's is left in these.
-GONE = frozenset({Phase.STOPPED, Phase.FAILED})
+GONE = (Phase.STOPPED, Phase.FAILED)
 # What it holds is on its way back.
-LEAVING = frozenset({Phase.SUSPENDING, Phase.STOPPING})
+LEAVING = (Phase.SUSPENDING, Phase.STOPPING)
 # On its way to READY.
-COMING = frozenset({Phase.STARTING, Phase.WAKING})
+COMING = (Phase.STARTING, Phase.WAKING)
 
 
 class Run(Struct, frozen=True):

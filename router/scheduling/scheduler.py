@@ -330,8 +330,9 @@ class Scheduler:
     def _relieve(self, now: float) -> set[str]:
         """Make room when models grew or another program took memory: idle models at once,
         and when they are not enough for `patience_s`, busy ones too. Return who must drain."""
-        held = held_bytes(self.models.values())
-        over = held - leaving_bytes(self.models.values()) - self.budget_bytes
+        over = held_bytes(self.models.values()) - self.budget_bytes
+        if over > 0:
+            over -= leaving_bytes(self.models.values())
         if over <= 0 or self.draining:
             self._over_since = None
             return set()

@@ -80,8 +80,11 @@ class WaitingLine:
 
     def take(self, now: float) -> Waiter:
         """Remove and return who is next. The line must not be empty."""
-        chosen = min(self._waiters, key=lambda w: self._place(w, self._turns, now))
-        self._waiters.remove(chosen)
+        if len(self._waiters) == 1:
+            chosen = self._waiters.pop()
+        else:
+            chosen = min(self._waiters, key=lambda w: self._place(w, self._turns, now))
+            self._waiters.remove(chosen)
         if not chosen.returned:
             self._turns[chosen.owner] += 1
             self._turn = max(self._turn, self._turns[chosen.owner])
