@@ -43,6 +43,7 @@ def configure_logging(level: int = logging.INFO) -> None:
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
+            _without_colour,
             *shared,
             structlog.processors.format_exc_info,
         ],
@@ -66,6 +67,14 @@ def configure_logging(level: int = logging.INFO) -> None:
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _without_colour(
+    logger: Any, method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """uvicorn adds its message a second time, with a terminal's codes in it."""
+    line.pop("color_message", None)
+    return line
 
 
 def _dumpb(line: Any, *, default: Any) -> bytes:
