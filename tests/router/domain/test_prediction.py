@@ -46,3 +46,8 @@ def test_what_has_ended_does_not_end_again() -> None:
     with pytest.raises(IllegalTransition):
         conclude(done, Outcome(Status.FAILED), 3.0)
     assert (done.status, done.completed_at) == (Status.CANCELED, 2.0)
+
+
+def test_terminal_is_what_has_no_way_on() -> None:
+    """The property and the table say the same of every status."""
+    assert {s for s in Status if s.is_terminal} == {s for s in Status if not TRANSITIONS[s]}
