@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -184,18 +185,38 @@ def test_a_set_up_that_fails(tmp_path: Path) -> None:
         assert service.http.post("/sound", files={"text": (None, "x")}).status_code == 200
 
 
+def steps(service: Service) -> list[str]:
+    """Every start and stop of a model, in order, from the log."""
+    lines = [json.loads(line) for line in service.log().splitlines() if line.startswith("{")]
+    begun = ("model starting", "model stopping")
+    return [f"{x['model']} {x['event'].split()[1]}" for x in lines if x["event"] in begun]
+
+
 def test_models_share_memory(echo_packages: Path, tmp_path: Path) -> None:
-    """With room for one, the idle one makes room for the other, and comes back when asked."""
+    """With room for one, the idle one is evicted for the other, and comes back when asked."""
     env = {
         "CALLME_MEMORY_LIMIT_BYTES": str(200 << 20),
-        "CALLME_DEFAULT_FOOTPRINT_BYTES": str(150 << 20),
+        # Assumed of a model until it has been measured: beside it no other has room.
+        "CALLME_DEFAULT_FOOTPRINT_BYTES": str(190 << 20),
         "CALLME_MIN_RESIDENCY_S": "0",
     }
     with running_service(echo_packages, tmp_path / "state", env) as service:
-        # Their true size is far below the limit, so make the second believed large.
-        for name in ("echo", "parrot", "echo"):
+
+        def post(name: str) -> None:
             assert service.http.post(f"/{name}", files={"text": (None, name)}).status_code == 200
-        assert service.model("echo")["memory_bytes"] < 150 << 20
+
+        post("echo")
+        assert 10 << 20 < service.model("echo")["memory_bytes"] < 100 << 20
+        (evicted,) = service.servers()
+        post("parrot")
+        assert service.model("echo")["state"] == "stopped"
+        assert evicted.pid not in {p.pid for p in service.servers()}
+        assert len(service.servers()) == 1
+        assert steps(service) == ["echo starting", "echo stopping", "parrot starting"]
+        # Both have been measured now, and together they are small enough.
+        post("echo")
+        assert len(service.servers()) == 2
+        assert [service.model(name)["evictions"] for name in ("echo", "parrot")] == [1, 0]
 
 
 def test_ctrl_c_leaves_no_process(echo_packages: Path, tmp_path: Path) -> None:

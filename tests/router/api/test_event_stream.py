@@ -12,7 +12,7 @@ from router.api import events, sse
 from router.api.events import event_response
 from router.api.sse import EventResponse
 from router.domain.prediction import Prediction
-from router.runtime.events import QUEUE_LIMIT, EventStream
+from router.runtime.events import QUEUE_LIMIT, EventStream, Subscription
 
 WAITING = Prediction("a", "echo", {}, created_at=1.0)
 
@@ -61,9 +61,11 @@ async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.Monke
         await answering
 
 
-async def test_a_client_that_goes_is_forgotten() -> None:
-    """Its handler ends with it."""
+async def test_a_client_that_goes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its handler ends with it, and its subscription."""
     stream = EventStream()
+    left: list[Subscription] = []
+    monkeypatch.setattr(stream, "unsubscribe", left.append)
 
     async def going() -> Message:
         return {"type": "http.disconnect"}
@@ -73,6 +75,7 @@ async def test_a_client_that_goes_is_forgotten() -> None:
 
     async with asyncio.timeout(5):
         await event_response(stream, [])({"type": "http"}, going, send)
+    assert len(left) == 1
 
 
 async def test_a_slow_reader_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,16 @@ async def test_a_slow_follower_is_dropped() -> None:
     assert not quick.ended.done()
 
 
+async def test_a_follower_that_left_gets_nothing_more() -> None:
+    """Nor is anything kept for it."""
+    stream = EventStream()
+    gone, here = stream.subscribe(), stream.subscribe()
+    stream.unsubscribe(gone)
+    stream.prediction_changed(WAITING)
+    assert gone.events.empty()
+    assert not here.events.empty()
+
+
 async def test_a_closed_stream_takes_nobody() -> None:
     """Subscriptions end with it, and one that comes later ends at once."""
     stream = EventStream()

@@ -13,6 +13,7 @@ from router.runtime.live import MAX_ATTEMPTS
 from tests.router.runtime.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World, until
 
 FILES = (FileRef("file", "/spool/1", "cat.png"),)
+REFUSED = FileRef("file", "/spool/refused", "dog.png")
 
 
 def made(prediction_id: str, **changes: Any) -> Prediction:
@@ -144,13 +145,13 @@ async def test_another_request_for_the_id_is_a_conflict(world: World) -> None:
 
 
 async def test_a_request_that_was_refused_may_be_sent_again(world: World) -> None:
-    """Bad inputs and a full queue leave the id free."""
+    """Bad inputs and a full queue leave the id free, and no file in the spool."""
 
     async def refuse() -> Prediction:
         raise InvalidInput("no")
 
     async def make() -> Prediction:
-        return made("late", digest="d")
+        return made("late", digest="d", files=(REFUSED,))
 
     predictions = world.router.predictions
     with pytest.raises(InvalidInput):
@@ -162,6 +163,7 @@ async def test_a_request_that_was_refused_may_be_sent_again(world: World) -> Non
     with pytest.raises(QueueFull):
         await predictions.create_once("late", "echo", "d", make)
     assert await world.store.get("late") is None
+    assert world.spool.removed == [REFUSED.path]
     predictions.cancel("n0")
     assert await predictions.create_once("late", "echo", "d", make) is not None
 
