@@ -59,7 +59,8 @@ LAST_WORDS_S = 0.5
 UNKNOWN_AGAIN_S = 0.02
 CANCEL_AGAIN_S = 1.0
 HEALTH_EVERY_S = 5.0
-# A worker that holds the GIL for 10 s reads as UNHEALTHY too, so one reading says nothing.
+# A worker that holds the GIL for 10 s reads as UNHEALTHY too: one reading says nothing, and none
+# counts while a prediction runs, whose own time limit decides.
 UNHEALTHY_READINGS = 6
 WORKER_GONE = "channel closed"
 
@@ -313,7 +314,7 @@ class CogProcess:
             if health.get("status") in ("READY", "BUSY", "STARTING"):
                 bad = 0
                 continue
-            bad += 1
+            bad = 0 if self._running else bad + 1
             why = str(health.get("user_healthcheck_error", ""))
             if WORKER_GONE in why or bad >= UNHEALTHY_READINGS:
                 self._note_broken(why or "it does not answer")

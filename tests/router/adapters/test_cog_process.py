@@ -1,0 +1,64 @@
+"""One coglet server and its worker, as the router starts, watches and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from router.adapters import cog_process
+from router.adapters.cog_process import CogProcess, ProcessOptions
+from router.domain.package import Package
+from router.domain.prediction import Job, Outcome, Progress, Status
+from tests.router.adapters.coglet_stand_in import python_of
+
+
+def options_in(folder: Path) -> ProcessOptions:
+    """What a process is started with, below `folder`."""
+    for name in ("spool", "tmp", "cache"):
+        (folder / name).mkdir()
+    return ProcessOptions(
+        spool_dir=folder / "spool",
+        tmp_dir=folder / "tmp",
+        cache_dir=folder / "cache",
+        setup_timeout_s=60,
+        measure=lambda pids: 0,
+    )
+
+
+@contextlib.asynccontextmanager
+async def started(folder: Path) -> AsyncIterator[CogProcess]:
+    """A process of the stand-in."""
+    package = Package("stand-in", folder, "run.py:Runner", python_of(folder))
+    process = CogProcess(package, options_in(folder))
+    await process.start()
+    try:
+        yield process
+    finally:
+        await process.stop(grace_s=0)
+
+
+async def run(
+    process: CogProcess, reports: list[Progress] | None = None, **asked: object
+) -> Outcome:
+    """The outcome of one prediction with these inputs."""
+    into: list[Progress] = [] if reports is None else reports
+    return await process.predict(Job("x", asked), into.append)
+
+
+async def test_while_a_prediction_runs_its_own_time_limit_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C code that holds the GIL makes coglet UNHEALTHY for as long as it does; it may end well."""
+    monkeypatch.setattr(cog_process, "HEALTH_EVERY_S", 0.01)
+    monkeypatch.setattr(cog_process, "UNHEALTHY_READINGS", 3)
+    async with started(tmp_path) as process:
+        outcome = await run(process, holds_gil_s=1)
+        assert outcome.status is Status.SUCCEEDED, outcome
+        again = await run(process)
+        assert again.status is Status.SUCCEEDED, again
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.broken(), 0.05)
