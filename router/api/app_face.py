@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.api.context import context_of, wait_for_end
-from router.api.error_handlers import error_response, json_response
+from router.api.error_handlers import json_response, render_error
 from router.api.multipart import read_form
 from router.api.preferences import deadline_at, prefers_async, priority
 from router.api.views import prediction_view
@@ -52,7 +52,7 @@ async def predict(request: Request) -> Response:
         if error := live.dropped_with or error_of(live.prediction):
             raise error
     except RouterError as error:
-        return error_response(error, headers)
+        return render_error(request.scope, error, headers)
     return json_response(live.prediction.output, headers=headers)
 
 

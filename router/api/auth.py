@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.api.error_handlers import error_response
+from router.api.error_handlers import render_error
 from router.api.headers import header
 from router.api.key_limits import KeyLimits
 from router.api.patience import BodyReads
@@ -67,7 +67,7 @@ class Guard:
         try:
             admitted = self._admit(scope)
         except RouterError as error:
-            await error_response(error)(scope, receive, send)
+            await render_error(scope, error)(scope, receive, send)
             return
         if isinstance(admitted, Signed):
             await self._serve_signed(scope, receive, send, admitted)
@@ -100,7 +100,7 @@ class Guard:
         try:
             await self._limits.enter(key)
         except RouterError as error:
-            await error_response(error)(scope, receive, send)
+            await render_error(scope, error)(scope, receive, send)
             return
         scope[KEY_ID] = key.id
         try:
@@ -117,7 +117,7 @@ class Guard:
             self._nonces.check(key.id, signed.nonce)
             await self._limits.enter(key)
         except RouterError as error:
-            await error_response(error)(scope, receive, send)
+            await render_error(scope, error)(scope, receive, send)
             return
         scope[KEY_ID] = key.id
         body = SignedBody(receive, signed.body_sha256, self._max_body_bytes)
@@ -126,7 +126,7 @@ class Guard:
             if not _is_form_to_a_model(scope):
                 await body.read_ahead()
         except RouterError as error:
-            await error_response(error)(scope, receive, send)
+            await render_error(scope, error)(scope, receive, send)
         else:
             await self._serve_checked(scope, body, send)
         finally:
@@ -143,7 +143,7 @@ class Guard:
                     await body.drain()
                 except RouterError as error:
                     refused = True
-                    await error_response(error)(scope, body.receive, send)
+                    await render_error(scope, error)(scope, body.receive, send)
             if not refused:
                 await send(message)
 

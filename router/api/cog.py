@@ -8,11 +8,10 @@ prediction that it is asked for. There is no /trainings.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -24,13 +23,13 @@ from router.api.body import read_json
 from router.api.callbacks import base_url, read_callback, wrong
 from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
-from router.api.error_handlers import error_response, json_response
+from router.api.error_handlers import json_response, render_error
 from router.api.headers import header
 from router.api.preferences import deadline_at, prefers_async, priority
 from router.api.sse import EVENT_STREAM, accepts
 from router.api.streams import cog_stream
 from router.api.views import timestamp
-from router.domain.errors import InvalidInput, NotAcceptable, RouterError, UnknownPrediction
+from router.domain.errors import NotAcceptable, UnknownPrediction
 from router.domain.package import Package, does_stream
 from router.domain.prediction import Json, Prediction, Status, new_id
 from router.runtime.answers import public_inputs
@@ -38,32 +37,6 @@ from router.runtime.answers import public_inputs
 # It becomes part of URLs, and coglet makes it part of a path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ROOT = "/models/{model}"
-
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-def in_cogs_words(handler: Handler) -> Handler:
-    """A face's handler whose objections to an input are told as Cog tells them."""
-
-    @functools.wraps(handler)
-    async def wrapped(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except InvalidInput as error:
-            return json_response({"detail": _detail(error)}, error.status)
-
-    return wrapped
-
-
-def _detail(error: InvalidInput) -> list[dict[str, Any]]:
-    problems = (error.details or {}).get("problems") or [{"message": error.message}]
-    return [{"loc": _loc(p), "msg": p["message"], "type": "value_error"} for p in problems]
-
-
-def _loc(problem: Mapping[str, str]) -> list[str]:
-    if "body" in problem:
-        return ["body", problem["body"]]
-    return ["body", "input", *([problem["input"]] if "input" in problem else [])]
 
 
 def cog_view(p: Prediction) -> dict[str, Any]:
@@ -88,7 +61,6 @@ def cog_view(p: Prediction) -> dict[str, Any]:
 # ---- creating ----------------------------------------------------------------------------
 
 
-@in_cogs_words
 async def create(request: Request) -> Response:
     """POST: run it; 200 with how it ended, 202 when it is or becomes asynchronous.
 
@@ -107,11 +79,10 @@ async def create(request: Request) -> Response:
     if not live.done.done():
         return _accepted(await context.predictions.keep(p.id))
     if live.dropped_with is not None:
-        return error_response(live.dropped_with)
+        return render_error(request.scope, live.dropped_with)
     return json_response(cog_view(live.prediction))
 
 
-@in_cogs_words
 async def put(request: Request) -> Response:
     """PUT: the same, but an id never runs twice, whatever becomes of this connection."""
     context, package, body = await _read(request)
@@ -266,10 +237,7 @@ async def openapi(request: Request) -> Response:
     """The model's own schema, its paths relative to this face. 503 while it cannot be had."""
     context = context_of(request)
     package = context.package(request.path_params["model"])
-    try:
-        await context.spec(package)
-    except RouterError as error:
-        return error_response(error)
+    await context.spec(package)
     schema = context.schemas[package.name]
     paths = {k: v for k, v in schema.get("paths", {}).items() if "training" not in k}
     servers = [{"url": f"/models/{package.name}"}]

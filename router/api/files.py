@@ -13,7 +13,7 @@ from router.api.callbacks import base_url, wrong
 from router.api.context import context_of
 from router.api.error_handlers import json_response
 from router.api.multipart import Form, read_form
-from router.api.replicate_views import file_view, in_replicates_words
+from router.api.replicate_views import file_view
 from router.domain.prediction import FileRef, Json
 from router.runtime.inputs import load_json
 from router.runtime.intake import Upload
@@ -21,7 +21,6 @@ from router.runtime.intake import Upload
 MAX_METADATA_BYTES = 64 << 10
 
 
-@in_replicates_words
 async def create(request: Request) -> Response:
     """POST multipart/form-data: `content`, the file, and `metadata`, a JSON object."""
     context = context_of(request)
@@ -68,21 +67,18 @@ def _ref(upload: Upload) -> FileRef:
     return FileRef(upload.field, upload.path, upload.name)
 
 
-@in_replicates_words
 async def get(request: Request) -> Response:
     """One file."""
     stored = await context_of(request).uploads.get(request.path_params["id"])
     return json_response(file_view(stored, base_url(request)))
 
 
-@in_replicates_words
 async def delete(request: Request) -> Response:
     """Delete one; what runs with it goes on."""
     await context_of(request).uploads.delete(request.path_params["id"])
     return Response(status_code=204)
 
 
-@in_replicates_words
 async def list_files(request: Request) -> Response:
     """All files, newest first, on one page."""
     base = base_url(request)

@@ -1,13 +1,12 @@
-"""A request that has been here before is refused: 508, in the words of its face."""
+"""A request that has been here before is refused: 508, in the shape of its API."""
 
 from __future__ import annotations
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.api.error_handlers import error_response
+from router.api.error_handlers import render_error
 from router.api.headers import header
-from router.api.replicate_views import problem
 from router.domain import hops
 from router.domain.errors import LoopDetected
 
@@ -28,8 +27,7 @@ class Hops:
         try:
             via = hops.read(",".join(Headers(scope=scope).getlist(hops.HEADER)))
         except LoopDetected as error:
-            in_its_words = problem if scope["path"].startswith("/v1/") else error_response
-            await in_its_words(error)(scope, receive, send)
+            await render_error(scope, error)(scope, receive, send)
             return
         with hops.coming_through(via):
             await self._app(scope, receive, send)

@@ -25,7 +25,6 @@ from router.api.context import Context, context_of
 from router.api.error_handlers import json_response
 from router.api.preferences import deadline_at, preferred_wait_s, priority
 from router.api.replicate_views import (
-    in_replicates_words,
     model_view,
     replicate_view,
     version_view,
@@ -44,7 +43,6 @@ MODEL = "/v1/models/{owner}/{name}"
 # ---- creating ----------------------------------------------------------------------------
 
 
-@in_replicates_words
 async def create_by_model(request: Request) -> Response:
     """POST /v1/models/{owner}/{name}/predictions."""
     context = context_of(request)
@@ -53,7 +51,6 @@ async def create_by_model(request: Request) -> Response:
     return await _create(request, package, request.path_params["owner"], body)
 
 
-@in_replicates_words
 async def create(request: Request) -> Response:
     """POST /v1/predictions: the model is in the body's `version` (or `model`)."""
     context = context_of(request)
@@ -130,7 +127,6 @@ async def _describe(context: Context, package: Package) -> None:
 # ---- predictions -------------------------------------------------------------------------
 
 
-@in_replicates_words
 async def get(request: Request) -> Response:
     """One prediction."""
     context = context_of(request)
@@ -138,7 +134,6 @@ async def get(request: Request) -> Response:
     return json_response(replicate_view(context, p, base_url(request)))
 
 
-@in_replicates_words
 async def cancel(request: Request) -> Response:
     """Cancel it if it has not ended; how it stands either way."""
     predictions = context_of(request).predictions
@@ -147,7 +142,6 @@ async def cancel(request: Request) -> Response:
     return await get(request)
 
 
-@in_replicates_words
 async def list_predictions(request: Request) -> Response:
     """A page of predictions, newest first, and where the next and the previous are."""
     context = context_of(request)
@@ -183,7 +177,6 @@ def _read_cursor(text: str | None) -> tuple[str, Cursor | None]:
 # ---- models ------------------------------------------------------------------------------
 
 
-@in_replicates_words
 async def list_models(request: Request) -> Response:
     """Every model, on one page."""
     context = context_of(request)
@@ -192,7 +185,6 @@ async def list_models(request: Request) -> Response:
     return json_response({"previous": None, "next": None, "results": results})
 
 
-@in_replicates_words
 async def get_model(request: Request) -> Response:
     """One model with its version."""
     context, package = await _model(request)
@@ -200,7 +192,6 @@ async def get_model(request: Request) -> Response:
     return json_response(model_view(context, package.name, owner, base_url(request)))
 
 
-@in_replicates_words
 async def list_versions(request: Request) -> Response:
     """The one version there is."""
     context, package = await _model(request)
@@ -208,7 +199,6 @@ async def list_versions(request: Request) -> Response:
     return json_response({"previous": None, "next": None, "results": [version] if version else []})
 
 
-@in_replicates_words
 async def get_version(request: Request) -> Response:
     """The version that is served, if it has that id."""
     context, package = await _model(request)

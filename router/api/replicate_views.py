@@ -1,4 +1,4 @@
-"""What Replicate's API shows: predictions, models, versions, errors, in its shapes.
+"""What Replicate's API shows: predictions, models, versions, files, in its shapes.
 
 Two of the shapes are what the official clients need rather than what is documented: they know
 no `aborted` (one polls for ever, the other refuses the body), so it is shown as `canceled`.
@@ -6,27 +6,19 @@ no `aborted` (one polls for ever, the other refuses the body), so it is shown as
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import hmac
-import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from router.api.context import Context
-from router.api.error_handlers import json_response
 from router.api.views import timestamp
-from router.domain.errors import RouterError
 from router.domain.package import does_stream
 from router.domain.prediction import Prediction, Status
 from router.domain.stored_file import StoredFile
 from router.runtime.answers import public_inputs
 
 STREAM_PATH = "/v1/streams/{id}"
-Handler = Callable[[Request], Awaitable[Response]]
 
 # What Replicate says of a version that it does not show.
 UNKNOWN_VERSION = "hidden"
@@ -123,36 +115,3 @@ def file_view(file: StoredFile, base_url: str) -> dict[str, Any]:
         "expires_at": utc(file.expires_at),
         "urls": {"get": f"{base_url}/v1/files/{file.id}"},
     }
-
-
-def in_replicates_words(handler: Handler) -> Handler:
-    """A face's handler whose errors are told as Replicate tells them."""
-
-    @functools.wraps(handler)
-    async def wrapped(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RouterError as error:
-            return problem(error)
-
-    return wrapped
-
-
-def problem(error: RouterError) -> Response:
-    """An error as Replicate tells it (RFC 7807), with our code for programs."""
-    problems = (error.details or {}).get("problems") or []
-    body: dict[str, Any] = {
-        "title": error.code.replace("_", " ").capitalize(),
-        "detail": error.message,
-        "status": error.status,
-        "code": error.code,
-    }
-    if problems:
-        body["invalid_fields"] = [
-            {"field": p.get("body") or f"input.{p.get('input')}", "description": p["message"]}
-            for p in problems
-        ]
-    headers = {}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    return json_response(body, error.status, headers)

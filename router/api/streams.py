@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.api.context import Context, context_of
-from router.api.replicate_views import STREAM_PATH, in_replicates_words, stream_token
+from router.api.replicate_views import STREAM_PATH, stream_token
 from router.api.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
 from router.domain.errors import Unauthorized
 from router.domain.prediction import Json, LogText, OutputChunk, Prediction, Status
@@ -184,4 +184,4 @@ def _cog_event(kind: str, data: dict[str, Any]) -> bytes:
 
 def add_routes(app: Starlette) -> None:
     """Where Replicate's clients follow a prediction."""
-    app.add_route(STREAM_PATH, in_replicates_words(stream), methods=["GET"])
+    app.add_route(STREAM_PATH, stream, methods=["GET"])

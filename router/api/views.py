@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from router.api.error_handlers import error_fields
 from router.domain.prediction import Failure, Prediction
 from router.runtime.answers import public_inputs
 from router.runtime.predictions import Predictions
@@ -19,10 +20,7 @@ def timestamp(seconds: float | None) -> str | None:
 
 def error_view(failure: Failure) -> dict[str, Any]:
     """The one shape of errors, within a prediction."""
-    view: dict[str, Any] = {"code": failure.code, "message": failure.message}
-    if failure.details:
-        view["details"] = failure.details
-    return view
+    return error_fields(failure.code, failure.message, failure.details)
 
 
 def prediction_view(p: Prediction, predictions: Predictions) -> dict[str, Any]:

@@ -42,7 +42,7 @@ async def test_what_has_been_elsewhere_is_served() -> None:
 
 
 @pytest.mark.parametrize("via", [hops.BOX_ID, f"{OTHER},{hops.BOX_ID}"])
-async def test_what_has_been_here_is_refused_in_the_words_of_its_face(via: str) -> None:
+async def test_what_has_been_here_is_refused_in_the_shape_of_its_api(via: str) -> None:
     """Ours and Cog's; Replicate's are a problem document."""
     for path in ("/m", "/models/m/openapi.json"):
         ours = await ask(path, via)
