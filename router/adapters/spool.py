@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import errno
 import logging
-import re
 import secrets
 from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
 
 from router.domain.errors import InsufficientStorage, InvalidInput
+from router.domain.media_types import suffix_of_name
 from router.domain.prediction import FileRef
 
 log = logging.getLogger(__name__)
 
-SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
 
 
@@ -57,10 +56,7 @@ class Spool:
     def create(self, client_name: str) -> SpoolFile:
         """A new file under an unguessable name. Of the client's name only a harmless suffix is
         kept: some decoders go by it."""
-        suffix = Path(client_name).suffix
-        if not SUFFIX.fullmatch(suffix):
-            suffix = ""
-        return SpoolFile(self.folder / f"{secrets.token_hex(16)}{suffix.lower()}")
+        return SpoolFile(self.folder / f"{secrets.token_hex(16)}{suffix_of_name(client_name)}")
 
     def remove(self, files: Iterable[FileRef]) -> None:
         """Delete them; one that is gone already is no error, and one that the disk does not
@@ -76,9 +72,11 @@ class Spool:
                 self._undeleted.discard(path)
 
     def link(self, file: FileRef) -> str:
-        """A hard link under a new unguessable name: no byte is copied."""
+        """A hard link under a new unguessable name: no byte is copied. The ending is that of
+        the file's name; it may have been named after it was stored."""
         source = Path(file.path)
-        path = self.folder / f"{secrets.token_hex(16)}{source.suffix}"
+        suffix = suffix_of_name(file.name) or source.suffix
+        path = self.folder / f"{secrets.token_hex(16)}{suffix}"
         try:
             path.hardlink_to(source)
         except FileNotFoundError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from router.domain.media_types import suffix_of_name, suffix_of_type
 from router.domain.prediction import FileRef, Json
 
 
@@ -24,5 +25,7 @@ class StoredFile:
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
     def ref(self) -> FileRef:
-        """The file as the spool knows files."""
-        return FileRef("", self.path, self.name)
+        """The file as the spool knows files. A name without an ending gets its type's: some
+        decoders go by it."""
+        ending = "" if suffix_of_name(self.name) else suffix_of_type(self.content_type)
+        return FileRef("", self.path, f"{self.name}{ending}")

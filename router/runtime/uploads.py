@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from router.domain.errors import NotFound, RouterError
+from router.domain.media_types import ANY_TYPE
 from router.domain.prediction import FileRef, Json, new_id
 from router.domain.stored_file import StoredFile
 from router.ports import Clock, Fetcher, Files, UploadIndex
@@ -61,7 +62,7 @@ class Uploads:
                 id=new_id(),
                 path=upload.path,
                 name=upload.name,
-                content_type=upload.content_type or "application/octet-stream",
+                content_type=upload.content_type or ANY_TYPE,
                 size_bytes=size_bytes,
                 sha256=sha256,
                 created_at=now,

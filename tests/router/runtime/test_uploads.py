@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,26 @@ async def test_an_upload_is_an_input_by_its_url(desk: Desk) -> None:
     assert desk.elsewhere.urls == []
     desk.spool.remove([FileRef("f", p, "a") for p in paths])
     assert desk.names() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type", "suffix"),
+    [
+        ("renamed.PNG", "text/plain", ".png"),
+        ("upload", "image/webp", ".webp"),
+        ("upload", "application/octet-stream", ".txt"),
+        ("../../x.sh/y", "", ".txt"),
+    ],
+)
+async def test_a_link_has_the_ending_of_the_name_or_the_type(
+    desk: Desk, name: str, media_type: str, suffix: str
+) -> None:
+    """Whatever the upload's own part was called: some decoders go by the ending."""
+    upload = replace(desk.spooled(b"x"), name=name, content_type=media_type)
+    stored = await desk.uploads.add(upload, {})
+    path, shown = await desk.uploads.fetch(url(stored), "f", 99)
+    assert (Path(path).suffix, shown) == (suffix, name)
+    assert Path(path).parent == desk.spool.folder
 
 
 async def test_other_urls_are_fetched(desk: Desk) -> None:
