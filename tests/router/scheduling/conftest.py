@@ -36,8 +36,11 @@ class Story:
         self.effects: list[msg.Effect] = []
 
     def tell(self, event: msg.Event) -> list[msg.Effect]:
-        """Let something happen now."""
+        """Let something happen now. Every change of a phase is stamped with the time."""
+        before = {m.name: m.phase for m in self.scheduler.models.values()}
         self.effects = self.scheduler.handle(event, self.now)
+        for m in self.scheduler.models.values():
+            assert m.phase is before[m.name] or m.phase_since == self.now, self.picture()
         return self.effects
 
     def wait(self, seconds: float) -> list[msg.Effect]:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase, Run
-from router.scheduling.residency import Verdict, enough_of, held_bytes, judge_claim
+from router.scheduling.residency import (
+    Verdict,
+    enough_of,
+    held_bytes,
+    judge_claim,
+    judge_overcommitment,
+)
 from router.scheduling.waiting import Waiter, WaitingLine
 
 NOW = 1000.0
@@ -82,7 +88,8 @@ def test_memory_on_its_way_is_waited_for() -> None:
     """A model that is stopping already gives its memory; no second one is stopped."""
     stopping = model("a", phase=Phase.STOPPING)
     assert judge(10, [stopping, model("b"), model("c")], free=0) == Verdict(fits=False)
-    assert len(judge(15, [stopping, model("b"), model("c")], free=0).stop) == 1
+    for need in (11, 15):
+        assert len(judge(need, [stopping, model("b"), model("c")], free=0).stop) == 1
 
 
 def test_quick_to_load_goes_first() -> None:
@@ -197,3 +204,16 @@ def test_enough_but_no_more(needs: list[int], wanted: int) -> None:
     freed = sum(m.need_bytes for m in chosen)
     assert freed >= wanted
     assert all(freed - m.need_bytes < wanted for m in chosen)
+
+
+def test_overcommitment_drains_no_more_than_it_must() -> None:
+    """Of two busy models one is enough; when all together are not enough, all must go."""
+    busy = [model("a", busy=True), model("b", busy=True)]
+
+    def relief(over_bytes: int) -> Verdict:
+        return judge_overcommitment(
+            busy, over_bytes, NOW, impatient=True, min_residency_s=MIN_RESIDENCY_S
+        )
+
+    assert len(relief(10).drain) == 1
+    assert names(relief(30).drain) == {"a", "b"}

@@ -124,6 +124,16 @@ def test_handed_back_is_next_again() -> None:
     assert take_all(line, now=4) == ["a0", "b0", "a1", "a2"]
 
 
+def test_handed_back_to_a_line_of_others() -> None:
+    """The line has forgotten an owner without waiters; who is handed back is next all the same."""
+    line = line_of(waiter("a0", "a", since=0))
+    taken = line.take(1)
+    line.join(waiter("b0", "b", since=1))
+    line.rejoin(taken)
+    assert ids(line.order(2)) == ["a0", "b0"]
+    assert take_all(line, now=2) == ["a0", "b0"]
+
+
 def test_handed_back_is_charged_once() -> None:
     """A grant that came to nothing does not cost the owner another turn."""
     line = line_of(*(waiter(f"a{i}", "a", since=i) for i in range(3)))
@@ -177,12 +187,17 @@ def test_the_line_is_bounded(arrivals: list[str], limit: int) -> None:
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.integers(0, 90)), max_size=12),
     st.integers(90, 200),
+    st.integers(0, 6),
 )
-def test_order_agrees_with_take(arrivals: list[tuple[str, int, int]], now: int) -> None:
-    """Whatever stands in line, the order shown is the order served."""
+def test_order_agrees_with_take(
+    arrivals: list[tuple[str, int, int]], now: int, served: int
+) -> None:
+    """Whatever stands in line and was served before, the order shown is the order served."""
     arrivals.sort(key=lambda a: a[2])
     line = line_of(
         *(waiter(str(i), o, priority=p, since=s) for i, (o, p, s) in enumerate(arrivals))
     )
+    for _ in range(min(served, len(line))):
+        line.take(now)
     shown = ids(line.order(now))
     assert shown == take_all(line, now)
