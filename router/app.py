@@ -130,6 +130,8 @@ def _observe_requests(app: FastAPI, telemetry: Telemetry, cors_origins: Collecti
 def _make_keyring(settings: Settings) -> Keyring:
     limits = (settings.requests_per_minute, settings.concurrent_requests)
     configured = parse_keys((k.get_secret_value() for k in settings.keys), *limits)
+    admins = (k.get_secret_value() for k in settings.admin_keys)
+    configured += parse_keys(admins, *limits, is_admin=True)
     return Keyring(settings.state, configured, *limits)
 
 

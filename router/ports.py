@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from router.domain.caller import Caller
 from router.domain.package import Package
 from router.domain.prediction import Delivery, FileRef, Job, Outcome, Prediction, Progress
 from router.domain.stored_file import StoredFile
@@ -124,10 +125,16 @@ class Store(Protocol):
         """Every prediction that has not ended, oldest first."""
 
     async def page(
-        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+        self,
+        owner: str | None,
+        *,
+        before: Cursor | None = None,
+        after: Cursor | None = None,
+        limit: int = 100,
     ) -> Sequence[Prediction]:
-        """At most `limit` predictions, newest first: the newest of all, those just older than
-        `before`, or those just newer than `after`. Fewer when they are large."""
+        """At most `limit` predictions of that owner (None: of all), newest first: the newest,
+        those just older than `before`, or those just newer than `after`. Fewer when they are
+        large."""
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Delete what ended before then; return the files that are nobody's now."""
@@ -191,8 +198,9 @@ class OpenFile(Protocol):
 class Fetcher(Protocol):
     """Gets inputs that were given as URLs."""
 
-    async def fetch(self, url: str, field: str, max_bytes: int) -> tuple[str, str]:
-        """Fetch into the spool; path and a name for it. Raises InvalidInput, PayloadTooLarge."""
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
+        """Fetch into the spool for that caller; path and a name for it. Raises InvalidInput,
+        PayloadTooLarge."""
 
 
 class Files(Protocol):

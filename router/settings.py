@@ -18,10 +18,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from router.domain.keys import split_key
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_NAME = "callme.toml"
 # 16 characters of hex are 64 bits: nobody guesses that over a network.
 MIN_KEY_CHARS = 16
+# What this machine's own programs are called.
+RESERVED_ID = "local"
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 
@@ -114,7 +118,13 @@ class Settings(BaseSettings):
     port: int = Field(7777, ge=1, le=65535, description="Port to listen on (`callme serve`).")
     keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Accepted keys: `id:secret` or `secret`, by commas in the environment.",
+        description="Accepted keys: `id:secret`, `id@holder:secret` or `secret`, by commas in the "
+        "environment. Keys of one holder see the same predictions and files.",
+    )
+    admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="The same, for keys that see what every holder has made, and /status, "
+        "/metrics, /events and models' logs.",
     )
     requests_per_minute: int | None = Field(
         None, ge=1, description="For each key that has no limit of its own."
@@ -193,7 +203,7 @@ class Settings(BaseSettings):
         description="The owner in `owner/name` that Replicate's clients are told.",
     )
 
-    @field_validator("keys", "preload", "cors_origins", mode="before")
+    @field_validator("keys", "admin_keys", "preload", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -205,15 +215,21 @@ class Settings(BaseSettings):
     def _one_target(cls, value: object) -> object:
         return (value,) if isinstance(value, str) and value else value or ()
 
-    @field_validator("keys")
+    @field_validator("keys", "admin_keys")
     @classmethod
-    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        """An empty one, as `web:$UNSET` makes it, would let everybody in."""
+    def _are_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """An empty one, as `web:$UNSET` makes it, would let everybody in; an empty holder would
+        be that of all that was made without a key."""
         for key in keys:
             text = key.get_secret_value()
-            secret = text.partition(":")[2] if ":" in text else text
+            key_id, holder, secret = split_key(text)
             if len(secret.strip()) < MIN_KEY_CHARS:
                 raise ValueError(f"each key must have at least {MIN_KEY_CHARS} characters")
+            named, held = ":" in text, "@" in text.partition(":")[0]
+            if (named and not key_id) or (named and held and not holder):
+                raise ValueError("each key must be id:secret, id@holder:secret or secret")
+            if RESERVED_ID in (key_id, holder):
+                raise ValueError(f"no key may be called '{RESERVED_ID}'")
         return keys
 
     @field_validator("cors_origins")

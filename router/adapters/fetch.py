@@ -17,6 +17,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from router.domain.caller import Caller
 from router.domain.errors import InvalidInput, PayloadTooLarge
 from router.domain.prediction import FileRef
 from router.ports import Files
@@ -100,7 +101,7 @@ class UrlFetcher:
         self._files = files
         self._allow_private = allow_private
 
-    async def fetch(self, url: str, field: str, max_bytes: int) -> tuple[str, str]:
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
         """GET into the spool. Raises InvalidInput for what cannot be had, PayloadTooLarge for
         what is more than `max_bytes`."""
         try:

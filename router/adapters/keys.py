@@ -57,13 +57,16 @@ Limit = Annotated[int, Field(ge=1)]
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StoredKey:
     """One entry of keys.json. `verifier`: 64 hex digits; `created_at`: Unix time, s; None as a
-    limit is the router's own. Raises pydantic.ValidationError."""
+    limit is the router's own. `holder`: whose it is, None for the key's own name. Raises
+    pydantic.ValidationError."""
 
     id: Annotated[str, AfterValidator(is_key_id)]
     verifier: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     created_at: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     requests_per_minute: Limit | None = None
     concurrent_requests: Limit | None = None
+    holder: Annotated[str, AfterValidator(is_key_id)] | None = None
+    admin: bool = False
 
 
 class KeyDocument(BaseModel):
@@ -107,13 +110,17 @@ class KeyFile:
         key_id: str,
         requests_per_minute: int | None = None,
         concurrent_requests: int | None = None,
+        *,
+        holder: str | None = None,
+        admin: bool = False,
     ) -> str:
-        """Make a key and return it: the only time it is seen. Raises KeyFileError."""
+        """Make a key and return it: the only time it is seen. `holder`: whose it is, default:
+        its own name; `admin`: it sees what every holder has made. Raises KeyFileError."""
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         verifier = verifier_of(secret).hex()
         try:
             limits = (requests_per_minute, concurrent_requests)
-            new = StoredKey(key_id, verifier, time.time(), *limits)
+            new = StoredKey(key_id, verifier, time.time(), *limits, holder=holder, admin=admin)
         except ValidationError as error:
             raise KeyFileError(f"Cannot create the key: {_reason(error)}") from error
         with self._changing() as keys:
@@ -168,7 +175,7 @@ class Keyring:
         """Begin: give this machine's own programs their key. Raises KeyFileError."""
         self._file.read()
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-        self._local = (Key(LOCAL_ID, verifier_of(secret), local=True),)
+        self._local = (Key(LOCAL_ID, verifier_of(secret), local=True, is_admin=True),)
         self._combine()
         write_private(self._local_path, secret.encode())
 
@@ -206,6 +213,8 @@ class Keyring:
             bytes.fromhex(stored.verifier),
             per_minute if stored.requests_per_minute is None else stored.requests_per_minute,
             concurrent if stored.concurrent_requests is None else stored.concurrent_requests,
+            holder=stored.holder or stored.id,
+            is_admin=stored.admin,
         )
 
 

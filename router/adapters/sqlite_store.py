@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], None]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions (
     id           TEXT PRIMARY KEY,
@@ -39,7 +39,8 @@ CREATE TABLE IF NOT EXISTS predictions (
     status       TEXT NOT NULL,
     created_at   REAL NOT NULL,
     completed_at REAL,
-    document     BLOB NOT NULL
+    document     BLOB NOT NULL,
+    owner        TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX IF NOT EXISTS predictions_unfinished
     ON predictions (created_at) WHERE completed_at IS NULL;
@@ -57,15 +58,24 @@ CREATE TABLE IF NOT EXISTS outbox (
     due_at        REAL NOT NULL
 ) STRICT;
 """
+# What version 3 has added; its index cannot be made before.
+ADD_OWNER = """
+ALTER TABLE predictions ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+UPDATE predictions SET owner = coalesce(json_extract(CAST(document AS TEXT), '$.owner'), '')
+    WHERE json_valid(CAST(document AS TEXT));
+"""
+OWNER_INDEX = """
+CREATE INDEX IF NOT EXISTS predictions_owner ON predictions (owner, created_at, id)
+"""
 PUT = """
-INSERT INTO predictions (id, model, status, created_at, completed_at, document)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO predictions (id, model, status, created_at, completed_at, document, owner)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET status = excluded.status,
     completed_at = excluded.completed_at, document = excluded.document
 """
 CLAIM = """
-INSERT INTO predictions (id, model, status, created_at, completed_at, document)
-VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING id
+INSERT INTO predictions (id, model, status, created_at, completed_at, document, owner)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING id
 """
 ANNOUNCE = """
 INSERT INTO outbox (prediction_id, attempts, due_at) VALUES (?, ?, ?)
@@ -73,15 +83,10 @@ ON CONFLICT (prediction_id) DO UPDATE SET attempts = excluded.attempts, due_at =
 """
 SWEEP = "DELETE FROM predictions WHERE completed_at < ? RETURNING document"
 SWEEP_OUTBOX = "DELETE FROM outbox WHERE prediction_id NOT IN (SELECT id FROM predictions)"
-NEWEST = "SELECT document FROM predictions ORDER BY created_at DESC, id DESC LIMIT ?"
-OLDER = """
-SELECT document FROM predictions WHERE (created_at, id) < (?, ?)
-ORDER BY created_at DESC, id DESC LIMIT ?
-"""
-NEWER = """
-SELECT document FROM predictions WHERE (created_at, id) > (?, ?)
-ORDER BY created_at, id LIMIT ?
-"""
+PAGE = "SELECT document FROM predictions"
+OF_OWNER, OLDER, NEWER = "owner = ?", "(created_at, id) < (?, ?)", "(created_at, id) > (?, ?)"
+NEWEST_FIRST = "ORDER BY created_at DESC, id DESC LIMIT ?"
+OLDEST_FIRST = "ORDER BY created_at, id LIMIT ?"
 # A page ends here even if it holds fewer: outputs may be pictures of some megabytes each.
 PAGE_BYTES = 8 << 20
 # How long a statement waits for another program's lock on the file.
@@ -120,6 +125,10 @@ class SqliteStore:
         if version > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"it is of a later version, {version}")
         self._connection.executescript(SCHEMA)
+        columns = self._connection.execute("PRAGMA table_info(predictions)").fetchall()
+        if "owner" not in {column[1] for column in columns}:
+            self._connection.executescript(f"BEGIN IMMEDIATE;{ADD_OWNER}COMMIT;")
+        self._connection.execute(OWNER_INDEX)
         self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     async def close(self) -> None:
@@ -174,11 +183,16 @@ class SqliteStore:
         return [p for r in rows if (p := _readable(r[0]))]
 
     async def page(
-        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+        self,
+        owner: str | None,
+        *,
+        before: Cursor | None = None,
+        after: Cursor | None = None,
+        limit: int = 100,
     ) -> Sequence[Prediction]:
         """At most `limit` predictions, newest first, and at most some PAGE_BYTES of them."""
-        statement = OLDER if before else NEWER if after else NEWEST
-        values = (*(before or after or ()), limit)
+        statement, values = _page_query(owner, before, after)
+        values = (*values, limit)
 
         def read(c: sqlite3.Connection) -> list[bytes]:
             documents: list[bytes] = []
@@ -288,9 +302,27 @@ def _transaction(c: sqlite3.Connection) -> Iterator[None]:
     c.execute("COMMIT")
 
 
+def _page_query(
+    owner: str | None, before: Cursor | None, after: Cursor | None
+) -> tuple[str, tuple[Any, ...]]:
+    """The statement without its limit, and its values: each part is one of the texts above."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if owner is not None:
+        conditions.append(OF_OWNER)
+        values.append(owner)
+    for condition, cursor in ((OLDER, before), (NEWER, after)):
+        if cursor is not None:
+            conditions.append(condition)
+            values += cursor
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = NEWEST_FIRST if after is None else OLDEST_FIRST
+    return f"{PAGE} {where} {order}", tuple(values)
+
+
 def _row(p: Prediction) -> tuple[Any, ...]:
     document = orjson.dumps(msgspec.structs.asdict(p))
-    return (p.id, p.model, p.status, p.created_at, p.completed_at, document)
+    return (p.id, p.model, p.status, p.created_at, p.completed_at, document, p.owner)
 
 
 def _readable(document: bytes) -> Prediction | None:

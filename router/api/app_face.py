@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from router.api.caller import caller_of
 from router.api.context import context_of, wait_for_end
 from router.api.error_handlers import json_response, render_error
 from router.api.multipart import read_form
@@ -23,13 +24,13 @@ from router.runtime.answers import error_of
 
 async def predict(request: Request) -> Response:
     """Run one prediction: 200 with the output, 202 when it is or becomes asynchronous."""
-    context = context_of(request)
+    context, caller = context_of(request), caller_of(request)
     package = context.package(request.path_params["model"])
     spec = await context.spec(package)
     now = time.time()
     deadline, rank = deadline_at(request, now), priority(request)
     form = await read_form(request, context.files, context.max_upload_bytes)
-    inputs, files = await context.intake.from_form(spec, form.texts, form.uploads)
+    inputs, files = await context.intake.from_form(spec, form.texts, form.uploads, caller)
     p = Prediction(
         id=new_id(),
         model=package.name,
@@ -37,7 +38,7 @@ async def predict(request: Request) -> Response:
         files=files,
         created_at=now,
         deadline_at=deadline,
-        owner=request.scope.get("callme_key_id", ""),
+        owner=caller.owner,
         priority=rank,
         durable=prefers_async(request),
     )
@@ -59,7 +60,7 @@ async def predict(request: Request) -> Response:
 async def accepted(request: Request, prediction_id: str) -> Response:
     """202: it is on disk and goes on; where to ask for it."""
     predictions = context_of(request).predictions
-    p = await predictions.keep(prediction_id)
+    p = await predictions.keep(prediction_id, caller_of(request))
     location = f"/predictions/{p.id}"
     return json_response(
         prediction_view(p, predictions),
@@ -71,17 +72,17 @@ async def accepted(request: Request, prediction_id: str) -> Response:
 async def get_prediction(request: Request) -> Response:
     """The state of a prediction that was answered with 202."""
     predictions = context_of(request).predictions
-    p = await predictions.get(request.path_params["prediction_id"])
+    p = await predictions.get(request.path_params["prediction_id"], caller_of(request))
     return json_response(prediction_view(p, predictions))
 
 
 async def cancel_prediction(request: Request) -> Response:
     """Cancel it if it has not ended; its state either way."""
     predictions = context_of(request).predictions
-    prediction_id = request.path_params["prediction_id"]
-    await predictions.get(prediction_id)
-    predictions.cancel(prediction_id)
-    return json_response(prediction_view(await predictions.get(prediction_id), predictions))
+    caller = caller_of(request)
+    p = await predictions.get(request.path_params["prediction_id"], caller)
+    predictions.cancel(p.id)
+    return json_response(prediction_view(await predictions.get(p.id, caller), predictions))
 
 
 def add_routes(app: Starlette) -> None:

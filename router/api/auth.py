@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router.api.caller import set_caller
 from router.api.error_handlers import render_error
 from router.api.headers import header
 from router.api.key_limits import KeyLimits
 from router.api.patience import BodyReads
 from router.api.signatures import NonceCache, Signed, SignedBody, read_signature
+from router.domain.caller import TRUSTED
 from router.domain.errors import Forbidden, RouterError, Unauthorized
 from router.domain.keys import Key, KeySource, verifier_of
 
@@ -40,8 +42,6 @@ PROXY_HEADERS = frozenset(
 # `Token` is what Replicate's clients sent before 2024.
 BEARER_SCHEMES = frozenset({"bearer", "token"})
 SIGNATURE_HEADER = b"x-callme-signature"
-# What an endpoint reads of the key: the owner of its predictions.
-KEY_ID = "callme_key_id"
 
 
 class Guard:
@@ -81,6 +81,7 @@ class Guard:
         accepted = self._keys.current()
         if not accepted.required:
             require_this_machine(scope)
+            set_caller(scope, TRUSTED)
             return None
         if scope["path"].startswith(UNGUESSABLE_URLS):
             return None
@@ -102,7 +103,7 @@ class Guard:
         except RouterError as error:
             await render_error(scope, error)(scope, receive, send)
             return
-        scope[KEY_ID] = key.id
+        set_caller(scope, key.caller())
         try:
             await self._app(scope, receive, send)
         finally:
@@ -119,7 +120,7 @@ class Guard:
         except RouterError as error:
             await render_error(scope, error)(scope, receive, send)
             return
-        scope[KEY_ID] = key.id
+        set_caller(scope, key.caller())
         body = SignedBody(receive, signed.body_sha256, self._max_body_bytes)
         try:
             self._nonces.claim(key.id, signed.nonce, time.time())

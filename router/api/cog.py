@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from router.api.body import read_json
 from router.api.callbacks import base_url, read_callback, wrong
+from router.api.caller import caller_of
 from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
 from router.api.error_handlers import json_response, render_error
@@ -77,7 +78,7 @@ async def create(request: Request) -> Response:
         return _accepted(live.prediction)
     await wait_for_end(request, context, live)
     if not live.done.done():
-        return _accepted(await context.predictions.keep(p.id))
+        return _accepted(await context.predictions.keep(p.id, caller_of(request)))
     if live.dropped_with is not None:
         return render_error(request.scope, live.dropped_with)
     return json_response(cog_view(live.prediction))
@@ -97,21 +98,21 @@ async def _create_named(
 ) -> Response:
     if not isinstance(wanted_id, str) or not PREDICTION_ID.fullmatch(wanted_id):
         raise wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
-    digest = _digest(body)
+    digest, caller = _digest(body), caller_of(request)
 
     async def make() -> Prediction:
         return await _prediction(
             request, context, package, body, prediction_id=wanted_id, digest=digest
         )
 
-    live = await context.predictions.create_once(wanted_id, package.name, digest, make)
+    live = await context.predictions.create_once(wanted_id, package.name, digest, caller, make)
     if request.state.streams:
-        p = await context.predictions.get(wanted_id)
+        p = await context.predictions.get(wanted_id, caller)
         return cog_stream(request, context.predictions.live(wanted_id), p, cog_view, cancel=False)
     if live is not None and not prefers_async(request):
         # The client may have gone, to ask again: that is what the id is for.
         await live.wait(context.sync_limit_s)
-    p = await context.predictions.get(wanted_id)
+    p = await context.predictions.get(wanted_id, caller)
     return json_response(cog_view(p)) if p.status.is_terminal else _accepted(p)
 
 
@@ -153,8 +154,8 @@ async def _prediction(
     if not isinstance(values, dict) and values is not None:
         raise wrong("input", "must be an object")
     callback = read_callback(body, context.webhooks)
-    spec = await context.spec(package)
-    inputs, files = await context.intake.from_json(spec, values or {})
+    spec, caller = await context.spec(package), caller_of(request)
+    inputs, files = await context.intake.from_json(spec, values or {}, caller)
     return Prediction(
         id=prediction_id,
         model=package.name,
@@ -162,7 +163,7 @@ async def _prediction(
         files=files,
         created_at=now,
         deadline_at=deadline,
-        owner=request.scope.get("callme_key_id", ""),
+        owner=caller.owner,
         priority=rank,
         durable=bool(digest or callback) or prefers_async(request),
         digest=digest,
@@ -200,7 +201,7 @@ async def cancel(request: Request) -> Response:
 async def _find(request: Request) -> Prediction:
     context = context_of(request)
     package = context.package(request.path_params["model"])
-    p = await context.predictions.get(request.path_params["id"])
+    p = await context.predictions.get(request.path_params["id"], caller_of(request))
     if p.model != package.name:
         raise UnknownPrediction(f"Cannot find prediction '{p.id}' of '{package.name}'")
     return p

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from router.api.caller import admin_only
 from router.api.context import context_of
 from router.api.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
 from router.runtime.events import EventStream, Subscription
@@ -43,6 +44,7 @@ def event_response(stream: EventStream, first: list[bytes]) -> EventResponse:
     )
 
 
+@admin_only
 async def events(request: Request) -> Response:
     """Every model's state now, then what changes."""
     context = context_of(request)

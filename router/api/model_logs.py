@@ -6,10 +6,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from router.api.caller import admin_only
 from router.api.context import context_of
 from router.api.error_handlers import json_response
 
 
+@admin_only
 async def model_logs(request: Request) -> Response:
     """`{"model", "lines"}`, oldest first; those of its last process when it has ended."""
     context = context_of(request)

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from router.api.caller import admin_only
 from router.api.context import Context, context_of
 from router.api.error_handlers import json_response
 from router.scheduling.model import Model
@@ -32,6 +33,7 @@ async def ready(request: Request) -> Response:
     return json_response(body, 200 if accepting else 503)
 
 
+@admin_only
 async def status(request: Request) -> Response:
     """Every model's state, queue, memory and what it has cost so far."""
     context = context_of(request)
@@ -49,6 +51,7 @@ async def status(request: Request) -> Response:
     )
 
 
+@admin_only
 async def metrics(request: Request) -> Response:
     """What Prometheus scrapes."""
     return Response(context_of(request).metrics(), media_type=METRICS_TYPE)

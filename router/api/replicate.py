@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from router.api.body import read_json
 from router.api.callbacks import base_url, read_callback, wrong
+from router.api.caller import admin_only, caller_of
 from router.api.context import Context, context_of
 from router.api.error_handlers import json_response
 from router.api.preferences import deadline_at, preferred_wait_s, priority
@@ -66,7 +67,7 @@ async def create(request: Request) -> Response:
 async def _create(
     request: Request, package: Package, owner: str, body: dict[str, Json]
 ) -> Response:
-    context = context_of(request)
+    context, caller = context_of(request), caller_of(request)
     now = time.time()
     deadline, rank = deadline_at(request, now), priority(request)
     wait_s = preferred_wait_s(request, WAIT_S)
@@ -75,7 +76,7 @@ async def _create(
         raise wrong("input", "must be an object")
     callback = read_callback(body, context.webhooks)
     spec = await context.spec(package)
-    inputs, files = await context.intake.from_json(spec, values)
+    inputs, files = await context.intake.from_json(spec, values, caller)
     base = base_url(request)
     live = await context.predictions.create(
         Prediction(
@@ -85,7 +86,7 @@ async def _create(
             files=files,
             created_at=now,
             deadline_at=deadline,
-            owner=request.scope.get("callme_key_id", ""),
+            owner=caller.owner,
             priority=rank,
             durable=True,
             callback=callback,
@@ -130,28 +131,28 @@ async def _describe(context: Context, package: Package) -> None:
 async def get(request: Request) -> Response:
     """One prediction."""
     context = context_of(request)
-    p = await context.predictions.get(request.path_params["id"])
+    p = await context.predictions.get(request.path_params["id"], caller_of(request))
     return json_response(replicate_view(context, p, base_url(request)))
 
 
 async def cancel(request: Request) -> Response:
     """Cancel it if it has not ended; how it stands either way."""
     predictions = context_of(request).predictions
-    await predictions.get(request.path_params["id"])
-    predictions.cancel(request.path_params["id"])
+    p = await predictions.get(request.path_params["id"], caller_of(request))
+    predictions.cancel(p.id)
     return await get(request)
 
 
 async def list_predictions(request: Request) -> Response:
     """A page of predictions, newest first, and where the next and the previous are."""
-    context = context_of(request)
+    context, caller = context_of(request), caller_of(request)
     direction, at = _read_cursor(request.query_params.get("cursor"))
-    page = await context.predictions.page(**{direction: at}, limit=PAGE_LIMIT)
+    page = await context.predictions.page(caller, **{direction: at}, limit=PAGE_LIMIT)
     links: dict[str, str | None] = {"previous": None, "next": None}
     for name, way, edge in (("previous", "after", page[:1]), ("next", "before", page[-1:])):
         for p in edge:
             place = (p.created_at, p.id)
-            if await context.predictions.page(**{way: place}, limit=1):
+            if await context.predictions.page(caller, **{way: place}, limit=1):
                 links[name] = f"{base_url(request)}/v1/predictions?cursor={_cursor(way, place)}"
     results = [replicate_view(context, p, base_url(request)) for p in page]
     return json_response({**links, "results": results})
@@ -225,8 +226,9 @@ async def account(request: Request) -> Response:
     return json_response({**view, "github_url": None, "avatar_url": None})
 
 
+@admin_only
 async def webhook_secret(request: Request) -> Response:
-    """What webhooks are signed with."""
+    """What webhooks are signed with: for an admin, since it signs every holder's."""
     return json_response({"key": context_of(request).webhook_secret})
 
 

@@ -23,6 +23,7 @@ from starlette.responses import Response
 from router.api.context import Context, context_of
 from router.api.replicate_views import STREAM_PATH, stream_token
 from router.api.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
+from router.domain.caller import TRUSTED
 from router.domain.errors import Unauthorized
 from router.domain.prediction import Json, LogText, OutputChunk, Prediction, Status
 from router.runtime.live import Live, chunks_of, log_of
@@ -101,7 +102,7 @@ async def stream(request: Request) -> Response:
     given = request.query_params.get("token", "").encode()
     if not hmac.compare_digest(given, stream_token(context, prediction_id).encode()):
         raise Unauthorized("Cannot follow: this is not a stream's URL")
-    p = await context.predictions.get(prediction_id)
+    p = await context.predictions.get(prediction_id, TRUSTED)
     found = PLACE.fullmatch(request.headers.get("last-event-id", ""))
     place = Place(*map(int, found.groups())) if found else Place()
     live = context.predictions.live(prediction_id)

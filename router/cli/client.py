@@ -12,6 +12,7 @@ import typer
 
 from router.adapters.keys import read_local_key
 from router.cli.common import base_url, fail, print_json
+from router.domain.keys import split_key
 from router.settings import Settings
 
 # Looking answers at once or not at all; a prediction may take as long as the router lets it.
@@ -80,10 +81,14 @@ def find_router(settings: Settings, url: str | None, key: str | None) -> Target:
     """The named router, else this machine's. Only the latter is shown keys of this machine."""
     if url is not None:
         return Target(url.rstrip("/"), key, own=False)
-    if key is None and settings.keys:
-        text = settings.keys[0].get_secret_value()
-        key = text.partition(":")[2] or text
-    return Target(base_url(settings), key or read_local_key(settings.state), own=True)
+    key = key or read_local_key(settings.state) or _configured_key(settings)
+    return Target(base_url(settings), key, own=True)
+
+
+def _configured_key(settings: Settings) -> str | None:
+    """An admin's key if there is one."""
+    configured = next(iter((*settings.admin_keys, *settings.keys)), None)
+    return split_key(configured.get_secret_value())[2] if configured else None
 
 
 class RouterClient:
@@ -144,6 +149,8 @@ def fail_refused(error: RefusedError, as_json: bool = False) -> NoReturn:
     hint = ""
     if error.status in (401, 403):
         hint = "Give a key: --key, or CALLME_KEY in the environment (callme keys create NAME)"
+        if error.code == "forbidden":
+            hint = "Give an admin's: --key, or CALLME_KEY (callme keys create NAME --admin)"
     elif error.retry_after:
         hint = f"Try again in {error.retry_after} s"
     fail(str(error), hint)

@@ -224,7 +224,8 @@ async def _is_router(settings: Settings) -> bool:
 def check_keys(settings: Settings) -> Finding:
     """Who may call."""
     try:
-        count = len(KeyFile(settings.state).read()) + len(settings.keys)
+        count = len(KeyFile(settings.state).read())
+        count += len(settings.keys) + len(settings.admin_keys)
     except KeyFileError as error:
         return Finding("keys", Verdict.FAIL, str(error), "mend or remove keys.json")
     if count:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -31,11 +31,22 @@ def create(
         int | None, typer.Option(help="Requests it may make a minute.", min=1)
     ] = None,
     at_once: Annotated[int | None, typer.Option(help="Requests at a time.", min=1)] = None,
+    holder: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            help="Whose it is: keys of one holder see the same predictions and files; default: "
+            "its own name.",
+        ),
+    ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="It sees what every holder has made, and /status.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Make a key and print it, this once; a running router takes it from now on."""
     try:
-        secret = _file().create(name, per_minute, at_once)
+        secret = _file().create(name, per_minute, at_once, holder=holder, admin=admin)
     except KeyFileError as error:
         fail(str(error))
     if as_json:
@@ -55,12 +66,12 @@ def list_keys(as_json: Json = False) -> None:
     except KeyFileError as error:
         fail(str(error))
     if as_json:
-        print_json([{k: v for k, v in asdict(key).items() if k != "verifier"} for key in keys])
+        print_json([_shown(key) for key in keys])
         return
     if not keys:
         console.print("No keys. Make one: callme keys create web")
         return
-    table = Table("name", "made", "a minute", "at a time", box=None)
+    table = Table("name", "for", "sees", "made", "a minute", "at a time", box=None)
     for key in keys:
         table.add_row(*_row(key))
     console.print(table)
@@ -68,21 +79,29 @@ def list_keys(as_json: Json = False) -> None:
 
 def revoke(name: Name) -> None:
     """Refuse a key from now on, also by a router that runs."""
-    keys = _file()
+    settings = read_settings()
+    keys = KeyFile(settings.state)
     try:
         keys.revoke(name)
         left = len(keys.read())
     except KeyFileError as error:
         fail(str(error))
     console.print(f"Key '{name}' is revoked.")
-    if not left and not read_settings().keys:
+    if not left and not (settings.keys or settings.admin_keys):
         console.print("There is no key now: only this machine's programs are served.")
 
 
 def _row(key: StoredKey) -> tuple[str, ...]:
     made = datetime.datetime.fromtimestamp(key.created_at).astimezone()
     limits = (key.requests_per_minute, key.concurrent_requests)
-    return (key.id, f"{made:%Y-%m-%d %H:%M}", *(str(n) if n else "as set" for n in limits))
+    sees = "all (admin)" if key.admin else "its own"
+    whose = (key.id, key.holder or key.id, sees)
+    return (*whose, f"{made:%Y-%m-%d %H:%M}", *(str(n) if n else "as set" for n in limits))
+
+
+def _shown(key: StoredKey) -> dict[str, Any]:
+    shown = {k: v for k, v in asdict(key).items() if k != "verifier"}
+    return {**shown, "holder": key.holder or key.id}
 
 
 def _file() -> KeyFile:

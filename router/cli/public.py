@@ -15,6 +15,7 @@ from router.adapters.publishing import Publisher, PublishSetup, make_publisher
 from router.adapters.tunnel import TunnelOptions
 from router.adapters.webhook_sender import load_secret
 from router.cli.common import base_url, console, fail
+from router.domain.keys import split_key
 from router.exposure import Exposed, Tell
 from router.settings import Settings
 
@@ -60,11 +61,11 @@ def prepare(settings: Settings, targets: Sequence[str], dry_run: bool) -> tuple[
 
 
 def _with_key(settings: Settings) -> tuple[Settings, str, str]:
-    """The first configured key, else one that is made for this run and kept nowhere."""
+    """The first configured key, else one that is made for this run and kept nowhere. No admin's:
+    an app's users must not see each other's predictions through it."""
     if settings.keys:
-        text = settings.keys[0].get_secret_value()
-        key_id, colon, key = text.partition(":")
-        return settings, *((key_id, key) if colon else ("key1", text))
+        key_id, _, key = split_key(settings.keys[0].get_secret_value())
+        return settings, key_id or "key1", key
     key = f"ck_{secrets.token_urlsafe(32)}"
     given = (SecretStr(f"{KEY_ID}:{key}"),)
     return settings.model_copy(update={"keys": given}), KEY_ID, key

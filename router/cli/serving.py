@@ -160,7 +160,7 @@ async def _show(server: Server, settings: Settings) -> None:
 
 def _asks_for_a_key(settings: Settings) -> bool:
     with contextlib.suppress(KeyFileError):
-        return bool(settings.keys or KeyFile(settings.state).read())
+        return bool(settings.keys or settings.admin_keys or KeyFile(settings.state).read())
     return True
 
 

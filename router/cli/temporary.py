@@ -36,7 +36,8 @@ async def temporary_router(package: Path, settings: Settings) -> AsyncIterator[T
                 "packages_dir": packages,
                 "state_dir": Path(temp) / "state",
                 "host": "127.0.0.1",
-                "keys": (SecretStr(f"cli:{key}"),),
+                "keys": (),
+                "admin_keys": (SecretStr(f"cli:{key}"),),
                 "preload": (),
             }
         )

@@ -58,7 +58,7 @@ class Unauthorized(RouterError):
 
 
 class Forbidden(RouterError):
-    """There is no key yet and the client is not on this machine."""
+    """There is no key yet and the client is not on this machine, or the key is no admin's."""
 
     status, code = 403, "forbidden"
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from router.domain.caller import Caller
+
 # supabase/functions/backend_server/sign.ts has the same text.
 SIGNING_CONTEXT = b"callme request signing v2"
 
@@ -25,7 +27,8 @@ def verifier_of(secret: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An accepted key. `id` names it in logs and in fairness between clients.
+    """An accepted key. `id` names it in logs and limits; `holder` is whose it is: two keys of one
+    holder see the same predictions and files. `is_admin`: sees everybody's.
 
     None as a limit is no limit. Verifiers are compared in constant time. `local`: good only for
     a program on this machine, and no reason to ask others for a key.
@@ -36,20 +39,42 @@ class Key:
     requests_per_minute: int | None = None
     concurrent_requests: int | None = None
     local: bool = False
+    holder: str = ""
+    is_admin: bool = False
+
+    def caller(self) -> Caller:
+        """Who asks with this key."""
+        return Caller(self.holder or self.id, self.is_admin)
+
+
+def split_key(text: str) -> tuple[str, str, str]:
+    """Id, holder and secret of `id@holder:secret`, `id:secret` or `secret`; "" for what is not
+    there."""
+    name, colon, secret = text.partition(":")
+    if not colon:
+        return "", "", text
+    key_id, _, holder = name.partition("@")
+    return key_id, holder, secret
 
 
 def parse_keys(
     texts: Iterable[str],
     requests_per_minute: int | None = None,
     concurrent_requests: int | None = None,
+    *,
+    is_admin: bool = False,
 ) -> tuple[Key, ...]:
-    """Keys from `id:secret` or `secret`; without an id they are called key1, key2 …"""
+    """Keys as `split_key` reads them. Without an id they are called key1, key2 … and each has a
+    holder of its own: their order may change, and whose predictions they see must not."""
     keys = []
     for i, text in enumerate(texts, 1):
-        key_id, colon, secret = text.partition(":")
-        if not colon:
-            key_id, secret = f"key{i}", text
-        keys.append(Key(key_id, verifier_of(secret), requests_per_minute, concurrent_requests))
+        key_id, holder, secret = split_key(text)
+        verifier = verifier_of(secret)
+        if not key_id:
+            holder = f"key-{hashlib.sha256(verifier).hexdigest()[:32]}"
+            key_id = f"admin{i}" if is_admin else f"key{i}"
+        limits = (requests_per_minute, concurrent_requests)
+        keys.append(Key(key_id, verifier, *limits, holder=holder, is_admin=is_admin))
     return tuple(keys)
 
 

@@ -12,7 +12,7 @@ from router.domain.prediction import FileRef, Json
 @dataclass(frozen=True, slots=True)
 class StoredFile:
     """`path` is where the router put it, `name` what the client called it. Times are seconds
-    since the epoch."""
+    since the epoch. `owner`: the holder of the key it was uploaded with."""
 
     id: str
     path: str
@@ -23,6 +23,7 @@ class StoredFile:
     created_at: float
     expires_at: float
     metadata: Mapping[str, Json] = field(default_factory=dict)
+    owner: str = ""
 
     def ref(self) -> FileRef:
         """The file as the spool knows files. A name without an ending gets its type's: some

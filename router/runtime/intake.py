@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from router.domain.caller import Caller
 from router.domain.errors import PayloadTooLarge
 from router.domain.prediction import FileRef, Json
 from router.ports import Fetcher, Files
@@ -47,7 +48,11 @@ class Intake:
         self._max_file_bytes = max_file_bytes
 
     async def from_form(
-        self, spec: InputSpec, texts: Mapping[str, list[str]], uploads: Sequence[Upload]
+        self,
+        spec: InputSpec,
+        texts: Mapping[str, list[str]],
+        uploads: Sequence[Upload],
+        caller: Caller,
     ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
         """A multipart form's parts. Takes over the uploads, also when it raises."""
         taken = [_take_upload(u) for u in uploads]
@@ -64,17 +69,17 @@ class Intake:
         except BaseException:
             self._files.remove(taken)
             raise
-        return await self._complete(spec, values, refs)
+        return await self._complete(spec, values, refs, caller)
 
     async def from_json(
-        self, spec: InputSpec, values: Mapping[str, Json]
+        self, spec: InputSpec, values: Mapping[str, Json], caller: Caller
     ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
         """The `input` of a JSON request. Unknown inputs are dropped, as Cog does."""
         known = {k: v for k, v in values.items() if k in spec.fields}
-        return await self._complete(spec, known, [])
+        return await self._complete(spec, known, [], caller)
 
     async def _complete(
-        self, spec: InputSpec, values: dict[str, Json], refs: list[FileRef]
+        self, spec: InputSpec, values: dict[str, Json], refs: list[FileRef], caller: Caller
     ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
         try:
             plain: dict[str, Json] = {}
@@ -92,13 +97,13 @@ class Intake:
             # Checked before anything is fetched: a request that is wrong costs nothing.
             checked = spec.check(plain, files)
             for field, source in sources:
-                refs.append(await self._materialise(field, source))
+                refs.append(await self._materialise(field, source, caller))
         except BaseException:
             self._files.remove(refs)
             raise
         return checked, tuple(refs)
 
-    async def _materialise(self, field: Field, source: str) -> FileRef:
+    async def _materialise(self, field: Field, source: str, caller: Caller) -> FileRef:
         in_list = field.kind == "array"
         if source[:5].lower() == "data:":
             if len(source) < LONG_URI_CHARS:
@@ -122,7 +127,7 @@ class Intake:
             urlsplit(source)
         except ValueError as error:
             raise invalid(field.name, "is not a URL") from error
-        path, name = await self._fetcher.fetch(source, field.name, self._max_file_bytes)
+        path, name = await self._fetcher.fetch(source, field.name, self._max_file_bytes, caller)
         return FileRef(field.name, path, name, in_list)
 
     def _decode(self, name: str, uri: str) -> tuple[str, bytes]:

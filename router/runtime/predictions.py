@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from router.domain import errors, messages
+from router.domain.caller import Caller
 from router.domain.errors import RouterError
 from router.domain.prediction import (
     Failure,
@@ -109,7 +110,7 @@ class Predictions:
             # A caller that is cancelled here leaves it accepted: the row may be on disk.
             try:
                 if not await self._store.claim(p):
-                    raise errors.IdConflict(f"Cannot create '{p.id}': the id is taken")
+                    raise _id_is_taken(p.id)
             except RouterError:
                 self._files.remove(p.files)
                 raise
@@ -121,13 +122,19 @@ class Predictions:
         return live
 
     async def create_once(
-        self, prediction_id: str, model: str, digest: str, make: Callable[[], Awaitable[Prediction]]
+        self,
+        prediction_id: str,
+        model: str,
+        digest: str,
+        caller: Caller,
+        make: Callable[[], Awaitable[Prediction]],
     ) -> Live | None:
         """Create what `make` returns, a durable prediction of that id, unless the id is known.
 
         None when it is, and was made by the same request: it runs or has run, and never runs
-        again. Raises IdConflict when it was made by another, and whatever `make` and `create`
-        raise. Of several such calls at once one makes it and the others find it.
+        again. Raises IdConflict when it was made by another, or for another caller, without a
+        word of which; and whatever `make` and `create` raise. Of several such calls at once one
+        makes it and the others find it.
         """
         while (claim := self._claims.get(prediction_id)) is not None:
             await asyncio.wait({claim})
@@ -136,40 +143,46 @@ class Predictions:
             known = await self._find(prediction_id)
             if known is None:
                 return await self.create(await make())
-            if (known.model, known.digest) != (model, digest):
-                raise errors.IdConflict(
-                    f"Cannot create '{prediction_id}': it is a prediction with other inputs"
-                )
+            same = (known.model, known.digest) == (model, digest)
+            if not same or not caller.may_see(known.owner):
+                raise _id_is_taken(prediction_id)
             return None
         finally:
             del self._claims[prediction_id]
             claim.set_result(None)
 
-    async def get(self, prediction_id: str) -> Prediction:
-        """The prediction now. Raises UnknownPrediction."""
+    async def get(self, prediction_id: str, caller: Caller) -> Prediction:
+        """The prediction now. Raises UnknownPrediction, also for what the caller may not see."""
         p = await self._find(prediction_id)
-        if p is None:
+        if p is None or not caller.may_see(p.owner):
             raise errors.UnknownPrediction(f"Cannot find prediction '{prediction_id[:80]}'")
         return p
 
     async def page(
-        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+        self,
+        caller: Caller,
+        *,
+        before: Cursor | None = None,
+        after: Cursor | None = None,
+        limit: int = 100,
     ) -> Sequence[Prediction]:
-        """Durable predictions as they are now, newest first; see `Store.page`."""
-        stored = await self._store.page(before=before, after=after, limit=limit)
+        """The caller's durable predictions as they are now, newest first; see `Store.page`."""
+        owner = caller.only_owner
+        stored = await self._store.page(owner, before=before, after=after, limit=limit)
         return [live.present() if (live := self._live.get(p.id)) else p for p in stored]
 
-    async def keep(self, prediction_id: str) -> Prediction:
+    async def keep(self, prediction_id: str, caller: Caller) -> Prediction:
         """Make a running prediction durable: its caller will come back for it."""
         live = self._live.get(prediction_id)
         if live is None:
-            return await self.get(prediction_id)
+            return await self.get(prediction_id, caller)
         live.prediction = replace(live.prediction, durable=True)
         await self._store.put(live.prediction)
         return live.prediction
 
     def live(self, prediction_id: str) -> Live | None:
-        """The prediction while it is on its way, None when it has ended or never was."""
+        """The prediction while it is on its way, None when it has ended or never was. The
+        caller has been found to be allowed to see it (`get`), as for `cancel`."""
         return self._live.get(prediction_id)
 
     def cancel(self, prediction_id: str) -> None:
@@ -341,3 +354,8 @@ class Predictions:
     def _call_later(self, delay_s: float, callback: Callable[..., object], *args: object) -> Timer:
         timers: Timers = self._timers or asyncio.get_running_loop()
         return timers.call_later(delay_s, callback, *args)
+
+
+def _id_is_taken(prediction_id: str) -> errors.IdConflict:
+    """One message for all: whose it is, and what it was made of, is told to nobody else."""
+    return errors.IdConflict(f"Cannot create '{prediction_id}': the id is taken")

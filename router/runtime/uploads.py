@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from router.domain.caller import Caller
 from router.domain.errors import NotFound, RouterError
 from router.domain.media_types import ANY_TYPE
 from router.domain.prediction import FileRef, Json, new_id
@@ -53,7 +54,7 @@ class Uploads:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    async def add(self, upload: Upload, metadata: Mapping[str, Json]) -> StoredFile:
+    async def add(self, upload: Upload, metadata: Mapping[str, Json], caller: Caller) -> StoredFile:
         """Take over an upload. When this raises, it is deleted."""
         now = self._clock.time()
         try:
@@ -68,6 +69,7 @@ class Uploads:
                 created_at=now,
                 expires_at=now + self._keep_s,
                 metadata=metadata,
+                owner=caller.owner,
             )
             await self._index.put_file(stored)
         except BaseException:
@@ -75,30 +77,35 @@ class Uploads:
             raise
         return stored
 
-    async def get(self, file_id: str) -> StoredFile:
-        """Raises NotFound."""
+    async def get(self, file_id: str, caller: Caller) -> StoredFile:
+        """Raises NotFound, also for what the caller may not see."""
         stored = await self._index.get_file(file_id)
-        if stored is None or stored.expires_at <= self._clock.time():
+        if (
+            stored is None
+            or stored.expires_at <= self._clock.time()
+            or not caller.may_see(stored.owner)
+        ):
             raise NotFound(f"Cannot find file '{file_id[:80]}'")
         return stored
 
-    async def list(self) -> Sequence[StoredFile]:
-        """All that have not expired, newest first."""
+    async def list(self, caller: Caller) -> Sequence[StoredFile]:
+        """All that the caller may see and that have not expired, newest first."""
         now = self._clock.time()
-        return [f for f in await self._index.list_files() if f.expires_at > now]
+        found = await self._index.list_files()
+        return [f for f in found if f.expires_at > now and caller.may_see(f.owner)]
 
-    async def delete(self, file_id: str) -> None:
+    async def delete(self, file_id: str, caller: Caller) -> None:
         """Raises NotFound. Predictions that use it keep their link."""
-        stored = await self.get(file_id)
+        stored = await self.get(file_id, caller)
         await self._index.delete_file(stored.id)
         self._files.remove([stored.ref()])
 
-    async def fetch(self, url: str, field: str, max_bytes: int) -> tuple[str, str]:
-        """The file of that URL: ours by a link, any other from elsewhere."""
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
+        """The file of that URL: one of the caller's by a link, any other from elsewhere."""
         found = FILE_PATH.fullmatch(urlsplit(url).path)
         stored = await self._index.get_file(found[1]) if found else None
-        if stored is None:
-            return await self._elsewhere.fetch(url, field, max_bytes)
+        if stored is None or not caller.may_see(stored.owner):
+            return await self._elsewhere.fetch(url, field, max_bytes, caller)
         return self._files.link(stored.ref()), stored.name
 
     async def _sweep_regularly(self) -> None:

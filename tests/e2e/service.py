@@ -93,8 +93,9 @@ class Service:
         return sorted(p.name for p in (self.state / "spool").iterdir())
 
     def model(self, name: str) -> dict[str, Any]:
-        """The model's part of /status."""
-        view: dict[str, Any] = self.http.get("/status").json()["models"][name]
+        """The model's part of /status, as this machine's own programs see it."""
+        local = {"Authorization": f"Bearer {(self.state / 'local_key').read_text()}"}
+        view: dict[str, Any] = self.http.get("/status", headers=local).json()["models"][name]
         return view
 
     def stop(self, number: int = signal.SIGINT, timeout_s: float = 30.0) -> int:

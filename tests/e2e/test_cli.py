@@ -34,7 +34,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A router of it a key wanted from everybody."""
     state = tmp_path_factory.mktemp("cli") / "state"
-    env = {"CALLME_KEYS": f"ops:{OPS_KEY}", "CALLME_CORS_ORIGINS": APP}
+    env = {"CALLME_ADMIN_KEYS": f"ops:{OPS_KEY}", "CALLME_CORS_ORIGINS": APP}
     with running_service(packages, state, env) as running:
         yield running
 

@@ -33,7 +33,7 @@ ENDED = ("succeeded", "failed", "canceled")
 def service(echo_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a key, which may call webhooks on this machine."""
     state = tmp_path_factory.mktemp("replicate") / "state"
-    env = {"CALLME_KEYS": f"team:{KEY}", "CALLME_ALLOW_PRIVATE_URLS": "true"}
+    env = {"CALLME_ADMIN_KEYS": f"team:{KEY}", "CALLME_ALLOW_PRIVATE_URLS": "true"}
     with running_service(echo_packages, state, env) as service:
         service.http.headers["authorization"] = f"Token {KEY}"
         yield service

@@ -41,10 +41,16 @@ class MemoryStore:
         return sorted(waiting, key=lambda p: p.created_at)
 
     async def page(
-        self, *, before: Cursor | None = None, after: Cursor | None = None, limit: int = 100
+        self,
+        owner: str | None,
+        *,
+        before: Cursor | None = None,
+        after: Cursor | None = None,
+        limit: int = 100,
     ) -> Sequence[Prediction]:
         """A page, newest first."""
-        found = sorted(self.rows.values(), key=_place, reverse=not after)
+        rows = [p for p in self.rows.values() if owner in (None, p.owner)]
+        found = sorted(rows, key=_place, reverse=not after)
         if before:
             found = [p for p in found if _place(p) < before]
         if after:

@@ -20,6 +20,18 @@ def test_a_key_that_lets_everybody_in(monkeypatch: pytest.MonkeyPatch, keys: str
     assert "input_value" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["local:", "web@local:", "web@:", "@web:", "@:"], ids=lambda name: name or "none"
+)
+@pytest.mark.parametrize("setting", ["CALLME_KEYS", "CALLME_ADMIN_KEYS"])
+def test_a_key_of_nobody(monkeypatch: pytest.MonkeyPatch, setting: str, name: str) -> None:
+    """A holder must not be what is made without a key, nor this machine's own programs."""
+    monkeypatch.setenv(setting, f"{name}{'k' * 32}")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert "k" * 32 not in str(caught.value)
+
+
 def test_the_environment_wins_over_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

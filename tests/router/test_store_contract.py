@@ -102,21 +102,34 @@ async def test_pages(any_store: AnyStore) -> None:
     """Newest first, forth and back, also among those of one moment; none twice, none left out."""
     for i in range(10):
         await any_store.put(made(f"p{i}", float(i // 3)))
-    pages = [[p.id for p in await any_store.page(limit=4)]]
+    pages = [[p.id for p in await any_store.page(None, limit=4)]]
     for last in ("p6", "p2"):
         at = await any_store.get(last)
         assert at is not None
-        older = await any_store.page(before=(at.created_at, at.id), limit=4)
+        older = await any_store.page(None, before=(at.created_at, at.id), limit=4)
         pages.append([p.id for p in older])
     assert pages == [["p9", "p8", "p7", "p6"], ["p5", "p4", "p3", "p2"], ["p1", "p0"]]
-    assert [p.id for p in await any_store.page(after=(0.0, "p1"), limit=4)] == pages[1]
-    assert list(await any_store.page(after=(3.0, "p9"), limit=4)) == []
+    assert [p.id for p in await any_store.page(None, after=(0.0, "p1"), limit=4)] == pages[1]
+    assert list(await any_store.page(None, after=(3.0, "p9"), limit=4)) == []
+
+
+async def test_pages_of_an_owner(any_store: AnyStore) -> None:
+    """Only its own, in either direction, and as many as asked for though others lie between."""
+    for i in range(9):
+        await any_store.put(replace(made(f"p{i}", float(i)), owner=("ann", "bob", "")[i % 3]))
+    assert [p.id for p in await any_store.page("ann", limit=2)] == ["p6", "p3"]
+    assert [p.id for p in await any_store.page("ann", before=(3.0, "p3"), limit=2)] == ["p0"]
+    assert [p.id for p in await any_store.page("ann", after=(0.0, "p0"), limit=9)] == ["p6", "p3"]
+    assert [p.id for p in await any_store.page("", limit=9)] == ["p8", "p5", "p2"]
+    assert list(await any_store.page("nobody")) == []
 
 
 async def test_files(any_store: AnyStore) -> None:
     """What is put is got and listed, newest first, until it is deleted."""
     first, second = (
-        StoredFile(f"f{i}", f"/spool/{i}", "a.txt", "text/plain", 3, "00", i, i + 9, {"k": [1]})
+        StoredFile(
+            f"f{i}", f"/spool/{i}", "a.txt", "text/plain", 3, "00", i, i + 9, {"k": [1]}, "ann"
+        )
         for i in (1.0, 2.0)
     )
     await any_store.put_file(first)

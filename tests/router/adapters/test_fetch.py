@@ -12,6 +12,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from router.adapters.fetch import PrivateAddressError, PublicResolver, UrlFetcher, is_public
 from router.adapters.spool import Spool
+from router.domain.caller import TRUSTED
 from router.domain.errors import InvalidInput, PayloadTooLarge
 
 
@@ -110,7 +111,7 @@ async def test_fetching(site: str, tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     fetcher = UrlFetcher(spool, allow_private=True)
     for url in (f"{site}/a.PNG", f"{site}/moved?to=/a.PNG"):
-        path, name = await fetcher.fetch(url, "image", 100)
+        path, name = await fetcher.fetch(url, "image", 100, TRUSTED)
         assert (Path(path).read_bytes(), Path(path).suffix, name) == (b"content", ".png", "a.PNG")
         Path(path).unlink()
 
@@ -123,11 +124,11 @@ async def test_what_cannot_be_had(site: str, tmp_path: Path) -> None:
     urls = (f"{site}/missing", loop, f"{site}/moved?to=file:///etc/passwd", "http://", "http://[")
     for url in (*urls, f"http://127.0.0.1:{_free_port()}/", "http://nosuch.invalid/"):
         with pytest.raises(InvalidInput):
-            await fetcher.fetch(url, "image", 100)
+            await fetcher.fetch(url, "image", 100, TRUSTED)
     with pytest.raises(PayloadTooLarge):
-        await fetcher.fetch(f"{site}/endless", "image", 5000)
+        await fetcher.fetch(f"{site}/endless", "image", 5000, TRUSTED)
     with pytest.raises(PayloadTooLarge):
-        await fetcher.fetch(f"{site}/a.PNG", "image", 3)
+        await fetcher.fetch(f"{site}/a.PNG", "image", 3, TRUSTED)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +148,7 @@ async def test_what_cannot_be_had(site: str, tmp_path: Path) -> None:
 async def test_private_addresses_are_refused(url: str, tmp_path: Path) -> None:
     """By address, by name, and in every spelling of an address."""
     with pytest.raises(InvalidInput):
-        await UrlFetcher(Spool(tmp_path), allow_private=False).fetch(url, "image", 100)
+        await UrlFetcher(Spool(tmp_path), allow_private=False).fetch(url, "image", 100, TRUSTED)
 
 
 async def test_a_redirect_to_a_private_address_is_refused(site: str, tmp_path: Path) -> None:
@@ -163,4 +164,4 @@ async def test_a_redirect_to_a_private_address_is_refused(site: str, tmp_path: P
 
     fetcher = FirstHopFree(Spool(tmp_path), allow_private=False)
     with pytest.raises(InvalidInput, match="public internet"):
-        await fetcher.fetch(f"{site}/moved?to={site}/a.PNG", "image", 100)
+        await fetcher.fetch(f"{site}/moved?to={site}/a.PNG", "image", 100, TRUSTED)

@@ -17,6 +17,7 @@ from router.adapters.keys import (
     Keyring,
     read_local_key,
 )
+from router.domain.caller import Caller
 from router.domain.keys import parse_keys, verifier_of
 
 
@@ -45,6 +46,40 @@ def test_a_running_router_takes_new_keys_and_drops_revoked_ones(tmp_path: Path) 
     )
     KeyFile(tmp_path).revoke("web")
     assert [key.id for key in ring.current().keys] == ["ops"]
+
+
+def test_whose_a_key_is(tmp_path: Path) -> None:
+    """Its own name's where nothing else was said, as in files of an earlier version; an admin
+    is one by name only."""
+    file = KeyFile(tmp_path)
+    file.create("web")
+    file.create("web-2027", holder="web")
+    file.create("ops", admin=True)
+    document = json.loads((tmp_path / FILE_NAME).read_text())
+    for field in ("holder", "admin"):
+        del document["keys"][0][field]
+    (tmp_path / FILE_NAME).write_text(json.dumps(document))
+    callers = [key.caller() for key in Keyring(tmp_path, ()).current().keys]
+    assert callers == [Caller("web"), Caller("web"), Caller("ops", is_admin=True)]
+    with pytest.raises(KeyFileError, match="name must be"):
+        file.create("app", holder="local")
+
+
+def test_whose_a_configured_key_is() -> None:
+    """`id@holder:secret`; one without a name shares with no other, whatever stands before it."""
+    secrets = ["a" * 32, "b" * 32]
+    first, second = (key.caller() for key in parse_keys(secrets))
+    assert first != second
+    assert parse_keys(secrets[1:])[0].caller() == second
+    assert second.owner not in ("key1", "key2", "")
+    assert "b" * 32 not in second.owner
+    named = parse_keys([f"web:{secrets[0]}", f"web2@web:{secrets[1]}"])
+    assert [(key.id, key.caller()) for key in named] == [
+        ("web", Caller("web")),
+        ("web2", Caller("web")),
+    ]
+    (admin,) = parse_keys(secrets[:1], is_admin=True)
+    assert admin.caller().is_admin
 
 
 def test_the_local_key_lives_with_the_router(tmp_path: Path) -> None:
@@ -100,6 +135,10 @@ def test_a_damaged_file_opens_nothing(tmp_path: Path, content: str) -> None:
         ("verifier", "0" * 63),
         ("verifier", "0" * 64 + "\n"),
         ("created_at", "today"),
+        ("holder", ""),
+        ("holder", "local"),
+        ("admin", "yes"),
+        ("admin", 1),
     ],
 )
 def test_a_mistake_in_the_file_is_no_limit_left_out(

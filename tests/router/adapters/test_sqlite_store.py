@@ -39,6 +39,27 @@ async def test_it_survives_a_restart(tmp_path: Path) -> None:
     await second.close()
 
 
+async def test_an_earlier_versions_rows_have_owners(tmp_path: Path) -> None:
+    """A database from before predictions were listed by owner lists them so, but for a row that
+    cannot be read."""
+    path = tmp_path / "p.sqlite3"
+    store = SqliteStore(path)
+    await store.put(replace(made("a"), owner="ann"))
+    await store.put(replace(made("b"), owner="bob"))
+    await store.close()
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(
+        "DROP INDEX predictions_owner; ALTER TABLE predictions DROP COLUMN owner;"
+        "INSERT INTO predictions (id, model, status, created_at, document)"
+        " VALUES ('bad', 'm', 'starting', 0.5, x'7b'); PRAGMA user_version = 2;"
+    )
+    old.close()
+    store = SqliteStore(path)
+    for owner, ids in (("ann", ["a"]), ("bob", ["b"]), ("", []), (None, ["b", "a"])):
+        assert [p.id for p in await store.page(owner)] == ids
+    await store.close()
+
+
 async def test_a_lock_is_told_and_gets_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,9 +103,9 @@ async def test_a_page_of_large_results_is_cut(
     monkeypatch.setattr("router.adapters.sqlite_store.PAGE_BYTES", 5000)
     for i in range(5):
         await store.put(replace(made(f"p{i}", float(i)), output="x" * 3000))
-    assert [p.id for p in await store.page()] == ["p4", "p3"]
+    assert [p.id for p in await store.page(None)] == ["p4", "p3"]
     await store.put(replace(made("p9", 9.0), output="x" * 9000))
-    assert [p.id for p in await store.page()] == ["p9"]
+    assert [p.id for p in await store.page(None)] == ["p9"]
 
 
 async def test_one_row_that_cannot_be_read_costs_no_other(store: SqliteStore) -> None:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from router.api.auth import Guard
+from router.api.caller import caller_of
 from router.api.error_handlers import on_router_error
 from router.api.patience import BodyReads
 from router.domain.errors import RouterError
@@ -27,7 +28,7 @@ def limited(gate: asyncio.Event, *keys: Key) -> Guard:
 
     async def slow(request: Request) -> Response:
         await gate.wait()
-        return PlainTextResponse(request.scope["callme_key_id"])
+        return PlainTextResponse(caller_of(request).owner)
 
     async def echo(request: Request) -> Response:
         return PlainTextResponse(await request.body())

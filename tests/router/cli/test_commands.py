@@ -71,6 +71,22 @@ def test_keys_from_making_to_revoking(state: Path) -> None:
     assert told("keys", "list") == []
 
 
+def test_keys_say_whose_they_are(state: Path) -> None:
+    """A second key of one holder, an admin's; in the list, for a person and for a script."""
+    assert run("keys", "create", "web").exit_code == 0
+    assert run("keys", "create", "web-2027", "--for", "web").exit_code == 0
+    assert run("keys", "create", "ops", "--admin").exit_code == 0
+    listed = told("keys", "list")
+    assert [(key["id"], key["holder"], key["admin"]) for key in listed] == [
+        ("web", "web", False),
+        ("web-2027", "web", False),
+        ("ops", "ops", True),
+    ]
+    assert "all (admin)" in run("keys", "list").stdout
+    refused = run("keys", "create", "other", "--for", "A B")
+    assert (refused.exit_code, "name must be" in refused.stderr) == (1, True)
+
+
 def test_the_schema_accepts_what_the_router_accepts(state: Path) -> None:
     """It is a JSON Schema, names the settings, and refuses a misspelt one."""
     schema = json.loads(run("config", "schema").stdout)

@@ -8,6 +8,7 @@ import pytest
 
 from router.adapters.cog_process import with_file_urls
 from router.adapters.spool import Spool
+from router.domain.caller import TRUSTED, Caller
 from router.domain.errors import InvalidInput, PayloadTooLarge, RouterError
 from router.domain.prediction import FileRef, Job
 from router.runtime.inputs import InputSpec
@@ -34,7 +35,7 @@ SPEC = InputSpec(
 class NoFetcher:
     """There is no network here."""
 
-    async def fetch(self, url: str, field: str, max_bytes: int) -> tuple[str, str]:
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
         """Refuses."""
         raise InvalidInput(f"Cannot fetch '{field}'")
 
@@ -63,7 +64,7 @@ def intake(spool: Spool) -> Intake:
 )
 async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) -> None:
     """Every kind becomes a file with the suffix of its type."""
-    _, (ref,) = await intake.from_json(SPEC, {"image": uri})
+    _, (ref,) = await intake.from_json(SPEC, {"image": uri}, TRUSTED)
     path = Path(ref.path)
     assert (path.read_bytes(), path.suffix) == (content, suffix)
 
@@ -85,16 +86,18 @@ async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) 
 async def test_what_is_no_file(intake: Intake, spool: Spool, value: object) -> None:
     """Refused, and nothing stays in the spool."""
     with pytest.raises(RouterError):
-        await intake.from_json(SPEC, {"image": value})
+        await intake.from_json(SPEC, {"image": value}, TRUSTED)
     assert list(spool.folder.iterdir()) == []
 
 
 async def test_more_files_than_may_be(intake: Intake, spool: Spool) -> None:
     """Refused before the first is written; as many as may be are taken, in their order."""
     with pytest.raises(PayloadTooLarge):
-        await intake.from_json(SPEC, {"more": ["data:,x"] * (MAX_FILES + 1)})
+        await intake.from_json(SPEC, {"more": ["data:,x"] * (MAX_FILES + 1)}, TRUSTED)
     assert list(spool.folder.iterdir()) == []
-    _, refs = await intake.from_json(SPEC, {"more": [f"data:,{i}" for i in range(MAX_FILES)]})
+    _, refs = await intake.from_json(
+        SPEC, {"more": [f"data:,{i}" for i in range(MAX_FILES)]}, TRUSTED
+    )
     assert [Path(r.path).read_text() for r in refs] == [str(i) for i in range(MAX_FILES)]
 
 
@@ -105,7 +108,7 @@ async def test_a_wrong_value_costs_the_uploads(intake: Intake, spool: Spool) -> 
     file.close()
     upload = Upload("image", str(file.path), "a.png")
     with pytest.raises(InvalidInput):
-        await intake.from_form(SPEC, {"steps": ["9"]}, [upload])
+        await intake.from_form(SPEC, {"steps": ["9"]}, [upload], TRUSTED)
     assert list(spool.folder.iterdir()) == []
 
 

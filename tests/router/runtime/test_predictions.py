@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from router.domain.caller import TRUSTED
 from router.domain.errors import IdConflict, InvalidInput, QueueFull, UnknownPrediction
 from router.domain.prediction import Failure, FileRef, Outcome, Prediction, Status
 from router.runtime.live import MAX_ATTEMPTS
@@ -42,10 +43,10 @@ async def test_a_synchronous_one_leaves_nothing(world: World) -> None:
     await live.wait(5)
     assert await world.store.get("a") is None
     with pytest.raises(UnknownPrediction):
-        await world.router.predictions.get("a")
+        await world.router.predictions.get("a", TRUSTED)
     await world.router.predictions.create(made("b", durable=False))
     await until(lambda: "b" in world.router.model.answers)
-    await world.router.predictions.keep("b")
+    await world.router.predictions.keep("b", TRUSTED)
     world.answer("b")
     await world.stored("b", Status.SUCCEEDED)
 
@@ -85,7 +86,7 @@ async def test_a_result_survives_a_kill(world: World) -> None:
     world.answer("a")
     await world.stored("a", Status.SUCCEEDED)
     await world.kill_and_restart()
-    assert (await world.router.predictions.get("a")).output == {"x": 1}
+    assert (await world.router.predictions.get("a", TRUSTED)).output == {"x": 1}
     assert world.router.model.jobs == []
 
 
@@ -94,9 +95,9 @@ async def test_at_most_three_attempts(world: World) -> None:
     await world.router.predictions.create(made("a"))
     for attempt in range(1, MAX_ATTEMPTS + 1):
         await world.running("a")
-        assert (await world.router.predictions.get("a")).attempts == attempt
+        assert (await world.router.predictions.get("a", TRUSTED)).attempts == attempt
         await world.kill_and_restart()
-    end = await world.router.predictions.get("a")
+    end = await world.router.predictions.get("a", TRUSTED)
     assert end.status is Status.FAILED
     assert end.failure is not None
     assert end.failure.code == "worker_died"
@@ -116,7 +117,7 @@ async def test_the_same_request_runs_once(world: World) -> None:
         return made("a", digest="d")
 
     def ask() -> Any:
-        return world.router.predictions.create_once("a", "echo", "d", make)
+        return world.router.predictions.create_once("a", "echo", "d", TRUSTED, make)
 
     lives = await asyncio.gather(*(ask() for _ in range(20)))
     assert len([x for x in lives if x is not None]) == calls == 1
@@ -136,10 +137,10 @@ async def test_another_request_for_the_id_is_a_conflict(world: World) -> None:
         return made("a", digest="d")
 
     create_once = world.router.predictions.create_once
-    await create_once("a", "echo", "d", make)
+    await create_once("a", "echo", "d", TRUSTED, make)
     for model, digest in (("echo", "other"), ("parrot", "d")):
         with pytest.raises(IdConflict):
-            await create_once("a", model, digest, make)
+            await create_once("a", model, digest, TRUSTED, make)
     with pytest.raises(IdConflict):
         await world.router.predictions.create(made("a"))
 
@@ -155,17 +156,17 @@ async def test_a_request_that_was_refused_may_be_sent_again(world: World) -> Non
 
     predictions = world.router.predictions
     with pytest.raises(InvalidInput):
-        await predictions.create_once("late", "echo", "d", refuse)
+        await predictions.create_once("late", "echo", "d", TRUSTED, refuse)
     await predictions.create(made("first"))
     await world.running("first")
     for i in range(QUEUE_LIMIT):
         await predictions.create(made(f"n{i}"))
     with pytest.raises(QueueFull):
-        await predictions.create_once("late", "echo", "d", make)
+        await predictions.create_once("late", "echo", "d", TRUSTED, make)
     assert await world.store.get("late") is None
     assert world.spool.removed == [REFUSED.path]
     predictions.cancel("n0")
-    assert await predictions.create_once("late", "echo", "d", make) is not None
+    assert await predictions.create_once("late", "echo", "d", TRUSTED, make) is not None
 
 
 async def test_a_deadline_that_passes_while_it_waits(world: World) -> None:
@@ -211,8 +212,8 @@ async def test_a_deadline_that_passes_while_the_router_is_down(world: World) -> 
     await world.running("a")
     world.clock.now += 60
     await world.kill_and_restart()
-    assert (await world.router.predictions.get("a")).status is Status.CANCELED
-    assert (await world.router.predictions.get("b")).status is Status.ABORTED
+    assert (await world.router.predictions.get("a", TRUSTED)).status is Status.CANCELED
+    assert (await world.router.predictions.get("b", TRUSTED)).status is Status.ABORTED
     assert world.router.model.jobs == []
 
 

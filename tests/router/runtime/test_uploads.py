@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from router.adapters.spool import Spool
+from router.domain.caller import TRUSTED, Caller
 from router.domain.errors import InsufficientStorage, InvalidInput, NotFound
 from router.domain.prediction import FileRef
 from router.domain.stored_file import StoredFile
@@ -25,7 +26,7 @@ class Elsewhere:
     def __init__(self) -> None:
         self.urls: list[str] = []
 
-    async def fetch(self, url: str, field: str, max_bytes: int) -> tuple[str, str]:
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
         """Noted."""
         self.urls.append(url)
         return "/fetched", "x"
@@ -65,11 +66,14 @@ def url(stored: StoredFile, host: str = "box.example") -> str:
 
 async def test_an_upload_is_an_input_by_its_url(desk: Desk) -> None:
     """Under any of our names, by a link of its own; nothing is fetched."""
-    stored = await desk.uploads.add(desk.spooled(b"hello"), {"k": 1})
+    stored = await desk.uploads.add(desk.spooled(b"hello"), {"k": 1}, TRUSTED)
     assert (stored.size_bytes, stored.content_type, stored.metadata) == (5, "text/plain", {"k": 1})
-    paths = [(await desk.uploads.fetch(url(stored, h), "f", 99))[0] for h in ("a", "127.0.0.1:1")]
+    paths = [
+        (await desk.uploads.fetch(url(stored, h), "f", 99, TRUSTED))[0]
+        for h in ("a", "127.0.0.1:1")
+    ]
     assert len({*paths, stored.path}) == 3
-    await desk.uploads.delete(stored.id)
+    await desk.uploads.delete(stored.id, TRUSTED)
     assert [Path(p).read_bytes() for p in paths] == [b"hello"] * 2
     assert [Path(p).suffix for p in paths] == [".txt"] * 2
     assert desk.elsewhere.urls == []
@@ -91,15 +95,15 @@ async def test_a_link_has_the_ending_of_the_name_or_the_type(
 ) -> None:
     """Whatever the upload's own part was called: some decoders go by the ending."""
     upload = replace(desk.spooled(b"x"), name=name, content_type=media_type)
-    stored = await desk.uploads.add(upload, {})
-    path, shown = await desk.uploads.fetch(url(stored), "f", 99)
+    stored = await desk.uploads.add(upload, {}, TRUSTED)
+    path, shown = await desk.uploads.fetch(url(stored), "f", 99, TRUSTED)
     assert (Path(path).suffix, shown) == (suffix, name)
     assert Path(path).parent == desk.spool.folder
 
 
 async def test_other_urls_are_fetched(desk: Desk) -> None:
     """Also those that only look like ours."""
-    stored = await desk.uploads.add(desk.spooled(b"x"), {})
+    stored = await desk.uploads.add(desk.spooled(b"x"), {}, TRUSTED)
     urls = [
         "https://a.example/cat.png",
         f"https://a.example/v1/files/{'0' * 32}",
@@ -107,19 +111,19 @@ async def test_other_urls_are_fetched(desk: Desk) -> None:
         url(stored).upper(),
     ]
     for u in urls:
-        assert await desk.uploads.fetch(u, "f", 99) == ("/fetched", "x")
+        assert await desk.uploads.fetch(u, "f", 99, TRUSTED) == ("/fetched", "x")
     assert desk.elsewhere.urls == urls
 
 
 async def test_what_is_too_old_is_swept(desk: Desk) -> None:
     """Not shown from then on, and gone with the next sweep."""
-    old = await desk.uploads.add(desk.spooled(b"old"), {})
+    old = await desk.uploads.add(desk.spooled(b"old"), {}, TRUSTED)
     desk.clock.advance(KEEP_S / 2)
-    new = await desk.uploads.add(desk.spooled(b"new"), {})
+    new = await desk.uploads.add(desk.spooled(b"new"), {}, TRUSTED)
     desk.clock.advance(KEEP_S / 2)
-    assert list(await desk.uploads.list()) == [new]
+    assert list(await desk.uploads.list(TRUSTED)) == [new]
     with pytest.raises(NotFound):
-        await desk.uploads.get(old.id)
+        await desk.uploads.get(old.id, TRUSTED)
     await desk.uploads.open()
     await until(lambda: desk.names() == [Path(new.path).name])
     await desk.uploads.close()
@@ -127,10 +131,10 @@ async def test_what_is_too_old_is_swept(desk: Desk) -> None:
 
 async def test_a_file_that_is_gone_from_the_spool(desk: Desk) -> None:
     """The client is told; it is not looked for elsewhere."""
-    stored = await desk.uploads.add(desk.spooled(b"x"), {})
+    stored = await desk.uploads.add(desk.spooled(b"x"), {}, TRUSTED)
     Path(stored.path).unlink()
     with pytest.raises(InvalidInput, match="expired"):
-        await desk.uploads.fetch(url(stored), "f", 99)
+        await desk.uploads.fetch(url(stored), "f", 99, TRUSTED)
 
 
 async def test_an_upload_that_cannot_be_recorded(
@@ -143,5 +147,5 @@ async def test_an_upload_that_cannot_be_recorded(
 
     monkeypatch.setattr(any_store, "put_file", full)
     with pytest.raises(InsufficientStorage):
-        await desk.uploads.add(desk.spooled(b"x"), {})
+        await desk.uploads.add(desk.spooled(b"x"), {}, TRUSTED)
     assert desk.names() == []

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from router.domain.caller import TRUSTED
 from router.domain.prediction import (
     Callback,
     LogText,
@@ -194,7 +195,7 @@ async def test_the_result_stays_when_every_retry_fails(world: World) -> None:
         world.clock.advance(delay_s)
     await outbox_empty(world)
     assert len(world.receiver.calls) == len(RETRY_DELAYS_S) + 1
-    assert (await world.router.predictions.get("a")).output == {"x": 1}
+    assert (await world.router.predictions.get("a", TRUSTED)).output == {"x": 1}
 
 
 async def test_who_is_gone_is_not_called_again(world: World) -> None:
