@@ -17,6 +17,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from router import __version__
 from router.domain.caller import Caller
 from router.domain.errors import InvalidInput, PayloadTooLarge
 from router.domain.prediction import FileRef
@@ -90,7 +91,7 @@ def guarded_session(*, allow_private: bool) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-        headers={"User-Agent": "callme/0.1", "Accept-Encoding": "identity"},
+        headers={"User-Agent": f"callme/{__version__}", "Accept-Encoding": "identity"},
     )
 
 

@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -23,7 +22,9 @@ import aiohttp
 import orjson
 from standardwebhooks import Webhook
 
-USER_AGENT = f"callme/{version('callme')}"
+from router import __version__
+
+USER_AGENT = f"callme/{__version__}"
 HTTP_LIMIT_S = 30.0
 COMMAND_LIMIT_S = 120.0
 SUPABASE_API = "https://api.supabase.com"

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from router import __version__
 from router.domain import hops
 from router.domain.prediction import Json
 
@@ -28,7 +29,7 @@ RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 30.0
 TRIES = 3
 LOOP_DETECTED = 508
-AGENT = {"User-Agent": "callme/0.1"}
+AGENT = {"User-Agent": f"callme/{__version__}"}
 
 
 class NotSentError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from router import __version__
 from router.api.context import Context
 from router.api.openapi_faces import ID, REF, cog_paths, operation, replicate_paths
 
@@ -50,7 +51,7 @@ def build_openapi(context: Context) -> dict[str, Any]:
         paths |= cog_paths(name, schema is not None)
     return {
         "openapi": "3.0.3",
-        "info": {"title": "CALLME GPU backend", "version": "0.1.0"},
+        "info": {"title": "CALLME GPU backend", "version": __version__},
         "paths": paths,
         "components": {
             "schemas": components,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from router import __version__
 from router.cli import (
     configuring,
     doctor,
@@ -30,8 +31,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"callme {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def callme() -> None:
+def callme(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
     """Serve every Cog package of a folder over HTTP."""
 
 

@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,8 @@ def test_brackets_in_a_message_are_no_markup(capsys: pytest.CaptureFixture[str])
     with pytest.raises(typer.Exit):
         fail("it must be [red] or [/nothing], got [0, 1]")
     assert "it must be [red] or [/nothing], got [0, 1]" in capsys.readouterr().err
+
+
+def test_the_version_is_the_installed_one() -> None:
+    """One place says it: what was installed."""
+    assert run("--version").stdout.strip() == f"callme {metadata.version('callme-gpu')}"
