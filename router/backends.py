@@ -120,4 +120,5 @@ def _options(model: ModelSettings, settings: Settings) -> RemoteOptions:
         timeout_s=model.remote.timeout_s,
         start_timeout_s=settings.setup_timeout_s,
         requests_per_hour=allowed,
+        allow_private=settings.allow_private_urls,
     )

@@ -15,6 +15,7 @@ from typing import Protocol
 import aiohttp
 
 from router.adapters.publishing import Address, Publisher, PublishError
+from router.adapters.system_resolver import system_connector
 from router.adapters.tunnel import Closed, Opened, Told, Tunnel, TunnelOptions
 
 PROBE_LIMIT_S = 15.0
@@ -129,7 +130,7 @@ async def probe(url: str) -> None:
     timeout = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout) as http,
+            aiohttp.ClientSession(timeout=timeout, connector=system_connector()) as http,
             http.get(
                 f"{url}/health", headers={"X-Request-Id": request_id}, allow_redirects=False
             ) as response,

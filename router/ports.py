@@ -202,6 +202,9 @@ class Fetcher(Protocol):
         """Fetch into the spool for that caller; path and a name for it. Raises InvalidInput,
         PayloadTooLarge."""
 
+    async def close(self) -> None:
+        """Close every connection."""
+
 
 class Files(Protocol):
     """The spool: private files of predictions."""

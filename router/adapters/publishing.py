@@ -23,6 +23,7 @@ import orjson
 from standardwebhooks import Webhook
 
 from router import __version__
+from router.adapters.system_resolver import system_connector
 
 USER_AGENT = f"callme/{__version__}"
 HTTP_LIMIT_S = 30.0
@@ -227,7 +228,7 @@ async def _post(
     timeout = aiohttp.ClientTimeout(total=HTTP_LIMIT_S)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout) as http,
+            aiohttp.ClientSession(timeout=timeout, connector=system_connector()) as http,
             http.post(url, data=body, headers=headers, allow_redirects=False) as response,
         ):
             if 200 <= response.status < 300:

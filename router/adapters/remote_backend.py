@@ -56,7 +56,8 @@ class Backend(Protocol):
 class RemoteOptions:
     """One model's back-end. `url`: of a Cog server, or of another API like Replicate's.
     `model`: Replicate's owner/name. `key`: a bearer key; for Modal `token-id:token-secret`.
-    `requests_per_hour`: None for no limit."""
+    `requests_per_hour`: None for no limit. `allow_private`: files of its outputs may be on
+    private addresses other than `url`'s."""
 
     kind: Kind
     url: str = ""
@@ -65,6 +66,7 @@ class RemoteOptions:
     timeout_s: float = 600.0
     start_timeout_s: float = 600.0
     requests_per_hour: int | None = None
+    allow_private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ def make_backend(options: RemoteOptions) -> Backend:
     """The back-end of these options, not yet connected. Raises ValueError for a Replicate model
     that cannot be one."""
     if options.kind is Kind.REPLICATE:
-        http = RemoteHttp(options.url or API, _bearer(options.key))
+        url, key = options.url or API, _bearer(options.key)
+        http = RemoteHttp(url, key, allow_private=options.allow_private)
         return ReplicateBackend(http, options.model, timeout_s=options.timeout_s)
     is_modal = options.kind is Kind.MODAL
     key = _modal_token(options.key) if is_modal else _bearer(options.key)

@@ -17,6 +17,9 @@ import aiohttp
 import orjson
 
 from router import __version__
+from router.adapters.content_coding import CodingError, TooManyBytesError, decoded
+from router.adapters.public_http import PublicHttp
+from router.adapters.system_resolver import system_connector
 from router.domain import hops
 from router.domain.prediction import Json
 
@@ -69,15 +72,22 @@ class Answer:
 
 
 class RemoteHttp:
-    """A client of one base URL. `key`: the headers that say who asks. `close` when done."""
+    """A client of one base URL. `key`: the headers that say who asks. `close` when done.
 
-    def __init__(self, base_url: str, key: Mapping[str, str]) -> None:
+    `allow_private`: what an answer of the back-end names may be on a private address too.
+    """
+
+    def __init__(
+        self, base_url: str, key: Mapping[str, str], *, allow_private: bool = False
+    ) -> None:
         self.base_url = base_url.rstrip("/")
         self._key = key
+        self._elsewhere = PublicHttp(allow_private=allow_private)
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._elsewhere.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -94,7 +104,8 @@ class RemoteHttp:
         with_key: bool = True,
     ) -> Answer:
         """One request; `path` may be a whole URL, `with_key` only if it is the same origin's.
-        Without `timeout_s` the caller bounds the time. Redirects are not followed.
+        Without the key it goes to the public internet only, as for a caller's URL. Without
+        `timeout_s` the caller bounds the time. Redirects are not followed.
 
         Raises NotSentError, BrokenOffError."""
         url = path if "://" in path else f"{self.base_url}{path}"
@@ -105,13 +116,16 @@ class RemoteHttp:
             sent["Content-Type"] = "application/json"
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._open().request(
+            session = self._open() if with_key else self._elsewhere.session()
+            async with session.request(
                 method, url, data=data, headers=sent, timeout=timeout, allow_redirects=False
             ) as response:
                 body = await _read(response)
                 return Answer(response.status, response.headers, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSentError(_reason(error)) from error
+        except (CodingError, TooManyBytesError) as error:
+            raise BrokenOffError(f"it {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokenOffError(_reason(error)) from error
 
@@ -136,8 +150,9 @@ class RemoteHttp:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=system_connector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
             )
         return self._session
 
@@ -158,10 +173,8 @@ def _in_trouble(status: int) -> bool:
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise aiohttp.ClientPayloadError(f"over {MAX_ANSWER_BYTES >> 20} MiB")
+    async for piece in decoded(response, MAX_ANSWER_BYTES):
+        body += piece
     return bytes(body)
 
 

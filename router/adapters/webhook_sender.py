@@ -8,12 +8,18 @@ import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp import AsyncResolver
 from standardwebhooks import Webhook
+from yarl import URL
 
-from router.adapters.fetch import PrivateAddressError, guarded_session, judge_url
+from router.adapters.public_http import (
+    MakeResolver,
+    PrivateAddressError,
+    PublicHttp,
+    judge_url,
+)
 from router.domain.errors import InvalidInput
 
 log = logging.getLogger(__name__)
@@ -40,15 +46,15 @@ def load_secret(path: Path) -> str:
 class HttpWebhookSender:
     """Fulfils `router.ports.WebhookSender`. `close` when done."""
 
-    def __init__(self, secret: str, *, allow_private: bool) -> None:
+    def __init__(
+        self, secret: str, *, allow_private: bool, make_resolver: MakeResolver = AsyncResolver
+    ) -> None:
         self._webhook = Webhook(secret)
-        self._allow_private = allow_private
-        self._session: aiohttp.ClientSession | None = None
+        self._http = PublicHttp(allow_private=allow_private, make_resolver=make_resolver)
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
+        await self._http.close()
 
     def check(self, url: str) -> None:
         """Raises InvalidInput for what is no http(s) URL or names a private address."""
@@ -57,7 +63,7 @@ class HttpWebhookSender:
             why = f"must have at most {MAX_URL_CHARS} characters"
         else:
             try:
-                judge_url(url, allow_private=self._allow_private)
+                self._judge(url)
             except ValueError:
                 why = "must be an http(s) URL"
             except PrivateAddressError:
@@ -75,16 +81,18 @@ class HttpWebhookSender:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._webhook.sign(message_id, now, body.decode()),
         }
-        if self._session is None:
-            self._session = guarded_session(allow_private=self._allow_private)
         timeout = aiohttp.ClientTimeout(TIMEOUT_S)
+        host = None
         try:
-            judge_url(url, allow_private=self._allow_private)
-            async with self._session.post(
-                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            judged = self._judge(url)
+            host = judged.host
+            async with self._http.session().post(
+                judged, data=body, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
                 return response.status
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            host = urlsplit(url).hostname
             log.info("webhook not delivered", extra={"host": host, "reason": repr(error)})
             return 0
+
+    def _judge(self, url: str) -> URL:
+        return judge_url(url, allow_private=self._http.allow_private)

@@ -11,6 +11,7 @@ import aiohttp
 import typer
 
 from router.adapters.keys import read_local_key
+from router.adapters.system_resolver import system_connector
 from router.cli.common import base_url, fail, print_json
 from router.domain.keys import split_key
 from router.settings import Settings
@@ -98,7 +99,9 @@ class RouterClient:
         self.target = target
         headers = {"Authorization": f"Bearer {target.key}"} if target.key else {}
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
-        self._http = aiohttp.ClientSession(headers=headers, timeout=timeout)
+        self._http = aiohttp.ClientSession(
+            headers=headers, timeout=timeout, connector=system_connector()
+        )
 
     async def __aenter__(self) -> RouterClient:
         return self

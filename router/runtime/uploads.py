@@ -50,9 +50,10 @@ class Uploads:
         return await self._index.list_files()
 
     async def close(self) -> None:
-        """Sweep no more."""
+        """Sweep and fetch no more."""
         if self._sweeper is not None:
             self._sweeper.cancel()
+        await self._elsewhere.close()
 
     async def add(self, upload: Upload, metadata: Mapping[str, Json], caller: Caller) -> StoredFile:
         """Take over an upload. When this raises, it is deleted."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
+from aiohttp import web
 
 from router.adapters import remote_replicate
 from router.adapters.remote_backend import Kind, RemoteOptions, make_backend
@@ -44,7 +47,11 @@ def done(output: Any = "text") -> dict[str, Any]:
 
 def backend_of(url: str, model: str = "me/m", timeout_s: float = 60.0) -> ReplicateBackend:
     """The back-end as the router makes it."""
-    options = RemoteOptions(Kind.REPLICATE, url, model, TOKEN, timeout_s)
+    return made_of(RemoteOptions(Kind.REPLICATE, url, model, TOKEN, timeout_s))
+
+
+def made_of(options: RemoteOptions) -> ReplicateBackend:
+    """The back-end of these options."""
     backend = make_backend(options)
     assert isinstance(backend, ReplicateBackend)
     return backend
@@ -66,7 +73,11 @@ async def api() -> AsyncIterator[StandIn]:
 
 async def run(api: StandIn, job: Job | None = None, **options: Any) -> Outcome:
     """Ask whether it is there, and run one prediction."""
-    backend = backend_of(api.url, **options)
+    return await run_on(backend_of(api.url, **options), job)
+
+
+async def run_on(backend: ReplicateBackend, job: Job | None = None) -> Outcome:
+    """The same on that back-end."""
     try:
         await backend.probe()
         return await backend.predict(job or Job("ours", {"prompt": "hi"}), ignore)
@@ -192,8 +203,6 @@ async def test_files_of_the_output_are_fetched(api: StandIn) -> None:
 
 async def answers_png(_: Any) -> Any:
     """A picture."""
-    from aiohttp import web
-
     return web.Response(body=b"PNG", content_type="image/png")
 
 
@@ -205,9 +214,25 @@ async def test_the_token_is_not_shown_to_the_delivering_host(
         delivery.script["GET /out.png"] = [answers_png]
         monkeypatch.setattr(ReplicateBackend, "_is_ours", lambda _, url: True)
         api.script[CREATE] = [done(f"{delivery.url}/out.png")]
-        outcome = await run(api)
+        options = RemoteOptions(Kind.REPLICATE, api.url, "me/m", TOKEN, allow_private=True)
+        outcome = await run_on(made_of(options))
         assert outcome.output.startswith("data:image/png")
         assert "Authorization" not in delivery.seen[0].headers
+
+
+async def test_an_output_leads_to_no_private_address(
+    api: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the back-end's own origin files are taken wherever that is; of others as for a caller's
+    URL, though their name may be one that is trusted."""
+    async with stand_in() as delivery:
+        delivery.script["GET /out.png"] = [answers_png]
+        monkeypatch.setattr(ReplicateBackend, "_is_ours", lambda _, url: True)
+        for host in ("127.0.0.1", "１２７.０.０.１"):
+            url = delivery.url.replace("127.0.0.1", host)
+            api.script[CREATE] = [done(f"{url}/out.png")]
+            assert code(await run(api)) == "backend_failed"
+        assert delivery.seen == []
 
 
 def test_whose_urls_are_fetched() -> None:
@@ -223,6 +248,27 @@ def test_whose_urls_are_fetched() -> None:
     ]
     assert all(backend._is_ours(url) for url in [*yes, "https://api.replicate.com/v1/files/x"])
     assert not any(backend._is_ours(url) for url in no)
+
+
+async def test_what_comes_compressed(api: StandIn) -> None:
+    """Answers and files are read as they were before; what cannot be is no success."""
+
+    async def packed(request: web.Request) -> web.StreamResponse:
+        is_file = request.path.endswith(".png")
+        body = gzip.compress(b"PNG" if is_file else orjson.dumps(done(url)))
+        kind = "image/png" if is_file else "application/json"
+        return web.Response(body=body, content_type=kind, headers={"Content-Encoding": "gzip"})
+
+    async def unknown(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"PNG", headers={"Content-Encoding": "br"})
+
+    url = f"{api.url}/v1/files/out.png"
+    api.script[CREATE] = [packed]
+    api.script["GET /v1/files/out.png"] = [packed]
+    uri = f"data:image/png;base64,{base64.b64encode(b'PNG').decode()}"
+    assert (await run(api)).output == uri
+    api.script["GET /v1/files/out.png"] = [unknown]
+    assert code(await run(api)) == "backend_failed"
 
 
 async def test_an_output_that_cannot_be_had(api: StandIn) -> None:

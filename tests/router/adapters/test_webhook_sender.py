@@ -104,6 +104,29 @@ async def test_private_places_are_not_called(receiver: Receiver) -> None:
     await sender.close()
 
 
+SPELLINGS = [
+    "１２７.０.０.１",
+    "127。0。0。1",
+    "①②⑦.⓪.⓪.①",
+    "𝟏𝟐𝟕.𝟎.𝟎.𝟏",
+    "127.0.0.1.",
+    "127.1",
+    "2130706433",
+]
+
+
+@pytest.mark.parametrize("host", [*SPELLINGS, "0x7f000001", "0177.0.0.1", "[::ffff:127.0.0.1]"])
+async def test_no_spelling_of_a_private_place_is_called(host: str, receiver: Receiver) -> None:
+    """Refused when it is created, not only when it is sent."""
+    sender = HttpWebhookSender(SECRET, allow_private=False)
+    url = receiver.url.replace("127.0.0.1", host) + "/hook"
+    with pytest.raises(InvalidInput, match="public internet"):
+        sender.check(url)
+    assert await sender.send(url, "m", b"{}") == 0
+    assert receiver.got == []
+    await sender.close()
+
+
 def test_the_secret_is_made_once(tmp_path: Path) -> None:
     """It stays the same, is for this user's eyes only, and a broken file is replaced."""
     path = tmp_path / "webhook_secret"

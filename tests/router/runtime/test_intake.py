@@ -39,6 +39,9 @@ class NoFetcher:
         """Refuses."""
         raise InvalidInput(f"Cannot fetch '{field}'")
 
+    async def close(self) -> None:
+        """Nothing to close."""
+
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:

@@ -31,6 +31,9 @@ class Elsewhere:
         self.urls.append(url)
         return "/fetched", "x"
 
+    async def close(self) -> None:
+        """Nothing to close."""
+
 
 class Desk:
     """Uploads on a store and a real spool."""
