@@ -24,10 +24,11 @@ from router.adapters.cog_process import CogProcess, ProcessOptions
 from router.adapters.fetch import UrlFetcher
 from router.adapters.keys import KeyFileError, Keyring
 from router.adapters.memory import GpuMemory, detect_memory
+from router.adapters.private_files import NotPrivateError, make_state_folder
 from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
-from router.adapters.webhook_sender import HttpWebhookSender, load_secret
+from router.adapters.webhook_sender import WEBHOOK_FILE, HttpWebhookSender, load_secret
 from router.api import app_face, cog, events, files, model_logs, operations, replicate, streams
 from router.api.access import Access
 from router.api.auth import Guard
@@ -41,7 +42,7 @@ from router.api.replicate_views import replicate_view
 from router.api.startup import PlainStart
 from router.backends import LOCAL, Backends
 from router.domain.errors import RouterError
-from router.domain.keys import parse_keys
+from router.domain.keys import parse_keys, who_is_served
 from router.domain.messages import Described, Warm
 from router.domain.package import Package
 from router.domain.prediction import Prediction
@@ -140,7 +141,11 @@ def _opened(keys: Keyring) -> Iterator[None]:
     try:
         keys.open()
     except KeyFileError as error:
-        raise RuntimeError("Cannot start: keys.json is damaged; mend or remove it") from error
+        reason = str(error).removeprefix("Cannot read keys: ")
+        raise RuntimeError(f"Cannot start: {reason}") from error
+    accepted = keys.current()
+    given_out = sum(not key.local for key in accepted.keys)
+    log.info("who is served", extra={"keys": who_is_served(given_out, accepted.required)})
     try:
         yield
     finally:
@@ -190,7 +195,8 @@ class Disk:
 
 
 def _open_disk(state: Path) -> Disk:
-    secret = load_secret(state / "webhook_secret")
+    with _private():
+        secret = load_secret(state / WEBHOOK_FILE)
     return Disk(SqliteStore(state / "predictions.sqlite3"), Spool(state / "spool"), secret)
 
 
@@ -317,16 +323,24 @@ def _environments(settings: Settings, has_gpu: bool) -> dict[str, dict[str, str]
 
 def _clear_temp(state: Path) -> None:
     """Private folders: made anew, since what an earlier router left in temp is nobody's."""
-    state.chmod(0o700)
     shutil.rmtree(state / "tmp", ignore_errors=True)
     for name in ("tmp", "cache"):
         (state / name).mkdir(mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager
+def _private() -> Iterator[None]:
+    try:
+        yield
+    except NotPrivateError as error:
+        raise RuntimeError(f"Cannot start: {error}") from error
+
+
+@contextlib.contextmanager
 def _locked(state: Path) -> Iterator[None]:
     """Hold the state folder for this process alone. Raises StateInUseError."""
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _private():
+        make_state_folder(state)
     lock: TextIO
     with (state / "lock").open("a+") as lock:
         try:

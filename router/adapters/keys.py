@@ -3,6 +3,9 @@
 `keys.json` holds verifiers, not keys (`router.domain.keys`), is readable by this user only, and is
 replaced in one step. `local_key` is the running router's own, for `callme status` and its like: it
 opens only for this machine, and only as long as that router runs.
+
+Once there has been a key, no key means nobody: `had_keys` says that there has been one, also where
+keys.json is gone, and only `open_to_this_machine` in keys.json says otherwise.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import os
 import re
 import secrets
 import time
@@ -23,12 +25,22 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
+from router.adapters.private_files import (
+    NotPrivateError,
+    make_state_folder,
+    require_private,
+    write_private,
+)
 from router.domain.keys import Accepted, Key, verifier_of
 
 log = logging.getLogger(__name__)
 
 FILE_NAME = "keys.json"
 LOCAL_NAME = "local_key"
+MARKER_NAME = "had_keys"
+MARKER_TEXT = b"""There has been a key for this box, so without one nobody is served.
+To change that: callme keys open-to-this-machine
+"""
 KEY_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 PREFIX = "ck_"
 SECRET_BYTES = 32
@@ -75,6 +87,11 @@ class KeyDocument(BaseModel):
     model_config = STRICT
     version: Literal[1]
     keys: list[StoredKey]
+    open_to_this_machine: bool = False
+
+
+Stamp = tuple[int, ...]
+UNREAD: Stamp = ()
 
 
 class KeyFile:
@@ -82,28 +99,48 @@ class KeyFile:
 
     def __init__(self, state: Path) -> None:
         self._path = state / FILE_NAME
+        self._marker = state / MARKER_NAME
 
-    def stamp(self) -> tuple[int, int, int] | None:
-        """What changes with the file's content; None where there is no file, its reason where
-        it cannot be seen: then it cannot be read either."""
+    def stamp(self) -> Stamp | None:
+        """What changes with the file's content and rights; None where there is no file, the
+        reason where it cannot be seen: then it cannot be read either."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
             return None
         except OSError as error:
-            return error.errno or 0, 0, 0
-        return found.st_mtime_ns, found.st_ino, found.st_size
+            return (error.errno or 0,)
+        return (
+            *(found.st_mtime_ns, found.st_ino, found.st_size),
+            *(found.st_mode, found.st_uid),
+        )
 
     def read(self) -> list[StoredKey]:
         """Every key, oldest first. Raises KeyFileError."""
-        try:
-            return KeyDocument.model_validate_json(self._path.read_bytes()).keys
-        except FileNotFoundError:
-            return []
-        except (OSError, ValidationError) as error:
-            raise KeyFileError(
-                f"Cannot read keys: {FILE_NAME} is damaged ({_reason(error)})"
-            ) from error
+        return self._load().keys
+
+    def is_closed(self) -> bool:
+        """Whether no key means nobody: there is or has been a key, and nobody has said since
+        that this machine's programs need none. Raises KeyFileError."""
+        document = self._load()
+        if self.stamp() is None:
+            return self._marker.exists()
+        return bool(document.keys) or not document.open_to_this_machine
+
+    def close(self) -> None:
+        """There is a key that is not of this file: from now on no key means nobody. Raises
+        KeyFileError, OSError."""
+        if not self._marker.exists() or not self.is_closed():
+            with self._changing():
+                pass
+
+    def open_to_this_machine(self) -> None:
+        """Serve this machine's own programs without a key. Raises KeyFileError while there are
+        keys: a box for others is not opened by the way."""
+        with self._changing(open_to_this_machine=True) as keys:
+            if keys:
+                names = ", ".join(key.id for key in keys)
+                raise KeyFileError(f"Cannot open: there are keys ({names}); revoke them first")
 
     def create(
         self,
@@ -138,15 +175,38 @@ class KeyFile:
                 raise KeyFileError(f"Cannot revoke '{key_id}': there is no such key")
             keys[:] = kept
 
+    def _load(self) -> KeyDocument:
+        try:
+            require_private(self._path.parent)
+            require_private(self._path)
+            return KeyDocument.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return KeyDocument(version=1, keys=[])
+        except NotPrivateError as error:
+            raise KeyFileError(f"Cannot read keys: {error}") from error
+        except (OSError, ValidationError) as error:
+            raise KeyFileError(
+                f"Cannot read keys: {FILE_NAME} is damaged ({_reason(error)})"
+            ) from error
+
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[list[StoredKey]]:
+    def _changing(self, *, open_to_this_machine: bool = False) -> Iterator[list[StoredKey]]:
         """The list to change; written back whole unless an error is raised."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            make_state_folder(self._path.parent)
+        except NotPrivateError as error:
+            raise KeyFileError(f"Cannot change keys: {error}") from error
         with (self._path.parent / f"{FILE_NAME}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             keys = self.read()
             yield keys
-            document = {"version": 1, "keys": [asdict(key) for key in keys]}
+            if not self._marker.exists():
+                write_private(self._marker, MARKER_TEXT)
+            document = {
+                "version": 1,
+                "keys": [asdict(key) for key in keys],
+                "open_to_this_machine": open_to_this_machine,
+            }
             write_private(self._path, orjson.dumps(document, option=orjson.OPT_INDENT_2))
 
 
@@ -166,14 +226,16 @@ class Keyring:
         self._limits = (requests_per_minute, concurrent_requests)
         self._local_path = state / LOCAL_NAME
         self._local: tuple[Key, ...] = ()
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: Stamp | None = UNREAD
         self._stored: tuple[Key, ...] = ()
-        self._damaged = False
+        self._closed = False
         self._combine()
 
     def open(self) -> None:
         """Begin: give this machine's own programs their key. Raises KeyFileError."""
         self._file.read()
+        if self._configured:
+            self._file.close()
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         self._local = (Key(LOCAL_ID, verifier_of(secret), local=True, is_admin=True),)
         self._combine()
@@ -186,7 +248,8 @@ class Keyring:
         self._local_path.unlink(missing_ok=True)
 
     def current(self) -> Accepted:
-        """The keys that open now. A damaged file opens nothing to anybody."""
+        """The keys that open now. A file that is damaged, or that others may write, opens
+        nothing to anybody."""
         stamp = self._file.stamp()  # 8 µs; revoked must mean revoked
         if stamp != self._stamp:
             self._stamp = stamp
@@ -196,15 +259,15 @@ class Keyring:
     def _read(self) -> None:
         try:
             self._stored = tuple(self._key(stored) for stored in self._file.read())
-            self._damaged = False
+            self._closed = self._file.is_closed()
         except KeyFileError as error:
             log.error("no stored key is accepted", extra={"reason": str(error)})
-            self._stored, self._damaged = (), True
+            self._stored, self._closed = (), True
         self._combine()
 
     def _combine(self) -> None:
         given_out = (*self._configured, *self._stored)
-        self._accepted = Accepted((*given_out, *self._local), bool(given_out) or self._damaged)
+        self._accepted = Accepted((*given_out, *self._local), bool(given_out) or self._closed)
 
     def _key(self, stored: StoredKey) -> Key:
         per_minute, concurrent = self._limits
@@ -224,19 +287,6 @@ def read_local_key(state: Path) -> str | None:
         return (state / LOCAL_NAME).read_text()
     except OSError:
         return None
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace the file in one step; nobody else can read it, at no moment."""
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _reason(error: OSError | ValidationError) -> str:

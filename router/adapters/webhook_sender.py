@@ -14,6 +14,7 @@ from aiohttp import AsyncResolver
 from standardwebhooks import Webhook
 from yarl import URL
 
+from router.adapters.private_files import require_private
 from router.adapters.public_http import (
     MakeResolver,
     PrivateAddressError,
@@ -26,12 +27,15 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 SECRET_BYTES = 32
+WEBHOOK_FILE = "webhook_secret"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every such secret begins with
 MAX_URL_CHARS = 2048
 
 
 def load_secret(path: Path) -> str:
-    """The secret of this state folder, made when there is none yet: `whsec_<base64>`."""
+    """The secret of this state folder, made when there is none yet: `whsec_<base64>`. Raises
+    NotPrivateError when others may have chosen it."""
+    require_private(path)
     if path.exists() and (kept := path.read_text().strip()).startswith(SECRET_PREFIX):
         return kept
     secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,10 +19,13 @@ import typer
 from rich.markup import escape
 
 from router.adapters.catalog import discover
-from router.adapters.keys import KeyFile, KeyFileError
+from router.adapters.keys import FILE_NAME, KeyFile, KeyFileError
+from router.adapters.private_files import is_readable_by_others
+from router.adapters.webhook_sender import WEBHOOK_FILE
 from router.cli.client import RouterClient, find_router
 from router.cli.common import Json, console, print_json, read_settings
 from router.cli.progress import hub_cache
+from router.domain.keys import who_is_served
 from router.domain.package import Package
 from router.settings import Settings, Weights
 
@@ -224,13 +228,17 @@ async def _is_router(settings: Settings) -> bool:
 def check_keys(settings: Settings) -> Finding:
     """Who may call."""
     try:
-        count = len(KeyFile(settings.state).read())
-        count += len(settings.keys) + len(settings.admin_keys)
+        file = KeyFile(settings.state)
+        count = len(file.read()) + len(settings.keys) + len(settings.admin_keys)
+        served = who_is_served(count, file.is_closed())
     except KeyFileError as error:
-        return Finding("keys", Verdict.FAIL, str(error), "mend or remove keys.json")
-    if count:
-        return Finding("keys", Verdict.OK, str(count))
-    return Finding("keys", Verdict.OK, "none: only programs of this machine are served")
+        fix = "until then no key of it opens anything; or move it away and make new keys"
+        return Finding("keys", Verdict.FAIL, str(error), fix)
+    secrets = [settings.state / name for name in (FILE_NAME, WEBHOOK_FILE)]
+    if seen := [path for path in secrets if is_readable_by_others(path)]:
+        fix = f"chmod 600 {shlex.join(map(str, seen))}"
+        return Finding("keys", Verdict.WARN, f"others may read {seen[0].name}", fix)
+    return Finding("keys", Verdict.OK, served)
 
 
 def check_program(name: str, ask: str, mend: str) -> Finding:

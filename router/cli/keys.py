@@ -1,4 +1,5 @@
-"""`callme keys create|list|revoke`: who may call, whether a router runs or not."""
+"""`callme keys create|list|revoke|open-to-this-machine`: who may call, whether a router runs or
+not."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from router.adapters.keys import KeyFile, KeyFileError, StoredKey
 from router.cli.common import Json, console, err_console, fail, print_json, read_settings
+from router.domain.keys import who_is_served
 
 Name = Annotated[str, typer.Argument(help="What logs and limits call it, such as `web`.")]
 
@@ -21,6 +23,7 @@ def add_commands(app: typer.Typer) -> None:
     keys.command()(create)
     keys.command(name="list")(list_keys)
     keys.command()(revoke)
+    keys.command()(open_to_this_machine)
     app.add_typer(keys, name="keys")
 
 
@@ -61,15 +64,19 @@ def create(
 
 def list_keys(as_json: Json = False) -> None:
     """The keys by name, with their limits. Keys of CALLME_KEYS are settings and not here."""
+    settings = read_settings()
+    file = KeyFile(settings.state)
     try:
-        keys = _file().read()
+        keys, closed = file.read(), file.is_closed()
     except KeyFileError as error:
         fail(str(error))
     if as_json:
         print_json([_shown(key) for key in keys])
         return
+    configured = len(settings.keys) + len(settings.admin_keys)
+    served = who_is_served(len(keys) + configured, closed)
+    console.print(f"{served[0].upper()}{served[1:]}.", soft_wrap=True, markup=False)
     if not keys:
-        console.print("No keys. Make one: callme keys create web")
         return
     table = Table("name", "for", "sees", "made", "a minute", "at a time", box=None)
     for key in keys:
@@ -83,12 +90,28 @@ def revoke(name: Name) -> None:
     keys = KeyFile(settings.state)
     try:
         keys.revoke(name)
-        left = len(keys.read())
+        left = len(keys.read()) + len(settings.keys) + len(settings.admin_keys)
     except KeyFileError as error:
         fail(str(error))
     console.print(f"Key '{name}' is revoked.")
-    if not left and not (settings.keys or settings.admin_keys):
-        console.print("There is no key now: only this machine's programs are served.")
+    if not left:
+        console.print(f"Now there is {who_is_served(0, closed=True)}.", soft_wrap=True)
+
+
+def open_to_this_machine() -> None:
+    """Serve programs of this machine without a key again, also by a router that runs.
+
+    Whatever reaches the port as such a program is then served too: ssh -R, socat, a proxy that
+    adds no header of its own.
+    """
+    settings = read_settings()
+    if settings.keys or settings.admin_keys:
+        fail("Cannot open: there are keys in CALLME_KEYS, CALLME_ADMIN_KEYS or callme.toml.")
+    try:
+        KeyFile(settings.state).open_to_this_machine()
+    except KeyFileError as error:
+        fail(str(error))
+    console.print(f"Now there is {who_is_served(0, closed=False)}.", soft_wrap=True)
 
 
 def _row(key: StoredKey) -> tuple[str, ...]:

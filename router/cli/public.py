@@ -11,9 +11,10 @@ from pathlib import Path
 from pydantic import SecretStr
 from rich.markup import escape
 
+from router.adapters.private_files import NotPrivateError, make_state_folder
 from router.adapters.publishing import Publisher, PublishSetup, make_publisher
 from router.adapters.tunnel import TunnelOptions
-from router.adapters.webhook_sender import load_secret
+from router.adapters.webhook_sender import WEBHOOK_FILE, load_secret
 from router.cli.common import base_url, console, fail
 from router.domain.keys import split_key
 from router.exposure import Exposed, Tell
@@ -39,11 +40,10 @@ def prepare(settings: Settings, targets: Sequence[str], dry_run: bool) -> tuple[
     if tunnel_token and not settings.tunnel_url:
         message = "Cannot open the named tunnel: where it leads is not known."
         fail(message, "Set CALLME_TUNNEL_URL=https://… to the address it has at Cloudflare.", 2)
-    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     setup = PublishSetup(
         cwd=Path.cwd(),
         env=command_env,
-        webhook_secret=load_secret(settings.state / "webhook_secret"),
+        webhook_secret=_webhook_secret(settings.state),
         supabase_project=settings.supabase_project or os.environ.get(PROJECT),
         supabase_token=_secret(settings.supabase_access_token, TOKEN),
         supabase_api_url=settings.supabase_api_url.rstrip("/"),
@@ -58,6 +58,14 @@ def prepare(settings: Settings, targets: Sequence[str], dry_run: bool) -> tuple[
     )
     publishers = _publishers(targets or settings.publish, setup)
     return settings, Exposed(options, key_id, key, publishers, dry_run)
+
+
+def _webhook_secret(state: Path) -> str:
+    try:
+        make_state_folder(state)
+        return load_secret(state / WEBHOOK_FILE)
+    except NotPrivateError as error:
+        fail(f"Cannot start: {error}")
 
 
 def _with_key(settings: Settings) -> tuple[Settings, str, str]:

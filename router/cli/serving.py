@@ -32,6 +32,12 @@ from router.logs import configure_logging
 from router.scheduling.model import Phase
 from router.settings import Settings
 
+NO_KEY_HINT = (
+    "No key: programs of this machine are served, and so is whatever reaches this port as one of\n"
+    "them: ssh -R, socat, a proxy that adds no header. Before you forward it, make a key:\n"
+    "callme keys create web\n"
+)
+
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", min=1, max=65535)]
 
@@ -142,7 +148,8 @@ async def _show(server: Server, settings: Settings) -> None:
     assert isinstance(application, FastAPI)  # noqa: S101 - made in _server
     context: Context = application.state.context
     console.print(f"\nServing {settings.packages_dir} on [bold]{base_url(settings)}[/bold]\n")
-    key_file = settings.state / LOCAL_NAME if _asks_for_a_key(settings) else None
+    needs_key = _asks_for_a_key(settings)
+    key_file = settings.state / LOCAL_NAME if needs_key else None
     target = find_router(settings, None, None)
     for name in context.packages:
         await _show_model(context, target, name)
@@ -156,11 +163,14 @@ async def _show(server: Server, settings: Settings) -> None:
             console.print(f"  {line}", soft_wrap=True, markup=False)
     url = base_url(settings)
     console.print(f"\nAPI: {url}/docs   State: {url}/status   Stop: Ctrl-C\n", soft_wrap=True)
+    if not needs_key:
+        console.print(NO_KEY_HINT, soft_wrap=True, markup=False)
 
 
 def _asks_for_a_key(settings: Settings) -> bool:
     with contextlib.suppress(KeyFileError):
-        return bool(settings.keys or settings.admin_keys or KeyFile(settings.state).read())
+        closed = KeyFile(settings.state).is_closed()
+        return bool(settings.keys or settings.admin_keys or closed)
     return True
 
 

@@ -80,11 +80,23 @@ def parse_keys(
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The keys that open. Not `required` while nobody has been given one: then this machine's own
-    programs need none."""
+    """The keys that open. Not `required` until there is a first one, and again when a person says
+    so: then this machine's own programs need none."""
 
     keys: Sequence[Key]
     required: bool
+
+
+def who_is_served(keys: int, closed: bool) -> str:
+    """For a person: who may call a box with so many keys. `closed`: without one, nobody."""
+    if keys:
+        return f"{keys} {'key' if keys == 1 else 'keys'}; without one nobody is served"
+    if closed:
+        return (
+            "no key, and nobody is served, since there has been one: callme keys create NAME, "
+            "or callme keys open-to-this-machine"
+        )
+    return "no key: programs of this machine are served, and what reaches the port as one"
 
 
 class KeySource(Protocol):

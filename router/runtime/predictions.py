@@ -357,5 +357,5 @@ class Predictions:
 
 
 def _id_is_taken(prediction_id: str) -> errors.IdConflict:
-    """One message for all: whose it is, and what it was made of, is told to nobody else."""
+    """One message for all: whose it is, and what it was made of, is for nobody else."""
     return errors.IdConflict(f"Cannot create '{prediction_id}': the id is taken")

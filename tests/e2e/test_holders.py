@@ -146,8 +146,8 @@ def ended(http: httpx.Client, prediction_id: str) -> dict[str, Any]:
     """The prediction when it has ended."""
 
     def look() -> dict[str, Any] | None:
-        told: dict[str, Any] = http.get(f"/predictions/{prediction_id}").json()
-        return told if told["status"] not in ("starting", "processing") else None
+        view: dict[str, Any] = http.get(f"/predictions/{prediction_id}").json()
+        return view if view["status"] not in ("starting", "processing") else None
 
     found: dict[str, Any] = wait_until(look, 60)
     return found

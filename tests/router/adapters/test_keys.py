@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import stat
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -97,6 +99,85 @@ def test_the_local_key_lives_with_the_router(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / LOCAL_NAME).stat().st_mode) == 0o600
     ring.close()
     assert (read_local_key(tmp_path), ring.current().keys) == (None, ())
+
+
+def test_closed_stays_closed(tmp_path: Path) -> None:
+    """After the last key is revoked, after a restart, and where keys.json is gone, nobody is
+    served without a key, until a person says otherwise; a next key closes it again."""
+    file = KeyFile(tmp_path)
+    ring = Keyring(tmp_path, ())
+    ring.open()
+    assert not ring.current().required
+    file.create("web")
+    file.revoke("web")
+    assert ring.current().required
+    assert Keyring(tmp_path, ()).current().required
+    (tmp_path / FILE_NAME).unlink()
+    assert ring.current().required
+    assert Keyring(tmp_path, ()).current().required
+    file.open_to_this_machine()
+    assert not ring.current().required
+    assert not Keyring(tmp_path, ()).current().required
+    file.create("web")
+    assert ring.current().required
+    with pytest.raises(KeyFileError, match="there are keys"):
+        file.open_to_this_machine()
+    file.revoke("web")
+    assert ring.current().required
+
+
+def test_a_configured_key_closes_too(tmp_path: Path) -> None:
+    """One of CALLME_KEYS that is taken out again leaves nobody served, also on a box that was
+    open to its machine."""
+    file = KeyFile(tmp_path)
+    for opened_before in (False, True):
+        if opened_before:
+            file.open_to_this_machine()
+        ring = Keyring(tmp_path, parse_keys(["web:0123456789abcdef"]))
+        ring.open()
+        ring.close()
+        assert Keyring(tmp_path, ()).current().required
+
+
+def test_a_file_of_an_earlier_version_is_closed(tmp_path: Path) -> None:
+    """All its keys were revoked: there had been one."""
+    (tmp_path / FILE_NAME).write_text('{"version": 1, "keys": []}')
+    assert Keyring(tmp_path, ()).current().required
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o606, 0o666, 0o622])
+def test_a_file_that_others_may_write_opens_nothing(tmp_path: Path, mode: int) -> None:
+    """From the request after the change on; the sentence names the file and the command, which
+    repairs it."""
+    file, path = KeyFile(tmp_path), tmp_path / FILE_NAME
+    secret = file.create("web")
+    ring = Keyring(tmp_path, ())
+    assert len(ring.current().keys) == 1
+    path.chmod(mode)
+    assert (ring.current().keys, ring.current().required) == ((), True)
+    for use in (ring.open, file.read, lambda: file.create("app"), lambda: file.revoke("web")):
+        with pytest.raises(KeyFileError) as caught:
+            use()
+        assert f"others may write {path}" in str(caught.value)
+    command = str(caught.value).rpartition("run: ")[2]
+    subprocess.run(shlex.split(command), check=True)
+    assert [key.verifier for key in ring.current().keys] == [verifier_of(secret)]
+
+
+def test_a_folder_that_others_may_write_opens_nothing(tmp_path: Path) -> None:
+    """A user who may write the folder can put another keys.json there. An empty one is made
+    private and taken."""
+    state = tmp_path / "state"
+    state.mkdir()
+    state.chmod(0o777)
+    file = KeyFile(state)
+    file.create("web")
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    state.chmod(0o770)
+    accepted = Keyring(state, ()).current()
+    assert (accepted.keys, accepted.required) == ((), True)
+    with pytest.raises(KeyFileError, match="chmod go-w"):
+        file.create("app")
 
 
 @pytest.mark.parametrize(

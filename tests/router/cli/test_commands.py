@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from router.adapters.catalog import read_package
 from router.cli import app, curl_line
-from router.cli.common import fail
+from router.cli.common import fail, read_settings
+from router.cli.doctor import check_keys
 from router.cli.looking import new_lines
 from router.cli.serving import gives_files
 
@@ -67,9 +68,42 @@ def test_keys_from_making_to_revoking(state: Path) -> None:
     assert "verifier" not in listed
     again = run("keys", "create", "web")
     assert (again.exit_code, "there is one named 'web'" in again.stderr) == (1, True)
-    assert "only this machine" in run("keys", "revoke", "web").stdout
+    assert "nobody is served" in run("keys", "revoke", "web").stdout
     assert run("keys", "revoke", "web").exit_code == 1
     assert told("keys", "list") == []
+
+
+def test_a_person_says_that_no_key_is_needed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while there are keys, in the file or in the settings; list and doctor say how it is."""
+
+    def served() -> str:
+        found = check_keys(read_settings()).found
+        assert found.lower() in run("keys", "list").stdout.lower()
+        return found
+
+    assert "programs of this machine are served" in served()
+    run("keys", "create", "web")
+    assert served() == "1 key; without one nobody is served"
+    refused = run("keys", "open-to-this-machine")
+    assert (refused.exit_code, "revoke them first" in refused.stderr) == (1, True)
+    run("keys", "revoke", "web")
+    assert "callme keys open-to-this-machine" in served()
+    monkeypatch.setenv("CALLME_ADMIN_KEYS", "ops:" + "k" * 32)
+    refused = run("keys", "open-to-this-machine")
+    assert (refused.exit_code, "CALLME_ADMIN_KEYS" in refused.stderr) == (1, True)
+    monkeypatch.delenv("CALLME_ADMIN_KEYS")
+    assert run("keys", "open-to-this-machine").exit_code == 0
+    assert "programs of this machine are served" in served()
+
+
+def test_doctor_sees_who_else_may_read_or_write(state: Path) -> None:
+    """With the command to run."""
+    run("keys", "create", "web")
+    for mode, verdict in ((0o600, "ok"), (0o644, "warn"), (0o666, "fail")):
+        (state / "keys.json").chmod(mode)
+        found = check_keys(read_settings())
+        assert found.verdict == verdict
+        assert ("chmod" in found.found + found.mend) == (verdict != "ok")
 
 
 def test_keys_say_whose_they_are(state: Path) -> None:
