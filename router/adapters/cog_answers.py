@@ -54,7 +54,8 @@ def read_outcome(status: int, body: bytes) -> Outcome:
         text = f"The model's server answered {status} with something unreadable"
         return Outcome(Status.FAILED, failure=Failure("prediction_failed", text))
     logs = str(answer.get("logs") or "")
-    predict_time_s = (answer.get("metrics") or {}).get("predict_time")
+    metrics = answer.get("metrics") or {}
+    predict_time_s = metrics.pop("predict_time", None)
     match answer.get("status"):
         case "succeeded":
             return Outcome(
@@ -62,15 +63,28 @@ def read_outcome(status: int, body: bytes) -> Outcome:
                 output=answer.get("output"),
                 logs=logs,
                 predict_time_s=predict_time_s,
+                metrics=metrics,
             )
         case "canceled":
             failure = Failure("canceled", "The prediction was canceled")
-            return Outcome(Status.CANCELED, failure=failure, logs=logs)
+            return Outcome(
+                Status.CANCELED,
+                failure=failure,
+                logs=logs,
+                predict_time_s=predict_time_s,
+                metrics=metrics,
+            )
         case "failed" if _bare(str(answer.get("error"))).startswith(NOT_HANDED_OVER):
             raise NotStartedError("the worker died")
         case _:
             failure = read_failure(str(answer.get("error") or "no reason given"))
-            return Outcome(Status.FAILED, failure=failure, logs=logs, predict_time_s=predict_time_s)
+            return Outcome(
+                Status.FAILED,
+                failure=failure,
+                logs=logs,
+                predict_time_s=predict_time_s,
+                metrics=metrics,
+            )
 
 
 def _validation_failure(answer: dict[str, Json]) -> Failure:

@@ -11,7 +11,7 @@ import orjson
 
 from router.adapters.loopback_http import ConnectionLostError, LoopbackClient, NotListeningError
 from router.adapters.sse import EventReader
-from router.domain.prediction import Json
+from router.domain.prediction import Json, MetricUpdate, OutputChunk
 from router.ports import NotStartedError
 
 EVENT_STREAM = "text/event-stream"
@@ -24,7 +24,7 @@ HEALTH_LIMIT_S = 15.0
 CANCEL_LIMIT_S = 5.0
 
 
-OnOutput = Callable[[Json], None]
+OnProgress = Callable[[OutputChunk | MetricUpdate], None]
 
 
 class CogClient:
@@ -48,19 +48,20 @@ class CogClient:
             return {}
 
     async def predict(
-        self, body: bytes, is_broken: Callable[[], bool], on_output: OnOutput | None = None
+        self, body: bytes, is_broken: Callable[[], bool], on_progress: OnProgress | None = None
     ) -> tuple[int, bytes]:
         """POST a prediction, again while the slot is not yet free: status and body.
 
-        With `on_output` it is streamed: that is called with each element of the output, and
-        the body is the event that says how it ended, in the shape of an unstreamed answer.
+        With `on_progress` it is streamed: that is called with each element of the output and
+        each metric, and the body is the event that says how it ended, in the shape of an
+        unstreamed answer.
         Raises NotStartedError when it certainly never began, ConnectionLostError when it may
         have.
         """
         give_up = 0.0
         while True:
             try:
-                status, answer = await self._post(body, on_output)
+                status, answer = await self._post(body, on_progress)
             except NotListeningError as error:
                 raise NotStartedError("the model's server does not listen") from error
             if status != 409:
@@ -80,12 +81,12 @@ class CogClient:
             return answer.status == 200
         return False
 
-    async def _post(self, body: bytes, on_output: OnOutput | None) -> tuple[int, bytes]:
+    async def _post(self, body: bytes, on_progress: OnProgress | None) -> tuple[int, bytes]:
         path = "/predictions"
-        if on_output is None:
+        if on_progress is None:
             answer = await self._http.request("POST", path, headers=JSON_HEADERS, body=body)
             return answer.status, answer.body
-        events = _Events(on_output)
+        events = _Events(on_progress)
         answer = await self._http.request(
             "POST", path, headers=STREAM_HEADERS, body=body, stream=(EVENT_STREAM, events.read)
         )
@@ -100,14 +101,18 @@ class CogClient:
 class _Events:
     """What a streamed prediction tells."""
 
-    def __init__(self, on_output: OnOutput) -> None:
+    def __init__(self, on_progress: OnProgress) -> None:
         self.outcome: bytes | None = None
-        self._on_output = on_output
+        self._on_progress = on_progress
         self._reader = EventReader()
 
     def read(self, piece: bytes) -> None:
         for name, data in self._reader.feed(piece):
             if name == "output":
-                self._on_output(orjson.loads(data).get("chunk"))
+                self._on_progress(OutputChunk(orjson.loads(data).get("chunk")))
+            elif name == "metric":
+                told = orjson.loads(data)
+                update = MetricUpdate(str(told["name"]), told["value"], str(told["mode"]))
+                self._on_progress(update)
             elif name == "completed":
                 self.outcome = data

@@ -37,7 +37,6 @@ from router.domain.prediction import (
     Json,
     LogText,
     Outcome,
-    OutputChunk,
     Status,
 )
 from router.ports import LogLine, NotStartedError, Report, StartError
@@ -158,12 +157,12 @@ class CogProcess:
     async def predict(self, job: Job, report: Report) -> Outcome:
         """Run one prediction. Raises NotStartedError when it certainly never began."""
         assert self._client is not None, "predict() before start()"  # noqa: S101
-        body = orjson.dumps({"id": job.id, "input": with_file_urls(job)})
-        on_output = (lambda chunk: report(OutputChunk(chunk))) if self._package.streams else None
+        body = request_body(job)
+        on_progress = report if self._package.streams else None
         self._running += 1
         self._reports[job.id] = report
         try:
-            answer = await self._client.predict(body, self._broken.done, on_output)
+            answer = await self._client.predict(body, self._broken.done, on_progress)
             outcome = read_outcome(*answer)
         except NotStartedError as error:
             self._note_broken(str(error))
@@ -359,6 +358,14 @@ def _remove_folders(prediction_ids: Iterable[str]) -> None:
             folder.rmdir()
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def request_body(job: Job) -> bytes:
+    """What coglet is asked for."""
+    body: dict[str, Json] = {"id": job.id, "input": with_file_urls(job)}
+    if job.context:
+        body["context"] = job.context
+    return orjson.dumps(body)
 
 
 def with_file_urls(job: Job) -> dict[str, Json]:

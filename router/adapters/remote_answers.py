@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from router.adapters.cog_answers import read_failure
 from router.domain.errors import without_paths
 from router.domain.prediction import Failure, Json, Outcome, Status
@@ -109,8 +111,9 @@ def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:
     """The outcome in a prediction as Cog and Replicate show one; None while it has not ended.
     `output` stands for the prediction's own."""
     logs = str(p.get("logs") or "")
-    metrics = p.get("metrics")
-    seconds = metrics.get("predict_time") if isinstance(metrics, dict) else None
+    told = p.get("metrics")
+    metrics = dict(told) if isinstance(told, dict) else {}
+    seconds = metrics.pop("predict_time", None)
     predict_time_s = float(seconds) if isinstance(seconds, int | float) else None
     match p.get("status"):
         case "starting" | "processing":
@@ -121,11 +124,18 @@ def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:
                 output=p.get("output") if output is None else output,
                 logs=logs,
                 predict_time_s=predict_time_s,
+                metrics=metrics,
             )
         case "canceled" | "aborted":
-            return canceled(logs)
+            return replace(canceled(logs), metrics=metrics)
         case "failed":
             failure = _failure(str(p.get("error") or "no reason given"), p.get("error_code"))
-            return Outcome(Status.FAILED, failure=failure, logs=logs, predict_time_s=predict_time_s)
+            return Outcome(
+                Status.FAILED,
+                failure=failure,
+                logs=logs,
+                predict_time_s=predict_time_s,
+                metrics=metrics,
+            )
         case _:
             return failed(BACKEND_FAILED, "The back-end answered with something that has no status")

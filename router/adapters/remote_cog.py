@@ -104,7 +104,9 @@ class CogBackend:
 
     async def predict(self, job: Job, report: Report) -> Outcome:
         """Run it there. Raises NotStartedError when it certainly never began."""
-        body = {"id": job.id, "input": await with_files(job)}
+        body: dict[str, Json] = {"id": job.id, "input": await with_files(job)}
+        if job.context:
+            body["context"] = job.context
         give_up = time.monotonic() + self._timeout_s
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -38,6 +38,8 @@ from router.runtime.answers import public_inputs
 # It becomes part of URLs, and coglet makes it part of a path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ROOT = "/models/{model}"
+# Credentials and the like; files are inputs.
+MAX_CONTEXT_CHARS = 16 << 10
 
 
 def cog_view(p: Prediction) -> dict[str, Any]:
@@ -98,7 +100,7 @@ async def _create_named(
 ) -> Response:
     if not isinstance(wanted_id, str) or not PREDICTION_ID.fullmatch(wanted_id):
         raise wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
-    digest, caller = _digest(body), caller_of(request)
+    digest, caller = _digest(body, read_context(body)), caller_of(request)
 
     async def make() -> Prediction:
         return await _prediction(
@@ -153,6 +155,7 @@ async def _prediction(
     values = body.get("input")
     if not isinstance(values, dict) and values is not None:
         raise wrong("input", "must be an object")
+    runner_context = read_context(body)
     callback = read_callback(body, context.webhooks)
     spec, caller = await context.spec(package), caller_of(request)
     inputs, files = await context.intake.from_json(spec, values or {}, caller)
@@ -169,12 +172,28 @@ async def _prediction(
         digest=digest,
         callback=callback,
         base_url=base_url(request) if callback else "",
+        context=runner_context,
     )
 
 
-def _digest(body: Mapping[str, Json]) -> str:
-    """What a repeated PUT is compared by: the inputs as sent, in any order."""
+def read_context(body: Mapping[str, Json]) -> dict[str, str]:
+    """What the runner is to read as `current_scope().context`. Raises InvalidInput unless it is
+    an object of texts, at most MAX_CONTEXT_CHARS long together."""
+    given = body.get("context")
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(isinstance(v, str) for v in given.values()):
+        raise wrong("context", "must be an object whose values are all text")
+    if sum(len(k) + len(v) for k, v in given.items()) > MAX_CONTEXT_CHARS:
+        raise wrong("context", f"must have at most {MAX_CONTEXT_CHARS} characters")
+    return given
+
+
+def _digest(body: Mapping[str, Json], runner_context: Mapping[str, str]) -> str:
+    """What a repeated PUT is compared by: the inputs as sent, in any order, and the context."""
     canonical = orjson.dumps(body.get("input") or {}, option=orjson.OPT_SORT_KEYS)
+    if runner_context:
+        canonical += orjson.dumps(runner_context, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(canonical).hexdigest()
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,15 @@ from router.api.replicate_views import STREAM_PATH, stream_token
 from router.api.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
 from router.domain.caller import TRUSTED
 from router.domain.errors import Unauthorized
-from router.domain.prediction import Json, LogText, OutputChunk, Prediction, Status
-from router.runtime.live import Live, chunks_of, log_of
+from router.domain.prediction import (
+    Json,
+    LogText,
+    MetricUpdate,
+    OutputChunk,
+    Prediction,
+    Status,
+)
+from router.runtime.live import Live, chunks_of, log_of, metrics_of
 
 # For the last of a prediction that has ended with the router, to a client that reads.
 LAST_WORDS_S = 3.0
@@ -35,23 +43,25 @@ PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How much a follower has had."""
+    """How much a follower has had. Metrics are no part of the id: only Cog's API has them."""
 
     outputs: int = 0
     lines: int = 0
+    metrics: int = 0
 
     def __str__(self) -> str:
         return f"{self.outputs}-{self.lines}"
 
 
 CogView = Callable[[Prediction], dict[str, Any]]
-Step = tuple[Place, OutputChunk | LogText | Prediction]
+Step = tuple[Place, OutputChunk | LogText | MetricUpdate | Prediction]
 
 
 async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterator[Step | None]:
     """What comes after `place`, in order: the prediction when it has started, each line of the
-    log, each element of the output, the prediction when it has ended. None where nothing has
-    come for a while. Without an end the router has stopped before the prediction has.
+    log, each element of the output and each metric, the prediction when it has ended. None
+    where nothing has come for a while. Without an end the router has stopped before the
+    prediction has.
 
     live: None when `p` has ended already.
     """
@@ -61,17 +71,22 @@ async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterato
         if live is not None:
             p, version = live.prediction, live.version
             chunks, lines = live.progress_since(place.outputs, place.lines)
+            metrics = live.metrics_since(place.metrics)
         else:
             chunks, lines = chunks_of(p)[place.outputs :], log_of(p)[place.lines :]
+            metrics = metrics_of(p)[place.metrics :]
         if p.started_at is not None and not told_of_start:
             told_of_start = True
             yield place, replace(p, status=Status.PROCESSING)
         for line in lines:
-            place = Place(place.outputs, place.lines + 1)
+            place = Place(place.outputs, place.lines + 1, place.metrics)
             yield place, line
-        for chunk in chunks:
-            place = Place(place.outputs + 1, place.lines)
-            yield place, OutputChunk(chunk)
+        for piece in _in_order(chunks, metrics, place.outputs):
+            if isinstance(piece, OutputChunk):
+                place = Place(place.outputs + 1, place.lines, place.metrics)
+            else:
+                place = Place(place.outputs, place.lines, place.metrics + 1)
+            yield place, piece
         if p.status.is_terminal:
             yield place, p
             return
@@ -82,6 +97,19 @@ async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterato
             return
         if not await live.changed_since(version, HEARTBEAT_S):
             yield None
+
+
+def _in_order(
+    chunks: list[Json], metrics: list[tuple[int, MetricUpdate]], outputs: int
+) -> Iterator[OutputChunk | MetricUpdate]:
+    """Elements of the output after so many, and each metric where it came among them."""
+    due = deque(metrics)
+    for number, chunk in enumerate(chunks, outputs):
+        while due and due[0][0] <= number:
+            yield due.popleft()[1]
+        yield OutputChunk(chunk)
+    for _, update in due:
+        yield update
 
 
 async def _over(context: Context, live: Live | None) -> None:
@@ -148,7 +176,7 @@ def _end(p: Prediction, place: Place) -> bytes:
 def cog_stream(
     request: Request, live: Live | None, p: Prediction, view: CogView, *, cancel: bool
 ) -> Response:
-    """The events that coglet sends: `start`, `output`, `log`, `completed`.
+    """The events that coglet sends: `start`, `output`, `log`, `metric`, `completed`.
 
     live: None when `p` has ended already. cancel: whether a client that leaves cancels it.
     """
@@ -173,6 +201,8 @@ async def _in_cogs_words(steps: AsyncIterator[Step | None], view: CogView) -> As
                 yield _cog_event("output", {"chunk": value, "index": place.outputs - 1})
             case LogText(text, source):
                 yield _cog_event("log", {"source": source, "data": text})
+            case MetricUpdate(name, value, mode):
+                yield _cog_event("metric", {"name": name, "value": value, "mode": mode})
             case Prediction() if what.status.is_terminal:
                 yield _cog_event("completed", view(what))
             case Prediction():

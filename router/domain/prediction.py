@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -73,12 +73,14 @@ class FileRef:
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a model's process is given. File inputs are in `files`, all others in `inputs`.
-    `via`: the boxes that it came through."""
+    `via`: the boxes that it came through. `context`: what the runner reads as
+    `current_scope().context`."""
 
     id: str
     inputs: Mapping[str, Json]
     files: tuple[FileRef, ...] = ()
     via: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +93,15 @@ class Failure:
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How one attempt at a prediction ended. `status` is terminal."""
+    """How one attempt at a prediction ended. `status` is terminal; `metrics` are the model's
+    own."""
 
     status: Status
     output: Json = None
     failure: Failure | None = None
     logs: str = ""
     predict_time_s: float | None = None
+    metrics: Mapping[str, Json] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,17 @@ class OutputChunk:
     value: Json
 
 
-Progress = LogText | OutputChunk
+@dataclass(frozen=True, slots=True)
+class MetricUpdate:
+    """A metric that a running prediction has just recorded. A dot in `name` means an object;
+    `mode` is `replace`, `increment` or `append`."""
+
+    name: str
+    value: Json
+    mode: str = "replace"
+
+
+Progress = LogText | OutputChunk | MetricUpdate
 
 
 class WebhookEvent(StrEnum):
@@ -151,7 +165,8 @@ class Prediction(msgspec.Struct, frozen=True):
     by. `namespace` is the owner in Replicate's `owner/name`, `base_url` the address that the
     client reached us at; both only to be told again. `home`: where it has begun, of the model's
     second home alone (`router.runtime.homes`); "" elsewhere. `via`: the boxes that the request
-    came through (`router.domain.hops`).
+    came through (`router.domain.hops`). `context` is for the runner alone, and kept only until
+    the prediction has ended.
 
     A struct of msgspec's: each request makes one and two changed copies of it, and a frozen
     dataclass of so many fields takes five times as long for that.
@@ -172,6 +187,7 @@ class Prediction(msgspec.Struct, frozen=True):
     base_url: str = ""
     home: str = ""
     via: str = msgspec.field(default_factory=hops.current)
+    context: Mapping[str, str] = msgspec.field(default_factory=dict)
     status: Status = Status.STARTING
     started_at: float | None = None
     completed_at: float | None = None
@@ -179,7 +195,11 @@ class Prediction(msgspec.Struct, frozen=True):
     output: Json = None
     failure: Failure | None = None
     logs: str = ""
-    metrics: Mapping[str, float] = msgspec.field(default_factory=dict)
+    metrics: Mapping[str, Json] = msgspec.field(default_factory=dict)
+
+
+# Seconds among a prediction's metrics: of the run, and from its creation to its end.
+TIMES = ("predict_time", "total_time")
 
 
 def announced(p: Prediction) -> bool:
@@ -211,9 +231,10 @@ def advance(p: Prediction, to: Status, now: float) -> Prediction:
 
 
 def conclude(p: Prediction, outcome: Outcome, now: float) -> Prediction:
-    """The prediction with its outcome written in. Raises IllegalTransition."""
+    """The prediction with its outcome written in, `predict_time` and `total_time` in seconds
+    among its metrics: a model's own of these names give way. Raises IllegalTransition."""
     _require_arrow(p, outcome.status)
-    metrics = dict(p.metrics)
+    metrics = {**p.metrics, **outcome.metrics}
     if outcome.predict_time_s is not None:
         metrics["predict_time"] = outcome.predict_time_s
     metrics["total_time"] = now - p.created_at
@@ -226,4 +247,5 @@ def conclude(p: Prediction, outcome: Outcome, now: float) -> Prediction:
         failure=outcome.failure,
         logs=outcome.logs,
         metrics=metrics,
+        context={},
     )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from router.domain import custom_metrics
 from router.domain.errors import RouterError
 from router.domain.prediction import (
+    TIMES,
     Failure,
     Json,
     LogText,
+    MetricUpdate,
     Outcome,
     OutputChunk,
     Prediction,
@@ -21,7 +25,11 @@ from router.domain.prediction import (
 )
 from router.ports import Timer
 
+log = logging.getLogger(__name__)
+
 MAX_ATTEMPTS = 3
+# Of what a running prediction records; its end has all that is kept. See `custom_metrics`.
+MAX_METRIC_BYTES = 256 << 10
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
@@ -58,6 +66,10 @@ class Live:
     accepted: bool = False  # its caller has been, or is about to be, told that it will run
     _log: list[LogText] = field(default_factory=list)  # while it runs; its outcome has all
     _chunks: list[Json] = field(default_factory=list)
+    _metrics: dict[str, Json] = field(default_factory=dict)
+    # Each with the number of output elements that came before it.
+    _metric_updates: list[tuple[int, MetricUpdate]] = field(default_factory=list)
+    _metric_bytes: int = 0
     _followers: set[asyncio.Future[None]] = field(default_factory=set)
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     version: int = 0  # counts every change that followers are told of
@@ -69,27 +81,52 @@ class Live:
                 self._log.append(progress)
             case OutputChunk(value):
                 self._chunks.append(value)
+            case MetricUpdate():
+                self._note_metric(progress)
         self.wake_followers()
+
+    def _note_metric(self, update: MetricUpdate) -> None:
+        size = custom_metrics.size_bytes(update.value)
+        if size is None or self._metric_bytes + size + len(update.name) > MAX_METRIC_BYTES:
+            return
+        self._metric_bytes += size + len(update.name)
+        self._metric_updates.append((len(self._chunks), update))
+        custom_metrics.apply(self._metrics, update)
 
     def restart(self) -> None:
         """It has not begun, or begins again: there is no progress yet."""
         self._log.clear()
         self._chunks.clear()
+        self._metrics.clear()
+        self._metric_updates.clear()
+        self._metric_bytes = 0
 
     def present(self) -> Prediction:
-        """The prediction as it is now, with what it has printed and put out so far."""
-        if self.prediction.status is not Status.PROCESSING or not (self._log or self._chunks):
-            return self.prediction
+        """The prediction as it is now, with what it has printed, put out and recorded so far."""
+        p = self.prediction
+        if p.status is not Status.PROCESSING or not (self._log or self._chunks or self._metrics):
+            return p
         output = list(self._chunks) if self._chunks else None
-        return replace(
-            self.prediction, output=output, logs="".join(line.text for line in self._log)
-        )
+        metrics = {**p.metrics, **custom_metrics.bounded(self._metrics)[0]}
+        logs = "".join(line.text for line in self._log)
+        return replace(p, output=output, logs=logs, metrics=metrics)
 
     def with_progress(self, outcome: Outcome) -> Outcome:
-        """The outcome of a run that did not succeed, with what it had printed and put out."""
+        """The outcome of a run that did not succeed, with what it had printed, put out and
+        recorded."""
         output = outcome.output if outcome.output is not None else (list(self._chunks) or None)
         logs = outcome.logs or "".join(line.text for line in self._log)
-        return replace(outcome, output=output, logs=logs)
+        metrics = outcome.metrics or self._metrics
+        return replace(outcome, output=output, logs=logs, metrics=metrics)
+
+    def with_bounded_metrics(self, outcome: Outcome) -> Outcome:
+        """The outcome without the metrics that are too large to be kept."""
+        metrics, left_out = custom_metrics.bounded(outcome.metrics)
+        if left_out:
+            p = self.prediction
+            told = {"prediction": p.id, "model": p.model, "metrics": left_out[:10]}
+            log.warning("metrics are too large and left out", extra=told)
+        return replace(outcome, metrics=metrics)
 
     def progress_since(self, outputs: int, lines: int) -> tuple[list[Json], list[LogText]]:
         """What has come after so many elements of its output and so many lines of its log."""
@@ -97,6 +134,10 @@ class Live:
         if p.status.is_terminal:
             return chunks_of(p)[outputs:], [*self._log, *log_of(p)[len(self._log) :]][lines:]
         return self._chunks[outputs:], self._log[lines:]
+
+    def metrics_since(self, count: int) -> list[tuple[int, MetricUpdate]]:
+        """The metrics recorded after so many, each with how much output came before it."""
+        return self._metric_updates[count:]
 
     async def changed_since(self, version: int, timeout_s: float) -> bool:
         """Wait for progress, for another status or for the end, if there has been none since
@@ -177,6 +218,12 @@ def log_of(p: Prediction) -> list[LogText]:
     Only LF ends a line, as for coglet: a progress bar is one line with many CRs in it.
     """
     return [LogText(line) for line in LINE.findall(p.logs)]
+
+
+def metrics_of(p: Prediction) -> list[tuple[int, MetricUpdate]]:
+    """The model's own metrics of a prediction that has ended; when each came is not known."""
+    own = {k: v for k, v in p.metrics.items() if k not in TIMES}
+    return [(0, MetricUpdate(name, value)) for name, value in own.items()]
 
 
 def hopeless(p: Prediction, now: float) -> tuple[Status, Failure] | None:

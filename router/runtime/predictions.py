@@ -19,6 +19,7 @@ from router.domain.prediction import (
     Failure,
     Job,
     LogText,
+    MetricUpdate,
     Outcome,
     Prediction,
     Progress,
@@ -211,7 +212,7 @@ class Predictions:
         p = live.prediction
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)
-        return Job(p.id, p.inputs, p.files, p.via)
+        return Job(p.id, p.inputs, p.files, p.via, p.context)
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """Keep what it has printed or put out, and tell whoever wants to know."""
@@ -219,7 +220,7 @@ class Predictions:
         if live is None or live.prediction.status is not Status.PROCESSING:
             return  # the last line of its log may come after its outcome
         live.note(progress)
-        if live.prediction.callback is not None:
+        if live.prediction.callback is not None and not isinstance(progress, MetricUpdate):
             is_log = isinstance(progress, LogText)
             event = WebhookEvent.LOGS if is_log else WebhookEvent.OUTPUT
             if self._webhooks.wants(live.prediction, event):
@@ -247,6 +248,8 @@ class Predictions:
             outcome = replace(outcome, failure=Failure("shutting_down", "The server stopped"))
         if outcome.status is not Status.SUCCEEDED:
             outcome = live.with_progress(outcome)
+        if outcome.metrics:
+            outcome = live.with_bounded_metrics(outcome)
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
             outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
         self.homes.served(live.prediction)
@@ -322,7 +325,8 @@ class Predictions:
 
     def _tell_of_output(self, live: Live, outcome: Outcome) -> None:
         """The output of a model that does not stream is there with its end only."""
-        p = replace(live.prediction, output=outcome.output, logs=outcome.logs)
+        metrics = {**live.prediction.metrics, **outcome.metrics}
+        p = replace(live.prediction, output=outcome.output, logs=outcome.logs, metrics=metrics)
         for event, has_come in (
             (WebhookEvent.OUTPUT, p.output is not None),
             (WebhookEvent.LOGS, bool(p.logs)),

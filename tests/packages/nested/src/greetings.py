@@ -1,0 +1,3 @@
+"""Beside the runner."""
+
+GREETINGS = ("hello", "good morning")
