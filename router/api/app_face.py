@@ -30,7 +30,7 @@ async def predict(request: Request) -> Response:
     now = time.time()
     deadline, rank = deadline_at(request, now), priority(request)
     form = await read_form(request, context.files, context.max_upload_bytes)
-    inputs, files = await context.intake.from_form(spec, form.texts, form.uploads, caller)
+    inputs, files = await context.intake.from_form(spec, form.parts, caller)
     p = Prediction(
         id=new_id(),
         model=package.name,

@@ -16,6 +16,7 @@ PREFLIGHT_MAX_AGE_S = 600
 CORS_HEADERS = (
     "Authorization",
     "Cancel-After",
+    "Content-Encoding",  # to be answered 415 rather than by a failed preflight
     "Content-Type",
     "Last-Event-ID",
     "Prefer",

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,6 +34,7 @@ from router.domain.errors import NotAcceptable, UnknownPrediction
 from router.domain.package import Package, does_stream
 from router.domain.prediction import Json, Prediction, Status, new_id
 from router.runtime.answers import public_inputs
+from router.runtime.data_uris import long_strings
 
 # It becomes part of URLs, and coglet makes it part of a path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -100,7 +101,8 @@ async def _create_named(
 ) -> Response:
     if not isinstance(wanted_id, str) or not PREDICTION_ID.fullmatch(wanted_id):
         raise wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
-    digest, caller = _digest(body, read_context(body)), caller_of(request)
+    digest = await _digest(context, body.get("input") or {}, read_context(body))
+    caller = caller_of(request)
 
     async def make() -> Prediction:
         return await _prediction(
@@ -189,11 +191,13 @@ def read_context(body: Mapping[str, Json]) -> dict[str, str]:
     return given
 
 
-def _digest(body: Mapping[str, Json], runner_context: Mapping[str, str]) -> str:
+async def _digest(context: Context, inputs: Json, runner_context: Mapping[str, str]) -> str:
     """What a repeated PUT is compared by: the inputs as sent, in any order, and the context."""
-    canonical = orjson.dumps(body.get("input") or {}, option=orjson.OPT_SORT_KEYS)
+    turns = context.intake.turns
+    hashes = {id(s): await s.sha256(turns) for s in long_strings(inputs)}
+    canonical = msgspec.json.encode(inputs, enc_hook=lambda s: hashes[id(s)], order="sorted")
     if runner_context:
-        canonical += orjson.dumps(runner_context, option=orjson.OPT_SORT_KEYS)
+        canonical += msgspec.json.encode(runner_context, order="sorted")
     return hashlib.sha256(canonical).hexdigest()
 
 

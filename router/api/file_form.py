@@ -13,11 +13,12 @@ from pathlib import Path
 
 from router.api.callbacks import wrong
 from router.api.multipart import Form
+from router.domain.errors import PayloadTooLarge
 from router.domain.media_types import MEDIA_TYPE
 from router.domain.prediction import FileRef, Json
 from router.ports import Files
-from router.runtime.inputs import load_json
 from router.runtime.intake import Upload
+from router.runtime.json_text import load_json
 
 MAX_METADATA_BYTES = 64 << 10
 MAX_NAME_BYTES = 255
@@ -55,7 +56,7 @@ def _content(form: Form, files: Files) -> Upload:
         return contents[0]
     file = files.create("")
     upload = Upload("content", str(file.path), "", "text/plain")
-    form.uploads.append(upload)
+    form.parts.append(upload)
     try:
         file.write(texts[0].encode())
     finally:
@@ -97,7 +98,7 @@ def _metadata(form: Form) -> dict[str, Json]:
         return {}
     try:
         metadata = load_json(documents[0])
-    except ValueError:
+    except (ValueError, PayloadTooLarge):
         raise problem from None
     if not isinstance(metadata, dict) or len(documents[0]) > MAX_METADATA_BYTES:
         raise problem

@@ -6,8 +6,10 @@ own form reader would first collect each upload in a file of its own, to be copi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -17,22 +19,40 @@ from router.api.body import media_type, read_body
 from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from router.domain.prediction import FileRef
 from router.ports import Files, OpenFile
-from router.runtime.intake import Upload
+from router.runtime.intake import Text, Upload
+from router.runtime.json_text import MAX_TEXT_BYTES
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_PARTS = 100
-MAX_TEXT_BYTES = 1 << 20
 MAX_HEADER_BYTES = 16 << 10
+# RFC 8187: charset'language'percent-encoded. Not for forms by RFC 7578, yet some clients send
+# a name that is not ASCII in no other way.
+EXTENDED_NAME = re.compile(r"; *filename\*= *(utf-8|iso-8859-1)'[^';]*'([^;\s]+)", re.IGNORECASE)
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(slots=True)
 class Form:
-    """A form's parts. The uploads are in the spool: whoever takes the form takes them too."""
+    """A form's parts in their order. The uploads are in the spool: who takes the form takes
+    them too."""
 
-    texts: dict[str, list[str]] = field(default_factory=dict)
-    uploads: list[Upload] = field(default_factory=list)
+    parts: list[Text | Upload] = field(default_factory=list)
+
+    @property
+    def uploads(self) -> list[Upload]:
+        """The file parts."""
+        return [p for p in self.parts if isinstance(p, Upload)]
+
+    @property
+    def texts(self) -> dict[str, list[str]]:
+        """The text parts by name."""
+        texts: dict[str, list[str]] = {}
+        for p in self.parts:
+            if isinstance(p, Text):
+                texts.setdefault(p.field, []).append(p.text)
+        return texts
 
 
 class FormReader:
@@ -48,8 +68,10 @@ class FormReader:
         self._header_value = b""
         self._header_bytes = 0
         self._name = ""
+        self._client_name: str | None = None  # of a file; a text has none
         self._file: OpenFile | None = None
         self._text = bytearray()
+        self._text_bytes = 0
 
     def callbacks(self) -> MultipartCallbacks:
         """What the parser calls, by its names for it."""
@@ -89,26 +111,33 @@ class FormReader:
 
     def on_headers_finished(self) -> None:
         """What kind of part it is: a file has a filename, a text has none."""
-        kind, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        disposition = self._headers.get(b"content-disposition", b"")
+        kind, options = parse_options_header(disposition)
         if kind != b"form-data" or b"name" not in options:
             raise MalformedRequest("Cannot read the form: a part has no name")
         self._name = options[b"name"].decode("utf-8", "replace")
+        self._client_name = _client_name(disposition, options.get(b"filename"))
         self._text = bytearray()
-        if b"filename" in options:
-            client_name = options[b"filename"].decode("utf-8", "replace")
-            self._file = self._files.create(client_name)
-            mime = self._headers.get(b"content-type", b"").decode("latin-1")
-            self.form.uploads.append(Upload(self._name, str(self._file.path), client_name, mime))
+        if self._client_name:
+            self._open_file(self._client_name)
+
+    def _open_file(self, client_name: str) -> None:
+        self._file = self._files.create(client_name)
+        mime = self._headers.get(b"content-type", b"").decode("latin-1")
+        self.form.parts.append(Upload(self._name, str(self._file.path), client_name, mime))
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Some of the part's content."""
+        if self._file is None and self._client_name is not None:
+            self._open_file(self._client_name)
         if self._file is not None:
             self._file.write(memoryview(data)[start:end])
             return
         self._text += data[start:end]
-        if len(self._text) > MAX_TEXT_BYTES:
+        self._text_bytes += end - start
+        if self._text_bytes > MAX_TEXT_BYTES:
             raise PayloadTooLarge(
-                f"Cannot read the form: '{self._name}' exceeds {MAX_TEXT_BYTES} bytes of text"
+                f"Cannot read the form: it has over {MAX_TEXT_BYTES} bytes of text"
             )
 
     def on_part_end(self) -> None:
@@ -117,11 +146,13 @@ class FormReader:
             self._file.close()
             self._file = None
             return
+        if self._client_name is not None:
+            return  # no name and no content: a browser's file field that nobody has touched
         try:
             text = self._text.decode()
         except UnicodeDecodeError as error:
             raise MalformedRequest(f"Cannot read the form: '{self._name}' is not UTF-8") from error
-        self.form.texts.setdefault(self._name, []).append(text)
+        self.form.parts.append(Text(self._name, text))
 
     def on_end(self) -> None:
         """The last boundary."""
@@ -138,6 +169,17 @@ class FormReader:
         self._header_bytes += size
         if self._header_bytes > MAX_HEADER_BYTES:
             raise MalformedRequest("Cannot read the form: a part's headers are too long")
+
+
+def _client_name(disposition: bytes, plain: bytes | None) -> str | None:
+    """The file's name as its client says it, "" for an empty one, None for no file."""
+    name = None if plain is None else plain.decode("utf-8", "replace")
+    if b"filename*" not in disposition.lower():
+        return name
+    unquoted = QUOTED.sub('""', disposition.decode("latin-1"))
+    if extended := EXTENDED_NAME.search(unquoted):
+        return unquote_to_bytes(extended[2]).decode(extended[1], "replace")
+    return name or "file"
 
 
 async def read_form(request: Request, files: Files, max_bytes: int) -> Form:

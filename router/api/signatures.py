@@ -37,6 +37,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 # body, must not hold one of its key's places. Functions send from a data center.
 BODY_BASE_S = 30.0
 BODY_MIN_BYTES_PER_S = 100_000
+# A body that comes byte by byte must not be kept as a message for each of them.
+BLOCK_BYTES = 64 << 10
 
 
 class NonceCache:
@@ -103,8 +105,13 @@ class SignedBody:
     async def read_ahead(self) -> None:
         """Read and check the whole body now. Raises Unauthorized, PayloadTooLarge, and
         MalformedRequest when it comes too slowly."""
+        block = bytearray()
         while not self._settled:
-            self._ahead.append(await self._next())
+            block += (await self._next()).get("body", b"")
+            if self._settled or len(block) >= BLOCK_BYTES:
+                message = {"body": bytes(block), "more_body": not self._settled}
+                self._ahead.append({"type": "http.request", **message})
+                block = bytearray()
 
     async def drain(self) -> None:
         """Check what the application left unread, and forget it. Raises as `read_ahead`."""

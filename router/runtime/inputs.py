@@ -2,41 +2,62 @@
 
 from __future__ import annotations
 
-import math
-import re
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema
-import orjson
+from jsonschema_rs import Draft202012Validator, FancyRegexOptions, RegexOptions, ValidationError
 
 from router.domain.errors import InvalidInput
 from router.domain.prediction import Json
+from router.runtime.form_text import Kind, from_texts, invalid, shortened, shown
 
-INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-TRUE = frozenset({"true", "1", "yes", "on"})
-FALSE = frozenset({"false", "0", "no", "off"})
-SHOWN_CHARS = 80
+log = logging.getLogger(__name__)
+
 MAX_ITEMS = 10_000
+# What orjson writes, coglet reads and a runner gets as a whole number.
+SMALLEST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 64) - 1
+# Above it a number with a point or an exponent may have been read as its neighbour.
+LARGEST_EXACT_FLOAT = float(1 << 53)
+ANY = tuple(map(Kind, ("integer", "number", "boolean", "array", "object", "string")))
+# The first engine takes time in proportion to the text, whatever the pattern; it knows no
+# look-around and no back-references, which the second does, for so many steps.
+PATTERN_ENGINES = (RegexOptions(), FancyRegexOptions(backtrack_limit=100_000))
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input. `kind` and `item_kind` are JSON schema types, or `file`."""
+    """One input. `kinds`: the types that it takes, mostly one."""
 
     name: str
-    kind: str
-    item_kind: str | None
+    kinds: tuple[Kind, ...]
     nullable: bool
     required: bool
-    schema: Mapping[str, Any]
+    schema: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """JSON schema's type or `file`; `union` for several."""
+        return self.kinds[0].name if len(self.kinds) == 1 else "union"
 
     @property
     def is_file(self) -> bool:
         """True for one file or a list of files."""
-        return "file" in (self.kind, self.item_kind)
+        return any("file" in k for k in self.kinds)
+
+    @property
+    def takes_whole_numbers_only(self) -> bool:
+        """Of all numbers."""
+        return self._takes("integer") and not self.takes_every_number
+
+    @property
+    def takes_every_number(self) -> bool:
+        """Itself or as items."""
+        return self._takes("number")
+
+    def _takes(self, kind: str) -> bool:
+        return any(kind in k for k in self.kinds)
 
 
 class InputSpec:
@@ -53,9 +74,7 @@ class InputSpec:
             )
         }
         self._validators = {
-            name: jsonschema.Draft202012Validator(f.schema)
-            for name, f in self.fields.items()
-            if not f.is_file
+            name: _validator(name, f.schema) for name, f in self.fields.items() if not f.is_file
         }
 
     def field(self, name: str) -> Field:
@@ -67,22 +86,14 @@ class InputSpec:
 
     def from_text(self, name: str, texts: list[str]) -> Json:
         """Form text to the type that the schema declares; None when the form left it blank.
-
-        A list may come as repeated parts or as one JSON array. Raises InvalidInput.
-        """
-        f = self.field(name)
-        if f.kind == "array":
-            if len(texts) == 1 and texts[0].lstrip().startswith("["):
-                return _json(name, texts[0])
-            return [_convert(name, f.item_kind or "string", t) for t in texts if t]
-        if len(texts) > 1:
-            raise invalid(name, f"must be given once, got {len(texts)}")
-        return _convert(name, f.kind, texts[0])
+        Raises InvalidInput, PayloadTooLarge."""
+        return from_texts(name, self.field(name).kinds, texts)
 
     def check(self, values: Mapping[str, Json], given_files: Iterable[str]) -> dict[str, Json]:
         """The values with nulls left out, once each has been found to fit its schema.
 
-        Raises InvalidInput that lists every problem, not only the first.
+        Whole numbers are ints: JSON's 2.0 is one for an input that takes no fractions. Raises
+        InvalidInput that lists every problem, not only the first.
         """
         problems: list[dict[str, str]] = []
         given = {k: v for k, v in values.items() if not (v is None and self._may_be_null(k))}
@@ -91,10 +102,12 @@ class InputSpec:
             if name not in present:
                 if f.required:
                     problems.append({"input": name, "message": "is required"})
-            elif name in self._validators and (told := self._objection(name, given[name])):
-                problems.append({"input": name, "message": told})
+            elif name in self._validators:
+                given[name], objection = self._judge(f, given[name])
+                if objection:
+                    problems.append({"input": name, "message": objection})
         for name in given.keys() - self.fields.keys():
-            problems.append({"input": name, "message": "there is no such input"})
+            problems.append({"input": shortened(name), "message": "there is no such input"})
         if problems:
             first = problems[0]
             raise InvalidInput(
@@ -103,25 +116,21 @@ class InputSpec:
             )
         return given
 
-    def _objection(self, name: str, value: Json) -> str | None:
-        """The first thing that is wrong with the value: looking for all of them in a list of
-        millions would hold up every other request."""
+    def _judge(self, field: Field, value: Json) -> tuple[Json, str | None]:
+        """The value as it is passed on, and the first thing that is wrong with it."""
         if isinstance(value, list) and len(value) > MAX_ITEMS:
-            return f"must have at most {MAX_ITEMS} items, got {len(value)}"
-        error = next(self._validators[name].iter_errors(value), None)
-        return None if error is None else _wording(error)
+            return value, f"must have at most {MAX_ITEMS} items, got {len(value)}"
+        error = next(self._validators[field.name].iter_errors(value), None)
+        if error is not None:
+            return value, _wording(error, value)
+        try:
+            return _exact(field, value), None
+        except ValueError as problem:
+            return value, str(problem)
 
     def _may_be_null(self, name: str) -> bool:
         f = self.fields.get(name)
         return f is not None and (f.nullable or f.is_file) and not f.required
-
-
-def invalid(name: str, message: str) -> InvalidInput:
-    """The error for one input."""
-    return InvalidInput(
-        f"Cannot use '{name}': {message}",
-        details={"problems": [{"input": name, "message": message}]},
-    )
 
 
 def _field(
@@ -129,13 +138,13 @@ def _field(
 ) -> Field:
     merged = _resolve(prop, components)
     items = _resolve(merged["items"], components) if "items" in merged else None
+    schema = {**merged, "items": items} if items else merged
     return Field(
         name=name,
-        kind=_kind(merged),
-        item_kind=_kind(items) if items else None,
+        kinds=_kinds(schema),
         nullable=bool(merged.get("nullable")),
         required=required,
-        schema={**merged, "items": items} if items else merged,
+        schema=schema,
     )
 
 
@@ -149,78 +158,77 @@ def _resolve(schema: Mapping[str, Any], components: Mapping[str, Any]) -> dict[s
     return out
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _kinds(schema: Mapping[str, Any]) -> tuple[Kind, ...]:
+    """The types that fit: one, or of a union each member's."""
     if schema.get("type") == "string" and schema.get("format") == "uri":
-        return "file"
-    return str(schema.get("type", "object"))
+        return (Kind("file"),)
+    if isinstance(schema.get("type"), str):
+        items = _kinds(schema["items"]) if schema.get("items") else ()
+        return (Kind(schema["type"], items[0].name if len(items) == 1 else None),)
+    if isinstance(schema.get("type"), list):
+        return tuple(Kind(t) for t in schema["type"] if t != "null")
+    members = [k for m in schema.get("anyOf", schema.get("oneOf", ())) for k in _kinds(m)]
+    return tuple(dict.fromkeys(m for m in members if m.name != "null")) or ANY
 
 
-def _convert(name: str, kind: str, text: str) -> Json:
-    stripped = text.strip()
-    if kind in ("string", "file"):
-        return text
-    if not stripped:
-        return None
-    match kind:
-        case "integer":
-            if not INTEGER.fullmatch(stripped):
-                raise invalid(name, f"must be a whole number, got {_shown(text)}")
-            return int(stripped)
-        case "number":
-            return _number(name, stripped)
-        case "boolean":
-            if stripped.lower() not in TRUE | FALSE:
-                raise invalid(name, f"must be true or false, got {_shown(text)}")
-            return stripped.lower() in TRUE
-        case _:
-            return _json(name, text)
+def _validator(name: str, schema: dict[str, Any]) -> Draft202012Validator:
+    for engine in PATTERN_ENGINES:
+        try:
+            # Masked: its messages would hold the value, however long.
+            return Draft202012Validator(schema, pattern_options=engine, mask="the value")
+        except ValidationError:
+            continue
+    log.warning("an input's pattern is left to the model", extra={"input": name})
+    return Draft202012Validator({k: v for k, v in schema.items() if k != "pattern"})
 
 
-def _number(name: str, text: str) -> float:
-    value = float(text) if NUMBER.fullmatch(text) else math.nan
-    if not math.isfinite(value):
-        raise invalid(name, f"must be a number, got {_shown(text)}")
+def _exact(field: Field, value: Json) -> Json:
+    """The value with every whole number as an int that can be passed on. Raises ValueError."""
+    if isinstance(value, list):
+        return [_exact(field, v) for v in value]
+    if isinstance(value, dict):
+        return {k: _exact(field, v) for k, v in value.items()}
+    if type(value) is float and field.takes_whole_numbers_only and value.is_integer():
+        if abs(value) > LARGEST_EXACT_FLOAT:
+            raise ValueError(f"must be written without a point or an exponent, got {value}")
+        return int(value)
+    if type(value) is int and not SMALLEST_INTEGER <= value <= LARGEST_INTEGER:
+        if field.takes_every_number:
+            return float(value)
+        raise ValueError(
+            f"must be from {SMALLEST_INTEGER} to {LARGEST_INTEGER}, got {shown(value)}"
+        )
     return value
-
-
-def _json(name: str, text: str) -> Json:
-    try:
-        return load_json(text)
-    except ValueError as error:
-        raise invalid(name, f"must be JSON, got {_shown(text)}") from error
-
-
-def load_json(text: str | bytes) -> Json:
-    """The value, if it can be written again too: orjson reads deeper than it writes, and Python
-    shows no deeper than it recurses. Raises ValueError."""
-    value = orjson.loads(text)
-    try:
-        orjson.dumps(value)
-    except TypeError as error:
-        raise ValueError("it is nested too deeply") from error
-    return value
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 WORDINGS: Mapping[str, str] = {
     "minimum": "must be at least {limit}, got {got}",
     "maximum": "must be at most {limit}, got {got}",
     "enum": "must be one of {limit}, got {got}",
-    "type": "must be of type {limit}, got {got}",
+    "type": "must be of type {types}, got {got}",
+    "anyOf": "must be of type {types}, got {got}",
     "minLength": "must have at least {limit} characters, got {length}",
     "maxLength": "must have at most {limit} characters, got {length}",
     "pattern": "must match {limit}, got {got}",
 }
 
 
-def _wording(error: jsonschema.ValidationError) -> str:
-    template = WORDINGS.get(str(error.validator))
+def _wording(error: ValidationError, value: Json) -> str:
+    template = WORDINGS.get(error.kind.name)
     if template is None:
-        return _shown(error.message)
-    value: Any = error.instance
+        return shortened(error.message)
+    for step in error.instance_path:  # `error.instance` would be a copy, however long
+        value = value[step]
     length = len(value) if isinstance(value, str) else 0
-    return template.format(limit=error.validator_value, got=_shown(value), length=length)
+    limit = error.kind.value
+    return template.format(limit=limit, types=_types(error), got=shown(value), length=length)
+
+
+def _types(error: ValidationError) -> str:
+    """The types that would have done."""
+    if error.kind.name == "type":
+        return " or ".join(error.kind.value)
+    if error.kind.name != "anyOf":
+        return ""
+    within = [e for member in error.kind.value for e in member if e.kind.name == "type"]
+    return " or ".join(dict.fromkeys(_types(e) for e in within)) or "another kind"

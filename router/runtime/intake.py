@@ -6,32 +6,39 @@ gets a file that the router wrote; a path or file:// of the client's never goes 
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
 import mimetypes
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 from router.domain.caller import Caller
 from router.domain.errors import PayloadTooLarge
 from router.domain.prediction import FileRef, Json
-from router.ports import Fetcher, Files
-from router.runtime.inputs import Field, InputSpec, invalid
+from router.ports import Fetcher, Files, OpenFile
+from router.runtime.data_uris import DataUri, LongString, open_data_uri
+from router.runtime.form_text import invalid
+from router.runtime.inputs import Field, InputSpec
+from router.runtime.json_text import MAX_TEXT_BYTES, load_json
+from router.runtime.turns import LONG_BYTES, Turns
 
-DATA_URI = re.compile(r"(?i:data):(?P<type>[^;,]*)(?P<parameters>(?:;[^;,]*)*),", re.ASCII)
 MAX_FILES = 100
-LONG_URI_CHARS = 1 << 16
-BASE64_URLSAFE = bytes.maketrans(b"-_", b"+/")
+MAX_URL_CHARS = 8192
+NO_FILE = "must be an upload, a data: URI or an http(s) URL"
 # Browsers' recorders use types that Python's table lacks.
 EXTRA_SUFFIXES = {"audio/webm": ".webm", "audio/mp4": ".m4a", "image/webp": ".webp"}
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A text part of a form."""
+
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
-    """A file part that a face has spooled already."""
+    """A file part of a form, in the spool already."""
 
     field: str
     path: str
@@ -39,63 +46,57 @@ class Upload:
     content_type: str = ""
 
 
+Source = str | LongString | FileRef
+
+
 class Intake:
     """Turns requests into inputs. Whatever fails, no file of it stays in the spool."""
 
     def __init__(self, files: Files, fetcher: Fetcher, max_file_bytes: int) -> None:
+        self.turns = Turns()
         self._files = files
         self._fetcher = fetcher
         self._max_file_bytes = max_file_bytes
 
     async def from_form(
-        self,
-        spec: InputSpec,
-        texts: Mapping[str, list[str]],
-        uploads: Sequence[Upload],
-        caller: Caller,
+        self, spec: InputSpec, parts: Sequence[Text | Upload], caller: Caller
     ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
         """A multipart form's parts. Takes over the uploads, also when it raises."""
-        taken = [_take_upload(u) for u in uploads]
+        taken = [FileRef(p.field, p.path, p.name) for p in parts if isinstance(p, Upload)]
         try:
-            for f in taken:
-                field = spec.field(f.field)
-                if not field.is_file:
-                    raise invalid(f.field, "must be text, got a file")
-            refs = [
-                FileRef(f.field, f.path, f.name, spec.fields[f.field].kind == "array")
-                for f in taken
-            ]
-            values = {name: spec.from_text(name, t) for name, t in texts.items()}
+            if sum(len(p.text) for p in parts if isinstance(p, Text)) > LONG_BYTES:
+                values = await self.turns.take(lambda: _by_field(spec, parts))
+            else:
+                values = _by_field(spec, parts)
+            return await self._complete(spec, values, caller)
         except BaseException:
             self._files.remove(taken)
             raise
-        return await self._complete(spec, values, refs, caller)
 
     async def from_json(
         self, spec: InputSpec, values: Mapping[str, Json], caller: Caller
     ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
         """The `input` of a JSON request. Unknown inputs are dropped, as Cog does."""
         known = {k: v for k, v in values.items() if k in spec.fields}
-        return await self._complete(spec, known, [], caller)
+        return await self._complete(spec, known, caller)
 
     async def _complete(
-        self, spec: InputSpec, values: dict[str, Json], refs: list[FileRef], caller: Caller
+        self, spec: InputSpec, values: Mapping[str, Json], caller: Caller
     ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
+        refs: list[FileRef] = []
         try:
             plain: dict[str, Json] = {}
-            sources: list[tuple[Field, str]] = []
+            sources: list[tuple[Field, Source]] = []
             for name, value in values.items():
-                field = spec.fields.get(name)
-                if field is None or not field.is_file:
+                if not (field := spec.fields[name]).is_file:
                     plain[name] = value
                 elif value not in (None, "", []):
                     sources += [(field, s) for s in _sources(field, value)]
-            if len(refs) + len(sources) > MAX_FILES:
+            if len(sources) > MAX_FILES:
                 raise PayloadTooLarge(f"Cannot take the request: it has over {MAX_FILES} files")
-            _at_most_one(refs, sources)
-            files = {r.field for r in refs} | {f.name for f, _ in sources}
+            _at_most_one(sources)
             # Checked before anything is fetched: a request that is wrong costs nothing.
-            checked = spec.check(plain, files)
+            checked = spec.check(with_texts(plain), {f.name for f, _ in sources})
             for field, source in sources:
                 refs.append(await self._materialise(field, source, caller))
         except BaseException:
@@ -103,26 +104,16 @@ class Intake:
             raise
         return checked, tuple(refs)
 
-    async def _materialise(self, field: Field, source: str, caller: Caller) -> FileRef:
+    async def _materialise(self, field: Field, source: Source, caller: Caller) -> FileRef:
         in_list = field.kind == "array"
-        if source[:5].lower() == "data:":
-            if len(source) < LONG_URI_CHARS:
-                mime, body = self._decode(field.name, source)
-            else:  # percent signs by the million would hold up every other request
-                mime, body = await asyncio.to_thread(self._decode, field.name, source)
-            suffix = EXTRA_SUFFIXES.get(mime) or mimetypes.guess_extension(mime) or ""
-            file = self._files.create(f"upload{suffix}")
-            ref = FileRef(field.name, str(file.path), f"{field.name}{suffix}", in_list)
-            try:
-                file.write(body)
-            except BaseException:
-                self._files.remove([ref])
-                raise
-            finally:
-                file.close()
-            return ref
+        if isinstance(source, FileRef):
+            return FileRef(field.name, source.path, source.name, in_list)
+        if isinstance(source, LongString) or source[:5].lower() == "data:":
+            return await self._decode(field, source)
         if not source.lower().startswith(("http://", "https://")):
-            raise invalid(field.name, "must be an upload, a data: URI or an http(s) URL")
+            raise invalid(field.name, NO_FILE)
+        if len(source) > MAX_URL_CHARS:
+            raise invalid(field.name, f"is a URL of over {MAX_URL_CHARS} characters")
         try:
             urlsplit(source)
         except ValueError as error:
@@ -130,41 +121,110 @@ class Intake:
         path, name = await self._fetcher.fetch(source, field.name, self._max_file_bytes, caller)
         return FileRef(field.name, path, name, in_list)
 
-    def _decode(self, name: str, uri: str) -> tuple[str, bytes]:
-        head = DATA_URI.match(uri)
-        if head is None:
-            raise invalid(name, "is not a data: URI: it has no comma")
-        body = uri[head.end() :].encode("utf-8", "replace")
-        if len(body) > self._max_file_bytes * 4 // 3 + 4:
-            raise PayloadTooLarge(f"Cannot use '{name}': it exceeds {self._max_file_bytes} bytes")
-        content = unquote_to_bytes(body)
-        if head["parameters"].rstrip().lower().endswith(";base64"):
-            packed = content.translate(BASE64_URLSAFE, b" \r\n\t").rstrip(b"=")
-            try:
-                content = base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
-            except binascii.Error as error:
-                raise invalid(name, "is not valid base64") from error
-        if len(content) > self._max_file_bytes:
-            raise PayloadTooLarge(f"Cannot use '{name}': it exceeds {self._max_file_bytes} bytes")
-        return head["type"].lower(), content
+    async def _decode(self, field: Field, source: str | LongString) -> FileRef:
+        """A data: URI into the spool, piece by piece."""
+        try:
+            uri = open_data_uri(source)
+        except ValueError as error:
+            raise invalid(field.name, str(error)) from error
+        kind = uri.media_type
+        suffix = EXTRA_SUFFIXES.get(kind) or mimetypes.guess_extension(kind) or ""
+        file = self._files.create(f"upload{suffix}")
+        path = str(file.path)
+        ref = FileRef(field.name, path, f"{field.name}{suffix}", field.kind == "array")
+        try:
+            await self._write(uri, file, field.name, is_long=len(source) > LONG_BYTES)
+        except BaseException:
+            self._files.remove([ref])
+            raise
+        finally:
+            file.close()
+        if isinstance(source, LongString):
+            source.release()
+        return ref
+
+    async def _write(self, uri: DataUri, file: OpenFile, name: str, *, is_long: bool) -> None:
+        content = uri.content()
+
+        def step() -> bool:
+            piece = next(content, None)
+            if piece is None:
+                return False
+            if file.size_bytes + len(piece) > self._max_file_bytes:
+                raise PayloadTooLarge(
+                    f"Cannot use '{name}': it exceeds {self._max_file_bytes} bytes"
+                )
+            file.write(piece)
+            return True
+
+        try:
+            while await self.turns.take(step) if is_long else step():
+                pass
+        except ValueError as error:
+            raise invalid(name, str(error)) from error
 
 
-def _take_upload(u: Upload) -> FileRef:
-    return FileRef(u.field, u.path, u.name)
-
-
-def _sources(field: Field, value: Json) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(v, str) for v in values):
-        raise invalid(field.name, "must be an upload, a data: URI or an http(s) URL")
+def _by_field(spec: InputSpec, parts: Sequence[Text | Upload]) -> dict[str, Json]:
+    """The form's values by the names of their inputs; of a file input each part, in order."""
+    given: dict[str, list[Text | Upload]] = {}
+    for part in parts:
+        given.setdefault(part.field, []).append(part)
+    values: dict[str, Json] = {}
+    for name, group in given.items():
+        if (field := spec.field(name)).is_file:
+            values[name] = [s for part in group for s in _form_sources(field, part)]
+        elif any(isinstance(part, Upload) for part in group):
+            raise invalid(name, "must be text, got a file")
+        else:
+            values[name] = spec.from_text(name, [p.text for p in group if isinstance(p, Text)])
     return values
 
 
-def _at_most_one(refs: Sequence[FileRef], sources: Sequence[tuple[Field, str]]) -> None:
+def _form_sources(field: Field, part: Text | Upload) -> list[Json]:
+    if isinstance(part, Upload):
+        return [FileRef(part.field, part.path, part.name)]
+    if field.kind == "array" and part.text.lstrip().startswith("["):
+        try:
+            many: list[Json] = load_json(part.text)
+        except ValueError as error:
+            raise invalid(field.name, NO_FILE) from error
+        return many
+    return [part.text] if part.text.strip() else []
+
+
+def _sources(field: Field, value: Json) -> list[Source]:
+    values = value if isinstance(value, list) else [value]
+    if not all(isinstance(v, Source) for v in values):
+        raise invalid(field.name, NO_FILE)
+    return values
+
+
+def _at_most_one(sources: Sequence[tuple[Field, Source]]) -> None:
     seen: set[str] = set()
-    scalar = [r.field for r in refs if not r.in_list]
-    scalar += [f.name for f, _ in sources if f.kind != "array"]
-    for name in scalar:
+    for name in (f.name for f, _ in sources if f.kind != "array"):
         if name in seen:
             raise invalid(name, "must be given once")
         seen.add(name)
+
+
+def with_texts(values: dict[str, Json]) -> dict[str, Json]:
+    """The values with each LongString as the text that it is, for inputs that take no file.
+    Raises PayloadTooLarge when they are more than a body's text may be."""
+    left_bytes = MAX_TEXT_BYTES
+
+    def with_text(value: Json) -> Json:
+        nonlocal left_bytes
+        if isinstance(value, list):
+            return [with_text(v) for v in value]
+        if isinstance(value, dict):
+            return {k: with_text(v) for k, v in value.items()}
+        if not isinstance(value, LongString):
+            return value
+        left_bytes -= len(value)
+        if left_bytes < 0:
+            raise PayloadTooLarge(
+                f"Cannot take the request: it has over {MAX_TEXT_BYTES} bytes of text"
+            )
+        return value.text()
+
+    return {k: with_text(v) for k, v in values.items()}

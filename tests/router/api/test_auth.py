@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,27 @@ async def test_a_long_body_may_take_its_time(monkeypatch: pytest.MonkeyPatch) ->
     body = SignedBody(slow, hashlib.sha256(b"x" * 200).hexdigest(), 1 << 20)
     await body.read_ahead()
     assert not left
+
+
+async def test_a_body_that_comes_byte_by_byte_is_kept_in_blocks() -> None:
+    """A message for each byte would take three hundred times the body."""
+    content = bytes(range(256)) * 400
+    left = list(content)
+
+    async def byte_by_byte() -> Message:
+        byte = bytes([left.pop(0)])
+        return {"type": "http.request", "body": byte, "more_body": bool(left)}
+
+    body = SignedBody(byte_by_byte, hashlib.sha256(content).hexdigest(), 1 << 20)
+    tracemalloc.start()
+    try:
+        await body.read_ahead()
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(content)
+    finally:
+        tracemalloc.stop()
+    messages = [await body.receive(), await body.receive()]
+    assert b"".join(m["body"] for m in messages) == content
+    assert [m["more_body"] for m in messages] == [True, False]
 
 
 def test_nonces_of_one_key_are_not_anothers() -> None:

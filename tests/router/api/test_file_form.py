@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from router.api.file_form import MAX_METADATA_BYTES, take_file
 from router.api.multipart import Form
 from router.domain.errors import InvalidInput
 from router.domain.prediction import Json
-from router.runtime.intake import Upload
+from router.runtime.intake import Text, Upload
 
 
 class Desk:
@@ -38,6 +39,12 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path / "spool")
 
 
+def form_of(texts: Mapping[str, Sequence[str]], *uploads: Upload) -> Form:
+    """A form with these parts."""
+    parts = [Text(name, text) for name, many in texts.items() for text in many]
+    return Form([*parts, *uploads])
+
+
 @pytest.mark.parametrize(
     ("texts", "as_file", "metadata"),
     [
@@ -60,10 +67,10 @@ def test_metadata(
 ) -> None:
     """As text, as a file, as a part for each value; only the content stays in the spool."""
     content = desk.upload("content", "a.txt", b"hello", "text/plain")
-    form = Form(texts, [content])
+    form = form_of(texts, content)
     if as_file is not None:
-        form.uploads.append(desk.upload("metadata", "blob", as_file, "application/json"))
-    form.uploads.append(desk.upload("other", "x", b"x"))
+        form.parts.append(desk.upload("metadata", "blob", as_file, "application/json"))
+    form.parts.append(desk.upload("other", "x", b"x"))
     assert take_file(form, desk.spool) == (content, metadata)
     assert desk.names() == [Path(content.path).name]
 
@@ -71,14 +78,14 @@ def test_metadata(
 def test_filename_and_type_override_what_the_part_says(desk: Desk) -> None:
     """PyPI's 2.0 betas call every part `upload` and say what it is in parts of their own."""
     content = desk.upload("content", "upload", b"hello", "application/octet-stream")
-    form = Form({"filename": ["a b.PNG"], "type": ["image/png"]}, [content])
+    form = form_of({"filename": ["a b.PNG"], "type": ["image/png"]}, content)
     upload, _ = take_file(form, desk.spool)
     assert (upload.name, upload.content_type) == ("a b.PNG", "image/png")
 
 
 def test_content_as_text(desk: Desk) -> None:
     """`curl -F content=hello` is a file, too."""
-    upload, _ = take_file(Form({"content": ["hello"], "filename": ["a.txt"]}), desk.spool)
+    upload, _ = take_file(form_of({"content": ["hello"], "filename": ["a.txt"]}), desk.spool)
     assert (Path(upload.path).read_bytes(), upload.name) == (b"hello", "a.txt")
 
 
@@ -107,7 +114,7 @@ def test_content_as_text(desk: Desk) -> None:
 )
 def test_what_cannot_be_used(desk: Desk, texts: dict[str, list[str]], field: str) -> None:
     """The field is named, and nothing stays in the spool."""
-    form = Form(texts, [desk.upload("content", "a.txt", b"hello")])
+    form = form_of(texts, desk.upload("content", "a.txt", b"hello"))
     with pytest.raises(InvalidInput) as caught:
         take_file(form, desk.spool)
     assert caught.value.details is not None

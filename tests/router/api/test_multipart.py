@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from router.adapters.spool import Spool
-from router.api.multipart import MAX_PARTS, MAX_TEXT_BYTES, Form, read_form
-from router.domain.errors import MalformedRequest, PayloadTooLarge, RouterError
+from router.api.multipart import MAX_PARTS, Form, read_form
+from router.domain.errors import (
+    MalformedRequest,
+    PayloadTooLarge,
+    RouterError,
+    UnsupportedMediaType,
+)
+from router.runtime.intake import Text, Upload
+from router.runtime.json_text import MAX_TEXT_BYTES
 
 BOUNDARY = b"a-boundary"
 
@@ -32,7 +39,12 @@ def form_of(*parts: bytes) -> bytes:
 
 
 async def read(
-    spool: Spool, chunks: Sequence[bytes], max_bytes: int = 1 << 24, *, leaves: bool = False
+    spool: Spool,
+    chunks: Sequence[bytes],
+    max_bytes: int = 1 << 24,
+    *,
+    leaves: bool = False,
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> Form:
     """Read a form that arrives in these chunks."""
     messages: list[dict[str, Any]] = [
@@ -46,7 +58,11 @@ async def read(
         return messages.pop(0)
 
     content_type = b"multipart/form-data; boundary=" + BOUNDARY
-    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", content_type)]}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [(b"content-type", content_type), *headers],
+    }
     return await read_form(Request(scope, receive), spool, max_bytes)
 
 
@@ -96,6 +112,9 @@ async def test_what_is_too_much(tmp_path: Path) -> None:
         await read(spool, [form_of(upload, *[part("t", b"")] * MAX_PARTS)])
     with pytest.raises(PayloadTooLarge):
         await read(spool, [form_of(upload, part("t", b"x" * (MAX_TEXT_BYTES + 1)))])
+    half = part("t", b"x" * (MAX_TEXT_BYTES // 2))
+    with pytest.raises(PayloadTooLarge):  # all texts together
+        await read(spool, [form_of(upload, half, half, part("t", b"x"))])
     with pytest.raises(MalformedRequest):
         await read(spool, [upload], leaves=True)
     with pytest.raises(MalformedRequest):
@@ -111,3 +130,57 @@ async def test_a_clients_name_never_becomes_a_path(tmp_path: Path, name: str) ->
     path = Path(form.uploads[0].path)
     assert path.parent == spool.folder
     assert path.stem != Path(name).stem
+
+
+async def test_an_untouched_file_field_is_not_given(tmp_path: Path) -> None:
+    """A browser sends it with an empty filename and no content; nothing of it is kept."""
+    spool = Spool(tmp_path / "spool")
+    form = await read(spool, [form_of(part("f", b"", ""), part("text", b"hi"))])
+    assert form.parts == [Text("text", "hi")]
+    assert list(spool.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "content"), [("", b"x"), ("empty.txt", b"")])
+async def test_a_file_has_a_name_or_content(tmp_path: Path, name: str, content: bytes) -> None:
+    """One of them is enough to be a file."""
+    spool = Spool(tmp_path / "spool")
+    (upload,) = (await read(spool, [form_of(part("f", content, name))])).uploads
+    assert (upload.field, upload.name) == ("f", name)
+    assert Path(upload.path).read_bytes() == content
+
+
+async def test_texts_and_files_keep_their_order(tmp_path: Path) -> None:
+    """As they came."""
+    parts = [part("f", b"1"), part("f", b"2", "two"), part("g", b"3"), part("f", b"4")]
+    form = await read(Spool(tmp_path / "spool"), [form_of(*parts)])
+    assert [type(p) for p in form.parts] == [Text, Upload, Text, Text]
+    assert form.texts == {"f": ["1", "4"], "g": ["3"]}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ("filename*=UTF-8''na%C3%AFve%20plan.PNG", "naïve plan.PNG"),
+        ("filename*=iso-8859-1'en'caf%E9.png", "café.png"),
+        ("filename=\"naive.png\"; filename*=utf-8''na%C3%AFve.png", "naïve.png"),
+        ("filename=\"a; filename*=utf-8''b.png\"", "a; filename*=utf-8''b.png"),
+        ("filename*=klingon''x.png", "file"),
+        ("filename*=UTF-8''%FF.png", "\ufffd.png"),
+    ],
+)
+async def test_an_extended_filename(tmp_path: Path, parameters: str, name: str) -> None:
+    """`filename*=` alone makes a part a file too (RFC 8187)."""
+    body = part("f", b"x").replace(b'name="f"', f'name="f"; {parameters}'.encode())
+    (upload,) = (await read(Spool(tmp_path / "spool"), [form_of(body)])).uploads
+    assert upload.name == name
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"br", b"identity, gzip"])
+async def test_a_compressed_form_is_refused(tmp_path: Path, encoding: bytes) -> None:
+    """By its header; one that is not compressed may say so."""
+    spool = Spool(tmp_path / "spool")
+    whole = form_of(part("t", b"x"))
+    with pytest.raises(UnsupportedMediaType):
+        await read(spool, [whole], headers=[(b"content-encoding", encoding)])
+    form = await read(spool, [whole], headers=[(b"content-encoding", b"Identity")])
+    assert form.texts == {"t": ["x"]}

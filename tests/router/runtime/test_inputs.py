@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -30,6 +33,26 @@ SCHEMA = {
                         "type": "array",
                         "items": {"type": "string", "format": "uri"},
                     },
+                    "seed": {"x-order": 9, "type": "integer"},
+                    "settings": {"x-order": 10, "type": "object"},
+                    "either": {"x-order": 11, "anyOf": [{"type": "string"}, {"type": "number"}]},
+                    "pick": {
+                        "x-order": 12,
+                        "anyOf": [{"type": "integer"}, {"type": "number"}, {"type": "boolean"}],
+                    },
+                    "some": {
+                        "x-order": 13,
+                        "nullable": True,
+                        "anyOf": [
+                            {"type": "integer"},
+                            {"type": "boolean"},
+                            {"type": "string"},
+                            {"type": "array", "items": {"type": "string"}},
+                        ],
+                    },
+                    "word": {"x-order": 14, "type": "string", "pattern": "^(\\w+\\s?)*$"},
+                    "twice": {"x-order": 15, "type": "string", "pattern": "^((a+)+)\\1$"},
+                    "anything": {"x-order": 16},
                 },
             },
             "format": {"enum": ["png", "webp"], "type": "string", "title": "format"},
@@ -47,6 +70,9 @@ SPEC = InputSpec(SCHEMA)
         ("steps", ["7"], 7),
         ("steps", [" -3 "], -3),
         ("steps", [""], None),
+        ("steps", ["9223372036854775807"], 2**63 - 1),
+        ("steps", [f"{'0' * 500}7"], 7),
+        ("steps", ["9" * 30], 10**30 - 1),
         ("scale", ["1e-3"], 0.001),
         ("scale", ["7"], 7.0),
         ("nms", ["TRUE"], True),
@@ -68,7 +94,7 @@ def test_form_text_becomes_the_schemas_type(name: str, texts: list[str], value: 
         ("steps", ["7.5"]),
         ("steps", ["seven"]),
         ("steps", ["1", "2"]),
-        ("steps", ["9" * 30]),
+        ("steps", ["9" * 5000]),
         ("scale", ["abc"]),
         ("scale", ["nan"]),
         ("scale", ["inf"]),
@@ -96,6 +122,14 @@ def test_text_that_does_not_fit(name: str, texts: list[str]) -> None:
         ({"steps": None}, "must be of type integer, got None"),
         ({"tags": [1]}, "must be of type string, got 1"),
         ({"nosuch": 1}, "there is no such input"),
+        ({"steps": 10**30}, "must be at most 50, got 1000000000000000000000000000000"),
+        ({"seed": 2**64}, f"must be from {-(2**63)} to {2**64 - 1}, got {2**64}"),
+        ({"seed": -(2**63) - 1}, f"must be from {-(2**63)} to {2**64 - 1}, got {-(2**63) - 1}"),
+        ({"seed": 1e19}, "must be written without a point or an exponent, got 1e+19"),
+        ({"seed": 2.5}, "must be of type integer, got 2.5"),
+        ({"sizes": [1, 2**64]}, f"must be from {-(2**63)} to {2**64 - 1}, got {2**64}"),
+        ({"settings": {"a": [2**64]}}, f"must be from {-(2**63)} to {2**64 - 1}, got {2**64}"),
+        ({"pick": "many"}, "must be of type integer or number or boolean, got 'many'"),
     ],
 )
 def test_values_that_do_not_fit(values: dict[str, Any], problem: str) -> None:
@@ -151,3 +185,114 @@ def test_json_that_is_nested_too_deeply() -> None:
     """Refused, and shown without recursing."""
     with pytest.raises(InvalidInput):
         SPEC.from_text("tags", ["[" * 900 + "]" * 900])
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "value"),
+    [
+        ("either", ["0.5"], 0.5),
+        ("either", ["half"], "half"),
+        ("either", [""], ""),
+        ("either", ["1e999"], "1e999"),
+        ("pick", ["7"], 7),
+        ("pick", ["7.5"], 7.5),
+        ("pick", ["true"], True),
+        ("pick", [" "], None),
+        ("some", ["7"], 7),
+        ("some", ["on"], "on"),
+        ("some", ["false"], False),
+        ("some", ["a", "b"], ["a", "b"]),
+        ("some", ['["a"]'], ["a"]),
+        ("some", ["[a"], "[a"),
+        ("anything", ["7"], 7),
+        ("anything", ['{"a": 1}'], {"a": 1}),
+        ("anything", ["word"], "word"),
+    ],
+)
+def test_form_text_of_an_input_that_takes_several_types(
+    name: str, texts: list[str], value: Any
+) -> None:
+    """The first type that the text is; if it is none, the text itself."""
+    found = SPEC.from_text(name, texts)
+    assert (type(found), found) == (type(value), value)
+
+
+def test_no_type_of_several_fits() -> None:
+    """The message says which would have."""
+    with pytest.raises(InvalidInput, match="must be of type boolean or integer or number, got 'x'"):
+        SPEC.from_text("pick", ["x"])
+    with pytest.raises(InvalidInput):
+        SPEC.from_text("pick", ["1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "passed_on"),
+    [
+        ("seed", 2.0, 2),
+        ("seed", -0.0, 0),
+        ("seed", float(2**53), 2**53),
+        ("seed", 2**64 - 1, 2**64 - 1),
+        ("seed", -(2**63), -(2**63)),
+        ("sizes", [1.0, 2, 3.0], [1, 2, 3]),
+        ("some", 2.0, 2),
+        ("scale", 2.0, 2.0),
+        ("scale", 2, 2),
+        ("scale", 2**64, 2.0**64),
+        ("pick", 2.0, 2.0),
+        ("settings", {"a": 2.0}, {"a": 2.0}),
+    ],
+)
+def test_whole_numbers_are_ints(name: str, given: Any, passed_on: Any) -> None:
+    """An input that takes no fractions never gets a float; one that takes them may."""
+    checked = SPEC.check({name: given}, ["image"])
+    assert repr(checked) == repr({name: passed_on})
+
+
+def test_a_long_text_that_fits_no_number() -> None:
+    """A million digits and a letter are refused at once, not tried in every division."""
+    for name in ("scale", "steps", "either"):
+        text = "1" * 500_000 + "x"
+        began = time.perf_counter()
+        with contextlib.suppress(InvalidInput):
+            assert SPEC.from_text(name, [text]) == text
+        assert time.perf_counter() - began < 1
+
+
+@pytest.mark.parametrize("name", ["word", "twice"])
+def test_a_package_s_pattern_takes_its_time_once(name: str) -> None:
+    """A pattern that backtracks is not tried for hours: the event loop would stand still."""
+    began = time.perf_counter()
+    with pytest.raises(InvalidInput):
+        SPEC.check({name: f"{'a' * 200_001}!"}, ["image"])
+    assert time.perf_counter() - began < 1
+
+
+def test_ten_thousand_items_are_checked_quickly() -> None:
+    """The last of them is wrong."""
+    began = time.perf_counter()
+    with pytest.raises(InvalidInput, match="must be of type string, got 1"):
+        SPEC.check({"tags": ["word"] * 9_999 + [1]}, ["image"])
+    assert time.perf_counter() - began < 0.1
+
+
+def test_a_long_value_is_not_shown_whole() -> None:
+    """Its repr alone takes four times its memory."""
+    value = "\x00" * 1_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput) as caught:
+            SPEC.check({"steps": value, "format": value}, ["image"])
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(value)
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value.details)) < 500
+
+
+def test_a_long_name_is_not_shown_whole() -> None:
+    """Of an input that there is not."""
+    with pytest.raises(InvalidInput) as caught:
+        SPEC.check({"x" * 100_000: 1}, ["image"])
+    assert len(str(caught.value.details)) < 500
+    with pytest.raises(InvalidInput) as caught:
+        SPEC.from_text("x" * 100_000, ["1"])
+    assert len(str(caught.value.details)) < 500

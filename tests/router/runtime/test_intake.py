@@ -12,7 +12,7 @@ from router.domain.caller import TRUSTED, Caller
 from router.domain.errors import InvalidInput, PayloadTooLarge, RouterError
 from router.domain.prediction import FileRef, Job
 from router.runtime.inputs import InputSpec
-from router.runtime.intake import MAX_FILES, Intake, Upload
+from router.runtime.intake import MAX_FILES, Intake, Text, Upload
 
 FILE = {"type": "string", "format": "uri"}
 SPEC = InputSpec(
@@ -63,6 +63,11 @@ def intake(spool: Spool) -> Intake:
         ("data:audio/webm;codecs=opus;base64,aGVsbG8", b"hello", ".webm"),
         ("data:,a%20b", b"a b", ""),
         ("data:image/png;base64,-_-_", b"\xfb\xff\xbf", ".png"),
+        ("data:;base64,aGVs\r\nbG8 ==", b"hello", ""),
+        ("data:;base64,aGVsbG8%3D", b"hello", ""),
+        ("data:,100%25 of 5%", b"100% of 5%", ""),
+        ("data:,\u00e9", b"\xc3\xa9", ""),
+        ("data:,", b"", ""),
     ],
 )
 async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) -> None:
@@ -79,6 +84,10 @@ async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) 
         "file:///etc/passwd",
         "data:no comma",
         "data:;base64,!!!",
+        "data:;base64,aGVs=bG8",
+        "data:;base64,a",
+        "data:" + ";a" * 3000 + ",x",
+        "http://a.example/" + "x" * 9000,
         "data:," + "x" * 101,
         "http://[::1",
         "http://a.example/x",
@@ -111,7 +120,7 @@ async def test_a_wrong_value_costs_the_uploads(intake: Intake, spool: Spool) -> 
     file.close()
     upload = Upload("image", str(file.path), "a.png")
     with pytest.raises(InvalidInput):
-        await intake.from_form(SPEC, {"steps": ["9"]}, [upload], TRUSTED)
+        await intake.from_form(SPEC, [Text("steps", "9"), upload], TRUSTED)
     assert list(spool.folder.iterdir()) == []
 
 
@@ -124,3 +133,29 @@ def test_files_in_lists_reach_coglet_in_their_order() -> None:
         "more": [f"http://spool.callme.invalid/{i}.png" for i in range(3)],
         "image": "http://spool.callme.invalid/x%20y.png",
     }
+
+
+async def test_files_keep_the_order_of_the_forms_parts(intake: Intake, spool: Spool) -> None:
+    """Uploads, data: URIs and a JSON array of them, as they came."""
+    parts: list[Text | Upload] = []
+    for content in (b"1", b"3"):
+        file = spool.create("a")
+        file.write(content)
+        file.close()
+        parts.append(Upload("more", str(file.path), "a"))
+    parts.insert(1, Text("more", "data:,2"))
+    parts += [Text("more", '["data:,4", "data:,5"]'), Text("more", ""), Text("image", "")]
+    _, refs = await intake.from_form(SPEC, parts, TRUSTED)
+    assert [Path(r.path).read_text() for r in refs] == ["1", "2", "3", "4", "5"]
+    assert {(r.field, r.in_list) for r in refs} == {("more", True)}
+
+
+async def test_a_form_may_not_give_one_file_twice(intake: Intake, spool: Spool) -> None:
+    """As an upload and as a text."""
+    file = spool.create("a")
+    file.close()
+    with pytest.raises(InvalidInput, match="must be given once"):
+        await intake.from_form(
+            SPEC, [Upload("image", str(file.path), "a"), Text("image", "data:,x")], TRUSTED
+        )
+    assert list(spool.folder.iterdir()) == []
