@@ -33,6 +33,7 @@ from router.api import app_face, cog, events, files, model_logs, operations, rep
 from router.api.access import Access
 from router.api.auth import Guard
 from router.api.browsers import for_browsers
+from router.api.connections import Limits
 from router.api.context import Context, Describe
 from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
 from router.api.hops import Hops
@@ -53,6 +54,7 @@ from router.runtime.predictions import Predictions
 from router.runtime.uploads import Uploads
 from router.runtime.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
+from router.server_limits import bounded_server
 from router.settings import Settings, Weights
 from router.stopping import stop_on_signal
 from router.telemetry import Telemetry
@@ -77,14 +79,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with running(settings, backends, memory, telemetry) as context:
-            app.state.context = context
-            undo = stop_on_signal(context, reads, settings.shutdown_grace_s)
-            try:
-                with _opened(keys):
-                    yield
-            finally:
-                undo()
+        limits = Limits(settings.max_connections, settings.keep_alive_s)
+        with bounded_server(limits):  # before the signals' handlers, by which it finds the server
+            async with running(settings, backends, memory, telemetry) as context:
+                app.state.context = context
+                undo = stop_on_signal(context, reads, settings.shutdown_grace_s)
+                try:
+                    with _opened(keys):
+                        yield
+                finally:
+                    undo()
 
     app = FastAPI(
         title="CALLME GPU backend",

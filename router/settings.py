@@ -143,6 +143,10 @@ class Settings(BaseSettings):
         (), description="Models to load at start, as far as memory allows; `all` for every one."
     )
     max_upload_bytes: int = Field(25 << 20, ge=1, description="Largest request body.")
+    max_connections: int = Field(1024, ge=1, description="Connections that may be open at once.")
+    keep_alive_s: float = Field(
+        120.0, gt=0, description="A connection unused for so long after an answer is closed."
+    )
     queue_limit: int = Field(64, ge=1, description="Predictions that may wait for one model.")
     sync_limit_s: float = Field(
         85.0, gt=0, description="A synchronous call that takes longer is answered 202."

@@ -10,22 +10,20 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import uvicorn
-
 from router.api.context import Context
 from router.api.patience import BodyReads
 from router.domain.messages import Draining
+from router.server_limits import running_server
 
 # After everything has been answered: a client that does not read what it asked for holds its
 # connection for ever, and uvicorn by default waits for it.
 UNREAD_S = 5.0
 
 
-def _bound_the_end(handler: Any, limit_s: float) -> None:
-    """Have uvicorn give up connections so long after the signal, unless it was told otherwise.
-    `handler`: what it has set for the signal, a method of its server."""
-    server = getattr(handler, "__self__", None)
-    if isinstance(server, uvicorn.Server) and server.config.timeout_graceful_shutdown is None:
+def _bound_the_end(limit_s: float) -> None:
+    """Have uvicorn give up connections so long after the signal, unless it has a limit already."""
+    server = running_server()
+    if server is not None and server.config.timeout_graceful_shutdown is None:
         server.config.timeout_graceful_shutdown = math.ceil(limit_s)
 
 
@@ -54,9 +52,9 @@ def stop_on_signal(context: Context, reads: BodyReads, grace_s: float) -> Callab
         if callable(before[number]):
             before[number](number, frame)
 
+    _bound_the_end(grace_s + UNREAD_S)
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, on_signal)
-        _bound_the_end(before[number], grace_s + UNREAD_S)
 
     def undo() -> None:
         for number, handler in before.items():

@@ -54,7 +54,8 @@ def serve(host: Host = None, port: Port = None) -> None:
     configure_logging()
     settings = read_settings(host=host, port=port)
     forget_secrets()
-    _run(Server(settings).serve())
+    server = Server(settings)
+    _run(server, server.serve())
 
 
 def up(
@@ -85,7 +86,7 @@ def up(
         settings, exposed = prepare(settings, publish or (), dry_run)
     forget_secrets()
     server = Server(settings)
-    _run(_serve_and_show(server, settings, exposed))
+    _run(server, _serve_and_show(server, settings, exposed))
 
 
 class Server(uvicorn.Server):
@@ -123,10 +124,12 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.05)
 
 
-def _run(work: Coroutine[None, None, None]) -> None:
+def _run(server: Server, work: Coroutine[None, None, None]) -> None:
+    # On the loop that `uvicorn api:app` takes too: uvloop.
+    loops = asyncio.Runner(loop_factory=server.config.get_loop_factory())
     # uvicorn mostly raises the signal again once everything has been stopped.
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(work)
+    with contextlib.suppress(KeyboardInterrupt), loops as runner:
+        runner.run(work)
     console.print("Stopped. Nothing is left running.")
 
 

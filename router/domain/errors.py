@@ -93,6 +93,12 @@ class NotAcceptable(RouterError):
     status, code = 406, "not_acceptable"
 
 
+class RequestTimeout(RouterError):
+    """The head of a request did not end in time."""
+
+    status, code = 408, "request_timeout"
+
+
 class IdConflict(RouterError):
     """The id of a PUT already names a prediction of another model or with other inputs."""
 
@@ -103,6 +109,12 @@ class PayloadTooLarge(RouterError):
     """The body exceeds `max_upload_bytes`."""
 
     status, code = 413, "payload_too_large"
+
+
+class UriTooLong(RouterError):
+    """The URL of a request exceeds its bound."""
+
+    status, code = 414, "uri_too_long"
 
 
 class UnsupportedMediaType(RouterError):
@@ -129,6 +141,12 @@ class RateLimited(RouterError):
     status, code = 429, "rate_limited"
 
 
+class RequestHeadTooLarge(RouterError):
+    """Request line and header fields, or what a body has besides its bytes, exceed their bound."""
+
+    status, code = 431, "request_head_too_large"
+
+
 class PredictionFailed(RouterError):
     """The model raised something other than an objection to its input."""
 
@@ -151,6 +169,12 @@ class ModelUnavailable(RouterError):
     """The model cannot be started now: its set-up failed, or no room can be made for it."""
 
     status, code = 503, "model_unavailable"
+
+
+class TooManyConnections(RouterError):
+    """As many connections are open as may be, and all of them are at work."""
+
+    status, code = 503, "too_many_connections"
 
 
 class ShuttingDown(RouterError):
