@@ -33,7 +33,12 @@ Report = Callable[[Progress], None]
 
 
 class StartError(Exception):
-    """A model's process could not be brought to READY. The message is for a person."""
+    """A model's process could not be brought to READY. The message is for a person.
+    `retry_after_s`: seconds before which another try is of no use, None where nobody knows."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NotStartedError(Exception):

@@ -23,6 +23,7 @@ import orjson
 from standardwebhooks import Webhook
 
 from router import __version__
+from router.adapters.retry_after import seconds_of
 from router.adapters.system_resolver import system_connector
 
 USER_AGENT = f"callme/{__version__}"
@@ -234,13 +235,13 @@ async def _post(
             if 200 <= response.status < 300:
                 return
             said = hide((await response.text(errors="replace")).strip())[:SHOWN_CHARS]
-            status, retry_after = response.status, response.headers.get("Retry-After", "")
+            status, retry_after = response.status, response.headers.get("Retry-After")
     except (aiohttp.ClientError, TimeoutError) as error:
         raise PublishError(f"{name} cannot be reached: {type(error).__name__}") from error
     raise PublishError(
         f"{name} answered {status}: {said or 'nothing'}",
         hopeless=status in HOPELESS,
-        retry_after_s=float(retry_after) if retry_after.isdigit() else None,
+        retry_after_s=seconds_of(retry_after),
     )
 
 

@@ -6,13 +6,16 @@ itself said (a failure, an objection to the input) is the same as from a local o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from router.adapters.cog_answers import read_failure
+from router.adapters.remote_http import Answer
 from router.domain.errors import without_paths
 from router.domain.prediction import Failure, Json, Outcome, Status
+from router.ports import StartError
 
 BACKEND_FAILED = "backend_failed"
 UNAVAILABLE = "model_unavailable"
@@ -75,6 +78,27 @@ def of_status(status: int, answer: Mapping[str, Json]) -> Outcome:
     if refusal is not None:
         return failed(UNAVAILABLE, refusal)
     return failed(BACKEND_FAILED, f"The back-end answered {status}{because}")
+
+
+def of_answer(answer: Answer) -> Outcome:
+    """The same of a whole answer. It is worth another try when the back-end says so."""
+    outcome = of_status(answer.status, answer.object())
+    return to_be_retried(outcome, answer.retry_after_s())
+
+
+def to_be_retried(outcome: Outcome, retry_after_s: float | None) -> Outcome:
+    """The outcome with what a Retry-After beside it said, if it is the back-end's trouble."""
+    failure = outcome.failure
+    if retry_after_s is None or failure is None or failure.code not in TROUBLE:
+        return outcome
+    return replace(outcome, failure=dataclasses.replace(failure, retry_after_s=retry_after_s))
+
+
+def start_error(answer: Answer) -> StartError:
+    """Why a back-end that answers so is not there."""
+    failure = of_answer(answer).failure
+    reason = failure.message if failure else "no answer"
+    return StartError(reason, retry_after_s=answer.retry_after_s())
 
 
 def _objection(answer: Mapping[str, Json], told: str) -> Outcome:

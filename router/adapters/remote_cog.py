@@ -18,10 +18,12 @@ from router.adapters.remote_files import with_files
 from router.adapters.remote_http import (
     CANCEL_TIMEOUT_S,
     LOOP_DETECTED,
+    TAKES_NONE_NOW,
     Answer,
     BrokenOffError,
     NotSentError,
     RemoteHttp,
+    delay_before_retry_s,
     retry_delays,
 )
 from router.domain.prediction import Job, Json, LogText, Outcome
@@ -38,8 +40,6 @@ PROBE_TIMEOUT_S = 15.0
 # Modal answers a web request that takes longer with a 303 to the same wait again:
 # https://modal.com/docs/guide/webhook-timeouts
 MODAL_HOLDS_S = 150.0
-WAIT_AT_MOST_S = 30.0  # however long a Retry-After is
-TAKES_NONE_NOW = frozenset({429, 503})
 
 
 class CogBackend:
@@ -83,8 +83,7 @@ class CogBackend:
         except (NotSentError, BrokenOffError) as error:
             raise StartError(f"the back-end cannot be reached: {error}") from error
         if answer.status != 200:
-            outcome = answers.of_status(answer.status, answer.object())
-            raise StartError(outcome.failure.message if outcome.failure else "no answer")
+            raise answers.start_error(answer)
         return str(answer.object().get("status") or "not a Cog server")
 
     async def schema(self) -> dict[str, Json]:
@@ -97,7 +96,8 @@ class CogBackend:
             raise StartError("its back-end leads back to this box")
         document = answer.object()
         if answer.status != 200 or "Input" not in _schemas(document):
-            raise StartError(f"its back-end answered {answer.status} when asked what it takes")
+            reason = f"its back-end answered {answer.status} when asked what it takes"
+            raise StartError(reason, retry_after_s=answer.retry_after_s())
         return document
 
     # ---- predictions -----------------------------------------------------------------------
@@ -152,10 +152,9 @@ class CogBackend:
                         await self._see_whether_it_lives()
                         check_at = time.monotonic() + BUSY_CHECK_EVERY_S
                 elif answer.status in TAKES_NONE_NOW:
-                    if (delay_s := next(delays, None)) is None:
+                    delay_s = delay_before_retry_s(answer, delays, give_up)
+                    if delay_s is None:
                         return answer
-                    asked_s = answer.retry_after_s()
-                    delay_s = min(asked_s or delay_s, WAIT_AT_MOST_S)
                 else:
                     return answer
             if time.monotonic() + delay_s > give_up:
@@ -184,12 +183,12 @@ class CogBackend:
                 answer = await self._redirected(answer)
                 continue
             if answer.status not in (200, 202):
-                return answers.of_status(answer.status, answer.object())
+                return answers.of_answer(answer)
             p = answer.object()
             if not p:
                 return answers.unreadable(answer.status)
             if (outcome := answers.of_prediction(p)) is not None:
-                return outcome
+                return answers.to_be_retried(outcome, answer.retry_after_s())
             logs = str(p.get("logs") or "")
             if len(logs) > len(known):
                 report(LogText(logs[len(known) :]))

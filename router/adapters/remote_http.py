@@ -7,8 +7,10 @@ twice, since it may cost money or do something.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ import orjson
 from router import __version__
 from router.adapters.content_coding import CodingError, TooManyBytesError, decoded
 from router.adapters.public_http import PublicHttp
+from router.adapters.retry_after import seconds_of
 from router.adapters.system_resolver import system_connector
 from router.domain import hops
 from router.domain.prediction import Json
@@ -31,6 +34,8 @@ MAX_ANSWER_BYTES = 128 << 20
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 30.0
 TRIES = 3
+WAIT_AT_MOST_S = 30.0  # in a caller's name; who is asked to wait longer is told so at once
+TAKES_NONE_NOW = frozenset({429, 503})
 LOOP_DETECTED = 508
 AGENT = {"User-Agent": f"callme/{__version__}"}
 
@@ -64,11 +69,8 @@ class Answer:
         return value if isinstance(value, dict) else {}
 
     def retry_after_s(self) -> float | None:
-        """What Retry-After says, in seconds; None where it says none (or a date)."""
-        try:
-            return max(0.0, float(self.headers["Retry-After"]))
-        except (KeyError, ValueError):
-            return None
+        """What Retry-After says, in seconds; None where it says nothing."""
+        return seconds_of(self.headers.get("Retry-After"))
 
 
 class RemoteHttp:
@@ -164,6 +166,20 @@ def retry_delays(tries: int = TRIES) -> Iterator[float]:
         min(RETRY_FIRST_S * 2**n, RETRY_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311
         for n in range(tries - 1)
     )
+
+
+def delay_before_retry_s(
+    answer: Answer, delays: Iterator[float], give_up: float = math.inf
+) -> float | None:
+    """Seconds until a back-end that TAKES_NONE_NOW is asked again, as its Retry-After says or as
+    the next of `delays` does. None when it is not: then its answer is the caller's. `give_up`:
+    when the caller's time is over, by `time.monotonic`."""
+    delay_s = next(delays, None)
+    if delay_s is None:
+        return None
+    delay_s = answer.retry_after_s() or delay_s
+    too_long = delay_s > WAIT_AT_MOST_S or time.monotonic() + delay_s > give_up
+    return None if too_long else delay_s
 
 
 def _in_trouble(status: int) -> bool:

@@ -49,7 +49,7 @@ class RemoteProcess:
     async def start(self) -> None:
         """See that the back-end is there, and may be asked. Raises StartError."""
         if (wait_s := self._guards.allowance.wait_s()) > 0:
-            raise StartError(self._spent(wait_s))
+            raise StartError(self._spent(wait_s), retry_after_s=wait_s)
         try:
             with hops.coming_through(""):  # or one request's way would decide for all
                 await self._backend.probe()

@@ -22,10 +22,12 @@ from router.adapters import remote_answers as answers
 from router.adapters.remote_files import ANY_TYPE, inline, media_type, with_files, with_outputs
 from router.adapters.remote_http import (
     CANCEL_TIMEOUT_S,
+    TAKES_NONE_NOW,
     Answer,
     BrokenOffError,
     NotSentError,
     RemoteHttp,
+    delay_before_retry_s,
     retry_delays,
 )
 from router.domain.prediction import FileRef, Job, Json, LogText, Outcome
@@ -40,8 +42,6 @@ INLINE_BYTES = 256 << 10
 POLL_FIRST_S = 0.1
 POLL_MAX_S = 2.0  # 3000 a minute are allowed
 CANCEL_AFTER_MIN_S = 5
-TAKES_NONE_NOW = frozenset({429, 503})
-WAIT_AT_MOST_S = 30.0
 
 
 class ReplicateBackend:
@@ -101,8 +101,7 @@ class ReplicateBackend:
         except (NotSentError, BrokenOffError) as error:
             raise StartError(f"the back-end cannot be reached: {error}") from error
         if answer.status != 200:
-            outcome = answers.of_status(answer.status, answer.object())
-            raise StartError(outcome.failure.message if outcome.failure else "no answer")
+            raise answers.start_error(answer)
         return answer.object()
 
     # ---- predictions -----------------------------------------------------------------------
@@ -115,7 +114,7 @@ class ReplicateBackend:
                 body: dict[str, Json] = {"input": await with_files(job, self._place)}
                 answer = await self._create(body, give_up)
                 if answer.status not in (200, 201, 202):
-                    return answers.of_status(answer.status, answer.object())
+                    return answers.of_answer(answer)
                 return await self._follow(job.id, answer.object(), report)
         except TimeoutError:
             await self.cancel(job.id)
@@ -166,7 +165,12 @@ class ReplicateBackend:
         delays = retry_delays()
         while True:
             try:
-                return await self._http.ask("POST", "/v1/files", data=form())
+                answer = await self._http.ask("POST", "/v1/files", data=form())
+                if answer.status not in TAKES_NONE_NOW:
+                    return answer
+                delay_s = delay_before_retry_s(answer, delays)
+                if delay_s is None:
+                    return answer
             except (NotSentError, BrokenOffError) as error:
                 if (delay_s := next(delays, None)) is None:
                     raise NotStartedError(f"the back-end takes no upload: {error}") from error
@@ -190,9 +194,11 @@ class ReplicateBackend:
                 if (delay_s := next(delays, None)) is None:
                     raise NotStartedError(f"the back-end cannot be reached: {error}") from error
             else:
-                if answer.status not in TAKES_NONE_NOW or (delay_s := next(delays, None)) is None:
+                if answer.status not in TAKES_NONE_NOW:
                     return answer
-                delay_s = min(answer.retry_after_s() or delay_s, WAIT_AT_MOST_S)
+                delay_s = delay_before_retry_s(answer, delays, give_up)
+                if delay_s is None:
+                    return answer
             await asyncio.sleep(delay_s)
 
     async def _follow(self, our_id: str, p: dict[str, Json], report: Report) -> Outcome:

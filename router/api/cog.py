@@ -24,7 +24,7 @@ from router.api.callbacks import base_url, read_callback, wrong
 from router.api.caller import caller_of
 from router.api.cog_health import health_view
 from router.api.context import Context, context_of, wait_for_end
-from router.api.error_handlers import json_response, render_error
+from router.api.error_handlers import json_response, render_error, retry_after
 from router.api.headers import header
 from router.api.preferences import deadline_at, prefers_async, priority
 from router.api.sse import EVENT_STREAM, accepts
@@ -84,7 +84,8 @@ async def create(request: Request) -> Response:
         return _accepted(await context.predictions.keep(p.id, caller_of(request)))
     if live.dropped_with is not None:
         return render_error(request.scope, live.dropped_with)
-    return json_response(cog_view(live.prediction))
+    p = live.prediction
+    return json_response(cog_view(p), headers=retry_after(p.failure))
 
 
 async def put(request: Request) -> Response:

@@ -29,6 +29,7 @@ Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
 # Soon enough for a back-end that is just starting; a loop of boxes, or one that never answers,
 # would otherwise be asked with every request.
 RETRY_DESCRIBE_S = 5.0
+RETRY_DESCRIBE_MAX_S = 300.0  # where a back-end asks for more patience than the first
 
 
 @dataclass(slots=True)
@@ -92,7 +93,8 @@ class Context:
         try:
             schema = await self.describe(package)
         except StartError as error:
-            self._unreadable[name] = str(error), time.monotonic() + RETRY_DESCRIBE_S
+            wait_s = max(RETRY_DESCRIBE_S, min(error.retry_after_s or 0.0, RETRY_DESCRIBE_MAX_S))
+            self._unreadable[name] = str(error), time.monotonic() + wait_s
             return None
         self.schemas[name] = schema
         described = orjson.dumps([name, schema], option=orjson.OPT_SORT_KEYS)

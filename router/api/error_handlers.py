@@ -26,6 +26,7 @@ from router.domain.errors import (
     RouterError,
     UnknownModel,
 )
+from router.domain.prediction import Failure
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,7 @@ def render_error(
 ) -> Response:
     """The error in the shape of the API that the path belongs to, with its status and, where it
     has one, its Retry-After in whole seconds."""
-    out = dict(headers or {})
-    if error.retry_after_s is not None:
-        out["Retry-After"] = str(math.ceil(error.retry_after_s))
+    out = {**(headers or {}), **retry_after(error)}
     if error.status == 401:
         out["WWW-Authenticate"] = "Bearer"
     path = scope["path"]
@@ -61,6 +60,12 @@ def render_error(
     else:
         body = {"error": error_fields(error.code, error.message, error.details)}
     return json_response(body, error.status, out)
+
+
+def retry_after(source: RouterError | Failure | None) -> dict[str, str]:
+    """The Retry-After header in whole seconds; none where that is not known."""
+    seconds = source.retry_after_s if source else None
+    return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
 def error_fields(code: str, message: str, details: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from router.api.body import read_json
 from router.api.callbacks import base_url, read_callback, wrong
 from router.api.caller import admin_only, caller_of
 from router.api.context import Context, context_of
-from router.api.error_handlers import json_response
+from router.api.error_handlers import json_response, retry_after
 from router.api.preferences import deadline_at, preferred_wait_s, priority
 from router.api.replicate_views import (
     model_view,
@@ -98,7 +98,7 @@ async def _create(
         await live.wait(min(wait_s, context.sync_limit_s))
     view = replicate_view(context, live.prediction, base)
     if live.prediction.status.is_terminal:
-        return json_response(view, 201)
+        return json_response(view, 201, retry_after(live.prediction.failure))
     # The clients' `run` takes every other status of this answer for the end.
     view["status"] = Status.STARTING
     return json_response(view, 201 if wait_s is None else 202)

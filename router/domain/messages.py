@@ -83,12 +83,13 @@ class Woke(Struct, frozen=True):
 
 class StartFailed(Struct, frozen=True):
     """The process could not be started or its set-up failed; it is gone. `last_words`: what it
-    printed, as callers may be told."""
+    printed, as callers may be told. `retry_after_s`: another try before that is of no use."""
 
     model: str
     generation: int
     reason: str
     last_words: tuple[str, ...] = ()
+    retry_after_s: float = 0.0
 
 
 class Died(Struct, frozen=True):

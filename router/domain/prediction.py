@@ -85,11 +85,13 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a prediction did not succeed: a code of `router.domain.errors` and its message."""
+    """Why a prediction did not succeed: a code of `router.domain.errors` and its message.
+    `retry_after_s`: seconds after which it was worth another try, None where that is not known."""
 
     code: str
     message: str
     details: Mapping[str, Json] | None = None
+    retry_after_s: float | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):

@@ -31,7 +31,8 @@ def error_of(p: Prediction) -> RouterError | None:
     if p.failure is None:
         return None
     cls = ERROR_OF_CODE.get(p.failure.code, errors.PredictionFailed)
-    return cls(p.failure.message, details=p.failure.details)
+    failure = p.failure
+    return cls(failure.message, details=failure.details, retry_after_s=failure.retry_after_s)
 
 
 def public_inputs(p: Prediction) -> dict[str, Json]:

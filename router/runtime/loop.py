@@ -226,7 +226,8 @@ class SchedulerLoop:
             )
             self._observer.load_ended(e.model, self._clock.monotonic() - began, ready=False)
             words = last_words(process.log_tail())
-            self.post(msg.StartFailed(e.model, e.generation, reason, words))
+            asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
+            self.post(msg.StartFailed(e.model, e.generation, reason, words, asked_s))
             return
         load_s = self._clock.monotonic() - began
         footprint = process.footprint_bytes()

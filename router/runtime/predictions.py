@@ -278,7 +278,7 @@ class Predictions:
         if live.verdict is not None:  # withdrawn while it was handed back
             outcome = Outcome(live.verdict.waiting, failure=live.verdict.failure)
         else:
-            failure = Failure(error.code, error.message, error.details)
+            failure = Failure(error.code, error.message, error.details, error.retry_after_s)
             outcome = Outcome(Status.FAILED, failure=failure)
         self._end(live, conclude(live.prediction, outcome, self._clock.time()))
 

@@ -204,7 +204,7 @@ class Scheduler:
                 m.note_load(e.load_s)
                 m.note_footprint(e.footprint_bytes)
             case msg.StartFailed() if m.phase is Phase.STARTING:
-                self._note_failure(m, e, now, crashed=False)
+                self._note_failure(m, e, now, crashed=False, asked_s=e.retry_after_s)
                 m.enter(Phase.FAILED, now)
             case msg.Died() if m.phase not in (*GONE, Phase.STARTING, Phase.STOPPING):
                 if now - m.phase_since >= self.policy.backoff_max_s:
@@ -235,10 +235,18 @@ class Scheduler:
                 pass  # a report that came after the phase it speaks of
 
     def _note_failure(
-        self, m: Model, e: msg.StartFailed | msg.Died, now: float, *, crashed: bool
+        self,
+        m: Model,
+        e: msg.StartFailed | msg.Died,
+        now: float,
+        *,
+        crashed: bool,
+        asked_s: float = 0.0,
     ) -> None:
         m.failures += 1
-        m.retry_at = now + self.policy.backoff_s(m.failures)
+        # A machine that asks for more than the limit is asked again all the same.
+        asked_s = min(asked_s, self.policy.backoff_max_s)
+        m.retry_at = now + max(self.policy.backoff_s(m.failures), asked_s)
         m.failure_reason, m.last_words = e.reason, e.last_words
         m.crashed = crashed
         m.wanted = False

@@ -6,12 +6,15 @@ import concurrent.futures
 import contextlib
 import hashlib
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from replicate.client import Client
 
@@ -92,6 +95,59 @@ def test_replicates_own_client(far: Service) -> None:
     output: Any = client.run("callme/cloud", input={"text": "there"})
     assert output["text"] == "there"
     assert far.model("cloud")["backend"] == "replicate"
+
+
+def test_retry_after_of_a_refusal(tmp_path: Path) -> None:
+    """What the machine that runs the model says reaches the caller in all three APIs."""
+    with busy_back_end(retry_after_s=3600) as url, front(tmp_path, cog_remote("far", url)) as here:
+        calls = (
+            ("/far", {"files": {"text": (None, "hi")}}, 503),
+            ("/models/far/predictions", {"json": {"input": {"text": "hi"}}}, 200),
+            ("/v1/models/me/far/predictions", {"json": {"input": {"text": "hi"}}}, 201),
+        )
+        for path, body, status in calls:
+            answer = here.http.post(path, headers={"Prefer": "wait"}, **body)
+            assert answer.status_code == status, answer.text
+            assert "takes no prediction now: full up" in answer.text
+            assert answer.headers["retry-after"] == "3600"
+
+
+@contextlib.contextmanager
+def busy_back_end(retry_after_s: int) -> Iterator[str]:
+    """A Cog server that is there and takes no prediction; its URL."""
+    inputs = {"Input": {"properties": {"text": {"type": "string"}}}}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_health = self.path.endswith("/health-check")
+            answer: dict[str, Any] = {"status": "READY"} if is_health else {}
+            self._say(200, answer or {"components": {"schemas": inputs}})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self._say(429, {"error": {"code": "queue_full", "message": "full up"}})
+
+        def _say(self, status: int, answer: dict[str, Any]) -> None:
+            body = orjson.dumps(answer)
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            if status != 200:
+                self.send_header("retry-after", str(retry_after_s))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_it_follows_and_cancels(far: Service, box: Service) -> None:

@@ -249,11 +249,37 @@ async def test_not_now_is_tried_again(other: StandIn, status: int) -> None:
 
 
 async def test_retry_after_is_heeded(other: StandIn) -> None:
-    """But not beyond the prediction's own time: this test would take a day."""
-    later = answers(503, None, Retry_After="86400")
-    assert code(await run(other, later, timeout_s=2.0)) == "deadline_exceeded"
+    """In a caller's name for some seconds; who is to wait longer than that, or than it has time
+    for, is told so at once."""
+    for asked_s, timeout_s in ((3600, 60.0), (20, 10.0)):
+        before = len(other.of("POST", "/predictions"))
+        later = answers(503, None, Retry_After=str(asked_s))
+        outcome = await run(other, later, timeout_s=timeout_s)
+        assert code(outcome) == "model_unavailable"
+        assert outcome.failure is not None
+        assert outcome.failure.retry_after_s == asked_s
+        assert len(other.of("POST", "/predictions")) == before + 1
     soon = answers(503, None, Retry_After="0.1")
     assert (await run(other, soon, SUCCEEDED)).output == {"x": 1}
+
+
+async def test_a_boxs_own_back_end_says_when(other: StandIn) -> None:
+    """Cog's API answers 200 with a prediction that failed, Retry-After beside it."""
+    failed = {"id": "p1", "status": "failed", "error": "x", "error_code": "model_unavailable"}
+    outcome = await run(other, answers(200, failed, Retry_After="90"))
+    assert outcome.failure is not None
+    assert outcome.failure.retry_after_s == 90
+
+
+async def test_not_even_there_yet(other: StandIn) -> None:
+    """A start that fails says when another is worth it."""
+    backend = backend_of(other.url)
+    for path, ask in (("/health-check", backend.probe), ("/openapi.json", backend.schema)):
+        other.script[f"GET {path}"] = [answers(503, None, Retry_After="90")]
+        with pytest.raises(StartError) as refusal:
+            await ask()
+        assert refusal.value.retry_after_s == 90
+    await backend.close()
 
 
 async def test_busy_is_waited_for(other: StandIn) -> None:

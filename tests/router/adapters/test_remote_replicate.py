@@ -302,6 +302,22 @@ async def test_no_answer_raises(api: StandIn, step: Step, expected: str) -> None
     assert len(api.of("POST", "/v1/predictions")) == (3 if step == 429 else 1)
 
 
+async def test_retry_after_is_kept(api: StandIn, tmp_path: Path) -> None:
+    """Of a refusal, and of an upload's; a short one is waited for in the caller's name."""
+    api.script[CREATE] = [answers(429, {"detail": "throttled"}, Retry_After="60")]
+    outcome = await run(api)
+    assert code(outcome) == "model_unavailable"
+    assert outcome.failure is not None
+    assert outcome.failure.retry_after_s == 60
+    large = tmp_path / "l.wav"
+    large.write_bytes(b"l" * (INLINE_BYTES + 1))
+    urls = {"urls": {"get": f"{api.url}/v1/files/f1"}}
+    api.script["POST /v1/files"] = [answers(429, None, Retry_After="0.01"), answers(201, urls)]
+    api.script[CREATE] = [done()]
+    job = Job("ours", {}, (FileRef("audio", str(large), "l.wav"),))
+    assert (await run(api, job)).output == "text"
+
+
 async def test_it_is_cancelled_there(api: StandIn) -> None:
     """When it takes longer than it may, or a poll does not come through any more."""
     api.script[CREATE] = [RUNNING]

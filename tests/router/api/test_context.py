@@ -75,6 +75,12 @@ async def test_a_failure_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source.asked == 1
     now = 1000.0 + RETRY_DESCRIBE_S
     source.answer = asyncio.get_running_loop().create_future()
+    source.answer.set_exception(StartError("its back-end is busy", retry_after_s=90.0))
+    with pytest.raises(ModelUnavailable) as told:
+        await context.spec(FAR)
+    assert told.value.retry_after_s == 90.0
+    now += 90.0
+    source.answer = asyncio.get_running_loop().create_future()
     source.answer.set_result(SCHEMA)
     await context.spec(FAR)
-    assert source.asked == 2
+    assert source.asked == 3

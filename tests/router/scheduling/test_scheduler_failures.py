@@ -34,6 +34,19 @@ def test_a_failed_start_tells_its_waiters(story: Story) -> None:
         assert error.retry_after_s == 1.0
 
 
+def test_a_start_that_knows_when(story: Story) -> None:
+    """A back-end that says when to come again is not asked before, within the back-off's limit."""
+    for asked_s, told_s in ((90.0, 90.0), (1e6, 300.0)):
+        story.submit("alpha", "1")
+        generation = story.model("alpha").generation
+        story.tell(msg.StartFailed("alpha", generation, "not now", (), asked_s))
+        assert story.dropped()["1"].retry_after_s == told_s
+        story.now += told_s - 1.0
+        story.submit("alpha", "2")
+        assert story.dropped()["2"].retry_after_s == 1.0
+        story.now += 1.0
+
+
 def test_who_was_told_may_come_again(story: Story) -> None:
     """A prediction that was dropped can be submitted anew under its id."""
     story.submit("alpha", "1")
