@@ -29,7 +29,17 @@ from router.adapters.schemas import Schemas
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import WEBHOOK_FILE, HttpWebhookSender, load_secret
-from router.api import app_face, cog, events, files, model_logs, operations, replicate, streams
+from router.api import (
+    app_face,
+    cog,
+    downloads,
+    events,
+    files,
+    model_logs,
+    operations,
+    replicate,
+    streams,
+)
 from router.api.access import Access
 from router.api.auth import Guard
 from router.api.browsers import for_browsers
@@ -39,7 +49,7 @@ from router.api.error_handlers import on_http_exception, on_router_error, on_une
 from router.api.hops import Hops
 from router.api.openapi import build_openapi
 from router.api.patience import BodyReads
-from router.api.replicate_views import replicate_view
+from router.api.replicate_views import webhook_view
 from router.api.startup import PlainStart
 from router.backends import LOCAL, Backends
 from router.domain.errors import RouterError
@@ -50,6 +60,7 @@ from router.domain.prediction import Prediction
 from router.ports import Memory, Process, StartError
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
+from router.runtime.outputs import Outputs
 from router.runtime.predictions import Predictions
 from router.runtime.uploads import Uploads
 from router.runtime.webhooks import Webhooks
@@ -117,6 +128,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     model_logs.add_routes(app)
     files.add_routes(app)
     streams.add_routes(app)
+    downloads.add_routes(app)
     app_face.add_routes(app)
     return app
 
@@ -174,6 +186,7 @@ async def running(
         resumed = await context.predictions.open()
         kept = [f.ref() for f in await context.uploads.open()]
         disk.spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
+        disk.outputs.remove_unowned(await disk.store.ended_ids())
         preparing = asyncio.create_task(_prepare(context, settings.preload))
         context.is_open = True
         try:
@@ -195,13 +208,15 @@ class Disk:
 
     store: SqliteStore
     spool: Spool
+    outputs: Spool  # files of results, which are kept as long as those
     secret: str
 
 
 def _open_disk(state: Path) -> Disk:
     with _private():
         secret = load_secret(state / WEBHOOK_FILE)
-    return Disk(SqliteStore(state / "predictions.sqlite3"), Spool(state / "spool"), secret)
+    store = SqliteStore(state / "predictions.sqlite3")
+    return Disk(store, Spool(state / "spool"), Spool(state / "outputs"), secret)
 
 
 def _make_context(
@@ -213,8 +228,8 @@ def _make_context(
     disk: Disk,
     telemetry: Telemetry,
 ) -> Context:
-    def render(p: Prediction) -> dict[str, Any]:
-        return replicate_view(context, p, p.base_url)
+    async def render(p: Prediction) -> dict[str, Any]:
+        return await webhook_view(context, p)
 
     clock = SystemClock()
     keep_s = settings.keep_results_s
@@ -222,17 +237,20 @@ def _make_context(
     sender = HttpWebhookSender(disk.secret, allow_private=settings.allow_private_urls)
     webhooks = Webhooks(store, store, sender, clock, render)
     fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
-    uploads = Uploads(store, spool, fetcher, clock, keep_s)
+    predictions = Predictions(
+        *(loop, store, spool, clock, webhooks),
+        time_limit_s=settings.prediction_timeout_s,
+        keep_results_s=keep_s,
+        observer=telemetry.observer,
+        routes=backends.routes,
+        outputs=Outputs(disk.outputs, disk.secret),
+    )
+    find_output = predictions.links.file_of_url
+    uploads = Uploads(store, spool, fetcher, clock, keep_s, find_output=find_output)
     context = Context(
         packages=backends.packages,
         loop=loop,
-        predictions=Predictions(
-            *(loop, store, spool, clock, webhooks),
-            time_limit_s=settings.prediction_timeout_s,
-            keep_results_s=keep_s,
-            observer=telemetry.observer,
-            routes=backends.routes,
-        ),
+        predictions=predictions,
         intake=Intake(spool, uploads, settings.max_upload_bytes),
         files=spool,
         describe=_make_describe(schemas, loop, backends),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -142,7 +142,11 @@ class Store(Protocol):
         large."""
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
-        """Delete what ended before then; return the files that are nobody's now."""
+        """Delete what ended before then; return the files, of inputs and of outputs, that are
+        nobody's now."""
+
+    async def ended_ids(self) -> Collection[str]:
+        """The id of every prediction that has ended."""
 
 
 class UploadIndex(Protocol):
@@ -214,8 +218,9 @@ class Fetcher(Protocol):
 class Files(Protocol):
     """The spool: private files of predictions."""
 
-    def create(self, client_name: str) -> OpenFile:
-        """A new file; of the client's name only a harmless suffix is kept."""
+    def create(self, client_name: str, owner: str = "") -> OpenFile:
+        """A new file; of the client's name only a harmless suffix is kept. With `owner`, a
+        prediction's id, its name says whose it is."""
 
     def remove(self, files: Iterable[FileRef]) -> None:
         """Delete them; one that is gone already is no error."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import FileIO
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from router.domain.prediction import FileRef
 
 log = logging.getLogger(__name__)
 
+OWNER_END = "."  # no prediction's id has one
 DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
 
 
@@ -53,10 +54,12 @@ class Spool:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
 
-    def create(self, client_name: str) -> SpoolFile:
+    def create(self, client_name: str, owner: str = "") -> SpoolFile:
         """A new file under an unguessable name. Of the client's name only a harmless suffix is
-        kept: some decoders go by it."""
-        return SpoolFile(self.folder / f"{secrets.token_hex(16)}{suffix_of_name(client_name)}")
+        kept: some decoders go by it. With `owner`, a prediction's id, the name begins with it."""
+        begin = f"{owner}{OWNER_END}" if owner else ""
+        name = f"{begin}{secrets.token_hex(16)}{suffix_of_name(client_name)}"
+        return SpoolFile(self.folder / name)
 
     def remove(self, files: Iterable[FileRef]) -> None:
         """Delete them; one that is gone already is no error, and one that the disk does not
@@ -93,6 +96,14 @@ class Spool:
         for p in strangers:
             p.unlink(missing_ok=True)
         return len(strangers)
+
+    def remove_unowned(self, owners: Collection[str]) -> int:
+        """Delete every file whose owner is none of these (an earlier router was killed before
+        its prediction's end was on disk, or its prediction is gone); return how many."""
+        unowned = [p for p in self.folder.iterdir() if p.name.partition(OWNER_END)[0] not in owners]
+        for p in unowned:
+            p.unlink(missing_ok=True)
+        return len(unowned)
 
 
 def _told(error: OSError) -> Exception:

@@ -13,7 +13,7 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,15 @@ import msgspec
 import orjson
 
 from router.domain.errors import InsufficientStorage
-from router.domain.prediction import Callback, Delivery, Failure, FileRef, Prediction, Status
+from router.domain.prediction import (
+    Callback,
+    Delivery,
+    Failure,
+    FileRef,
+    OutputFile,
+    Prediction,
+    Status,
+)
 from router.domain.stored_file import StoredFile
 from router.ports import Cursor
 
@@ -217,7 +225,17 @@ class SqliteStore:
                 return swept
 
         rows = await self._do(both)
-        return [f for r in rows if (p := _readable(r[0])) for f in p.files]
+        swept = [p for r in rows if (p := _readable(r[0]))]
+        return [f for p in swept for f in (*p.files, *(o.ref() for o in p.output_files))]
+
+    async def ended_ids(self) -> Collection[str]:
+        """The id of every prediction that has ended."""
+        rows = await self._do(
+            lambda c: c.execute(
+                "SELECT id FROM predictions WHERE completed_at IS NOT NULL"
+            ).fetchall()
+        )
+        return {r[0] for r in rows}
 
     async def deliveries(self) -> Sequence[Delivery]:
         """Every webhook in the outbox."""
@@ -339,6 +357,12 @@ def _prediction(document: bytes) -> Prediction:
     fields = orjson.loads(document)
     fields["status"] = Status(fields["status"])
     fields["files"] = tuple(FileRef(**f) for f in fields["files"])
+    if outputs := fields.get("output_files"):
+        fields["output_files"] = tuple(
+            OutputFile(**{**o, "place": tuple(o["place"])}) for o in outputs
+        )
+    else:
+        fields["output_files"] = ()
     if fields["failure"] is not None:
         fields["failure"] = Failure(**fields["failure"])
     if (callback := fields.get("callback")) is not None:

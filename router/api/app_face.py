@@ -61,6 +61,7 @@ async def accepted(request: Request, prediction_id: str) -> Response:
     """202: it is on disk and goes on; where to ask for it."""
     predictions = context_of(request).predictions
     p = await predictions.keep(prediction_id, caller_of(request))
+    p = await predictions.links.whole(p)
     location = f"/predictions/{p.id}"
     return json_response(
         prediction_view(p, predictions),
@@ -73,7 +74,7 @@ async def get_prediction(request: Request) -> Response:
     """The state of a prediction that was answered with 202."""
     predictions = context_of(request).predictions
     p = await predictions.get(request.path_params["prediction_id"], caller_of(request))
-    return json_response(prediction_view(p, predictions))
+    return json_response(prediction_view(await predictions.links.whole(p), predictions))
 
 
 async def cancel_prediction(request: Request) -> Response:
@@ -82,7 +83,8 @@ async def cancel_prediction(request: Request) -> Response:
     caller = caller_of(request)
     p = await predictions.get(request.path_params["prediction_id"], caller)
     predictions.cancel(p.id)
-    return json_response(prediction_view(await predictions.get(p.id, caller), predictions))
+    p = await predictions.links.whole(await predictions.get(p.id, caller))
+    return json_response(prediction_view(p, predictions))
 
 
 def add_routes(app: Starlette) -> None:

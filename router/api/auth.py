@@ -25,8 +25,9 @@ from router.domain.errors import Forbidden, RouterError, Unauthorized
 from router.domain.keys import Key, KeySource, verifier_of
 
 OPEN_PATHS = frozenset({"/health"})
-# Each URL below it holds a token of its own, which its handler checks (router/api/streams.py).
-UNGUESSABLE_URLS = "/v1/streams/"
+# Each URL below these holds a token of its own, which its handler checks (router/api/streams.py,
+# router/api/downloads.py).
+UNGUESSABLE_URLS = ("/v1/streams/", "/v1/files/streams/", "/v1/outputs/")
 # Any of these means that the request came through a proxy, whoever the peer is.
 PROXY_HEADERS = frozenset(
     {

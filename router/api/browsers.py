@@ -20,10 +20,11 @@ CORS_HEADERS = (
     "Content-Type",
     "Last-Event-ID",
     "Prefer",
+    "Range",
     "X-Callme-Priority",
     "X-Request-Id",
 )
-EXPOSED_HEADERS = ("Location", "Retry-After", "X-Prediction-Id", "X-Request-Id")
+EXPOSED_HEADERS = ("Content-Range", "Location", "Retry-After", "X-Prediction-Id", "X-Request-Id")
 Header = tuple[bytes, bytes]
 COMMON = (
     (b"x-content-type-options", b"nosniff"),

@@ -30,6 +30,7 @@ from router.api.preferences import deadline_at, prefers_async, priority
 from router.api.sse import EVENT_STREAM, accepts
 from router.api.streams import cog_stream
 from router.api.views import timestamp
+from router.domain.caller import Caller
 from router.domain.errors import NotAcceptable, UnknownPrediction
 from router.domain.package import Package, does_stream
 from router.domain.prediction import Json, Prediction, Status, new_id
@@ -81,7 +82,8 @@ async def create(request: Request) -> Response:
         return _accepted(live.prediction)
     await wait_for_end(request, context, live)
     if not live.done.done():
-        return _accepted(await context.predictions.keep(p.id, caller_of(request)))
+        kept = await context.predictions.keep(p.id, caller_of(request))
+        return _accepted(await context.predictions.links.whole(kept))
     if live.dropped_with is not None:
         return render_error(request.scope, live.dropped_with)
     p = live.prediction
@@ -112,13 +114,19 @@ async def _create_named(
 
     live = await context.predictions.create_once(wanted_id, package.name, digest, caller, make)
     if request.state.streams:
-        p = await context.predictions.get(wanted_id, caller)
+        p = await _whole(context, wanted_id, caller)
         return cog_stream(request, context.predictions.live(wanted_id), p, cog_view, cancel=False)
     if live is not None and not prefers_async(request):
         # The client may have gone, to ask again: that is what the id is for.
         await live.wait(context.sync_limit_s)
-    p = await context.predictions.get(wanted_id, caller)
+    p = await _whole(context, wanted_id, caller)
     return json_response(cog_view(p)) if p.status.is_terminal else _accepted(p)
+
+
+async def _whole(context: Context, prediction_id: str, caller: Caller) -> Prediction:
+    """The prediction with the files of its output as data: URIs."""
+    p = await context.predictions.get(prediction_id, caller)
+    return await context.predictions.links.whole(p)
 
 
 async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
@@ -212,7 +220,8 @@ def _accepted(p: Prediction) -> Response:
 
 async def get(request: Request) -> Response:
     """A prediction that was answered with 202, or had an id of the client's."""
-    return json_response(cog_view(await _find(request)))
+    links = context_of(request).predictions.links
+    return json_response(cog_view(await links.whole(await _find(request))))
 
 
 async def cancel(request: Request) -> Response:

@@ -96,7 +96,7 @@ async def _create(
     )
     if wait_s is not None:
         await live.wait(min(wait_s, context.sync_limit_s))
-    view = replicate_view(context, live.prediction, base)
+    view = await replicate_view(context, live.prediction, base)
     if live.prediction.status.is_terminal:
         return json_response(view, 201, retry_after(live.prediction.failure))
     # The clients' `run` takes every other status of this answer for the end.
@@ -132,7 +132,7 @@ async def get(request: Request) -> Response:
     """One prediction."""
     context = context_of(request)
     p = await context.predictions.get(request.path_params["id"], caller_of(request))
-    return json_response(replicate_view(context, p, base_url(request)))
+    return json_response(await replicate_view(context, p, base_url(request)))
 
 
 async def cancel(request: Request) -> Response:
@@ -154,7 +154,7 @@ async def list_predictions(request: Request) -> Response:
             place = (p.created_at, p.id)
             if await context.predictions.page(caller, **{way: place}, limit=1):
                 links[name] = f"{base_url(request)}/v1/predictions?cursor={_cursor(way, place)}"
-    results = [replicate_view(context, p, base_url(request)) for p in page]
+    results = [await replicate_view(context, p, base_url(request)) for p in page]
     return json_response({**links, "results": results})
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.api.context import Context
 from router.api.views import timestamp
-from router.domain.package import does_stream
-from router.domain.prediction import Prediction, Status
+from router.domain.output_file import with_values
+from router.domain.package import does_stream, yields_files
+from router.domain.prediction import Json, OutputFile, Place, Prediction, Status
 from router.domain.stored_file import StoredFile
 from router.runtime.answers import public_inputs
 
 STREAM_PATH = "/v1/streams/{id}"
+# npm's client takes what comes under /v1/files/ for a stream of files, and each of its elements
+# for a file's URL.
+FILE_STREAM_PATH = "/v1/files/streams/{id}"
 
 # What Replicate says of a version that it does not show.
 UNKNOWN_VERSION = "hidden"
@@ -30,20 +34,35 @@ def utc(seconds: float | None) -> str | None:
     return text.replace("+00:00", "Z") if text else None
 
 
-def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
-    """A prediction, its URLs under `base_url`."""
+async def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
+    """A prediction, its URLs, those of its output files too, under `base_url`."""
+    linked = await context.predictions.links.linked(p)
+    return prediction_body(context, linked, base_url)
+
+
+async def webhook_view(context: Context, p: Prediction) -> dict[str, Any]:
+    """What a webhook is sent: as Replicate's API shows the prediction, but for the output of one
+    that was made by Cog's API, which is as that shows it."""
+    if p.namespace:
+        return await replicate_view(context, p, p.base_url)
+    return prediction_body(context, await context.predictions.links.whole(p), p.base_url)
+
+
+def prediction_body(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
+    """Replicate's shape of a prediction; a file that is still in its output stays as it is."""
     failure = p.failure if p.failure and p.failure.code != "canceled" else None
     url = f"{base_url}/v1/predictions/{p.id}"
     urls = {"get": url, "cancel": f"{url}/cancel"}
-    if does_stream(context.schemas.get(p.model, {})):
-        path = STREAM_PATH.format(id=p.id)
+    schema = context.schemas.get(p.model, {})
+    if does_stream(schema):
+        path = (FILE_STREAM_PATH if yields_files(schema) else STREAM_PATH).format(id=p.id)
         urls["stream"] = f"{base_url}{path}?token={stream_token(context, p.id)}"
     return {
         "id": p.id,
         "model": f"{p.namespace or context.replicate_owner}/{p.model}",
         "version": context.versions.get(p.model, UNKNOWN_VERSION),
         "input": public_inputs(p),
-        "output": p.output,
+        "output": with_urls(context, p.id, p.output, p.output_files, base_url),
         "logs": p.logs,
         "error": failure.message if failure else None,
         **({"error_code": failure.code} if failure else {}),  # for another router
@@ -56,6 +75,23 @@ def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, 
         "metrics": p.metrics,
         "urls": urls,
     }
+
+
+def with_urls(
+    context: Context,
+    prediction_id: str,
+    output: Json,
+    files: Sequence[OutputFile],
+    base_url: str,
+    *,
+    at: Place = (),
+) -> Json:
+    """The output with the URLs of these files in their places. `at`: where it is in the
+    prediction's output."""
+    path = context.predictions.outputs.url_path
+    return with_values(
+        output, [(f.place[len(at) :], base_url + path(prediction_id, f)) for f in files]
+    )
 
 
 def stream_token(context: Context, prediction_id: str) -> str:

@@ -1,4 +1,4 @@
-"""One prediction's progress as Server-Sent Events, in Replicate's words and in Cog's.
+"""One prediction's progress as Server-Sent Events, in Replicate's shape and in Cog's.
 
 A follower's place is a number of output elements and a number of log lines. It is the id of
 each event, so a client that comes again goes on where it was, even after the end; and nothing
@@ -11,7 +11,7 @@ import asyncio
 import hmac
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from router.api.callbacks import base_url
 from router.api.context import Context, context_of
-from router.api.replicate_views import STREAM_PATH, stream_token
+from router.api.replicate_views import FILE_STREAM_PATH, STREAM_PATH, stream_token, with_urls
 from router.api.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
 from router.domain.caller import TRUSTED
 from router.domain.errors import Unauthorized
@@ -134,11 +135,27 @@ async def stream(request: Request) -> Response:
     found = PLACE.fullmatch(request.headers.get("last-event-id", ""))
     place = Place(*map(int, found.groups())) if found else Place()
     live = context.predictions.live(prediction_id)
-    steps = follow(live, p, place)
-    return EventResponse(_in_replicates_words(steps), lambda: _over(context, live))
+    base = base_url(request)
+    links = context.predictions.links
+
+    async def link(index: int, value: Json) -> Json:
+        if live is None:
+            return value
+        rest, files, at = await links.linked_chunk(live, index, value)
+        return with_urls(context, prediction_id, rest, files, base, at=at)
+
+    if live is None:
+        p = await links.linked(p)
+        output = with_urls(context, p.id, p.output, p.output_files, base)
+        p = replace(p, output=output, output_files=())
+    events = _in_replicates_words(follow(live, p, place), link)
+    return EventResponse(events, lambda: _over(context, live))
 
 
-async def _in_replicates_words(steps: AsyncIterator[Step | None]) -> AsyncIterator[bytes]:
+async def _in_replicates_words(
+    steps: AsyncIterator[Step | None], link: Callable[[int, Json], Awaitable[Json]]
+) -> AsyncIterator[bytes]:
+    """`link`: makes URLs of the files in the element of that number."""
     async for step in steps:
         if step is None:
             yield HEARTBEAT
@@ -146,7 +163,8 @@ async def _in_replicates_words(steps: AsyncIterator[Step | None]) -> AsyncIterat
         place, what = step
         match what:
             case OutputChunk(value):
-                yield event_bytes("output", _as_text(value), str(place))
+                shown = await link(place.outputs - 1, value)
+                yield event_bytes("output", _as_text(shown), str(place))
             case LogText(text):
                 yield event_bytes("logs", text, str(place))
             case Prediction() if what.status.is_terminal:
@@ -216,3 +234,4 @@ def _cog_event(kind: str, data: dict[str, Any]) -> bytes:
 def add_routes(app: Starlette) -> None:
     """Where Replicate's clients follow a prediction."""
     app.add_route(STREAM_PATH, stream, methods=["GET"])
+    app.add_route(FILE_STREAM_PATH, stream, methods=["GET"])

@@ -123,6 +123,12 @@ class UnsupportedMediaType(RouterError):
     status, code = 415, "unsupported_media_type"
 
 
+class RangeNotSatisfiable(RouterError):
+    """The Range header asks for bytes that the file does not have."""
+
+    status, code = 416, "range_not_satisfiable"
+
+
 class InvalidInput(RouterError):
     """An input is missing, unknown, out of range, or refused by the model itself."""
 

@@ -12,7 +12,13 @@ MEDIA_TYPE = re.compile(
     r"[\w.+-]{1,100}/[\w.+-]{1,100}(?:; ?[\w.+-]{1,100}=[\w.+-]{1,100}){0,4}", re.A
 )
 # What browsers' recorders and pictures of today use, and Python's table of 3.11 lacks.
-EXTRA_SUFFIXES = {"audio/webm": ".webm", "audio/mp4": ".m4a", "image/webp": ".webp"}
+EXTRA_SUFFIXES = {
+    "audio/mp4": ".m4a",
+    "audio/ogg": ".ogg",
+    "audio/wav": ".wav",
+    "audio/webm": ".webm",
+    "image/webp": ".webp",
+}
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 

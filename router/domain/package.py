@@ -33,3 +33,10 @@ def does_stream(schema: Mapping[str, Any]) -> bool:
     had element by element: its runner has `@streaming`."""
     operation = schema.get("paths", {}).get("/predictions", {}).get("post", {})
     return operation.get("x-cog-streaming") is True
+
+
+def yields_files(schema: Mapping[str, Any]) -> bool:
+    """Whether each element of the output is a file."""
+    output = schema.get("components", {}).get("schemas", {}).get("Output", {})
+    items = output.get("items") if output.get("type") == "array" else None
+    return isinstance(items, Mapping) and items.get("format") == "uri"

@@ -23,6 +23,8 @@ from msgspec.structs import replace
 from router.domain import hops
 
 Json = Any  # what JSON can say; Python's type system cannot bound it usefully
+# The keys and indexes that lead to a value in JSON; () is the whole of it.
+Place = tuple[str | int, ...]
 
 
 class Status(StrEnum):
@@ -68,6 +70,23 @@ class FileRef:
     path: str
     name: str
     in_list: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One file of an output. `place`: where it is in the output. `path`: where the router put it.
+    `name`: the last part of its URL, one of a kind within the prediction. `media_type`: as the
+    model's server said, "" where it said none."""
+
+    place: Place
+    path: str
+    name: str
+    media_type: str
+    size_bytes: int
+
+    def ref(self) -> FileRef:
+        """The file as the spool knows files."""
+        return FileRef("", self.path, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +184,8 @@ class Prediction(msgspec.Struct, frozen=True):
 
     `digest` is a hash of the inputs as they were sent: what an idempotent request is compared
     by. `namespace` is the owner in Replicate's `owner/name`, `base_url` the address that the
-    client reached us at; both only to be told again. `home`: where it has begun, of the model's
+    client reached us at; both only to be shown again. `output_files`: the files that are not in
+    `output`, which has null in their places. `home`: where it has begun, of the model's
     second home alone (`router.runtime.homes`); "" elsewhere. `via`: the boxes that the request
     came through (`router.domain.hops`). `context` is for the runner alone, and kept only until
     the prediction has ended.
@@ -195,6 +215,7 @@ class Prediction(msgspec.Struct, frozen=True):
     completed_at: float | None = None
     attempts: int = 0
     output: Json = None
+    output_files: tuple[OutputFile, ...] = ()
     failure: Failure | None = None
     logs: str = ""
     metrics: Mapping[str, Json] = msgspec.field(default_factory=dict)

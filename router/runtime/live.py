@@ -24,6 +24,7 @@ from router.domain.prediction import (
     Status,
 )
 from router.ports import Timer
+from router.runtime.outputs import Shelf
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,14 @@ class Live:
     _metric_bytes: int = 0
     _followers: set[asyncio.Future[None]] = field(default_factory=set)
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    shelf: Shelf | None = None  # of the files of its output, once there is one
     version: int = 0  # counts every change that followers are told of
+
+    def shelved(self) -> Shelf:
+        """The files of its output that are in the spool."""
+        if self.shelf is None:
+            self.shelf = Shelf()
+        return self.shelf
 
     def note(self, progress: Progress) -> None:
         """Add what it has printed or put out, and wake whoever follows it."""

@@ -30,9 +30,11 @@ from router.domain.prediction import (
 )
 from router.ports import Clock, Cursor, Files, Observer, Store, Timer, Timers
 from router.runtime.homes import Homes, Route
+from router.runtime.links import Links
 from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
 from router.runtime.observers import Observers
+from router.runtime.outputs import Outputs
 from router.runtime.records import Records
 from router.runtime.webhooks import Webhooks
 from router.scheduling.outlook import Outlook
@@ -54,6 +56,7 @@ class Predictions:
         timers: Timers | None = None,
         observer: Observer | None = None,
         routes: Mapping[str, Route] | None = None,
+        outputs: Outputs | None = None,
     ) -> None:
         self._loop = loop
         self._store = store
@@ -65,7 +68,11 @@ class Predictions:
             "deadline_exceeded", f"The prediction took longer than {time_limit_s:.0f} s"
         )
         self._too_long = Verdict(failure, Status.ABORTED, Status.FAILED)
-        self._records = Records(store, files, clock, webhooks, keep_results_s)
+        self.outputs = outputs or Outputs(files, "")
+        self.links = Links(store, self.outputs, self.live)
+        self._records = Records(
+            store, files, clock, webhooks, keep_results_s, link=self.links.linked
+        )
         self._timers = timers
         self._observer = observer or Observers()
         self._live: dict[str, Live] = {}
@@ -153,7 +160,8 @@ class Predictions:
             claim.set_result(None)
 
     async def get(self, prediction_id: str, caller: Caller) -> Prediction:
-        """The prediction now. Raises UnknownPrediction, also for what the caller may not see."""
+        """The prediction now, as it is kept: `links` has the ways to show the files of its output.
+        Raises UnknownPrediction, also for what the caller may not see."""
         p = await self._find(prediction_id)
         if p is None or not caller.may_see(p.owner):
             raise errors.UnknownPrediction(f"Cannot find prediction '{prediction_id[:80]}'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 from router.domain.errors import RouterError
 from router.domain.prediction import Prediction, announced
@@ -28,12 +28,16 @@ class Records:
         clock: Clock,
         webhooks: Webhooks,
         keep_results_s: float,
+        *,
+        link: Callable[[Prediction], Awaitable[Prediction]],
     ) -> None:
+        """`link`: puts the files of a prediction's output into the spool."""
         self._store = store
         self._files = files
         self._clock = clock
         self._webhooks = webhooks
         self._keep_results_s = keep_results_s
+        self._link = link
         self._writes: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -74,7 +78,7 @@ class Records:
     async def _settle(self, p: Prediction, then: Callable[[], object]) -> None:
         while True:
             try:
-                await self.conclude(p)
+                await self.conclude(await self._link(p))
             except RouterError as error:
                 # The result stays in memory, where it is found, until the disk takes it.
                 log.error("a result cannot be written: %s", error.message)

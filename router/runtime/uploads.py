@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from router.domain.media_types import ANY_TYPE
 from router.domain.prediction import FileRef, Json, new_id
 from router.domain.stored_file import StoredFile
 from router.ports import Clock, Fetcher, Files, UploadIndex
+from router.runtime.form_text import invalid
 from router.runtime.intake import Upload
 
 log = logging.getLogger(__name__)
@@ -29,19 +30,29 @@ SWEEP_EVERY_S = 600.0
 # Whatever the host: behind a tunnel the same file is reached under several names, and an id is
 # not guessed.
 FILE_PATH = re.compile(r"/v1/files/([0-9a-f]{32})")
+# The file of an output by its URL, None for any other URL. Raises NotFound.
+FindOutput = Callable[[str], Awaitable[FileRef | None]]
 
 
 class Uploads:
     """Keeps uploads for `keep_s` seconds. Fulfils Fetcher, in front of the one for other URLs."""
 
     def __init__(
-        self, index: UploadIndex, files: Files, elsewhere: Fetcher, clock: Clock, keep_s: float
+        self,
+        index: UploadIndex,
+        files: Files,
+        elsewhere: Fetcher,
+        clock: Clock,
+        keep_s: float,
+        *,
+        find_output: FindOutput,
     ) -> None:
         self._index = index
         self._files = files
         self._elsewhere = elsewhere
         self._clock = clock
         self._keep_s = keep_s
+        self._find_output = find_output
         self._sweeper: asyncio.Task[None] | None = None
 
     async def open(self) -> Sequence[StoredFile]:
@@ -102,12 +113,20 @@ class Uploads:
         self._files.remove([stored.ref()])
 
     async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
-        """The file of that URL: one of the caller's by a link, any other from elsewhere."""
+        """The file of that URL: one of the caller's or of an output by a link, any other from
+        elsewhere. Raises InvalidInput for one that is not kept any more."""
         found = FILE_PATH.fullmatch(urlsplit(url).path)
         stored = await self._index.get_file(found[1]) if found else None
-        if stored is None or not caller.may_see(stored.owner):
-            return await self._elsewhere.fetch(url, field, max_bytes, caller)
-        return self._files.link(stored.ref()), stored.name
+        if stored is not None and caller.may_see(stored.owner):
+            return self._files.link(stored.ref()), stored.name
+        # Whoever knows an output's URL may read it, so it need not be the caller's own.
+        try:
+            output = await self._find_output(url)
+        except NotFound as error:
+            raise invalid(field, "is the URL of an output that is not kept any more") from error
+        if output is not None:
+            return self._files.link(output), output.name
+        return await self._elsewhere.fetch(url, field, max_bytes, caller)
 
     async def _sweep_regularly(self) -> None:
         while True:

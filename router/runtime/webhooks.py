@@ -47,7 +47,7 @@ class Webhooks:
         outbox: Outbox,
         sender: WebhookSender,
         clock: Clock,
-        render: Callable[[Prediction], Json],
+        render: Callable[[Prediction], Awaitable[Json]],
         *,
         timers: Timers | None = None,
     ) -> None:
@@ -131,7 +131,7 @@ class Webhooks:
         host = urlsplit(p.callback.url).netloc
         slot = self._slots.setdefault(host, asyncio.Semaphore(AT_ONCE_PER_HOST))
         async with slot:
-            body = orjson.dumps(self._render(p))
+            body = orjson.dumps(await self._render(p))
             return await self._sender.send(p.callback.url, message_id, body)
 
     async def _deliver(self, delivery: Delivery, p: Prediction) -> None:

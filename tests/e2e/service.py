@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 import psutil
+import trustme
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +114,28 @@ class Service:
         return self.log_path.read_text(errors="replace")
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A certificate for 127.0.0.1 with its key, and whom to trust for it; made in a folder."""
+
+    server: Path
+    authority: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Tls:
+        """A new one."""
+        made = cls(folder / "server.pem", folder / "authority.pem")
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(made.authority)
+        chain = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+        chain.write_to_path(made.server)
+        return made
+
+    def argv(self) -> Sequence[str]:
+        """For uvicorn."""
+        return ["--ssl-keyfile", str(self.server), "--ssl-certfile", str(self.server)]
+
+
 @contextlib.contextmanager
 def running_service(
     packages: Path,
@@ -119,6 +143,8 @@ def running_service(
     env: Mapping[str, str] | None = None,
     argv: Sequence[str] | None = None,
     port: int = 0,
+    *,
+    tls: Tls | None = None,
 ) -> Iterator[Service]:
     """Start the service as README says and stop it at the end, whatever the test did."""
     port = port or free_port()
@@ -128,7 +154,7 @@ def running_service(
     clean = {k: v for k, v in os.environ.items() if not k.startswith("CALLME_")}
     with log_path.open("wb") as log:
         child = subprocess.Popen(
-            [*command, "--port", str(port)],
+            [*command, "--port", str(port), *(tls.argv() if tls else ())],
             cwd=ROOT,
             env={
                 **clean,
@@ -139,7 +165,9 @@ def running_service(
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
+    verify = ssl.create_default_context(cafile=tls.authority if tls else None)
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    with httpx.Client(base_url=url, timeout=120, verify=verify) as http:
         service = Service(child, http, state, log_path)
         try:
             wait_until(lambda: _answers(service))

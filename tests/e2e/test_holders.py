@@ -20,7 +20,13 @@ from tests.e2e.service import Service, running_service, wait_until
 Endpoint = tuple[str, str]
 
 # Every endpoint is in one of these. A new one must be put where it belongs, or a test fails.
-NO_KEY = {("GET", "/health"), ("GET", "/v1/streams/{id}")}  # the latter's URL holds a token
+NO_KEY = {
+    ("GET", "/health"),
+    # The URLs of these hold a token.
+    ("GET", "/v1/streams/{id}"),
+    ("GET", "/v1/files/streams/{id}"),
+    ("GET", "/v1/outputs/{id}/{name}"),
+}
 EVERY_KEY = {
     ("GET", "/ready"),
     ("GET", "/docs"),
@@ -59,7 +65,11 @@ ONE_PREDICTION = {
     ("GET", "/v1/predictions/{id}"),
     ("POST", "/v1/predictions/{id}/cancel"),
 }
-ONE_FILE = {("GET", "/v1/files/{id}"), ("DELETE", "/v1/files/{id}")}
+ONE_FILE = {
+    ("GET", "/v1/files/{id}"),
+    ("GET", "/v1/files/{id}/download"),
+    ("DELETE", "/v1/files/{id}"),
+}
 # An id of the client's choice: refused where it is somebody else's.
 CLAIM = {("PUT", "/models/{model}/predictions/{id}")}
 CLASSES = (NO_KEY, EVERY_KEY, ADMIN, CREATE, LISTS, ONE_PREDICTION, ONE_FILE, CLAIM)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from router.domain.prediction import Delivery, FileRef, Prediction
 from router.domain.stored_file import StoredFile
@@ -67,7 +67,11 @@ class MemoryStore:
         for p in old:
             del self.rows[p.id]
             self.outbox.pop(p.id, None)
-        return [f for p in old for f in p.files]
+        return [f for p in old for f in (*p.files, *(o.ref() for o in p.output_files))]
+
+    async def ended_ids(self) -> Collection[str]:
+        """Of those with an end."""
+        return {p.id for p in self.rows.values() if p.completed_at is not None}
 
     async def deliveries(self) -> Sequence[Delivery]:
         """The outbox."""

@@ -10,6 +10,7 @@ from router.domain.prediction import (
     Failure,
     FileRef,
     Outcome,
+    OutputFile,
     Prediction,
     Status,
     advance,
@@ -41,6 +42,8 @@ async def test_what_is_put_is_got(any_store: AnyStore) -> None:
     await any_store.put(p)
     assert await any_store.get("a") == p
     failure = Failure("invalid_input", "no", {"problems": []})
+    output = OutputFile(("masks", 0), "/outputs/a.png", "output-masks-0.png", "image/png", 3)
+    p = replace(p, output_files=(output,))
     p = conclude(p, Outcome(Status.FAILED, failure=failure, logs="l", predict_time_s=0.5), 3.0)
     await any_store.put(p)
     assert await any_store.get("a") == p
@@ -69,12 +72,17 @@ async def test_unfinished_oldest_first(any_store: AnyStore) -> None:
 
 
 async def test_sweep_returns_the_files(any_store: AnyStore) -> None:
-    """Old results go, newer ones and unfinished ones stay."""
+    """Old results go, newer ones and unfinished ones stay; the files are the inputs' and the
+    outputs'."""
     for name, at in (("old", 10.0), ("new", 20.0)):
-        await any_store.put(conclude(made(name), Outcome(Status.CANCELED), at))
+        output = OutputFile((), f"/outputs/{name}.png", "output.png", "image/png", 3)
+        p = replace(made(name), output_files=(output,))
+        await any_store.put(conclude(p, Outcome(Status.CANCELED), at))
     await any_store.put(made("waiting"))
+    assert await any_store.ended_ids() == {"old", "new"}
     swept = await any_store.sweep(15.0)
-    assert [f.name for f in swept] == ["cat.png"]
+    assert [f.path for f in swept] == ["/spool/x.png", "/outputs/old.png"]
+    assert await any_store.ended_ids() == {"new"}
     assert await any_store.get("old") is None
     assert await any_store.get("new") is not None
     assert await any_store.get("waiting") is not None

@@ -182,7 +182,7 @@ class Receiver:
         """Nothing to close."""
 
 
-def render(p: Prediction) -> dict[str, Json]:
+async def render(p: Prediction) -> dict[str, Json]:
     """Enough to tell one webhook from another."""
     return {"id": p.id, "status": p.status, "output": p.output, "logs": p.logs}
 

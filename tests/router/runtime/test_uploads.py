@@ -42,7 +42,16 @@ class Desk:
         self.spool = Spool(folder / "spool")
         self.clock = HandClock()
         self.elsewhere = Elsewhere()
-        self.uploads = Uploads(store, self.spool, self.elsewhere, self.clock, KEEP_S)
+        self.outputs: dict[str, FileRef] = {}
+        self.uploads = Uploads(
+            store, self.spool, self.elsewhere, self.clock, KEEP_S, find_output=self.find_output
+        )
+
+    async def find_output(self, url: str) -> FileRef | None:
+        """An output of this box, or one that was."""
+        if url.endswith("/swept"):
+            raise NotFound("swept")
+        return self.outputs.get(url)
 
     def spooled(self, body: bytes) -> Upload:
         """An upload as a form leaves it."""
@@ -116,6 +125,17 @@ async def test_other_urls_are_fetched(desk: Desk) -> None:
     for u in urls:
         assert await desk.uploads.fetch(u, "f", 99, TRUSTED) == ("/fetched", "x")
     assert desk.elsewhere.urls == urls
+
+
+async def test_a_file_of_an_output_is_an_input_by_its_url(desk: Desk) -> None:
+    """By a link, whoever's it is; one that was swept is not looked for elsewhere."""
+    made = desk.spooled(b"painted")
+    desk.outputs["https://box.example/v1/outputs/p/output.png"] = FileRef("", made.path, "o.png")
+    path, name = await desk.uploads.fetch(next(iter(desk.outputs)), "f", 99, TRUSTED)
+    assert (Path(path).read_bytes(), Path(path).suffix, name) == (b"painted", ".png", "o.png")
+    with pytest.raises(InvalidInput, match="not kept any more"):
+        await desk.uploads.fetch("https://box.example/v1/outputs/p/swept", "f", 99, TRUSTED)
+    assert desk.elsewhere.urls == []
 
 
 async def test_what_is_too_old_is_swept(desk: Desk) -> None:
