@@ -306,6 +306,7 @@ def _make_loop(
         queue_limit=settings.queue_limit,
         idle_to_sleep_s=settings.idle_to_sleep_s,
         min_residency_s=settings.min_residency_s,
+        unhealthy_to_restart_s=settings.unhealthy_to_restart_s,
         default_footprint_bytes=settings.default_footprint_bytes,
     )
 

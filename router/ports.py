@@ -78,6 +78,10 @@ class Process(Protocol):
     async def stop(self, grace_s: float) -> None:
         """End the whole process group and see it gone. Safe to call at any time."""
 
+    def watch_health(self, tell: Callable[[str], None]) -> None:
+        """Call `tell` at each change of what the runner's own health check says: with "" when it
+        is well, else with why not. Called at once if it is not well now."""
+
     async def broken(self) -> str:
         """Return, with the reason, when the process is dead or beyond repair."""
 

@@ -162,6 +162,12 @@ class Settings(BaseSettings):
     min_residency_s: float = Field(
         10.0, ge=0, description="A model that has just loaded is left alone for so long."
     )
+    unhealthy_to_restart_s: float = Field(
+        15.0,
+        ge=0,
+        description="A model that runs nothing and whose own healthcheck() says no for so long is "
+        "restarted.",
+    )
     shutdown_grace_s: float = Field(
         10.0, ge=0, description="What runs when the router stops has so long to finish."
     )

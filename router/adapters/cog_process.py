@@ -30,6 +30,7 @@ from router.adapters.loopback_http import ConnectionLostError
 from router.adapters.process_group import ProcessGroup, inherited_environment
 from router.adapters.temp_folder import TempFolder
 from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
+from router.domain.errors import without_paths
 from router.domain.package import Package
 from router.domain.prediction import (
     Failure,
@@ -62,6 +63,12 @@ HEALTH_EVERY_S = 5.0
 # counts while a prediction runs, whose own time limit decides.
 UNHEALTHY_READINGS = 6
 WORKER_GONE = "channel closed"
+# What coglet puts before what the runner's own healthcheck() says, and when that takes over 5 s.
+OWN_CHECK = "Healthcheck failed: "
+OWN_CHECK_TIMED_OUT = f"{OWN_CHECK}user-defined healthcheck timed out"
+# One that is not well holds up whoever waits for it, so it is asked more often.
+UNHEALTHY_EVERY_S = 1.0
+PROBLEM_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,8 @@ class CogProcess:
         self._last_run_at = 0.0
         self._lines_read = 0
         self._set_up_lines = math.inf
+        self._problem = ""
+        self._tell_health: Callable[[str], None] | None = None
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -129,6 +138,12 @@ class CogProcess:
     def sleeper(self) -> None:
         """coglet has no way to give memory back and go on: it can only be stopped."""
         return
+
+    def watch_health(self, tell: Callable[[str], None]) -> None:
+        """See `router.ports.Process`."""
+        self._tell_health = tell
+        if self._problem:
+            tell(self._problem)
 
     async def broken(self) -> str:
         """The reason, once the process is dead or beyond repair."""
@@ -241,6 +256,9 @@ class CogProcess:
             health = await self._client.health()
             if health.get("status") in ("READY", "BUSY") and not self._broken.done():
                 return
+            if problem := _own_problem(health):
+                self._problem = problem  # its set-up has succeeded
+                return
             if reason := self._why_it_failed(health, time.monotonic() - began):
                 raise StartError(f"{reason}{self._last_words(health)}")
             if self._broken.done():
@@ -308,16 +326,31 @@ class CogProcess:
         assert self._client is not None  # noqa: S101
         bad = 0
         while True:
-            await asyncio.sleep(HEALTH_EVERY_S)
+            await asyncio.sleep(UNHEALTHY_EVERY_S if self._problem else HEALTH_EVERY_S)
+            asked_at, running = time.monotonic(), self._running
             health = await self._client.health()
+            # Whether a prediction may have kept the health check from its turn.
+            running = running or self._running or self._last_run_at >= asked_at
+            if problem := _own_problem(health):
+                bad = 0
+                if not (running and problem.startswith(OWN_CHECK_TIMED_OUT)):
+                    self._note_health(problem)
+                continue
             if health.get("status") in ("READY", "BUSY", "STARTING"):
                 bad = 0
+                self._note_health("")
                 continue
-            bad = 0 if self._running else bad + 1
+            bad = 0 if running else bad + 1
             why = str(health.get("user_healthcheck_error", ""))
             if WORKER_GONE in why or bad >= UNHEALTHY_READINGS:
                 self._note_broken(why or "it does not answer")
                 return
+
+    def _note_health(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            if self._tell_health is not None:
+                self._tell_health(problem)
 
     def _watch(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -358,6 +391,12 @@ def _remove_folders(prediction_ids: Iterable[str]) -> None:
             folder.rmdir()
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_problem(health: Mapping[str, Json]) -> str:
+    """What the runner's own health check says, "" when it is well or there is none."""
+    said = str(health.get("user_healthcheck_error") or "")
+    return without_paths(said[:PROBLEM_CHARS]) if said.startswith(OWN_CHECK) else ""
 
 
 def request_body(job: Job) -> bytes:

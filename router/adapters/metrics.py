@@ -93,7 +93,7 @@ class PrometheusObserver:
 
     def model_changed(self, model: str, state: str, reason: str = "") -> None:
         """A stop has a reason; states themselves are gauges."""
-        if reason == "crashed":
+        if reason in ("crashed", "unhealthy"):
             self._crashes.labels(model).inc()
         elif reason == "memory" or reason.startswith("evicted"):
             self._evictions.labels(model).inc()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from router.adapters.remote_answers import TROUBLE, canceled, failed
 from router.adapters.remote_backend import Backend, Guards
@@ -71,6 +71,9 @@ class RemoteProcess:
         if running:
             await asyncio.wait(set(running.values()))
         await self._backend.close()
+
+    def watch_health(self, tell: Callable[[str], None]) -> None:
+        """One that is not well is seen by its answers."""
 
     async def broken(self) -> str:
         """The reason, once the breaker has opened or the hour's allowance is spent."""

@@ -21,6 +21,8 @@ def health_view(m: Model, log_tail: Sequence[str], package: Package) -> dict[str
     view: dict[str, Any] = {"status": _status(m)}
     if setup := _setup(m, log_tail):
         view["setup"] = setup
+    if m.problem:
+        view["user_healthcheck_error"] = m.problem
     if package.python == Path(sys.executable):
         view["version"] = {**COG_VERSIONS, "python": sys.version.partition(" ")[0]}
     return view
@@ -30,6 +32,11 @@ def _status(m: Model) -> str:
     match m.phase:
         case Phase.STARTING:
             return "STARTING"
+        case Phase.READY if m.problem:
+            return "UNHEALTHY"
+        case Phase.STOPPING | Phase.STOPPED | Phase.FAILED if m.problem:
+            # Its first restart is tried at once; one that has failed again is given up.
+            return "UNHEALTHY" if m.failures <= 1 else "DEFUNCT"
         case Phase.FAILED:
             return "DEFUNCT" if m.crashed else "SETUP_FAILED"
         case Phase.READY if len(m.running) >= m.concurrency:

@@ -84,6 +84,8 @@ def _model_view(context: Context, m: Model) -> dict[str, Any]:
         "evictions": m.evictions,
         "crashes": m.crashes,
     }
+    if m.problem:
+        view["problem"] = m.problem
     if m.failure_reason:
         view["last_failure"] = m.failure_reason
         view["retry_in_s"] = round(max(m.retry_at - now, 0.0), 1)

@@ -27,7 +27,10 @@ from router.cli.common import Json, console, err_console, print_json, read_setti
 from router.settings import Settings
 
 FOLLOW_EVERY_S = 0.5
-COLOURS = {"ready": "green", "busy": "green", "failed": "red", "starting": "yellow"}
+COLOURS = {
+    **{"ready": "green", "busy": "green", "starting": "yellow"},
+    **{"unhealthy": "red", "failed": "red"},
+}
 
 
 def add_commands(app: typer.Typer) -> None:

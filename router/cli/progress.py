@@ -42,6 +42,7 @@ WORDS = {
     "stopping": "makes room",
     "ready": "runs",
     "busy": "runs",
+    "unhealthy": "is not well",
     "failed": "starts again",
 }
 

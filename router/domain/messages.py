@@ -81,6 +81,14 @@ class Woke(Struct, frozen=True):
     footprint_bytes: int
 
 
+class HealthChanged(Struct, frozen=True):
+    """What the runner's own health check says has changed: "" when it is well, else why not."""
+
+    model: str
+    generation: int
+    problem: str
+
+
 class StartFailed(Struct, frozen=True):
     """The process could not be started or its set-up failed; it is gone. `last_words`: what it
     printed, as callers may be told. `retry_after_s`: another try before that is of no use."""
@@ -145,6 +153,7 @@ Event = (
     | Finished
     | Requeued
     | Ready
+    | HealthChanged
     | Slept
     | SleepFailed
     | Woke

@@ -45,7 +45,9 @@ STOP_GRACE_S = 10.0
 
 
 # Reports after which a model may be in a phase that it has not been told to come to.
-STEPS_OF_A_PROCESS = (msg.Ready, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped)
+STEPS_OF_A_PROCESS = (
+    *(msg.Ready, msg.HealthChanged, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped),
+)
 
 
 class SchedulerLoop:
@@ -130,9 +132,10 @@ class SchedulerLoop:
 
     def _tell_phase(self, model: str) -> None:
         """Of a phase that was come to; one that is being left is told with its effect."""
-        phase = self.scheduler.models[model].phase
-        if phase not in COMING and phase not in LEAVING:
-            self._observer.model_changed(model, phase)
+        m = self.scheduler.models[model]
+        if m.phase not in COMING and m.phase not in LEAVING:
+            state = m.state if m.problem else m.phase
+            self._observer.model_changed(model, state, m.problem)
 
     def _perform(self, effect: msg.Effect) -> None:
         match effect:
@@ -236,10 +239,16 @@ class SchedulerLoop:
             extra={"model": e.model, "load_s": round(load_s, 2), "mib": footprint >> 20},
         )
         self._observer.load_ended(e.model, load_s, ready=True)
+        process.watch_health(partial(self._health_changed, e))
         can_sleep = process.sleeper is not None
         self.post(msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))
         self._measure()
         self._spawn(self._report_death(process, e))
+
+    def _health_changed(self, e: msg.Start, problem: str) -> None:
+        told = {"model": e.model, **({"reason": problem} if problem else {})}
+        log.warning("model is not well" if problem else "model is well again", extra=told)
+        self.post(msg.HealthChanged(e.model, e.generation, problem))
 
     async def _report_death(self, process: Process, e: msg.Start) -> None:
         reason = await process.broken()
@@ -288,7 +297,7 @@ class SchedulerLoop:
         if process is not None:
             self._last_logs[e.model] = process.log_tail()
             pids = list(process.pids())
-            at_once = e.reason in ("crashed", "forced")
+            at_once = e.reason in ("crashed", "unhealthy", "forced")
             try:
                 await process.stop(0.0 if at_once else STOP_GRACE_S)
                 await self._memory.wait_freed(pids)

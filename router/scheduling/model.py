@@ -33,8 +33,8 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-# What people are told: the phases, and READY with something running.
-STATES = (*(phase.value for phase in Phase), "busy")
+# What people are told: the phases, and READY with something running, or with a problem.
+STATES = (*(phase.value for phase in Phase), "busy", "unhealthy")
 # No process of the model's is left in these.
 GONE = (Phase.STOPPED, Phase.FAILED)
 # What it holds is on its way back.
@@ -73,6 +73,8 @@ class Model:
     failure_reason: str = ""
     last_words: tuple[str, ...] = ()
     crashed: bool = False
+    problem: str = ""  # what the runner's own health check says; see `note_health`
+    problem_since: float = 0.0
     footprint_bytes: int | None = None
     load_s: float | None = None
     wake_s: float | None = None
@@ -98,6 +100,8 @@ class Model:
     @property
     def state(self) -> str:
         """One of STATES."""
+        if self.phase is Phase.READY and self.problem:
+            return "unhealthy"
         return "busy" if self.phase is Phase.READY and self.running else self.phase.value
 
     def enter(self, phase: Phase, now: float) -> None:
@@ -109,6 +113,13 @@ class Model:
             self.holds_memory = True
         elif phase in GONE or phase is Phase.ASLEEP:
             self.holds_memory = False
+
+    def note_health(self, problem: str, now: float) -> None:
+        """Remember what the runner's own health check says, "" when it is well. It is forgotten
+        with the process, unless that is stopped because of it."""
+        if problem and not self.problem:
+            self.problem_since = now
+        self.problem = problem
 
     def note_request(self, now: float) -> None:
         """Count one request towards demand."""
@@ -153,6 +164,10 @@ class Model:
         worth_s = min(self.load_s or 0.0, LONGEST_PROTECTION_S)
         return self.phase_since + max(min_residency_s, worth_s)
 
+    def restart_at(self, unhealthy_to_restart_s: float) -> float:
+        """From when a ready model that is not well is restarted if it runs nothing."""
+        return self.problem_since + unhealthy_to_restart_s
+
     def idle_at(self, idle_to_sleep_s: float, min_residency_s: float) -> float:
         """From when a model that is idle has been so for too long."""
         idle_since = max(self.last_used, self.phase_since)
@@ -174,6 +189,8 @@ class Model:
         if self.phase is Phase.READY:
             yield self.settled_at(p.min_residency_s)
             yield self.drainable_at(p.min_residency_s)
+            if self.problem:
+                yield self.restart_at(p.unhealthy_to_restart_s)
             if self.is_idle:
                 yield self.idle_at(p.idle_to_sleep_s, p.min_residency_s)
         elif self.phase is Phase.ASLEEP or self.phase in GONE:
@@ -199,7 +216,7 @@ class Model:
         """Seconds until the model could be ready, 0 when it is."""
         load_s = self.load_s if self.load_s is not None else unknown_load_s
         match self.phase:
-            case Phase.READY if self.draining:
+            case Phase.READY if self.draining or self.problem:
                 return load_s  # it goes first, and is brought back for those who wait
             case Phase.READY:
                 return 0.0

@@ -12,7 +12,8 @@ class Policy:
     `queue_limit`: places in one model's line. `min_residency_s`: a model that has just become
     ready is left alone this long. `patience_s`: how long a claim waits for idle models before
     busy ones are drained for it. `ageing_s`: a waiter gains one priority in this time.
-    `wait_out_backoff_s`: after a crash, waiters stay if the next start is this near.
+    `unhealthy_to_restart_s`: how long a model's own health check may say no before the model is
+    restarted. `wait_out_backoff_s`: after a crash, waiters stay if the next start is this near.
     `unknown_…`: what is assumed of a model before it has been measured.
     """
 
@@ -22,6 +23,7 @@ class Policy:
     min_residency_s: float = 10.0
     patience_s: float = 15.0
     ageing_s: float = 30.0
+    unhealthy_to_restart_s: float = 15.0
     backoff_first_s: float = 1.0
     backoff_max_s: float = 300.0
     wait_out_backoff_s: float = 10.0

@@ -15,6 +15,11 @@ and for a process that can sleep
 
 out of which Died, SleepFailed and, after a long sleep, Stop lead to STOPPING.
 
+A ready model whose own health check says no gets no predictions: they wait. What runs on it
+goes on; when nothing does and it has said no for `unhealthy_to_restart_s`, it is stopped like
+one that crashed, and once started again by itself. After a second time it is started again, like
+any that crashed, by the next prediction that comes after its back-off.
+
 Only the router's own stop takes a model out of STARTING before it has ended; a crash whose
 back-off is over by the time of Stopped leads to STOPPED.
 """
@@ -89,7 +94,7 @@ class Scheduler:
                 self._withdrawn(event)
             case msg.Finished() | msg.Requeued():
                 self._run_ended(event, now)
-            case msg.Ready() | msg.StartFailed() | msg.Died() | msg.Stopped():
+            case msg.Ready() | msg.HealthChanged() | msg.StartFailed() | msg.Died() | msg.Stopped():
                 self._process_changed(event, now)
             case msg.Slept() | msg.SleepFailed() | msg.Woke():
                 self._sleep_changed(event, now)
@@ -191,7 +196,9 @@ class Scheduler:
             m.waiting.rejoin(run.waiter)
 
     def _process_changed(
-        self, e: msg.Ready | msg.StartFailed | msg.Died | msg.Stopped, now: float
+        self,
+        e: msg.Ready | msg.HealthChanged | msg.StartFailed | msg.Died | msg.Stopped,
+        now: float,
     ) -> None:
         m = self.models[e.model]
         if e.generation != m.generation:
@@ -203,15 +210,13 @@ class Scheduler:
                 m.can_sleep = e.can_sleep
                 m.note_load(e.load_s)
                 m.note_footprint(e.footprint_bytes)
+            case msg.HealthChanged() if m.phase in (Phase.STARTING, Phase.READY):
+                m.note_health(e.problem, now)
             case msg.StartFailed() if m.phase is Phase.STARTING:
                 self._note_failure(m, e, now, crashed=False, asked_s=e.retry_after_s)
                 m.enter(Phase.FAILED, now)
             case msg.Died() if m.phase not in (*GONE, Phase.STARTING, Phase.STOPPING):
-                if now - m.phase_since >= self.policy.backoff_max_s:
-                    m.failures = 0  # it has held for so long that this is a new trouble
-                self._note_failure(m, e, now, crashed=True)
-                m.crashes += 1
-                self._stop(m, "crashed", now)
+                self._crash(m, e, "crashed", now, well_until=now)
             case msg.Stopped() if m.phase is Phase.STOPPING:
                 m.enter(Phase.FAILED if m.retry_at > now else Phase.STOPPED, now)
             case _:
@@ -233,6 +238,13 @@ class Scheduler:
                 m.note_footprint(e.footprint_bytes)
             case _:
                 pass  # a report that came after the phase it speaks of
+
+    def _crash(self, m: Model, e: msg.Died, reason: str, now: float, *, well_until: float) -> None:
+        if well_until - m.phase_since >= self.policy.backoff_max_s:
+            m.failures = 0  # it has held for so long that this is a new trouble
+        self._note_failure(m, e, now, crashed=True)
+        m.crashes += 1
+        self._stop(m, reason, now)
 
     def _note_failure(
         self,
@@ -264,6 +276,7 @@ class Scheduler:
     # ---- the pump: from state to effects -------------------------------------------------
 
     def _pump(self, now: float) -> None:
+        self._restart_unhealthy(now)
         draining = self._admit_claims(now) | self._relieve(now)
         for m in self.models.values():
             m.draining = m.name in draining
@@ -272,11 +285,21 @@ class Scheduler:
                 and m.waiting
                 and len(m.running) < m.concurrency
                 and not m.draining
+                and not m.problem
             ):
                 w = m.waiting.take(now)
                 m.running[w.id] = Run(w, m.generation)
                 self._out.append(msg.Run(w.id, m.name, m.generation))
         self._stop_idle(now)
+
+    def _restart_unhealthy(self, now: float) -> None:
+        for m in self.models.values():
+            if m.phase is not Phase.READY or not m.problem or m.running or self.draining:
+                continue
+            if now >= m.restart_at(self.policy.unhealthy_to_restart_s):
+                e = msg.Died(m.name, m.generation, f"it is not well: {m.problem}")
+                self._crash(m, e, "unhealthy", now, well_until=m.problem_since)
+                m.wanted = m.failures == 1
 
     def _admit_claims(self, now: float) -> set[str]:
         """Start what fits and stop what must go; return who must drain."""
@@ -366,6 +389,7 @@ class Scheduler:
             self._out.append(msg.Wake(m.name, m.generation))
         else:
             m.generation += 1
+            m.problem = ""
             m.enter(Phase.STARTING, now)
             self._out.append(msg.Start(m.name, m.generation))
 
@@ -376,12 +400,15 @@ class Scheduler:
     def _give_back(self, m: Model, reason: str, now: float) -> None:
         """Have the memory of a model that runs nothing, in the way that costs least later."""
         if m.can_sleep:
+            m.problem = ""
             m.enter(Phase.SUSPENDING, now)
             self._out.append(msg.Sleep(m.name, m.generation, reason))
         else:
             self._stop(m, reason, now)
 
     def _stop(self, m: Model, reason: str, now: float) -> None:
+        if reason != "unhealthy":
+            m.problem = ""
         m.enter(Phase.STOPPING, now)
         self._out.append(msg.Stop(m.name, m.generation, reason))
 

@@ -62,3 +62,32 @@ async def test_while_a_prediction_runs_its_own_time_limit_decides(
         assert again.status is Status.SUCCEEDED, again
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(process.broken(), 0.05)
+
+
+NO = "Healthcheck failed: RuntimeError: channel closed"
+TOO_LATE = "Healthcheck failed: user-defined healthcheck timed out after 5.0 seconds"
+
+
+async def test_the_runners_own_health_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is passed on at each change, whatever its words, and ends no process. That it
+    was not heard in time while a prediction ran says nothing."""
+    monkeypatch.setattr(cog_process, "HEALTH_EVERY_S", 0.01)
+    monkeypatch.setattr(cog_process, "UNHEALTHY_EVERY_S", 0.01)
+    monkeypatch.setattr(cog_process, "UNHEALTHY_READINGS", 3)
+    said: asyncio.Queue[str] = asyncio.Queue()
+    async with started(tmp_path) as process, asyncio.timeout(30):
+        process.watch_health(said.put_nowait)
+        await run(process, holds_gil_s=0.5, health_while_held=TOO_LATE)
+        await run(process, health=NO)
+        assert await said.get() == NO
+        late: list[str] = []
+        process.watch_health(late.append)
+        assert late == [NO]
+        process.watch_health(said.put_nowait)
+        assert await said.get() == NO
+        await run(process)
+        assert await said.get() == ""
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.broken(), 0.1)

@@ -121,6 +121,9 @@ class Model:
     async def stop(self, grace_s: float) -> None:
         """Nothing to stop."""
 
+    def watch_health(self, tell: Callable[[str], None]) -> None:
+        """Always well."""
+
     async def broken(self) -> str:
         """Never."""
         never: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -83,6 +83,7 @@ class FakeProcess:
         self.reports: dict[str, Report] = {}
         self.canceled: list[str] = []
         self.stopped_with: float | None = None
+        self.say_health: Callable[[str], None]
 
     async def start(self) -> None:
         """Ready when the test says so."""
@@ -105,6 +106,10 @@ class FakeProcess:
         for future in self.answers.values():
             if not future.done():
                 future.set_result(DIED)
+
+    def watch_health(self, tell: Callable[[str], None]) -> None:
+        """The test says it."""
+        self.say_health = tell
 
     async def broken(self) -> str:
         """When the test says so."""
@@ -403,3 +408,18 @@ async def test_closing_while_one_falls_asleep(world: World) -> None:
     assert world.loop.scheduler.models["m"].state == "suspending"
     await world.loop.close(grace_s=0)
     assert process.stopped_with is not None
+
+
+async def test_a_health_check_that_says_no(world: World) -> None:
+    """The scheduler learns of it from the process that is there, and observers of both changes."""
+    world.loop.post(msg.Warm("m"))
+    process = await world.ready()
+    model = world.loop.scheduler.models["m"]
+    process.say_health("it returned False")
+    assert (model.state, model.problem) == ("unhealthy", "it returned False")
+    world.loop.post(msg.Submitted("a", "m"))
+    await settle()
+    assert process.answers == {}
+    process.say_health("")
+    await settle()
+    assert list(process.answers) == ["a"]

@@ -40,6 +40,7 @@ class Proc:
     stopping: bool = False
     dead: bool = False
     sleep: str = ""  # "falling", "deep", "rising"
+    problem: str = ""
 
     @property
     def holds_memory(self) -> bool:
@@ -66,6 +67,7 @@ def random_policy(r: Random) -> Policy:
         asleep_to_stop_s=r.choice((1.0, 60.0, 3600.0)),
         min_residency_s=r.choice((0.1, 3.3, 10.0)),
         patience_s=r.choice((0.7, 15.0)),
+        unhealthy_to_restart_s=r.choice((0.5, 15.0)),
         ageing_s=r.choice((1.0, 30.0)),
         backoff_max_s=r.choice((1.0, 20.0)),
         wait_out_backoff_s=r.choice((1.5, 10.0)),
@@ -134,6 +136,14 @@ class World:
         self.report(self.random.uniform(0, 2), msg.Died(model, proc.generation, "killed"))
         self.end_runs(model, proc.generation)
 
+    def sicken(self, model: str) -> None:
+        """A process says that it is not well, or that it is well again; in its set-up too."""
+        proc = self.procs.get(model)
+        if proc is None or proc.stopping or proc.dead or proc.sleep:
+            return
+        proc.problem = "" if proc.problem else "its health check says no"
+        self.tell(msg.HealthChanged(model, proc.generation, proc.problem))
+
     def measure(self, budget: int) -> None:
         """Another program takes memory or gives it back."""
         self.tell(msg.Measured(budget, self.footprints))
@@ -144,6 +154,7 @@ class World:
         event = self.random.choice(
             (
                 msg.Ready(model, generation, 1.0, 1),
+                msg.HealthChanged(model, generation, "late"),
                 msg.StartFailed(model, generation, "late"),
                 msg.Died(model, generation, "late"),
                 msg.Stopped(model, generation),
@@ -313,7 +324,7 @@ class World:
         assert self.can_sleep[e.model], self.picture()
         assert (proc.generation, proc.stopping, proc.sleep) == (e.generation, False, "")
         self.check_given_up(e.model, proc)
-        proc.sleep = "falling"
+        proc.sleep, proc.problem = "falling", ""  # what it said is forgotten
         event: msg.Event = msg.Slept(e.model, e.generation)
         if self.random.random() < 0.1:
             event = msg.SleepFailed(e.model, e.generation)
@@ -355,6 +366,8 @@ class World:
             assert not busy, f"a busy model is stopped\n{self.picture()}"
         if e.reason in ("cannot sleep", "long asleep"):
             assert proc.sleep in ("falling", "deep"), self.picture()
+        elif e.reason == "unhealthy":
+            assert proc.problem, self.picture()
         elif e.reason not in ("crashed", "forced", "shutdown"):
             assert not self.can_sleep[e.model], f"stopped, and could sleep\n{self.picture()}"
             self.check_given_up(e.model, proc)
@@ -369,6 +382,7 @@ class World:
         assert not proc.stopping, self.picture()
         assert not proc.sleep, self.picture()
         assert e.generation == proc.generation, self.picture()
+        assert not proc.problem, f"run by one that is not well\n{self.picture()}"
         assert e.id not in self.running, f"run twice\n{self.picture()}"
         since = self.waiting.pop(e.id, None)
         assert since is not None, f"{e.id} does not wait\n{self.picture()}"
@@ -407,7 +421,8 @@ class World:
         assert (m.phase not in GONE) == (m.name in self.procs), self.picture()
         proc = self.procs.get(m.name)
         assert m.holds_memory == (proc is not None and proc.holds_memory), self.picture()
-        if m.phase is Phase.READY and m.waiting and not m.draining:
+        assert m.phase is not Phase.READY or m.problem == (proc.problem if proc else "")
+        if m.phase is Phase.READY and m.waiting and not m.draining and not m.problem:
             assert len(m.running) >= m.concurrency, f"{m.name} has a slot\n{self.picture()}"
 
     def check_books(self) -> None:
@@ -471,6 +486,10 @@ class Machine(RuleBasedStateMachine):
     def kill(self, model: str) -> None:
         self.world.kill(model)
 
+    @rule(model=st.sampled_from(MODELS))
+    def sicken(self, model: str) -> None:
+        self.world.sicken(model)
+
     @rule(budget=st.integers(0, 12))
     def measure(self, budget: int) -> None:
         self.world.measure(budget)
@@ -520,7 +539,7 @@ def walk(world: World, steps: int) -> None:
             act = r.choice((world.withdraw, world.submit_again))
             act()
         elif dice < pressure + 0.03:
-            act_on = r.choice((world.kill, world.lie))
+            act_on = r.choice((world.kill, world.sicken, world.lie))
             act_on(r.choice(MODELS))
         elif dice < pressure + 0.04:
             world.tell(
