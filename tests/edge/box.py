@@ -13,6 +13,7 @@ from typing import cast
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 JSON = {"Content-Type": "application/json"}
+STALL_S = 20.0
 
 
 @dataclass
@@ -55,12 +56,17 @@ class Received:
 
 @dataclass
 class Answer:
-    """What the box says; `send_bytes` < len(body) breaks the answer off in the middle."""
+    """What the box says.
+
+    `send_bytes` < len(body) breaks the answer off in the middle; with `stalls` the connection then
+    stays open, and nothing more comes, until the other side hangs up.
+    """
 
     status: int = 200
     body: bytes = b'{"ok": true}'
     headers: dict[str, str] = field(default_factory=lambda: dict(JSON))
     send_bytes: int | None = None
+    stalls: bool = False
 
 
 Behaviour = Callable[[Received], Answer]
@@ -74,6 +80,8 @@ class Box:
     received: list[Received] = field(default_factory=list)
     behaviour: Behaviour = lambda _: Answer()
     arrived: threading.Event = field(default_factory=threading.Event)
+    hung_up: list[bool] = field(default_factory=list)
+    """Of each answer that stalled: whether the other side hung up."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -85,8 +93,16 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        # Chunked bodies are refused on purpose: the length must be known to be bounded early.
-        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers["Transfer-Encoding"] == "chunked":  # as a large body comes
+            self._answer(b"".join(self._chunks()))
+        else:
+            self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
 
     def do_GET(self) -> None:
         self._answer(b"")
@@ -102,6 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.body[: answer.send_bytes])
+        if answer.stalls:
+            self.wfile.flush()
+            box.hung_up.append(received.wait_for_hang_up(STALL_S))
         self.close_connection = answer.send_bytes is not None
 
     def handle_one_request(self) -> None:

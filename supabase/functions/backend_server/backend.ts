@@ -1,5 +1,6 @@
 /** One request to the GPU box, signed, bounded in time, and abandoned when the app goes away. */
 
+import { concat } from "./body.ts";
 import type { Call } from "./call.ts";
 import { Refusal } from "./errors.ts";
 import { encodeMultipart } from "./multipart.ts";
@@ -30,27 +31,36 @@ export interface Outgoing {
   path: string;
   /** Empty when there is no body. */
   contentType: string;
-  body: Uint8Array<ArrayBuffer>;
+  /** The body, one piece after the other. Sending it takes them out, so that they can be freed. */
+  pieces: Uint8Array<ArrayBuffer>[];
   async: boolean;
 }
+
+/** Up to this size a body goes out in one piece, which fetch can send again if a connection ends. */
+const STREAMED_BYTES = 1024 * 1024;
+const CHUNK_BYTES = 64 * 1024;
 
 /** What `call` looks like on the wire. `boundary` must be random. */
 export function compose(call: Call, boundary: string): Outgoing {
   if (call.kind === "look") {
     const path = `/predictions/${call.id}`;
-    return { method: "GET", path, contentType: "", body: new Uint8Array(), async: false };
+    return { method: "GET", path, contentType: "", pieces: [], async: false };
   }
   const encoded = encodeMultipart(call.parts, boundary);
   return { method: "POST", path: `/${call.endpoint}`, async: call.async, ...encoded };
 }
 
-/** Sends `request` and returns the box's answer, its body unread. Throws what `explain` says. */
+/**
+ * Sends `request` and returns the box's answer, its body unread. `sent` is called as soon as
+ * the request's memory is not needed any more. Throws what `explain` says.
+ */
 export async function send(
   request: Outgoing,
   backend: Backend,
   requestId: string,
   world: World,
   stop: Stop,
+  sent: () => void,
 ): Promise<Response> {
   const url = new URL(backend.url + request.path);
   const headers: Record<string, string> = {
@@ -64,7 +74,7 @@ export async function send(
     return await world.fetch(url, {
       method: request.method,
       headers,
-      ...(request.method === "POST" ? { body: request.body } : {}),
+      ...(request.method === "POST" ? { body: upload(request.pieces, sent) } : {}),
       // Following a redirect would hand body and credentials to whoever the Location names.
       redirect: "manual",
       signal: AbortSignal.any([stop.deadline, stop.gone]),
@@ -72,6 +82,35 @@ export async function send(
   } catch (error) {
     throw explain(error, stop);
   }
+}
+
+/**
+ * The pieces as a body. A large one is a stream: as bytes it would be copied twice on its way out
+ * and held until the model has answered.
+ */
+function upload(pieces: Uint8Array<ArrayBuffer>[], sent: () => void): BodyInit {
+  const size = pieces.reduce((sum, piece) => sum + piece.length, 0);
+  if (size <= STREAMED_BYTES) {
+    const body = concat(pieces, size);
+    sent(); // too small to be waited for: the answer may take a minute and a half
+    return body;
+  }
+  return new ReadableStream({
+    pull(controller) {
+      while (pieces[0]?.length === 0) pieces.shift();
+      const piece = pieces[0];
+      if (piece === undefined) {
+        controller.close();
+        return sent();
+      }
+      controller.enqueue(piece.subarray(0, CHUNK_BYTES));
+      pieces[0] = piece.subarray(CHUNK_BYTES);
+    },
+    cancel() {
+      pieces.length = 0;
+      sent();
+    },
+  }, { highWaterMark: 0 });
 }
 
 /** Why a request to the box, or the reading of its answer, broke off. */
@@ -97,7 +136,7 @@ async function credentials(
     method: request.method,
     path: url.pathname + url.search,
     contentType: request.contentType,
-    body: request.body,
+    pieces: request.pieces,
     timestamp: String(Math.floor(world.now() / 1000)),
     nonce: world.newId(),
   };

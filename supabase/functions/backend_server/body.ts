@@ -2,40 +2,67 @@
 
 import { Refusal } from "./errors.ts";
 
-const FIRST_BYTES = 64 * 1024;
+const CHUNK_BYTES = 64 * 1024;
 
-/**
- * The request's body, at most `maxBytes`. Throws `payload_too_large` as soon as the announced or
- * the real size passes the limit, without reading the rest, and `client_closed_request` when the
- * sender leaves in the middle.
- */
-export async function readBytes(
-  request: Request,
-  maxBytes: number,
-): Promise<Uint8Array<ArrayBuffer>> {
-  const announced = Number(request.headers.get("content-length") ?? 0);
+/** How a body is read. */
+export interface Reading {
+  maxBytes: number;
+  /** Ends the reading: too slow. */
+  stop: AbortSignal;
+  /** Looks at what has come so far, `size` bytes, and throws if it has seen enough. */
+  look(bytes: Uint8Array<ArrayBuffer>, size: number): void;
+}
+
+/** The size that the request announces, or null. Throws `payload_too_large` over `maxBytes`. */
+export async function announcedBytes(request: Request, maxBytes: number): Promise<number | null> {
+  const header = request.headers.get("content-length");
+  const announced = header === null ? NaN : Number(header);
   if (announced > maxBytes) {
     await request.body?.cancel();
     throw tooLarge(maxBytes);
   }
+  if (request.body === null) return 0;
+  return Number.isSafeInteger(announced) && announced >= 0 ? announced : null;
+}
+
+/**
+ * The request's body. Throws `payload_too_large` as soon as its size passes the limit and what
+ * `look` throws, without reading the rest; `request_timeout` when `stop` fires and
+ * `client_closed_request` when the sender leaves in the middle.
+ */
+export async function readBytes(
+  request: Request,
+  announced: number | null,
+  reading: Reading,
+): Promise<Uint8Array<ArrayBuffer>> {
   if (request.body === null) return new Uint8Array();
+  const reader = request.body.getReader();
+  const stopped = () => void reader.cancel(slow()).catch(() => {});
+  reading.stop.addEventListener("abort", stopped, { once: true });
   try {
-    return await collect(request.body, announced, maxBytes);
+    const bytes = await collect(reader, announced, reading);
+    if (reading.stop.aborted) throw slow(); // a cancelled body looks like one that has ended
+    return bytes;
   } catch (cause) {
+    await reader.cancel(cause).catch(() => {});
     if (cause instanceof Refusal) throw cause;
     throw new Refusal("client_closed_request", "the request broke off", { cause });
+  } finally {
+    reading.stop.removeEventListener("abort", stopped);
   }
 }
 
 async function collect(
-  body: ReadableStream<Uint8Array>,
-  announced: number,
-  maxBytes: number,
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  announced: number | null,
+  { maxBytes, look }: Reading,
 ): Promise<Uint8Array<ArrayBuffer>> {
   // One buffer of the announced size: collecting chunks would need the memory twice.
-  let buffer = new Uint8Array(announced > 0 ? announced : FIRST_BYTES);
+  let buffer = new Uint8Array(announced || CHUNK_BYTES);
   let size = 0;
-  for await (const chunk of body) { // leaving the loop early cancels the body
+  for (;;) {
+    const { done, value: chunk } = await reader.read();
+    if (done) return buffer.subarray(0, size);
     if (size + chunk.length > maxBytes) throw tooLarge(maxBytes);
     if (size + chunk.length > buffer.length) {
       const grown = new Uint8Array(Math.min(maxBytes, 2 * (size + chunk.length)));
@@ -44,8 +71,12 @@ async function collect(
     }
     buffer.set(chunk, size);
     size += chunk.length;
+    look(buffer, size);
   }
-  return buffer.subarray(0, size);
+}
+
+function slow(): Refusal {
+  return new Refusal("request_timeout", "Cannot take the request: its body came too slowly");
 }
 
 /** 413 for a request or its files over `maxBytes`. */
@@ -60,21 +91,21 @@ export type Peeked =
   | { complete: true; bytes: Uint8Array<ArrayBuffer> }
   | { complete: false; stream: ReadableStream<Uint8Array<ArrayBuffer>> };
 
-/** Reads `body` whole if it has at most `maxBytes`; else gives it back as a stream, unchanged. */
+/** Reads `body` whole as long as `hold` takes its bytes; else gives it back as a stream, unchanged. */
 export async function peek(
   body: ReadableStream<Uint8Array<ArrayBuffer>>,
-  maxBytes: number,
+  hold: (bytes: number) => boolean,
 ): Promise<Peeked> {
   const reader = body.getReader();
   const chunks: Uint8Array<ArrayBuffer>[] = [];
   let size = 0;
-  while (size <= maxBytes) {
+  for (;;) {
     const { done, value } = await reader.read();
     if (done) return { complete: true, bytes: concat(chunks, size) };
     chunks.push(value);
     size += value.length;
+    if (!hold(value.length)) return { complete: false, stream: resume(chunks, reader) };
   }
-  return { complete: false, stream: resume(chunks, reader) };
 }
 
 function resume(
@@ -91,6 +122,25 @@ function resume(
     },
     cancel: (reason) => reader.cancel(reason),
   });
+}
+
+/** `bytes` as a stream, which calls `ended` when its reader has all of it or leaves. */
+export function streamOf(
+  bytes: Uint8Array<ArrayBuffer>,
+  ended: () => void,
+): ReadableStream<Uint8Array<ArrayBuffer>> {
+  let rest = bytes;
+  return new ReadableStream({
+    pull(controller) {
+      if (rest.length === 0) {
+        controller.close();
+        return ended();
+      }
+      controller.enqueue(rest.subarray(0, CHUNK_BYTES));
+      rest = rest.subarray(CHUNK_BYTES);
+    },
+    cancel: ended,
+  }, { highWaterMark: 0 });
 }
 
 /** One array of `size` bytes out of many. */

@@ -33,7 +33,7 @@ Deno.test("2: every kind of answer carries CORS", async () => {
   const answers = [
     await bench().call(""),
     await bench().ask({ method: "GET" }),
-    await bench(() => new Response("no", { status: 500 })).call(CALL),
+    await bench(() => Response.json({}, { status: 500 })).call(CALL),
     await bench(() => Promise.reject(new TypeError("refused"))).call(CALL),
     await bench(() => new Response("<html>")).call(CALL),
     await bench().call(CALL),
@@ -159,7 +159,7 @@ Deno.test("8: the box's error keeps its status, body, type and Retry-After", asy
   for (
     const [status, type] of [[422, "application/json"], [429, "application/json"], [
       503,
-      "text/plain",
+      "application/problem+json; charset=utf-8",
     ]]
   ) {
     const body = '{"error": {"code":"x",  "message":"voll 🐈"}}\n';

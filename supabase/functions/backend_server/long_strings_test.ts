@@ -3,60 +3,101 @@
 import assert from "node:assert/strict";
 
 import { Refusal } from "./errors.ts";
-import { LongString, parseJsonBytes } from "./long_strings.ts";
+import { JsonScan } from "./json_scan.ts";
+import { LongString, parseObject, RawJson, type Value } from "./long_strings.ts";
 import { bench, fileOf, formOf, messageOf } from "./testing.ts";
 
 const encode = (text: string) => new TextEncoder().encode(text) as Uint8Array<ArrayBuffer>;
+const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 const LONG = "x".repeat(20_000);
+const FILE = `data:${LONG}`;
 const CLIP = crypto.getRandomValues(new Uint8Array(50_000));
 const BASE64 = btoa(String.fromCharCode(...CLIP));
 
-/** The value with its long strings and raw numbers made plain. */
-const plain = (value: unknown) => JSON.parse(JSON.stringify(value));
+function parse(bytes: Uint8Array<ArrayBuffer>): Map<string, Value> {
+  const scan = new JsonScan({ textBytes: 10_000_000, depth: 20 });
+  scan.feed(bytes, bytes.length);
+  return parseObject(bytes, scan.files);
+}
 
-Deno.test("a parsed document equals what JSON.parse makes of it", () => {
+/** What a value stands for, as JSON.parse would say it. */
+function plain(value: Value): unknown {
+  if (value instanceof LongString) return decode(value.bytes());
+  return value instanceof RawJson ? JSON.parse(decode(value.bytes)) : value;
+}
+
+const parsed = (text: string) =>
+  Object.fromEntries([...parse(encode(text))].map(([name, value]) => [name, plain(value)]));
+
+Deno.test("a parsed object equals what JSON.parse makes of it", () => {
   const documents = [
-    { a: LONG },
-    { a: `${LONG}"\\"\\\\` },
-    { a: `${"\\".repeat(20_000)}` },
-    { a: `${'"'.repeat(20_000)}`, b: "short", c: [LONG, { d: `é猫🐈\n${LONG}` }, null, true] },
-    { [LONG]: LONG },
-    [LONG, LONG, ""],
-    LONG,
-    { a: "\ud83d" + LONG },
+    {},
+    { a: FILE, b: LONG },
+    { a: `${FILE}"\\"\\\\`, b: 1 },
+    { a: `data:${"\\".repeat(20_000)}`, b: `data:${'"'.repeat(20_000)}`, c: "" },
+    { a: [FILE, { d: `data:é猫🐈\n${LONG}` }, null, true], b: { c: {} }, d: [] },
+    { [LONG]: LONG, "": 0, 'a"b\\': -1.5e3, t: true, f: false },
+    { a: `data:/é猫🐈\b\f\n\r\t\u0001${LONG}` },
   ];
   for (const document of documents) {
     for (const indent of [0, 2]) {
       const text = JSON.stringify(document, null, indent);
-      assert.deepEqual(plain(parseJsonBytes(encode(text))), JSON.parse(text));
+      assert.deepEqual(parsed(text), document);
     }
   }
 });
 
-Deno.test("random documents equal what JSON.parse makes of them", () => {
+Deno.test("escapes of a long file are undone, half a surrogate pair as TextEncoder does it", () => {
+  const tail = "\\ud83d\\udc08\\u00E9\\u732b\\/\\ud83d\\ud83dx\\udc08";
+  assert.deepEqual(parsed(`{"a":"${FILE}${tail}"}`), { a: `${FILE}🐈é猫/\ufffd\ufffdx\ufffd` });
+});
+
+Deno.test("random objects equal what JSON.parse makes of them", () => {
   let seed = 7;
   const random = (below: number) => (seed = (seed * 1103515245 + 12345) % 2 ** 31) % below;
-  const pieces = ["a", '"', "\\", "/", "é", "猫", "🐈", "\n", "\u0001", LONG, "x".repeat(9000)];
+  const pieces = ["a", '"', "\\", "/", "é", "猫", "🐈", "\n", "\u0001", FILE, "x".repeat(9000)];
   const text = () =>
     Array.from({ length: random(5) }, () => pieces[random(pieces.length)]).join("");
   const make = (depth: number): unknown => {
     const kind = random(depth > 2 ? 3 : 5);
     if (kind < 2) return text();
-    if (kind === 2) return [0.5, -3, true, null][random(4)];
+    if (kind === 2) return [0.5, -3, true, false][random(4)];
     const items = Array.from({ length: random(4) }, () => make(depth + 1));
     return kind === 3 ? items : Object.fromEntries(items.map((item) => [text(), item]));
   };
   for (let i = 0; i < 300; i++) {
-    const document = make(0);
-    assert.deepEqual(plain(parseJsonBytes(encode(JSON.stringify(document)))), document);
+    const document = { [`k${i}`]: make(0), "last": make(0) };
+    assert.deepEqual(parsed(JSON.stringify(document)), document);
   }
 });
 
-Deno.test("a long value is a view of the body, not a copy of it", () => {
-  const bytes = encode(`{"a":"${LONG}"}`);
-  const { a } = parseJsonBytes(bytes) as { a: LongString };
+Deno.test("of members with one name the last counts, and null is as good as absent", () => {
+  assert.deepEqual(parsed('{"a":1,"b":null,"a":[2],"c":3,"c":null}'), { a: [2] });
+});
+
+Deno.test("what is no object is named", () => {
+  const kinds = {
+    "[]": "array",
+    "null": "null",
+    "true": "boolean",
+    "-1": "number",
+    '"a"': "string",
+  };
+  for (const [text, kind] of Object.entries(kinds)) {
+    assert.throws(() => parse(encode(` ${text}`)), new RegExp(`must be an object, got ${kind}`));
+  }
+});
+
+Deno.test("more members than the box has parts are refused, also under one name", () => {
+  const text = `{${Array(201).fill('"a":1').join(",")}}`;
+  assert.throws(() => parse(encode(text)), /at most 200 inputs/);
+});
+
+Deno.test("a long file is a view of the body, not a copy of it", () => {
+  const bytes = encode(`{"a":"${FILE}"}`);
+  const a = parse(bytes).get("a") as LongString;
   assert.ok(a instanceof LongString);
-  assert.equal(a.bytes.buffer, bytes.buffer);
+  assert.equal(a.bytes().buffer, bytes.buffer);
 });
 
 const BROKEN = {
@@ -64,6 +105,8 @@ const BROKEN = {
   "an escaped closing quote": `{"a":"${LONG}\\"}`,
   "a raw line break": `{"endpoint":"fluency","audio":"data:audio/wav;base64,${BASE64}\n"}`,
   "a bad escape": `{"endpoint":"fluency","audio":"data:audio/wav;base64,${BASE64}\\x"}`,
+  "half an escape": `{"endpoint":"fluency","audio":"data:audio/wav;base64,${BASE64}\\u12"}`,
+  "a file without an end": `{"endpoint":"fluency","audio":"data:audio/wav;base64,${BASE64}`,
   "two values": `{"a":"${LONG}" "b"}`,
 };
 for (const [what, text] of Object.entries(BROKEN)) {
@@ -74,11 +117,12 @@ for (const [what, text] of Object.entries(BROKEN)) {
   });
 }
 
-Deno.test("broken UTF-8 in a long string is found when it is read", () => {
-  const bytes = encode(`{"a":"${LONG}"}`);
-  bytes[9000] = 0xff;
-  const { a } = parseJsonBytes(bytes) as { a: LongString };
-  assert.throws(() => a.text(), Refusal);
+Deno.test("broken UTF-8 in a long file is a 400, also where a character is cut off", () => {
+  for (const at of [9000, encode(`{"a":"${FILE}`).length - 1]) {
+    const bytes = encode(`{"a":"${FILE}"}`);
+    bytes[at] = 0xe7;
+    assert.throws(() => parse(bytes), Refusal);
+  }
 });
 
 const SPELLINGS = {

@@ -6,31 +6,33 @@
  * in hand anyway: the signature covers them.
  */
 
-import { concat } from "./body.ts";
 import type { DataFile } from "./data_uri.ts";
 
-/** One part: text as it is, or a file under `filename`. */
+/** One part: text (a string, or its UTF-8), or a file under `filename`. */
 export type Part =
-  | { name: string; text: string }
+  | { name: string; text: string | Uint8Array<ArrayBuffer> }
   | { name: string; filename: string; file: DataFile };
 
 export interface Encoded {
   contentType: string;
-  body: Uint8Array<ArrayBuffer>;
+  /** One after the other they are the body. A file is not copied into it. */
+  pieces: Uint8Array<ArrayBuffer>[];
 }
 
 /** Encodes the parts in order. `boundary` must occur in none of them: pass something random. */
 export function encodeMultipart(parts: readonly Part[], boundary: string): Encoded {
-  const encoder = new TextEncoder();
-  const chunks: Uint8Array[] = [];
+  const pieces: Uint8Array<ArrayBuffer>[] = [];
   for (const part of parts) {
-    chunks.push(encoder.encode(`--${boundary}\r\n${partHeader(part)}\r\n\r\n`));
-    chunks.push("file" in part ? part.file.bytes : encoder.encode(part.text));
-    chunks.push(encoder.encode("\r\n"));
+    pieces.push(encode(`--${boundary}\r\n${partHeader(part)}\r\n\r\n`));
+    const content = "file" in part ? part.file.bytes : part.text;
+    pieces.push(typeof content === "string" ? encode(content) : content, encode("\r\n"));
   }
-  chunks.push(encoder.encode(`--${boundary}--\r\n`));
-  const size = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
-  return { contentType: `multipart/form-data; boundary=${boundary}`, body: concat(chunks, size) };
+  pieces.push(encode(`--${boundary}--\r\n`));
+  return { contentType: `multipart/form-data; boundary=${boundary}`, pieces };
+}
+
+function encode(text: string): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(text) as Uint8Array<ArrayBuffer>;
 }
 
 function partHeader(part: Part): string {
