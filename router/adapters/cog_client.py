@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 
+from router.adapters.answer_body import AnswerBody, without_long_log
 from router.adapters.loopback_http import ConnectionLostError, LoopbackClient, NotListeningError
 from router.adapters.sse import EventReader
 from router.domain.prediction import Json, MetricUpdate, OutputChunk
 from router.ports import NotStartedError
 
 EVENT_STREAM = "text/event-stream"
-JSON_HEADERS = {"content-type": "application/json"}
+JSON_TYPE = "application/json"
+JSON_HEADERS = {"content-type": JSON_TYPE}
 STREAM_HEADERS = {**JSON_HEADERS, "accept": EVENT_STREAM}
 # coglet frees its slot up to 10 ms after the answer; 530 of 3000 immediate requests met a 409.
 BUSY_RETRY_S = 0.001
@@ -41,8 +43,8 @@ class CogClient:
         """The answer of /health-check, {} when there is none that can be read."""
         try:
             async with asyncio.timeout(HEALTH_LIMIT_S):
-                answer = await self._http.request("GET", "/health-check")
-            health: dict[str, Json] = orjson.loads(answer.body)
+                _, body = await self._request("GET", "/health-check")
+            health: dict[str, Json] = orjson.loads(body)
             return health
         except (OSError, orjson.JSONDecodeError):
             return {}
@@ -56,7 +58,7 @@ class CogClient:
         each metric, and the body is the event that says how it ended, in the shape of an
         unstreamed answer.
         Raises NotStartedError when it certainly never began, ConnectionLostError when it may
-        have.
+        have, BodyTooLargeError.
         """
         give_up = 0.0
         while True:
@@ -84,8 +86,7 @@ class CogClient:
     async def _post(self, body: bytes, on_progress: OnProgress | None) -> tuple[int, bytes]:
         path = "/predictions"
         if on_progress is None:
-            answer = await self._http.request("POST", path, headers=JSON_HEADERS, body=body)
-            return answer.status, answer.body
+            return await self._request("POST", path, headers=JSON_HEADERS, body=body)
         events = _Events(on_progress)
         answer = await self._http.request(
             "POST", path, headers=STREAM_HEADERS, body=body, stream=(EVENT_STREAM, events.read)
@@ -95,7 +96,17 @@ class CogClient:
         if events.outcome is None:
             # By an `error` event too: we were too slow, and the rest cannot be had.
             raise ConnectionLostError("the stream ended before the prediction")
-        return answer.status, events.outcome
+        return answer.status, without_long_log(events.outcome)
+
+    async def _request(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> tuple[int, bytes]:
+        """Status and body, JSON without a log that is too long."""
+        read = AnswerBody()
+        answer = await self._http.request(
+            method, path, headers=headers, body=body, stream=(JSON_TYPE, read.feed)
+        )
+        return answer.status, read.whole() if answer.content_type == JSON_TYPE else answer.body
 
 
 class _Events:
@@ -109,7 +120,7 @@ class _Events:
     def read(self, piece: bytes) -> None:
         for name, data in self._reader.feed(piece):
             if name == "output":
-                self._on_progress(OutputChunk(orjson.loads(data).get("chunk")))
+                self._on_progress(OutputChunk(orjson.loads(data).get("chunk"), len(data)))
             elif name == "metric":
                 told = orjson.loads(data)
                 update = MetricUpdate(str(told["name"]), told["value"], str(told["mode"]))

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 import orjson
 
+from router.adapters.answer_body import MAX_BODY_BYTES, BodyTooLargeError
 from router.adapters.cog_answers import is_print_of_prediction, read_log_line, read_outcome
 from router.adapters.cog_client import CogClient
 from router.adapters.loopback_http import ConnectionLostError
@@ -185,6 +186,11 @@ class CogProcess:
         except ConnectionLostError:
             self._note_broken("the connection to its server was lost")
             failure = Failure("worker_died", "The model's process ended while it worked on this")
+            outcome = Outcome(Status.FAILED, failure=failure)
+        except BodyTooLargeError:
+            failure = Failure(
+                "prediction_failed", f"The model's output is larger than {MAX_BODY_BYTES >> 20} MiB"
+            )
             outcome = Outcome(Status.FAILED, failure=failure)
         finally:
             self._running -= 1

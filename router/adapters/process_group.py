@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 
+# Of what a model has printed last, whichever is less.
 LOG_LINES = 200
+LOG_BYTES = 1 << 20
 NOT_FOR_MODELS = frozenset({"SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"})
 # A killed process that is not ours to reap may stay a zombie; this long is waited for others.
 GONE_LIMIT_S = 5.0
@@ -44,7 +46,8 @@ class Output(asyncio.SubprocessProtocol):
     """
 
     def __init__(self, on_line: OnLine) -> None:
-        self.lines: deque[bytes] = deque(maxlen=LOG_LINES)
+        self.lines: deque[bytes] = deque()
+        self._lines_bytes = 0
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -79,9 +82,13 @@ class Output(asyncio.SubprocessProtocol):
         self.exited.set_result(None)
 
     def _tell(self, line: bytes) -> None:
-        if self._on_line is not None:
-            self.lines.append(line)
-            self._on_line(line)
+        if self._on_line is None:
+            return
+        self.lines.append(line)
+        self._lines_bytes += len(line)
+        if len(self.lines) > LOG_LINES or self._lines_bytes > LOG_BYTES:
+            self._lines_bytes -= len(self.lines.popleft())
+        self._on_line(line)
 
 
 class ProcessGroup:

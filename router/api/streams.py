@@ -2,7 +2,8 @@
 
 A follower's place is a number of output elements and a number of log lines. It is the id of
 each event, so a client that comes again goes on where it was, even after the end; and nothing
-is kept for it.
+is kept for it. Lines of a long log that were left out count too: a client whose place is among
+them goes on behind them, and one line says how many it has missed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from router.domain.prediction import (
     Prediction,
     Status,
 )
-from router.runtime.live import Live, chunks_of, log_of, metrics_of
+from router.runtime.live import Live, chunks_of, metrics_of
+from router.runtime.prediction_log import lines_since
 
 # For the last of a prediction that has ended with the router, to a client that reads.
 LAST_WORDS_S = 3.0
@@ -74,13 +76,13 @@ async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterato
             chunks, lines = live.progress_since(place.outputs, place.lines)
             metrics = live.metrics_since(place.metrics)
         else:
-            chunks, lines = chunks_of(p)[place.outputs :], log_of(p)[place.lines :]
+            chunks, lines = chunks_of(p)[place.outputs :], lines_since(p.logs, place.lines)
             metrics = metrics_of(p)[place.metrics :]
         if p.started_at is not None and not told_of_start:
             told_of_start = True
             yield place, replace(p, status=Status.PROCESSING)
-        for line in lines:
-            place = Place(place.outputs, place.lines + 1, place.metrics)
+        for number, line in lines:
+            place = Place(place.outputs, number, place.metrics)
             yield place, line
         for piece in _in_order(chunks, metrics, place.outputs):
             if isinstance(piece, OutputChunk):

@@ -135,9 +135,11 @@ class LogText:
 
 @dataclass(frozen=True, slots=True)
 class OutputChunk:
-    """One element of the output of a model that streams."""
+    """One element of the output of a model that streams. `size_bytes`: as JSON, 0 where it is
+    not known."""
 
     value: Json
+    size_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from dataclasses import dataclass, field
 
+import orjson
 from msgspec.structs import replace
 
 from router.domain import custom_metrics
@@ -25,13 +25,25 @@ from router.domain.prediction import (
 )
 from router.ports import Timer
 from router.runtime.outputs import Shelf
+from router.runtime.prediction_log import (
+    GAP,
+    NumberedLine,
+    PredictionLog,
+    bounded,
+    lines_since,
+)
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 # Of what a running prediction records; its end has all that is kept. See `custom_metrics`.
 MAX_METRIC_BYTES = 256 << 10
-LINE = re.compile(r"[^\n]*\n|[^\n]+")
+# Of the elements of a streamed output together, as JSON: they are kept until the end.
+MAX_STREAMED_BYTES = 64 << 20
+# Of either, in a webhook on the way.
+BRIEF_BYTES = 256 << 10
+# An element that is nothing but `""` takes memory too.
+ELEMENT_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,13 @@ OVERDUE = Verdict(
     Status.ABORTED,
     Status.CANCELED,
 )
+TOO_LARGE = Verdict(
+    Failure(
+        "prediction_failed", f"The model's output is larger than {MAX_STREAMED_BYTES >> 20} MiB"
+    ),
+    Status.FAILED,
+    Status.FAILED,
+)
 
 
 @dataclass(slots=True)
@@ -65,8 +84,9 @@ class Live:
     deadline: Timer | None = None  # runs out when it has lived too long
     dropped_with: RouterError | None = None
     accepted: bool = False  # its caller has been, or is about to be, told that it will run
-    _log: list[LogText] = field(default_factory=list)  # while it runs; its outcome has all
+    _log: PredictionLog = field(default_factory=PredictionLog)  # while it runs
     _chunks: list[Json] = field(default_factory=list)
+    _streamed_bytes: int = 0
     _metrics: dict[str, Json] = field(default_factory=dict)
     # Each with the number of output elements that came before it.
     _metric_updates: list[tuple[int, MetricUpdate]] = field(default_factory=list)
@@ -82,16 +102,22 @@ class Live:
             self.shelf = Shelf()
         return self.shelf
 
-    def note(self, progress: Progress) -> None:
-        """Add what it has printed or put out, and wake whoever follows it."""
+    def note(self, progress: Progress) -> bool:
+        """Add what it has printed or put out, and wake whoever follows it. False, and not
+        added, when its output is larger than MAX_STREAMED_BYTES."""
         match progress:
             case LogText():
-                self._log.append(progress)
+                self._log.add(progress)
             case OutputChunk(value):
+                size = progress.size_bytes or len(orjson.dumps(value))
+                self._streamed_bytes += size + ELEMENT_BYTES
+                if self._streamed_bytes > MAX_STREAMED_BYTES:
+                    return False
                 self._chunks.append(value)
             case MetricUpdate():
                 self._note_metric(progress)
         self.wake_followers()
+        return True
 
     def _note_metric(self, update: MetricUpdate) -> None:
         size = custom_metrics.size_bytes(update.value)
@@ -103,8 +129,9 @@ class Live:
 
     def restart(self) -> None:
         """It has not begun, or begins again: there is no progress yet."""
-        self._log.clear()
+        self._log = PredictionLog()
         self._chunks.clear()
+        self._streamed_bytes = 0
         self._metrics.clear()
         self._metric_updates.clear()
         self._metric_bytes = 0
@@ -115,17 +142,31 @@ class Live:
         if p.status is not Status.PROCESSING or not (self._log or self._chunks or self._metrics):
             return p
         output = list(self._chunks) if self._chunks else None
-        metrics = {**p.metrics, **custom_metrics.bounded(self._metrics)[0]}
-        logs = "".join(line.text for line in self._log)
-        return replace(p, output=output, logs=logs, metrics=metrics)
+        return replace(p, output=output, logs=self._log.text(), metrics=self._metrics_so_far())
+
+    def brief(self) -> Prediction:
+        """The same for a webhook on the way, of which there may be two a second: without an
+        output that is large by now, and of a long log the end."""
+        if self._streamed_bytes <= BRIEF_BYTES and self._log.size_bytes <= BRIEF_BYTES:
+            return self.present()
+        output = list(self._chunks) if self._streamed_bytes <= BRIEF_BYTES else None
+        logs, metrics = self._log.end(BRIEF_BYTES), self._metrics_so_far()
+        return replace(self.prediction, output=output or None, logs=logs, metrics=metrics)
+
+    def _metrics_so_far(self) -> dict[str, Json]:
+        return {**self.prediction.metrics, **custom_metrics.bounded(self._metrics)[0]}
 
     def with_progress(self, outcome: Outcome) -> Outcome:
-        """The outcome of a run that did not succeed, with what it had printed, put out and
-        recorded."""
+        """The outcome with a log that is no longer than it may be and, where the run did not
+        succeed, with what it had printed, put out and recorded."""
+        logs = bounded(outcome.logs)
+        if logs.startswith("[callme") and GAP.fullmatch(logs):
+            logs = self._log.text() or logs  # it was too long to be read from the answer
+        if outcome.status is Status.SUCCEEDED:
+            return outcome if logs is outcome.logs else replace(outcome, logs=logs)
         output = outcome.output if outcome.output is not None else (list(self._chunks) or None)
-        logs = outcome.logs or "".join(line.text for line in self._log)
         metrics = outcome.metrics or self._metrics
-        return replace(outcome, output=output, logs=logs, metrics=metrics)
+        return replace(outcome, output=output, logs=logs or self._log.text(), metrics=metrics)
 
     def with_bounded_metrics(self, outcome: Outcome) -> Outcome:
         """The outcome without the metrics that are too large to be kept."""
@@ -136,12 +177,15 @@ class Live:
             log.warning("metrics are too large and left out", extra=told)
         return replace(outcome, metrics=metrics)
 
-    def progress_since(self, outputs: int, lines: int) -> tuple[list[Json], list[LogText]]:
-        """What has come after so many elements of its output and so many lines of its log."""
+    def progress_since(self, outputs: int, lines: int) -> tuple[list[Json], list[NumberedLine]]:
+        """What has come after so many elements of its output and so many lines of its log, each
+        with the number of lines that are before it and itself."""
         p = self.prediction
-        if p.status.is_terminal:
-            return chunks_of(p)[outputs:], [*self._log, *log_of(p)[len(self._log) :]][lines:]
-        return self._chunks[outputs:], self._log[lines:]
+        if not p.status.is_terminal:
+            return self._chunks[outputs:], self._log.since(lines)
+        told = self._log.since(lines)
+        reached = max(lines, told[-1][0] if told else 0)
+        return chunks_of(p)[outputs:], told + lines_since(p.logs, reached)
 
     def metrics_since(self, count: int) -> list[tuple[int, MetricUpdate]]:
         """The metrics recorded after so many, each with how much output came before it."""
@@ -218,14 +262,6 @@ def chunks_of(p: Prediction) -> list[Json]:
     if p.output is None:
         return []
     return p.output if isinstance(p.output, list) else [p.output]
-
-
-def log_of(p: Prediction) -> list[LogText]:
-    """The lines of the log of a prediction that has ended; where they went is not known.
-
-    Only LF ends a line, as for coglet: a progress bar is one line with many CRs in it.
-    """
-    return [LogText(line) for line in LINE.findall(p.logs)]
 
 
 def metrics_of(p: Prediction) -> list[tuple[int, MetricUpdate]]:

@@ -31,7 +31,7 @@ from router.domain.prediction import (
 from router.ports import Clock, Cursor, Files, Observer, Store, Timer, Timers
 from router.runtime.homes import Homes, Route
 from router.runtime.links import Links
-from router.runtime.live import CANCELED, OVERDUE, Live, Verdict, hopeless
+from router.runtime.live import CANCELED, OVERDUE, TOO_LARGE, Live, Verdict, hopeless
 from router.runtime.loop import SchedulerLoop
 from router.runtime.observers import Observers
 from router.runtime.outputs import Outputs
@@ -227,12 +227,14 @@ class Predictions:
         live = self._live.get(prediction_id)
         if live is None or live.prediction.status is not Status.PROCESSING:
             return  # the last line of its log may come after its outcome
-        live.note(progress)
+        if not live.note(progress):
+            self._withdraw(prediction_id, TOO_LARGE)
+            return
         if live.prediction.callback is not None and not isinstance(progress, MetricUpdate):
             is_log = isinstance(progress, LogText)
             event = WebhookEvent.LOGS if is_log else WebhookEvent.OUTPUT
             if self._webhooks.wants(live.prediction, event):
-                self._webhooks.notify(live.present(), event)
+                self._webhooks.notify(live.brief(), event)
 
     def handed_back(self, prediction_id: str) -> None:
         """It did not begin: it waits again, and the attempt does not count."""
@@ -254,8 +256,7 @@ class Predictions:
                 self._suspend(live)
                 return None
             outcome = replace(outcome, failure=Failure("shutting_down", "The server stopped"))
-        if outcome.status is not Status.SUCCEEDED:
-            outcome = live.with_progress(outcome)
+        outcome = live.with_progress(outcome)
         if outcome.metrics:
             outcome = live.with_bounded_metrics(outcome)
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
+import msgspec
 import orjson
 
 from router.domain.errors import RouterError
@@ -36,6 +37,8 @@ THROTTLE_S = 0.5
 RETRY_DELAYS_S = (1.0, 4.0, 16.0, 60.0, 300.0, 900.0, 3600.0, 7200.0)
 GONE = 410  # Standard Webhooks: whoever answers this wants no more
 AT_ONCE_PER_HOST = 8
+# A receiver seldom takes more, and the whole is there to be fetched: beyond this `output` is null.
+MAX_BODY_BYTES = 32 << 20
 
 
 class Webhooks:
@@ -132,6 +135,9 @@ class Webhooks:
         slot = self._slots.setdefault(host, asyncio.Semaphore(AT_ONCE_PER_HOST))
         async with slot:
             body = orjson.dumps(await self._render(p))
+            if len(body) > MAX_BODY_BYTES:
+                brief = msgspec.structs.replace(p, output=None)
+                body = orjson.dumps(await self._render(brief))
             return await self._sender.send(p.callback.url, message_id, body)
 
     async def _deliver(self, delivery: Delivery, p: Prediction) -> None:

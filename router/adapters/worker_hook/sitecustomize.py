@@ -1,6 +1,6 @@
 """Loaded into a model's own processes (this folder is put on their PYTHONPATH).
 
-The package and coglet run unchanged; two things are added around them:
+The package and coglet run unchanged; three things are added around them:
 
 1. **Files as paths.** coglet 0.23 turns URLs into `cog.Path` but hands a plain path through
    as `str`, which breaks runners that use it as a path, and a URL costs five to ten times a
@@ -9,6 +9,7 @@ The package and coglet run unchanged; two things are added around them:
    fails loudly; it can never fetch anything.
 2. **No orphan.** If the router dies without stopping its children (kill -9, out of memory),
    the whole process group goes with it.
+3. **A bound on prints.** See `callme_print_limit.py`.
 """
 
 import os
@@ -55,6 +56,13 @@ def patch_cog_types(module: ModuleType) -> None:
     types.File.validate = classmethod(file_from)
 
 
+def limit_prints() -> None:
+    """Bound what a model prints (`callme_print_limit`)."""
+    import importlib  # noqa: PLC0415 - only a worker needs it
+
+    importlib.import_module("callme_print_limit").install()  # beside this file
+
+
 class AfterImport(Loader):
     """Runs the real loader, then the patch: `cog` is not imported a moment sooner for it."""
 
@@ -69,6 +77,7 @@ class AfterImport(Loader):
         """As the real loader does, and patch the result."""
         self.loader.exec_module(module)
         patch_cog_types(module)
+        limit_prints()
 
 
 class CogTypesFinder(MetaPathFinder):

@@ -31,7 +31,7 @@ class Coglet(BaseHTTPRequestHandler):
         if why := SAYS["held" if RUNNING.is_set() else "else"]:
             self._answer({"status": "UNHEALTHY", "user_healthcheck_error": why})
         else:
-            logs = os.environ.get("STAND_IN_SET_UP", "")
+            logs = "loading\n" * (int(os.environ.get("STAND_IN_SET_UP_BYTES", "0")) // 8)
             self._answer({"setup": {"logs": logs}, "status": "READY"})
 
     def do_POST(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,9 @@ def options_in(folder: Path) -> ProcessOptions:
 
 
 @contextlib.asynccontextmanager
-async def started(folder: Path) -> AsyncIterator[CogProcess]:
+async def started(folder: Path, env: Mapping[str, str] | None = None) -> AsyncIterator[CogProcess]:
     """A process of the stand-in."""
-    package = Package("stand-in", folder, "run.py:Runner", python_of(folder))
+    package = Package("stand-in", folder, "run.py:Runner", python_of(folder), env=env or {})
     process = CogProcess(package, options_in(folder))
     await process.start()
     try:
@@ -91,3 +91,32 @@ async def test_the_runners_own_health_check(
         assert await said.get() == ""
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(process.broken(), 0.1)
+
+
+async def test_an_answer_with_a_log_of_many_megabytes(tmp_path: Path) -> None:
+    """coglet gives back all that was printed; we have read what we keep while it ran."""
+    async with started(tmp_path) as process:
+        outcome = await run(process, logs=40 << 20, output=1000)
+        assert (outcome.status, outcome.output) == (Status.SUCCEEDED, "o" * 1000)
+        assert len(outcome.logs) < 2 << 20
+
+
+async def test_an_output_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the prediction's failure, in words, and the model goes on."""
+    monkeypatch.setattr("router.adapters.answer_body.MAX_BODY_BYTES", 1 << 20)
+    async with started(tmp_path) as process:
+        outcome = await run(process, output=2 << 20)
+        assert outcome.failure is not None
+        assert outcome.failure.code == "prediction_failed"
+        assert "larger than" in outcome.failure.message
+        assert (await run(process, output=10)).output == "o" * 10
+
+
+async def test_a_health_answer_with_a_long_log(tmp_path: Path) -> None:
+    """The set-up's log comes with each health check; a long one does not hold up the start."""
+    async with started(tmp_path, {"STAND_IN_SET_UP_BYTES": str(40 << 20)}) as process:
+        assert (await run(process)).status is Status.SUCCEEDED
+        assert process._client is not None
+        health = await process._client.health()
+        assert health["status"] == "READY"
+        assert len(health["setup"]["logs"]) < 1 << 20

@@ -9,7 +9,15 @@ import pytest
 
 from router.domain.caller import TRUSTED
 from router.domain.errors import IdConflict, InvalidInput, QueueFull, UnknownPrediction
-from router.domain.prediction import Failure, FileRef, Outcome, Prediction, Status
+from router.domain.prediction import (
+    Failure,
+    FileRef,
+    LogText,
+    Outcome,
+    OutputChunk,
+    Prediction,
+    Status,
+)
 from router.runtime.live import MAX_ATTEMPTS
 from tests.router.runtime.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World, until
 
@@ -250,3 +258,36 @@ async def test_a_model_that_fails(world: World) -> None:
     failure = Failure("prediction_failed", "boom")
     world.answer("a", Outcome(Status.FAILED, failure=failure))
     assert (await world.stored("a", Status.FAILED)).failure == failure
+
+
+async def test_an_output_that_never_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that streams for ever is stopped when its output is too large, and says so; what
+    is kept is bounded."""
+    monkeypatch.setattr("router.runtime.live.MAX_STREAMED_BYTES", 100_000, raising=False)
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    report = world.router.model.reports["a"]
+    for _ in range(300):
+        report(OutputChunk("x" * 1000))
+    await until(lambda: "a" in world.router.model.canceled)
+    done = await world.stored("a", Status.FAILED)
+    assert done.failure is not None
+    assert done.failure.code == "prediction_failed"
+    assert "larger than" in done.failure.message
+    assert 50 < len(done.output) < 100
+
+
+async def test_a_log_of_many_lines(world: World) -> None:
+    """What is shown while it runs and what is stored have a bound, and both ends of the log."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    report = world.router.model.reports["a"]
+    for n in range(100_000):
+        report(LogText(f"line {n} {'x' * 40}\n"))
+    shown = (await world.router.predictions.get("a", TRUSTED)).logs
+    world.answer("a", Outcome(Status.CANCELED))
+    stored = (await world.stored("a", Status.CANCELED)).logs
+    for logs in (shown, stored):
+        assert len(logs) < 1_200_000
+        assert logs.startswith("line 0 ")
+        assert logs.splitlines()[-1].startswith("line 99999 ")

@@ -248,3 +248,34 @@ async def test_a_slow_receiver_holds_up_nobody_else(world: World) -> None:
     assert len(world.receiver.calls) == AT_ONCE_PER_HOST + 1
     world.receiver.gate.set()
     await until(lambda: len(world.receiver.calls) == 3 * AT_ONCE_PER_HOST + 1)
+
+
+async def test_a_webhook_on_the_way_is_brief(world: World) -> None:
+    """There may be two a second: a long log is told by its end, a large output not at all."""
+    await world.router.predictions.create(made("a", WebhookEvent.LOGS, WebhookEvent.OUTPUT))
+    await world.running("a")
+    report = world.router.model.reports["a"]
+    for n in range(50_000):
+        report(LogText(f"line {n} {'x' * 40}\n"))
+    world.clock.advance(1)
+    report(OutputChunk("o" * 500_000))
+    await until(lambda: len(world.receiver.calls) >= 2)
+    body = world.receiver.calls[-1].body
+    assert body["output"] is None
+    assert len(body["logs"]) < 300_000
+    assert body["logs"].splitlines()[-1].startswith("line 49999 ")
+
+
+async def test_a_webhook_is_not_larger_than_a_receiver_takes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is there to be fetched."""
+    monkeypatch.setattr("router.runtime.webhooks.MAX_BODY_BYTES", 10_000, raising=False)
+    await run(
+        world, made("a", WebhookEvent.COMPLETED), Outcome(Status.SUCCEEDED, output="o" * 20_000)
+    )
+    await outbox_empty(world)
+    assert [c.body["output"] for c in world.receiver.calls] == [None]
+    stored = await world.store.get("a")
+    assert stored is not None
+    assert stored.output == "o" * 20_000
