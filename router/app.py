@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from router.adapters.box_key import BOX_KEY_FILE, BoxKey, BoxKeyError, load_box_key
 from router.adapters.catalog import discover
 from router.adapters.clock import SystemClock
 from router.adapters.cog_process import CogProcess, ProcessOptions
@@ -26,6 +27,7 @@ from router.adapters.keys import KeyFileError, Keyring
 from router.adapters.memory import GpuMemory, detect_memory
 from router.adapters.private_files import NotPrivateError, make_state_folder
 from router.adapters.schemas import Schemas
+from router.adapters.sealed_store import SealedStore
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
 from router.adapters.webhook_sender import WEBHOOK_FILE, HttpWebhookSender, load_secret
@@ -184,6 +186,7 @@ async def running(
         # Before any result can be added to what an earlier run had not delivered.
         await context.webhooks.open()
         resumed = await context.predictions.open()
+        disk.store.remove_others(p.id for p in resumed)
         kept = [f.ref() for f in await context.uploads.open()]
         disk.spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
         disk.outputs.remove_unowned(await disk.store.ended_ids())
@@ -199,24 +202,29 @@ async def running(
             await context.predictions.close()
             await context.uploads.close()
             await context.webhooks.close()
-            await disk.store.close()
+            await disk.database.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
     """What lies in the state folder."""
 
-    store: SqliteStore
+    database: SqliteStore
+    store: SealedStore
     spool: Spool
     outputs: Spool  # files of results, which are kept as long as those
     secret: str
+    box_key: BoxKey
 
 
 def _open_disk(state: Path) -> Disk:
     with _private():
         secret = load_secret(state / WEBHOOK_FILE)
-    store = SqliteStore(state / "predictions.sqlite3")
-    return Disk(store, Spool(state / "spool"), Spool(state / "outputs"), secret)
+        box_key = load_box_key(state / BOX_KEY_FILE)
+    database = SqliteStore(state / "predictions.sqlite3")
+    store = SealedStore(database, state / "sealed", box_key)
+    spool, outputs = Spool(state / "spool"), Spool(state / "outputs")
+    return Disk(database, store, spool, outputs, secret, box_key)
 
 
 def _make_context(
@@ -233,9 +241,9 @@ def _make_context(
 
     clock = SystemClock()
     keep_s = settings.keep_results_s
-    store, spool = disk.store, disk.spool
+    database, store, spool = disk.database, disk.store, disk.spool
     sender = HttpWebhookSender(disk.secret, allow_private=settings.allow_private_urls)
-    webhooks = Webhooks(store, store, sender, clock, render)
+    webhooks = Webhooks(store, database, sender, clock, render)
     fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
     predictions = Predictions(
         *(loop, store, spool, clock, webhooks),
@@ -246,7 +254,7 @@ def _make_context(
         outputs=Outputs(disk.outputs, disk.secret),
     )
     find_output = predictions.links.file_of_url
-    uploads = Uploads(store, spool, fetcher, clock, keep_s, find_output=find_output)
+    uploads = Uploads(database, spool, fetcher, clock, keep_s, find_output=find_output)
     context = Context(
         packages=backends.packages,
         loop=loop,
@@ -264,6 +272,7 @@ def _make_context(
         cog_version=version("cog"),
         metrics=telemetry.exposition,
         events=telemetry.events,
+        keyed_digest=disk.box_key.digest,
         backend_of=backends.kind,
     )
     return context
@@ -355,7 +364,7 @@ def _clear_temp(state: Path) -> None:
 def _private() -> Iterator[None]:
     try:
         yield
-    except NotPrivateError as error:
+    except (NotPrivateError, BoxKeyError) as error:
         raise RuntimeError(f"Cannot start: {error}") from error
 
 

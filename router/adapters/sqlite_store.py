@@ -31,6 +31,7 @@ from router.domain.prediction import (
     Prediction,
     Status,
 )
+from router.domain.secret_inputs import SecretValues
 from router.domain.stored_file import StoredFile
 from router.ports import Cursor
 
@@ -339,7 +340,9 @@ def _page_query(
 
 
 def _row(p: Prediction) -> tuple[Any, ...]:
-    document = orjson.dumps(msgspec.structs.asdict(p))
+    # Of secret inputs only which they are; their values are `router.adapters.sealed_store`'s.
+    fields = msgspec.structs.asdict(p) | {"secrets": list(p.secrets)}
+    document = orjson.dumps(fields)
     return (p.id, p.model, p.status, p.created_at, p.completed_at, document, p.owner)
 
 
@@ -367,4 +370,5 @@ def _prediction(document: bytes) -> Prediction:
         fields["failure"] = Failure(**fields["failure"])
     if (callback := fields.get("callback")) is not None:
         fields["callback"] = Callback(callback["url"], tuple(callback["events"]))
+    fields["secrets"] = SecretValues.fromkeys(fields.get("secrets", ()))
     return Prediction(**fields)

@@ -35,6 +35,7 @@ async def predict(request: Request) -> Response:
         id=new_id(),
         model=package.name,
         inputs=inputs,
+        secrets=inputs.secrets,
         files=files,
         created_at=now,
         deadline_at=deadline,

@@ -104,7 +104,8 @@ async def _create_named(
 ) -> Response:
     if not isinstance(wanted_id, str) or not PREDICTION_ID.fullmatch(wanted_id):
         raise wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
-    digest = await _digest(context, body.get("input") or {}, read_context(body))
+    inputs_digest = await _digest(context, body.get("input") or {}, read_context(body))
+    digest = context.keyed_digest(inputs_digest)
     caller = caller_of(request)
 
     async def make() -> Prediction:
@@ -174,6 +175,7 @@ async def _prediction(
         id=prediction_id,
         model=package.name,
         inputs=inputs,
+        secrets=inputs.secrets,
         files=files,
         created_at=now,
         deadline_at=deadline,

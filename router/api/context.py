@@ -52,6 +52,7 @@ class Context:
     cog_version: str
     metrics: Callable[[], bytes]
     events: EventStream
+    keyed_digest: Callable[[str], str]  # of a digest: a guess cannot be checked without the box
     backend_of: Callable[[str], str]  # of a model of the scheduler: local, cog, replicate, modal
     is_open: bool = False
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)

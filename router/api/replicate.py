@@ -83,6 +83,7 @@ async def _create(
             id=new_id(),
             model=package.name,
             inputs=inputs,
+            secrets=inputs.secrets,
             files=files,
             created_at=now,
             deadline_at=deadline,

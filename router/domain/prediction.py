@@ -21,6 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from router.domain import hops
+from router.domain.secret_inputs import NO_SECRETS, SecretValues
 
 Json = Any  # what JSON can say; Python's type system cannot bound it usefully
 # The keys and indexes that lead to a value in JSON; () is the whole of it.
@@ -96,7 +97,7 @@ class Job:
     `current_scope().context`."""
 
     id: str
-    inputs: Mapping[str, Json]
+    inputs: Mapping[str, Json] = field(repr=False)  # secrets among them
     files: tuple[FileRef, ...] = ()
     via: str = ""
     context: Mapping[str, str] = field(default_factory=dict)
@@ -190,7 +191,8 @@ class Prediction(msgspec.Struct, frozen=True):
     `output`, which has null in their places. `home`: where it has begun, of the model's
     second home alone (`router.runtime.homes`); "" elsewhere. `via`: the boxes that the request
     came through (`router.domain.hops`). `context` is for the runner alone, and kept only until
-    the prediction has ended.
+    the prediction has ended; so are `secrets`, the values of the inputs that `inputs` shows as
+    REDACTED (`router.domain.secret_inputs`).
 
     A struct of msgspec's: each request makes one and two changed copies of it, and a frozen
     dataclass of so many fields takes five times as long for that.
@@ -212,6 +214,7 @@ class Prediction(msgspec.Struct, frozen=True):
     home: str = ""
     via: str = msgspec.field(default_factory=hops.current)
     context: Mapping[str, str] = msgspec.field(default_factory=dict)
+    secrets: SecretValues = msgspec.field(default_factory=lambda: NO_SECRETS)
     status: Status = Status.STARTING
     started_at: float | None = None
     completed_at: float | None = None
@@ -252,7 +255,7 @@ def advance(p: Prediction, to: Status, now: float) -> Prediction:
         return replace(p, status=to, started_at=now, attempts=p.attempts + 1)
     if to is Status.STARTING:
         return replace(p, status=to, started_at=None)
-    return replace(p, status=to, completed_at=now)
+    return replace(p, status=to, completed_at=now, secrets=NO_SECRETS)
 
 
 def conclude(p: Prediction, outcome: Outcome, now: float) -> Prediction:
@@ -272,5 +275,6 @@ def conclude(p: Prediction, outcome: Outcome, now: float) -> Prediction:
         failure=outcome.failure,
         logs=outcome.logs,
         metrics=metrics,
+        secrets=NO_SECRETS,
         context={},
     )

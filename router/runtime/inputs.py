@@ -11,6 +11,7 @@ from jsonschema_rs import Draft202012Validator, FancyRegexOptions, RegexOptions,
 
 from router.domain.errors import InvalidInput
 from router.domain.prediction import Json
+from router.domain.secret_inputs import OBJECTION, CheckedInputs, is_secret, split
 from router.runtime.form_text import Kind, from_texts, invalid, shortened, shown
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class InputSpec:
                 inputs.get("properties", {}).items(), key=lambda kv: kv[1].get("x-order", 0)
             )
         }
+        self.secrets = frozenset(n for n, f in self.fields.items() if is_secret(f.schema))
         self._validators = {
             name: _validator(name, f.schema) for name, f in self.fields.items() if not f.is_file
         }
@@ -87,10 +89,16 @@ class InputSpec:
     def from_text(self, name: str, texts: list[str]) -> Json:
         """Form text to the type that the schema declares; None when the form left it blank.
         Raises InvalidInput, PayloadTooLarge."""
-        return from_texts(name, self.field(name).kinds, texts)
+        try:
+            return from_texts(name, self.field(name).kinds, texts)
+        except InvalidInput:
+            if name in self.secrets:
+                raise invalid(name, OBJECTION) from None
+            raise
 
-    def check(self, values: Mapping[str, Json], given_files: Iterable[str]) -> dict[str, Json]:
-        """The values with nulls left out, once each has been found to fit its schema.
+    def check(self, values: Mapping[str, Json], given_files: Iterable[str]) -> CheckedInputs:
+        """The values with nulls left out and secret ones redacted, once each has been found to
+        fit its schema.
 
         Whole numbers are ints: JSON's 2.0 is one for an input that takes no fractions. Raises
         InvalidInput that lists every problem, not only the first.
@@ -105,6 +113,7 @@ class InputSpec:
             elif name in self._validators:
                 given[name], objection = self._judge(f, given[name])
                 if objection:
+                    objection = OBJECTION if name in self.secrets else objection
                     problems.append({"input": name, "message": objection})
         for name in given.keys() - self.fields.keys():
             problems.append({"input": shortened(name), "message": "there is no such input"})
@@ -114,7 +123,7 @@ class InputSpec:
                 f"Cannot use '{first['input']}': {first['message']}",
                 details={"problems": problems},
             )
-        return given
+        return split(given, self.secrets)
 
     def _judge(self, field: Field, value: Json) -> tuple[Json, str | None]:
         """The value as it is passed on, and the first thing that is wrong with it."""

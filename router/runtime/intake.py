@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from router.domain.caller import Caller
 from router.domain.errors import PayloadTooLarge
 from router.domain.prediction import FileRef, Json
+from router.domain.secret_inputs import CheckedInputs
 from router.ports import Fetcher, Files, OpenFile
 from router.runtime.data_uris import DataUri, LongString, open_data_uri
 from router.runtime.form_text import invalid
@@ -60,7 +61,7 @@ class Intake:
 
     async def from_form(
         self, spec: InputSpec, parts: Sequence[Text | Upload], caller: Caller
-    ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
+    ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
         """A multipart form's parts. Takes over the uploads, also when it raises."""
         taken = [FileRef(p.field, p.path, p.name) for p in parts if isinstance(p, Upload)]
         try:
@@ -75,14 +76,14 @@ class Intake:
 
     async def from_json(
         self, spec: InputSpec, values: Mapping[str, Json], caller: Caller
-    ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
+    ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
         """The `input` of a JSON request. Unknown inputs are dropped, as Cog does."""
         known = {k: v for k, v in values.items() if k in spec.fields}
         return await self._complete(spec, known, caller)
 
     async def _complete(
         self, spec: InputSpec, values: Mapping[str, Json], caller: Caller
-    ) -> tuple[dict[str, Json], tuple[FileRef, ...]]:
+    ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
         refs: list[FileRef] = []
         try:
             plain: dict[str, Json] = {}

@@ -23,6 +23,7 @@ from router.domain.prediction import (
     Progress,
     Status,
 )
+from router.domain.secret_inputs import is_lost
 from router.ports import Timer
 from router.runtime.outputs import Shelf
 from router.runtime.prediction_log import (
@@ -275,6 +276,9 @@ def hopeless(p: Prediction, now: float) -> tuple[Status, Failure] | None:
     running = p.status is Status.PROCESSING
     if p.deadline_at is not None and p.deadline_at <= now:
         return (OVERDUE.running if running else OVERDUE.waiting), OVERDUE.failure
+    if is_lost(p.secrets):
+        reason = "Its secret inputs cannot be read any more; send it again"
+        return Status.FAILED, Failure("internal_error", reason)
     if running and p.attempts >= MAX_ATTEMPTS:
         reason = f"The server stopped during each of {p.attempts} attempts"
         return Status.FAILED, Failure("worker_died", reason)

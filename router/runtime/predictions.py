@@ -36,6 +36,7 @@ from router.runtime.loop import SchedulerLoop
 from router.runtime.observers import Observers
 from router.runtime.outputs import Outputs
 from router.runtime.records import Records
+from router.runtime.scrubbing import scrubbed
 from router.runtime.webhooks import Webhooks
 from router.scheduling.outlook import Outlook
 
@@ -220,7 +221,8 @@ class Predictions:
         p = live.prediction
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)
-        return Job(p.id, p.inputs, p.files, p.via, p.context)
+        inputs = {**p.inputs, **p.secrets} if p.secrets else p.inputs
+        return Job(p.id, inputs, p.files, p.via, p.context)
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """Keep what it has printed or put out, and tell whoever wants to know."""
@@ -261,6 +263,9 @@ class Predictions:
             outcome = live.with_bounded_metrics(outcome)
         if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
             outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
+        if outcome.failure is not None and live.prediction.secrets:
+            failure = scrubbed(outcome.failure, live.prediction.secrets)
+            outcome = replace(outcome, failure=failure)
         self.homes.served(live.prediction)
         if live.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
             self._tell_of_output(live, outcome)

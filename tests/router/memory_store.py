@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from msgspec.structs import replace
+
 from router.domain.prediction import Delivery, FileRef, Prediction
+from router.domain.secret_inputs import SecretValues
 from router.domain.stored_file import StoredFile
 from router.ports import Cursor
 
@@ -19,13 +22,14 @@ class MemoryStore:
 
     async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
         """Insert or replace, and announce."""
-        self.rows[prediction.id] = prediction
+        self.rows[prediction.id] = _kept(prediction)
         if announce_at is not None:
             self.outbox[prediction.id] = Delivery(prediction.id, 0, announce_at)
 
     async def claim(self, prediction: Prediction) -> bool:
         """Insert if the id is free."""
-        return self.rows.setdefault(prediction.id, prediction) is prediction
+        kept = _kept(prediction)
+        return self.rows.setdefault(prediction.id, kept) is kept
 
     async def get(self, prediction_id: str) -> Prediction | None:
         """The prediction, or None."""
@@ -103,6 +107,11 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+
+def _kept(p: Prediction) -> Prediction:
+    """Of secrets their names only."""
+    return replace(p, secrets=SecretValues.fromkeys(p.secrets))
 
 
 def _place(p: Prediction) -> Cursor:

@@ -16,6 +16,7 @@ from router.domain.prediction import (
     advance,
     conclude,
 )
+from router.domain.secret_inputs import SecretValues
 from router.domain.stored_file import StoredFile
 from tests.router.conftest import AnyStore
 
@@ -50,6 +51,17 @@ async def test_what_is_put_is_got(any_store: AnyStore) -> None:
     assert await any_store.get("b") is None
     await any_store.delete("a")
     assert await any_store.get("a") is None
+
+
+async def test_of_secrets_the_names_are_kept(any_store: AnyStore) -> None:
+    """Their values are sealed elsewhere; a prediction that needs them is known by the names."""
+    p = replace(made("a"), secrets=SecretValues({"token": "hunter2"}))
+    for keep in (any_store.claim, any_store.put):
+        await keep(p)
+        for found in (await any_store.get("a"), *(await any_store.unfinished())):
+            assert found is not None
+            assert found.secrets == {"token": None}
+        await any_store.delete("a")
 
 
 async def test_an_id_is_claimed_once(any_store: AnyStore) -> None:

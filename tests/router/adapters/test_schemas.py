@@ -93,3 +93,19 @@ async def test_concurrency_is_the_runners_own(package: Package) -> None:
         "        return x\n"
     )
     assert (await Schemas().describe(package)).max_concurrency == 4
+
+
+async def test_secrets_in_the_schema(tmp_path: Path) -> None:
+    """Marked as Cog marks them, in lists too; a default, which everybody could read, is left to
+    the runner, whatever kind of value it is."""
+    source = Path(__file__).parents[2] / "packages" / "keeper"
+    shutil.copytree(source, tmp_path / "keeper", ignore=shutil.ignore_patterns(".cog"))
+    package = Package("keeper", tmp_path / "keeper", "run.py:Runner", Path(sys.executable))
+    schema = (await Schemas().describe(package)).schema["components"]["schemas"]["Input"]
+    secret = {"type": "string", "format": "password", "writeOnly": True, "x-cog-secret": True}
+    properties = schema["properties"]
+    for described in (properties["token"], properties["fallback"], properties["more"]["items"]):
+        assert described.items() >= secret.items()
+    assert "default" not in properties["fallback"]
+    assert "required" not in schema
+    assert properties["label"]["default"] == "none"

@@ -18,6 +18,7 @@ from router.domain.prediction import (
     Prediction,
     Status,
 )
+from router.domain.secret_inputs import SecretValues
 from router.runtime.live import MAX_ATTEMPTS
 from tests.router.runtime.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World, until
 
@@ -41,6 +42,34 @@ async def test_on_disk_before_it_is_acknowledged(world: World) -> None:
     done = await world.stored("a", Status.SUCCEEDED)
     assert (done.output, done.logs, done.attempts) == ({"x": 1}, "a line\n", 1)
     assert world.spool.removed == ["/spool/1"]
+
+
+async def test_secrets_reach_the_model_alone(world: World) -> None:
+    """The job has the values; the prediction shows none, and has none once it has ended. A
+    failure that quotes one is scrubbed."""
+    secrets = SecretValues({"n": "hunter2"})
+    live = await world.router.predictions.create(made("a", secrets=secrets))
+    await world.running("a")
+    (job,) = world.router.model.jobs
+    assert job.inputs == {"n": "hunter2"}
+    assert (await world.router.predictions.get("a", TRUSTED)).inputs == {"n": 1}
+    failure = Failure("prediction_failed", "401 for hunter2")
+    world.answer("a", Outcome(Status.FAILED, failure=failure))
+    await live.wait(5)
+    end = await world.stored("a", Status.FAILED)
+    assert end.failure == Failure("prediction_failed", "401 for **********")
+    assert end.secrets == live.prediction.secrets == {}
+
+
+async def test_one_whose_secrets_are_lost_does_not_run(world: World) -> None:
+    """It fails with the reason when the router starts again: here no store keeps them."""
+    await world.router.predictions.create(made("a", secrets=SecretValues({"n": "hunter2"})))
+    await world.running("a")
+    await world.kill_and_restart()
+    end = await world.stored("a", Status.FAILED)
+    assert end.failure is not None
+    assert "secret inputs cannot be read" in end.failure.message
+    assert world.router.model.jobs == []
 
 
 async def test_a_synchronous_one_leaves_nothing(world: World) -> None:
