@@ -24,7 +24,7 @@ from router.adapters.clock import SystemClock
 from router.adapters.cog_process import CogProcess, ProcessOptions
 from router.adapters.fetch import UrlFetcher
 from router.adapters.keys import KeyFileError, Keyring
-from router.adapters.memory import GpuMemory, detect_memory
+from router.adapters.memory import GpuMemory, detect_memory, hardware_name
 from router.adapters.private_files import NotPrivateError, make_state_folder
 from router.adapters.schemas import Schemas
 from router.adapters.sealed_store import SealedStore
@@ -40,6 +40,7 @@ from router.api import (
     model_logs,
     operations,
     replicate,
+    replicate_catalog,
     streams,
 )
 from router.api.access import Access
@@ -132,6 +133,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     streams.add_routes(app)
     downloads.add_routes(app)
     app_face.add_routes(app)
+    replicate_catalog.add_routes(app)
     return app
 
 
@@ -180,7 +182,12 @@ async def running(
         disk = _open_disk(settings.state)
         schemas = Schemas()
         loop = _make_loop(settings, backends, memory, schemas, telemetry)
-        context = _make_context(settings, backends, loop, schemas, disk=disk, telemetry=telemetry)
+        context = _make_context(
+            *(settings, backends, loop, schemas),
+            disk=disk,
+            telemetry=telemetry,
+            hardware=hardware_name(memory),
+        )
         telemetry.open(loop.scheduler)
         loop.open()
         # Before any result can be added to what an earlier run had not delivered.
@@ -235,6 +242,7 @@ def _make_context(
     *,
     disk: Disk,
     telemetry: Telemetry,
+    hardware: str,
 ) -> Context:
     async def render(p: Prediction) -> dict[str, Any]:
         return await webhook_view(context, p)
@@ -270,6 +278,7 @@ def _make_context(
         webhook_secret=disk.secret,
         replicate_owner=settings.replicate_owner,
         cog_version=version("cog"),
+        hardware=hardware,
         metrics=telemetry.exposition,
         events=telemetry.events,
         keyed_digest=disk.box_key.digest,

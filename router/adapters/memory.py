@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 import psutil
 import pynvml
 
+from router.ports import Memory
+
 # The driver gives memory back some time after a process ends; Ollama polls like this too.
 FREED_POLL_S = 0.25
 FREED_LIMIT_S = 5.0
@@ -77,6 +79,11 @@ class GpuMemory:
         budget = max(int(info.total) - max(by_others, 0) - self._reserve_bytes, 0)
         return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
 
+    def device_name(self) -> str:
+        """As the driver has it, like "NVIDIA H100 80GB HBM3"."""
+        name = pynvml.nvmlDeviceGetName(self._device)
+        return name.decode() if isinstance(name, bytes) else str(name)
+
     def _used(self) -> int:
         return int(pynvml.nvmlDeviceGetMemoryInfo(self._device).used)
 
@@ -105,6 +112,11 @@ def _first_visible_device() -> object:
     if first.isdigit():
         return pynvml.nvmlDeviceGetHandleByIndex(int(first))
     return pynvml.nvmlDeviceGetHandleByUUID(first)
+
+
+def hardware_name(memory: Memory) -> str:
+    """What the models run on: the GPU's name, or "CPU"."""
+    return memory.device_name() if isinstance(memory, GpuMemory) else "CPU"
 
 
 def detect_memory(reserve_bytes: int, limit_bytes: int | None = None) -> GpuMemory | HostMemory:

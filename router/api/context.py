@@ -50,6 +50,7 @@ class Context:
     webhook_secret: str
     replicate_owner: str
     cog_version: str
+    hardware: str  # what the models run on
     metrics: Callable[[], bytes]
     events: EventStream
     keyed_digest: Callable[[str], str]  # of a digest: a guess cannot be checked without the box

@@ -25,10 +25,31 @@ ERROR_SCHEMA: Mapping[str, Any] = {
     },
 }
 
+PROBLEM_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["title", "detail", "status", "code"],
+    "properties": {
+        "title": {"type": "string"},
+        "detail": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string"},
+        "invalid_fields": {"type": "array", "items": {"type": "object"}},
+    },
+}
+DETAIL_SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["detail"],
+    "properties": {"detail": {"type": "array", "items": {"type": "object"}}},
+}
+
 
 def build_openapi(context: Context) -> dict[str, Any]:
     """The whole document. A model whose schema is not at hand yet is shown without inputs."""
-    components: dict[str, Any] = {"Error": dict(ERROR_SCHEMA)}
+    components: dict[str, Any] = {
+        "Error": dict(ERROR_SCHEMA),
+        "Problem": dict(PROBLEM_SCHEMA),
+        "Detail": dict(DETAIL_SCHEMA),
+    }
     paths: dict[str, Any] = {
         "/health": {"get": operation("Is the process up", "Operations", needs_key=False)},
         "/ready": {"get": operation("Are predictions accepted", "Operations")},

@@ -40,6 +40,30 @@ EVERY_KEY = {
     ("GET", "/v1/models/{owner}/{name}"),
     ("GET", "/v1/models/{owner}/{name}/versions"),
     ("GET", "/v1/models/{owner}/{name}/versions/{version}"),
+    ("GET", "/v1/models/{owner}/{name}/examples"),
+    ("GET", "/v1/models/{owner}/{name}/readme"),
+    ("QUERY", "/v1/models"),
+    ("GET", "/v1/search"),
+    ("GET", "/v1/hardware"),
+    ("GET", "/v1/collections"),
+    ("GET", "/v1/deployments"),
+    ("GET", "/v1/trainings"),
+}
+# Of Replicate's API: what the box does not have, whoever asks.
+REFUSED = {
+    ("GET", "/v1/collections/{slug}"),
+    ("POST", "/v1/deployments"),
+    ("GET", "/v1/deployments/{owner}/{name}"),
+    ("PATCH", "/v1/deployments/{owner}/{name}"),
+    ("DELETE", "/v1/deployments/{owner}/{name}"),
+    ("POST", "/v1/deployments/{owner}/{name}/predictions"),
+    ("POST", "/v1/models"),
+    ("PATCH", "/v1/models/{owner}/{name}"),
+    ("DELETE", "/v1/models/{owner}/{name}"),
+    ("DELETE", "/v1/models/{owner}/{name}/versions/{version}"),
+    ("POST", "/v1/models/{owner}/{name}/versions/{version}/trainings"),
+    ("GET", "/v1/trainings/{id}"),
+    ("POST", "/v1/trainings/{id}/cancel"),
 }
 ADMIN = {
     ("GET", "/status"),
@@ -72,7 +96,7 @@ ONE_FILE = {
 }
 # An id of the client's choice: refused where it is somebody else's.
 CLAIM = {("PUT", "/models/{model}/predictions/{id}")}
-CLASSES = (NO_KEY, EVERY_KEY, ADMIN, CREATE, LISTS, ONE_PREDICTION, ONE_FILE, CLAIM)
+CLASSES = (NO_KEY, EVERY_KEY, REFUSED, ADMIN, CREATE, LISTS, ONE_PREDICTION, ONE_FILE, CLAIM)
 UNKNOWN_ID = "0" * 32
 
 

@@ -233,7 +233,7 @@ def test_errors(service: Service, client: Client) -> None:
         assert (answer.status_code, bool(answer.json()["invalid_fields"])) == (422, True)
     assert service.http.get("/v1/predictions?cursor=nosuch").status_code == 400
     assert service.http.post("/v1/files", files={"other": ("a", b"x")}).status_code == 422
-    assert service.http.post("/v1/trainings", json={}).status_code == 404
+    assert service.http.post("/v1/trainings", json={}).status_code == 405
 
 
 def test_webhooks(client: Client, inbox: Inbox) -> None:
