@@ -136,7 +136,7 @@ class Webhooks:
         async with slot:
             body = orjson.dumps(await self._render(p))
             if len(body) > MAX_BODY_BYTES:
-                brief = msgspec.structs.replace(p, output=None)
+                brief = msgspec.structs.replace(p, output=None, output_files=())
                 body = orjson.dumps(await self._render(brief))
             return await self._sender.send(p.callback.url, message_id, body)
 

@@ -9,16 +9,19 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.caller import TRUSTED
+from router.domain.output_file import with_values
 from router.domain.prediction import (
     Callback,
+    Json,
     LogText,
     Outcome,
     OutputChunk,
+    OutputFile,
     Prediction,
     Status,
     WebhookEvent,
 )
-from router.runtime.webhooks import AT_ONCE_PER_HOST, RETRY_DELAYS_S
+from router.runtime.webhooks import AT_ONCE_PER_HOST, RETRY_DELAYS_S, Webhooks
 from tests.router.runtime.fakes import GOOD, World, until
 
 URL = "https://app.example/hook"
@@ -279,3 +282,21 @@ async def test_a_webhook_is_not_larger_than_a_receiver_takes(
     stored = await world.store.get("a")
     assert stored is not None
     assert stored.output == "o" * 20_000
+
+
+async def test_a_webhook_that_is_too_large_by_its_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes without its output, wherever the files are in that."""
+    monkeypatch.setattr("router.runtime.webhooks.MAX_BODY_BYTES", 10_000)
+
+    async def render(p: Prediction) -> Json:
+        files = [(f.place, "f" * 20_000) for f in p.output_files]
+        return {"id": p.id, "output": with_values(p.output, files)}
+
+    webhooks = Webhooks(world.store, world.store, world.receiver, world.clock, render)
+    file = OutputFile(("picture",), "/outputs/a", "output-picture.png", "image/png", 20_000)
+    p = replace(made("a"), output={"picture": None}, output_files=(file,))
+    webhooks.notify(p, WebhookEvent.OUTPUT, last=True)
+    await until(lambda: world.receiver.calls)
+    assert [c.body for c in world.receiver.calls] == [{"id": "a", "output": None}]
