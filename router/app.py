@@ -61,6 +61,7 @@ from router.domain.messages import Described, Warm
 from router.domain.package import Package
 from router.domain.prediction import Prediction
 from router.ports import Memory, Process, StartError
+from router.runtime.fetch_slots import BoundedFetcher
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
 from router.runtime.outputs import Outputs
@@ -252,7 +253,7 @@ def _make_context(
     database, store, spool = disk.database, disk.store, disk.spool
     sender = HttpWebhookSender(disk.secret, allow_private=settings.allow_private_urls)
     webhooks = Webhooks(store, database, sender, clock, render)
-    fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
+    fetcher = BoundedFetcher(UrlFetcher(spool, allow_private=settings.allow_private_urls))
     predictions = Predictions(
         *(loop, store, spool, clock, webhooks),
         time_limit_s=settings.prediction_timeout_s,
