@@ -51,6 +51,7 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
         folder=folder,
         runner=runner,
         python=own_python if own_python.exists() else Path(sys.executable),
+        max_concurrency=_read_concurrency(config),
         env={**_read_environment(config), **env},
         example=_read_example(folder),
     )
@@ -78,6 +79,15 @@ def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(lines, list) or not all(isinstance(s, str) and "=" in s for s in lines):
         raise PackageError("its cog.yaml's `environment` must be a list of NAME=value")
     return {name: value for name, _, value in (s.partition("=") for s in lines)}
+
+
+def _read_concurrency(config: Mapping[str, Any]) -> int:
+    """The deprecated `concurrency: max: n`; today a runner says it by `@concurrent(max=n)`."""
+    concurrency = config.get("concurrency")
+    at_once = concurrency.get("max", 1) if isinstance(concurrency, dict) else 1
+    if not isinstance(at_once, int) or at_once < 1:
+        raise PackageError("its cog.yaml's `concurrency.max` must be a positive integer")
+    return at_once
 
 
 def _read_example(folder: Path) -> Mapping[str, Any]:

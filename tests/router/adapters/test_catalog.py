@@ -43,6 +43,17 @@ def test_a_packages_own_environment_runs_it(tmp_path: Path) -> None:
     assert read_package(path, {}).python == python
 
 
+def test_the_deprecated_concurrency(tmp_path: Path) -> None:
+    """`concurrency: max:` still counts, as under Cog."""
+    cog_yaml = 'run: "run.py:Runner"\nconcurrency:\n  max: 5\n'
+    assert read_package(folder(tmp_path, "five", cog_yaml), {}).max_concurrency == 5
+    assert read_package(folder(tmp_path, "one"), {}).max_concurrency == 1
+    for wrong in ("many", "0"):
+        bad = folder(tmp_path, f"x-{wrong}", cog_yaml.replace("5", wrong))
+        with pytest.raises(PackageError, match="positive integer"):
+            read_package(bad, {})
+
+
 def test_cog_yamls_environment_is_the_processs(tmp_path: Path) -> None:
     """What Cog would put into the image is given here too; the operator's own word wins."""
     path = folder(tmp_path, "a", 'run: "run.py:R"\nenvironment:\n  - A=1=2\n  - B=x\n')
