@@ -94,6 +94,10 @@ class Process(Protocol):
     def log_tail(self) -> Sequence[LogLine]:
         """The last lines that the process printed, oldest first."""
 
+    @property
+    def set_up_log(self) -> str:
+        """The end of what it printed until it was ready, as callers may read it."""
+
 
 class ProcessFactory(Protocol):
     """Makes the process of a package, not yet started."""

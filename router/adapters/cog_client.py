@@ -122,8 +122,8 @@ class _Events:
             if name == "output":
                 self._on_progress(OutputChunk(orjson.loads(data).get("chunk"), len(data)))
             elif name == "metric":
-                told = orjson.loads(data)
-                update = MetricUpdate(str(told["name"]), told["value"], str(told["mode"]))
+                event = orjson.loads(data)
+                update = MetricUpdate(str(event["name"]), event["value"], str(event["mode"]))
                 self._on_progress(update)
             elif name == "completed":
                 self.outcome = data

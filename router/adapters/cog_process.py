@@ -28,8 +28,7 @@ from router.adapters.answer_body import MAX_BODY_BYTES, BodyTooLargeError
 from router.adapters.cog_answers import is_print_of_prediction, read_log_line, read_outcome
 from router.adapters.cog_client import CogClient
 from router.adapters.loopback_http import ConnectionLostError
-from router.adapters.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
-from router.adapters.schemas import why_not_spawned
+from router.adapters.process_group import ProcessGroup, inherited_environment
 from router.adapters.temp_folder import TempFolder
 from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.domain.errors import without_paths
@@ -68,9 +67,10 @@ WORKER_GONE = "channel closed"
 # What coglet puts before what the runner's own healthcheck() says, and when that takes over 5 s.
 OWN_CHECK = "Healthcheck failed: "
 OWN_CHECK_TIMED_OUT = f"{OWN_CHECK}user-defined healthcheck timed out"
-# One that is not well holds up whoever waits for it, so it is asked more often.
+# Predictions wait for one that is not well, so it is asked more often.
 UNHEALTHY_EVERY_S = 1.0
 PROBLEM_CHARS = 500
+SET_UP_LOG_CHARS = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class CogProcess:
         self._last_run_at = 0.0
         self._lines_read = 0
         self._set_up_lines = math.inf
+        self._set_up_log = ""
         self._problem = ""
         self._tell_health: Callable[[str], None] | None = None
 
@@ -169,6 +170,11 @@ class CogProcess:
             for number, line in enumerate(self._group.lines, first)
         ]
 
+    @property
+    def set_up_log(self) -> str:
+        """coglet's own lines and the model's, without paths."""
+        return self._set_up_log
+
     # ---- predictions ---------------------------------------------------------------------
 
     async def predict(self, job: Job, report: Report) -> Outcome:
@@ -176,7 +182,6 @@ class CogProcess:
         assert self._client is not None, "predict() before start()"  # noqa: S101
         body = request_body(job)
         on_progress = report if self._package.streams else None
-        self._tmp.see_to_it()
         self._running += 1
         self._reports[job.id] = report
         try:
@@ -218,10 +223,7 @@ class CogProcess:
 
     async def _spawn(self) -> ProcessGroup:
         port = _free_port()
-        try:
-            self._tmp.make()
-        except OSError as error:
-            raise StartError(f"its temporary folder cannot be made: {error.strerror}") from error
+        self._tmp.make()
         self._client = CogClient(port)
         argv = (str(self._package.python), "-m", "cog.server.http", "--host", "127.0.0.1")
         try:
@@ -232,7 +234,7 @@ class CogProcess:
                 on_line=self._read_line,
             )
         except OSError as error:
-            raise StartError(why_not_spawned(self._package, error)) from error
+            raise StartError(f"its interpreter cannot be run: {error.strerror}") from error
 
     def _environment(self, port: int) -> dict[str, str]:
         env = inherited_environment()
@@ -249,7 +251,7 @@ class CogProcess:
             "PYTHONUNBUFFERED": "1",
             "RUST_LOG": env.get("RUST_LOG", COGLET_LOG),
             "PYTHONPATH": str(HOOK_DIR),
-            SPOOL_NAME: str(self._options.spool_dir),
+            "CALLME_SPOOL_DIR": str(self._options.spool_dir),
             "CALLME_ROUTER_PID": str(os.getpid()),
             "TMPDIR": str(self._tmp.path),
             # By default it lives in TMPDIR, and would be lost with it.
@@ -265,10 +267,11 @@ class CogProcess:
             # Watched from its first moment: when it dies in set-up coglet stays STARTING.
             self._watch_worker()
             health = await self._client.health()
-            if health.get("status") in ("READY", "BUSY") and not self._broken.done():
-                return
-            if problem := _own_problem(health):
-                self._problem = problem  # its set-up has succeeded
+            is_ready = health.get("status") in ("READY", "BUSY") and not self._broken.done()
+            self._problem = _own_problem(health)  # then its set-up has succeeded all the same
+            if is_ready or self._problem:
+                log = str((health.get("setup") or {}).get("logs") or "")
+                self._set_up_log = without_paths(log[-SET_UP_LOG_CHARS:])
                 return
             if reason := self._why_it_failed(health, time.monotonic() - began):
                 raise StartError(f"{reason}{self._last_words(health)}")

@@ -135,8 +135,8 @@ def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:
     """The outcome in a prediction as Cog and Replicate show one; None while it has not ended.
     `output` stands for the prediction's own."""
     logs = str(p.get("logs") or "")
-    told = p.get("metrics")
-    metrics = dict(told) if isinstance(told, dict) else {}
+    shown = p.get("metrics")
+    metrics = dict(shown) if isinstance(shown, dict) else {}
     seconds = metrics.pop("predict_time", None)
     predict_time_s = float(seconds) if isinstance(seconds, int | float) else None
     match p.get("status"):

@@ -91,6 +91,11 @@ class RemoteProcess:
         """Each prediction has its own logs; the server's are elsewhere."""
         return ()
 
+    @property
+    def set_up_log(self) -> str:
+        """It is elsewhere."""
+        return ""
+
     # ---- predictions -----------------------------------------------------------------------
 
     async def predict(self, job: Job, report: Report) -> Outcome:

@@ -266,7 +266,7 @@ async def health_check(request: Request) -> Response:
     context = context_of(request)
     package = context.package(request.path_params["model"])
     model = context.loop.scheduler.models[package.name]
-    return json_response(health_view(model, context.loop.log_tail(package.name), package))
+    return json_response(health_view(model, context.loop.set_up_log(package.name), package))
 
 
 async def openapi(request: Request) -> Response:

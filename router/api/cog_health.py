@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,10 @@ from router.scheduling.model import Model, Phase
 COG_VERSIONS = {"coglet": version("coglet"), "cog": version("cog")}
 
 
-def health_view(m: Model, log_tail: Sequence[str], package: Package) -> dict[str, Any]:
+def health_view(m: Model, set_up_log: str, package: Package) -> dict[str, Any]:
     """`status`, `setup` once there has been one, and `version` where the router knows it."""
     view: dict[str, Any] = {"status": _status(m)}
-    if setup := _setup(m, log_tail):
+    if setup := _setup(m, set_up_log):
         view["setup"] = setup
     if m.problem:
         view["user_healthcheck_error"] = m.problem
@@ -46,7 +45,7 @@ def _status(m: Model) -> str:
             return "READY"
 
 
-def _setup(m: Model, log_tail: Sequence[str]) -> dict[str, Any] | None:
+def _setup(m: Model, set_up_log: str) -> dict[str, Any] | None:
     since = time.time() - (time.monotonic() - m.phase_since)
     match m.phase:
         case Phase.STARTING:
@@ -54,9 +53,9 @@ def _setup(m: Model, log_tail: Sequence[str]) -> dict[str, Any] | None:
         case Phase.READY:
             began = since - (m.load_s or 0.0)
             times = {"started_at": timestamp(began), "completed_at": timestamp(since)}
-            return {**times, "status": "succeeded", "logs": ""}
+            return {**times, "status": "succeeded", "logs": set_up_log}
         case Phase.FAILED if not m.crashed:
-            logs = "\n".join([*log_tail, m.failure_reason])
+            logs = "\n".join([*m.last_words, m.failure_reason])
             times = {"started_at": timestamp(since), "completed_at": timestamp(since)}
             return {**times, "status": "failed", "logs": logs}
         case _:

@@ -92,9 +92,12 @@ def _first_that_fits(name: str, kinds: tuple[Kind, ...], texts: list[str]) -> Js
 
 
 def _exactly(name: str, kind: str, text: str) -> Json:
-    """As for an input of one type, but 1 or "on" is no boolean, and a text is no object."""
+    """As for an input of one type, but 1 or "on" is no boolean, and a text is no object; a
+    number without a point is an integer, as `cog run` has it."""
     if kind == "boolean" and text.strip().lower() not in ("true", "false"):
         raise invalid(name, "must be true or false")
+    if kind == "number" and INTEGER.fullmatch(text.strip()):
+        kind = "integer"
     value = _CONVERT.get(kind, _json)(name, text)
     if kind == "object" and not isinstance(value, dict):
         raise invalid(name, "must be an object")

@@ -246,8 +246,8 @@ class SchedulerLoop:
         self._spawn(self._report_death(process, e))
 
     def _health_changed(self, e: msg.Start, problem: str) -> None:
-        told = {"model": e.model, **({"reason": problem} if problem else {})}
-        log.warning("model is not well" if problem else "model is well again", extra=told)
+        fields = {"model": e.model, **({"reason": problem} if problem else {})}
+        log.warning("model is not well" if problem else "model is well again", extra=fields)
         self.post(msg.HealthChanged(e.model, e.generation, problem))
 
     async def _report_death(self, process: Process, e: msg.Start) -> None:
@@ -364,6 +364,11 @@ class SchedulerLoop:
         self.post(msg.Measured(self._memory.budget_bytes(held), ready))
 
     # ---- what callers may ask ------------------------------------------------------------
+
+    def set_up_log(self, model: str) -> str:
+        """The end of what the model's process printed until it was ready."""
+        process = self._processes.get(model)
+        return process.set_up_log if process else ""
 
     def log_tail(self, model: str) -> Sequence[str]:
         """The last lines that the model's process printed, of the last one if it is gone."""

@@ -123,9 +123,8 @@ class Outputs:
                 if (file := self._write(prediction_id, place, uri, taken)) is not None:
                     taken.add(file.name)
                     made.append((uri, file))
-        except (InsufficientStorage, OSError) as error:
-            # Also where the folder is gone or damaged: a result must not be lost with it.
-            log.error("a file of an output stays in it: %s", error)
+        except InsufficientStorage as error:
+            log.error("a file of an output stays in it: %s", error.message)
         return made
 
     def _write(

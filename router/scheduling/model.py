@@ -33,7 +33,7 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-# What people are told: the phases, and READY with something running, or with a problem.
+# What people see: the phases, and READY with something running or with a problem.
 STATES = (*(phase.value for phase in Phase), "busy", "unhealthy")
 # No process of the model's is left in these.
 GONE = (Phase.STOPPED, Phase.FAILED)

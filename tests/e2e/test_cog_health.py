@@ -65,8 +65,8 @@ def test_a_model_that_is_not_well(tmp_path: Path, mood: str, text: str) -> None:
         assert first["status"] == "succeeded", first
         seen = wait_until(status_is(service, "UNHEALTHY"), 60)
         assert seen["user_healthcheck_error"] == text
-        told = service.model("moody")
-        assert (told["state"], told["problem"]) == ("unhealthy", text)
+        view = service.model("moody")
+        assert (view["state"], view["problem"]) == ("unhealthy", text)
         assert service.http.get("/ready").json()["models"] == {"moody": "unhealthy"}
         again = be(service, "well").json()
         assert again["status"] == "succeeded", again
@@ -77,7 +77,7 @@ def test_a_model_that_is_not_well(tmp_path: Path, mood: str, text: str) -> None:
 
 
 def test_a_model_that_is_well_again(tmp_path: Path) -> None:
-    """What runs on it goes on, and whoever waits is served by the same process."""
+    """What runs on it goes on, and who waits is served by the same process."""
     settings = {"CALLME_UNHEALTHY_TO_RESTART_S": "1"}
     with running_service(packages_with(tmp_path, "well"), tmp_path / "state", settings) as service:
         answers: list[httpx.Response] = []

@@ -87,8 +87,8 @@ def test_webhooks(service: Service) -> None:
     with webhook_receiver() as inbox:
         body = {"input": {}, "webhook": inbox.url, "webhook_events_filter": ["completed"]}
         made = service.http.post("/v1/models/a/gauge/predictions", json=body).json()
-        (told,) = wait_until(lambda: inbox.of(made["id"]), 60)
-    assert own(told) == RECORDED
+        (body_sent,) = wait_until(lambda: inbox.of(made["id"]), 60)
+    assert own(body_sent) == RECORDED
 
 
 def test_reserved_names(service: Service) -> None:
@@ -126,16 +126,16 @@ def test_while_it_runs(service: Service) -> None:
         while not seen or "context" not in seen[-1][1]:
             name, _, data = next(events)
             seen.append((name, data))
-        told = [(name, json.loads(data)) for name, data in seen if name in ("metric", "output")]
+        came = [(name, json.loads(data)) for name, data in seen if name in ("metric", "output")]
         counted = {"name": "counted", "value": 1, "mode": "increment"}
-        assert told[:-1] == [
+        assert came[:-1] == [
             ("metric", {"name": "speed", "value": 0.7, "mode": "replace"}),
             ("output", {"chunk": "tick 0", "index": 0}),
             ("metric", counted),
             ("output", {"chunk": "tick 1", "index": 1}),
             ("metric", counted),
         ]
-        assert "secret123" in told[-1][1]["chunk"]
+        assert "secret123" in came[-1][1]["chunk"]
         assert service.http.get(path).json()["metrics"] == {"speed": 0.7, "counted": 2}
         service.http.post(f"{path}/cancel")
         name, _, data = list(events)[-1]
@@ -143,8 +143,8 @@ def test_while_it_runs(service: Service) -> None:
     with service.http.stream("PUT", path, json=body, headers=EVENTS) as response:
         again = [(n, json.loads(d)) for n, _, d in read(response)]
     metrics: dict[str, Any] = {}
-    for told_of, update in again:
-        if told_of == "metric":
+    for kind, update in again:
+        if kind == "metric":
             apply(metrics, MetricUpdate(**update))
     assert metrics == {"speed": 0.7, "counted": 2}
 

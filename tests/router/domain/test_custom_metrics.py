@@ -42,7 +42,7 @@ def test_as_coglet_does(updates: Updates, metrics: dict[str, Any]) -> None:
 
 
 def test_a_value_that_is_shared_is_not_changed() -> None:
-    """Whoever was given the metrics before has them as they were."""
+    """The metrics that were handed out before stay as they were."""
     metrics: dict[str, Any] = {}
     apply(metrics, MetricUpdate("l", 1, "append"))
     seen = dict(metrics)
@@ -77,8 +77,8 @@ def test_the_largest_are_left_out() -> None:
 def test_times_are_not_the_models() -> None:
     """Its own of these names give way, as they do to coglet's."""
     p = Prediction("id", "m", {}, 1.0, status=Status.PROCESSING)
-    told = {"predict_time": -1, "total_time": "x", "mine": 1}
-    done = conclude(p, Outcome(Status.SUCCEEDED, predict_time_s=0.5, metrics=told), 5.0)
+    own = {"predict_time": -1, "total_time": "x", "mine": 1}
+    done = conclude(p, Outcome(Status.SUCCEEDED, predict_time_s=0.5, metrics=own), 5.0)
     assert done.metrics == {"predict_time": 0.5, "total_time": 4.0, "mine": 1}
 
 

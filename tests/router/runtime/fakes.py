@@ -141,6 +141,11 @@ class Model:
         """None."""
         return []
 
+    @property
+    def set_up_log(self) -> str:
+        """Nothing."""
+        return ""
+
 
 @dataclass
 class Spool:

@@ -111,6 +111,11 @@ class FakeProcess:
         """The test says it."""
         self.say_health = tell
 
+    @property
+    def set_up_log(self) -> str:
+        """The line of its set-up."""
+        return "loaded w.bin"
+
     async def broken(self) -> str:
         """When the test says so."""
         return await self.breaks
@@ -408,6 +413,14 @@ async def test_closing_while_one_falls_asleep(world: World) -> None:
     assert world.loop.scheduler.models["m"].state == "suspending"
     await world.loop.close(grace_s=0)
     assert process.stopped_with is not None
+
+
+async def test_the_log_of_a_set_up(world: World) -> None:
+    """Of the process that is there; nothing while there is none."""
+    assert world.loop.set_up_log("m") == ""
+    world.loop.post(msg.Warm("m"))
+    await world.ready()
+    assert world.loop.set_up_log("m") == "loaded w.bin"
 
 
 async def test_a_health_check_that_says_no(world: World) -> None:

@@ -66,7 +66,7 @@ def test_by_itself_once(story: Story) -> None:
 
 
 def test_why_is_said(story: Story) -> None:
-    """Whoever comes during a long back-off learns what the health check says."""
+    """Who comes during a long back-off learns what the health check says."""
     story.resident("alpha")
     story.model("alpha").failures = 10
     say(story, NO)
