@@ -26,6 +26,7 @@ from router.adapters.fetch import UrlFetcher
 from router.adapters.keys import KeyFileError, Keyring
 from router.adapters.memory import GpuMemory, detect_memory, hardware_name
 from router.adapters.private_files import NotPrivateError, make_state_folder
+from router.adapters.process_group import end_left_behind
 from router.adapters.schemas import Schemas
 from router.adapters.sealed_store import SealedStore
 from router.adapters.spool import Spool
@@ -61,6 +62,7 @@ from router.domain.messages import Described, Warm
 from router.domain.package import Package
 from router.domain.prediction import Prediction
 from router.ports import Memory, Process, StartError
+from router.runtime.fetch_slots import BoundedFetcher
 from router.runtime.intake import Intake
 from router.runtime.loop import SchedulerLoop
 from router.runtime.outputs import Outputs
@@ -252,7 +254,7 @@ def _make_context(
     database, store, spool = disk.database, disk.store, disk.spool
     sender = HttpWebhookSender(disk.secret, allow_private=settings.allow_private_urls)
     webhooks = Webhooks(store, database, sender, clock, render)
-    fetcher = UrlFetcher(spool, allow_private=settings.allow_private_urls)
+    fetcher = BoundedFetcher(UrlFetcher(spool, allow_private=settings.allow_private_urls))
     predictions = Predictions(
         *(loop, store, spool, clock, webhooks),
         time_limit_s=settings.prediction_timeout_s,
@@ -363,7 +365,10 @@ def _environments(settings: Settings, has_gpu: bool) -> dict[str, dict[str, str]
 
 
 def _clear_temp(state: Path) -> None:
-    """Private folders: made anew, since what an earlier router left in temp is nobody's."""
+    """Private folders, made again: what an earlier router left in temp is nobody's, as are the
+    processes that its models left."""
+    if not end_left_behind(state / "spool"):
+        log.error("what an earlier router has left running cannot be ended")
     shutil.rmtree(state / "tmp", ignore_errors=True)
     for name in ("tmp", "cache"):
         (state / name).mkdir(mode=0o700, exist_ok=True)

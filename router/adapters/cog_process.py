@@ -28,7 +28,8 @@ from router.adapters.answer_body import MAX_BODY_BYTES, BodyTooLargeError
 from router.adapters.cog_answers import is_print_of_prediction, read_log_line, read_outcome
 from router.adapters.cog_client import CogClient
 from router.adapters.loopback_http import ConnectionLostError
-from router.adapters.process_group import ProcessGroup, inherited_environment
+from router.adapters.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
+from router.adapters.schemas import why_not_spawned
 from router.adapters.temp_folder import TempFolder
 from router.adapters.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.domain.errors import without_paths
@@ -182,6 +183,7 @@ class CogProcess:
         assert self._client is not None, "predict() before start()"  # noqa: S101
         body = request_body(job)
         on_progress = report if self._package.streams else None
+        self._tmp.see_to_it()
         self._running += 1
         self._reports[job.id] = report
         try:
@@ -223,7 +225,10 @@ class CogProcess:
 
     async def _spawn(self) -> ProcessGroup:
         port = _free_port()
-        self._tmp.make()
+        try:
+            self._tmp.make()
+        except OSError as error:
+            raise StartError(f"its temporary folder cannot be made: {error.strerror}") from error
         self._client = CogClient(port)
         argv = (str(self._package.python), "-m", "cog.server.http", "--host", "127.0.0.1")
         try:
@@ -234,7 +239,7 @@ class CogProcess:
                 on_line=self._read_line,
             )
         except OSError as error:
-            raise StartError(f"its interpreter cannot be run: {error.strerror}") from error
+            raise StartError(why_not_spawned(self._package, error)) from error
 
     def _environment(self, port: int) -> dict[str, str]:
         env = inherited_environment()
@@ -251,7 +256,7 @@ class CogProcess:
             "PYTHONUNBUFFERED": "1",
             "RUST_LOG": env.get("RUST_LOG", COGLET_LOG),
             "PYTHONPATH": str(HOOK_DIR),
-            "CALLME_SPOOL_DIR": str(self._options.spool_dir),
+            SPOOL_NAME: str(self._options.spool_dir),
             "CALLME_ROUTER_PID": str(os.getpid()),
             "TMPDIR": str(self._tmp.path),
             # By default it lives in TMPDIR, and would be lost with it.

@@ -128,7 +128,7 @@ class KeyFile:
         return bool(document.keys) or not document.open_to_this_machine
 
     def close(self) -> None:
-        """There is a key that is not of this file: from now on no key means nobody. Raises
+        """There is a key, of this file or another: from now on no key means nobody. Raises
         KeyFileError, OSError."""
         if not self._marker.exists() or not self.is_closed():
             with self._changing():
@@ -233,8 +233,7 @@ class Keyring:
 
     def open(self) -> None:
         """Begin: give this machine's own programs their key. Raises KeyFileError."""
-        self._file.read()
-        if self._configured:
+        if self._file.read() or self._configured:
             self._file.close()
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         self._local = (Key(LOCAL_ID, verifier_of(secret), local=True, is_admin=True),)

@@ -58,7 +58,8 @@ def make_state_folder(state: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace the file in one step; nobody else can read it, at no moment."""
+    """Replace the file in one step; nobody else can read it, at no moment. It survives a power
+    cut. Raises OSError."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -66,5 +67,10 @@ def write_private(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     finally:
         new.unlink(missing_ok=True)

@@ -1,16 +1,25 @@
-"""A child in a session of its own: started, its output kept, and ended with all it started."""
+"""A child in a session of its own: started, its output kept, and ended with all it started.
+
+Also with what has left the session (`worker_hook/callme_descendants.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import secrets
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+
+from router.adapters.worker_hook.callme_descendants import START_NAME, kill_all
+
+log = logging.getLogger(__name__)
 
 # Of what a model has printed last, whichever is less.
 LOG_LINES = 200
@@ -38,6 +47,15 @@ def inherited_environment() -> dict[str, str]:
     }
 
 
+SPOOL_NAME = "CALLME_SPOOL_DIR"
+
+
+def end_left_behind(spool: Path) -> bool:
+    """Kill what models of an earlier router on this spool have left: it and a model's server may
+    have been killed at once. False when some of it cannot be ended."""
+    return kill_all(f"{SPOOL_NAME}={spool}")
+
+
 class Output(asyncio.SubprocessProtocol):
     """What a child prints, line by line, and its end.
 
@@ -45,13 +63,14 @@ class Output(asyncio.SubprocessProtocol):
     wake a task for each.
     """
 
-    def __init__(self, on_line: OnLine) -> None:
+    def __init__(self, on_line: OnLine, longest_line: int = LONGEST_LINE) -> None:
         self.lines: deque[bytes] = deque()
         self._lines_bytes = 0
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
         self._on_line: OnLine | None = on_line
+        self._longest_line = longest_line
         self._rest = b""
         self._is_too_long = False
 
@@ -67,7 +86,7 @@ class Output(asyncio.SubprocessProtocol):
             if not self._is_too_long:
                 self._tell(self._rest + b"\n")
             self._rest, self._is_too_long = start, False
-        if len(self._rest) > LONGEST_LINE:
+        if len(self._rest) > self._longest_line:
             self._rest, self._is_too_long = b"", True
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
@@ -94,28 +113,38 @@ class Output(asyncio.SubprocessProtocol):
 class ProcessGroup:
     """The child and everything below it. Made by `spawn`."""
 
-    def __init__(self, child: asyncio.SubprocessTransport, output: Output) -> None:
+    def __init__(self, child: asyncio.SubprocessTransport, output: Output, token: str) -> None:
         self._child = child
         self._output = output
+        self._token = token
         self._pid = child.get_pid()
+        # What has been seen below it: it may leave, and clear its environment.
+        self._seen: dict[int, psutil.Process] = {}
 
     @classmethod
     async def spawn(
-        cls, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], on_line: OnLine
+        cls,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        on_line: OnLine,
+        longest_line: int = LONGEST_LINE,
     ) -> ProcessGroup:
         """Start `argv` as the leader of a new session, and call `on_line` with each line that
-        it prints. Raises OSError."""
+        it prints, those longer than `longest_line` bytes left out. Raises OSError."""
+        token = secrets.token_hex(16)
         child, output = await asyncio.get_running_loop().subprocess_exec(
-            lambda: Output(on_line),
+            lambda: Output(on_line, longest_line),
             *argv,
             cwd=cwd,
-            env=env,
+            env={**env, START_NAME: token},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
         )
-        return cls(child, output)
+        return cls(child, output, token)
 
     @property
     def lines(self) -> Sequence[bytes]:
@@ -131,7 +160,9 @@ class ProcessGroup:
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     async def end(self, grace_s: float) -> None:
-        """SIGTERM the group, after `grace_s` seconds SIGKILL it; return when it is gone."""
+        """SIGTERM the group, after `grace_s` seconds SIGKILL it and what else it has started;
+        return when all is gone."""
+        self.pids()
         if grace_s > 0:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
@@ -142,6 +173,8 @@ class ProcessGroup:
         async with asyncio.timeout(GONE_LIMIT_S):
             while self._is_alive():
                 await asyncio.sleep(0.01)
+        if not await asyncio.to_thread(self._kill_the_rest):
+            log.error("what a model has started cannot be ended", extra={"leader": self._pid})
         self._output.silence()
         self._child.close()
 
@@ -149,7 +182,10 @@ class ProcessGroup:
         """The leader and its descendants, the leader first; empty when it has ended."""
         with contextlib.suppress(psutil.Error):
             leader = psutil.Process(self._pid)
-            return [leader.pid, *(p.pid for p in leader.children(recursive=True))]
+            below = leader.children(recursive=True)
+            self._seen = {pid: p for pid, p in self._seen.items() if p.is_running()}
+            self._seen.update((p.pid, p) for p in below)
+            return [leader.pid, *(p.pid for p in below)]
         return []
 
     def child_pids(self) -> list[int]:
@@ -157,6 +193,12 @@ class ProcessGroup:
         with contextlib.suppress(psutil.Error):
             return [p.pid for p in psutil.Process(self._pid).children()]
         return []
+
+    def _kill_the_rest(self) -> bool:
+        for p in self._seen.values():
+            with contextlib.suppress(psutil.Error):
+                p.kill()  # not what has its pid by now
+        return kill_all(f"{START_NAME}={self._token}")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

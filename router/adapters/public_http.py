@@ -94,6 +94,8 @@ def judge_url(text: str | URL, *, allow_private: bool) -> URL:
         raise ValueError("not an http(s) URL")
     host.encode("idna")  # labels that are too long or empty; UnicodeError is a ValueError
     bare = host.rstrip(".")
+    if not allow_private and (bare == "localhost" or bare.endswith(".localhost")):
+        raise PrivateAddressError("not a public name")  # RFC 6761
     is_short = False
     try:
         public = is_public(bare)

@@ -11,13 +11,15 @@ import asyncio
 import hashlib
 import logging
 import os
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from router.adapters.process_group import inherited_environment
+from router.adapters.process_group import ProcessGroup, inherited_environment
 from router.domain.package import Package, does_stream
 from router.ports import StartError
 
@@ -28,6 +30,9 @@ SCHEMA_NAME = "openapi_schema.json"
 STAMP_NAME = "callme.json"
 # Importing torch and a model library for the first time from a cold disk takes most of this.
 DESCRIBE_TIMEOUT_S = 300.0
+# Of what an import prints, the schema last: enough for the reason of one that fails.
+PRINTED_LINES = 50
+LONGEST_SCHEMA = 16 << 20
 UNREAD_FOLDERS = frozenset({".venv", ".cog", ".git", "__pycache__", "weights", "node_modules"})
 
 
@@ -83,8 +88,15 @@ def fingerprint(package: Package) -> str:
             if name.endswith(".py") or name == "cog.yaml":
                 path = Path(folder, name)
                 digest.update(f"{path.relative_to(package.folder)}\0".encode())
-                digest.update(path.read_bytes())
+                digest.update(_content(path))
     return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # gone since it was listed, or not for us: so it will be to Python
+        return str(error.errno).encode()
 
 
 def _read(package: Package, stamp: str) -> Description | None:
@@ -101,35 +113,49 @@ def _read(package: Package, stamp: str) -> Description | None:
 
 async def _make(package: Package) -> Description:
     stamp = fingerprint(package)
-    child = await asyncio.create_subprocess_exec(
-        str(package.python),
-        str(SCRIPT),
-        package.runner,
-        cwd=package.folder,
-        env={**inherited_environment(), **package.env},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    printed: deque[bytes] = deque(maxlen=PRINTED_LINES)
+    argv = (str(package.python), str(SCRIPT), package.runner)
+    env = {**inherited_environment(), **package.env}
+    try:
+        group = await ProcessGroup.spawn(
+            argv, cwd=package.folder, env=env, on_line=printed.append, longest_line=LONGEST_SCHEMA
+        )
+    except OSError as error:
+        raise StartError(why_not_spawned(package, error)) from error
     try:
         async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
-            out, err = await child.communicate()
+            ending = await group.wait()
     except TimeoutError as error:
         raise StartError("its runner takes too long to import") from error
     finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    if child.returncode != 0:
-        last = err.decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        raise StartError(f"its runner cannot be read: {last}")
-    answer = orjson.loads(out.strip().rsplit(b"\n", 1)[-1])
-    # What the runner says counts more than cog.yaml's deprecated key.
-    at_once = answer["max_concurrency"]
-    at_once = at_once if at_once > 1 else package.max_concurrency
-    description = Description(answer["schema"], at_once)
+        await group.end(0)
+    description = _description(printed)
+    if description is None:
+        last = printed[-1].decode(errors="replace").strip() if printed else ""
+        raise StartError(f"its runner cannot be read: {last or f'its import ended with {ending}'}")
+    if description.max_concurrency == 1:  # cog.yaml's deprecated key counts less
+        description = replace(description, max_concurrency=package.max_concurrency)
     _write(package, stamp, description)
     return description
+
+
+def why_not_spawned(package: Package, error: OSError) -> str:
+    """Why no process of the package can be started, in words."""
+    if not package.folder.is_dir():
+        return f"its folder '{package.folder.name}' is gone"
+    return f"its interpreter cannot be run: {error.strerror}"
+
+
+def _description(printed: Sequence[bytes]) -> Description | None:
+    """What the script has printed last; None where the import did not let it come so far."""
+    for line in reversed(printed):
+        if line.startswith(b'{"schema":'):
+            try:
+                answer = orjson.loads(line)
+                return Description(answer["schema"], int(answer["max_concurrency"]))
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                return None
+    return None
 
 
 def _write(package: Package, stamp: str, description: Description) -> None:

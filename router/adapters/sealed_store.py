@@ -116,7 +116,7 @@ class SealedStore:
         sealed = self._box_key.seal(p.id, p.secrets)
         self._ids.add(p.id)
         try:
-            await asyncio.to_thread(write_private, path, sealed)
+            await asyncio.to_thread(self._write, path, sealed)
         except OSError as error:
             self._forget(p.id)
             reason = (error.strerror or "disk error").lower()
@@ -124,6 +124,10 @@ class SealedStore:
                 f"Cannot keep the secret inputs: {reason}", retry_after_s=30
             ) from error
         self._written.add(p.id)
+
+    def _write(self, path: Path, sealed: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been removed
+        write_private(path, sealed)
 
     def _with_values(self, p: Prediction) -> Prediction:
         try:

@@ -100,7 +100,11 @@ class Spool:
     def remove_unowned(self, owners: Collection[str]) -> int:
         """Delete every file whose owner is none of these (an earlier router was killed before
         its prediction's end was on disk, or its prediction is gone); return how many."""
-        unowned = [p for p in self.folder.iterdir() if p.name.partition(OWNER_END)[0] not in owners]
+        unowned = [
+            p
+            for p in self.folder.iterdir()
+            if p.name.partition(OWNER_END)[0] not in owners and p.is_file()
+        ]
         for p in unowned:
             p.unlink(missing_ok=True)
         return len(unowned)

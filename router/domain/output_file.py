@@ -25,6 +25,9 @@ def may_hold_files(output: Json) -> bool:
         return output.startswith("data:")
     if not isinstance(output, list | dict):
         return False
+    for value in output if isinstance(output, list) else output.values():
+        if isinstance(value, str) and value.startswith("data:"):
+            return True  # without a copy of what may be a hundred pictures
     try:
         return b'"data:' in orjson.dumps(output, option=orjson.OPT_NON_STR_KEYS)
     except TypeError:  # nested deeper than orjson writes

@@ -45,6 +45,8 @@ MAX_STREAMED_BYTES = 64 << 20
 BRIEF_BYTES = 256 << 10
 # An element that is nothing but `""` takes memory too.
 ELEMENT_BYTES = 64
+# A file's URL in Replicate's API, which stands in the file's place.
+LINK_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Live:
     _log: PredictionLog = field(default_factory=PredictionLog)  # while it runs
     _chunks: list[Json] = field(default_factory=list)
     _streamed_bytes: int = 0
+    _shown_bytes: int = 0  # of the same in a webhook
     _metrics: dict[str, Json] = field(default_factory=dict)
     # Each with the number of output elements that came before it.
     _metric_updates: list[tuple[int, MetricUpdate]] = field(default_factory=list)
@@ -115,10 +118,16 @@ class Live:
                 if self._streamed_bytes > MAX_STREAMED_BYTES:
                     return False
                 self._chunks.append(value)
+                self._shown_bytes += LINK_BYTES if self._is_link(value) else size + ELEMENT_BYTES
             case MetricUpdate():
                 self._note_metric(progress)
         self.wake_followers()
         return True
+
+    def _is_link(self, value: Json) -> bool:
+        """Whether a webhook shows a URL in its place."""
+        is_file = isinstance(value, str) and value.startswith("data:")
+        return is_file and bool(self.prediction.namespace)
 
     def _note_metric(self, update: MetricUpdate) -> None:
         size = custom_metrics.size_bytes(update.value)
@@ -132,7 +141,7 @@ class Live:
         """It has not begun, or begins again: there is no progress yet."""
         self._log = PredictionLog()
         self._chunks.clear()
-        self._streamed_bytes = 0
+        self._streamed_bytes = self._shown_bytes = 0
         self._metrics.clear()
         self._metric_updates.clear()
         self._metric_bytes = 0
@@ -148,9 +157,9 @@ class Live:
     def brief(self) -> Prediction:
         """The same for a webhook on the way, of which there may be two a second: without an
         output that is large by now, and of a long log the end."""
-        if self._streamed_bytes <= BRIEF_BYTES and self._log.size_bytes <= BRIEF_BYTES:
+        if self._shown_bytes <= BRIEF_BYTES and self._log.size_bytes <= BRIEF_BYTES:
             return self.present()
-        output = list(self._chunks) if self._streamed_bytes <= BRIEF_BYTES else None
+        output = list(self._chunks) if self._shown_bytes <= BRIEF_BYTES else None
         logs, metrics = self._log.end(BRIEF_BYTES), self._metrics_so_far()
         return replace(self.prediction, output=output or None, logs=logs, metrics=metrics)
 

@@ -123,8 +123,9 @@ class Outputs:
                 if (file := self._write(prediction_id, place, uri, taken)) is not None:
                     taken.add(file.name)
                     made.append((uri, file))
-        except InsufficientStorage as error:
-            log.error("a file of an output stays in it: %s", error.message)
+        except (InsufficientStorage, OSError) as error:
+            # Also where the folder is gone or damaged: a result must not be lost with it.
+            log.error("a file of an output stays in it: %s", error)
         return made
 
     def _write(

@@ -13,11 +13,11 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import msgspec
 import orjson
+from yarl import URL
 
 from router.domain.errors import RouterError
 from router.domain.prediction import (
@@ -37,6 +37,8 @@ THROTTLE_S = 0.5
 RETRY_DELAYS_S = (1.0, 4.0, 16.0, 60.0, 300.0, 900.0, 3600.0, 7200.0)
 GONE = 410  # Standard Webhooks: whoever answers this wants no more
 AT_ONCE_PER_HOST = 8
+AT_ONCE_PER_OWNER = 16
+AT_ONCE = 48
 # A receiver seldom takes more, and the whole is there to be fetched: beyond this `output` is null.
 MAX_BODY_BYTES = 32 << 20
 
@@ -63,8 +65,10 @@ class Webhooks:
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._last_sent_s: dict[str, float] = {}
         self._newest: dict[str, Prediction] = {}  # to be sent when what is being sent has been
-        # By host, so that one that does not answer holds up nobody else's.
+        # By host, so that one that does not answer holds up nobody else's; by owner, since one
+        # may name as many hosts as it likes.
         self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._all = asyncio.Semaphore(AT_ONCE)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -131,12 +135,14 @@ class Webhooks:
     async def _send(self, p: Prediction, message_id: str) -> int:
         if p.callback is None:
             return GONE
-        host = urlsplit(p.callback.url).netloc
-        slot = self._slots.setdefault(host, asyncio.Semaphore(AT_ONCE_PER_HOST))
-        async with slot:
+        host = _receiver(p.callback.url)
+        of_host = self._slots.setdefault(f"host {host}", asyncio.Semaphore(AT_ONCE_PER_HOST))
+        of_owner = self._slots.setdefault(f"owner {p.owner}", asyncio.Semaphore(AT_ONCE_PER_OWNER))
+        # In this order: who waits for a slow host holds no slot that others could use.
+        async with of_host, of_owner, self._all:
             body = orjson.dumps(await self._render(p))
             if len(body) > MAX_BODY_BYTES:
-                brief = msgspec.structs.replace(p, output=None)
+                brief = msgspec.structs.replace(p, output=None, output_files=())
                 body = orjson.dumps(await self._render(brief))
             return await self._sender.send(p.callback.url, message_id, body)
 
@@ -196,3 +202,12 @@ class Webhooks:
                 self._send_once(newest)
         if not task.cancelled() and (error := task.exception()):
             log.error("a webhook failed", exc_info=error)
+
+
+def _receiver(url: str) -> str:
+    """Host and port, one spelling for all of a URL's."""
+    try:
+        parts = URL(url)
+    except ValueError:  # of an earlier version, which read URLs otherwise
+        return url
+    return f"{(parts.raw_host or '').rstrip('.')}:{parts.port}"

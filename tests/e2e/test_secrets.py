@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e.remote_boxes import front
 from tests.e2e.service import ROOT, Service, running_service, wait_until
 from tests.e2e.webhook_receiver import Inbox, webhook_receiver
 
@@ -191,7 +193,9 @@ def test_an_upload_in_a_secrets_place(service: Service) -> None:
     assert_hidden(service, answer.text)
 
 
-def test_a_repeated_put_is_known_without_the_secret(service: Service) -> None:
+def test_a_repeated_put_is_known_without_the_secret(
+    service: Service, packages: Path, tmp_path: Path
+) -> None:
     """Another secret is another request; from what is kept, a guess cannot be checked."""
     path, pin = "/models/keeper/predictions/order-1", "7391"
     body = {"input": {"token": pin}}
@@ -199,15 +203,42 @@ def test_a_repeated_put_is_known_without_the_secret(service: Service) -> None:
     assert service.http.put(path, json=body).json()["status"] == "succeeded"
     other = service.http.put(path, json={"input": {"token": "7392"}})
     assert other.status_code == 409
-    database = sqlite3.connect(service.state / "predictions.sqlite3")
-    (document,) = database.execute(
-        "SELECT document FROM predictions WHERE id = 'order-1'"
-    ).fetchone()
-    database.close()
-    kept = json.loads(document)["digest"]
+    kept = digest_in(service, "order-1")
     assert len(kept) == 64
-    for text in ('{"token":"7391"}', "7391"):
-        assert kept != hashlib.sha256(text.encode()).hexdigest()
+    with running_service(packages, tmp_path / "state") as another_box:
+        another_box.http.put(path, json=body)
+        # The same request: what is kept of it depends on a key that only that box has.
+        assert digest_in(another_box, "order-1") != kept
+
+
+def digest_in(service: Service, prediction_id: str) -> str:
+    """What the database has of the request."""
+    query = "SELECT document FROM predictions WHERE id = ?"
+    with contextlib.closing(sqlite3.connect(service.state / "predictions.sqlite3")) as database:
+        (document,) = database.execute(query, (prediction_id,)).fetchone()
+    digest: str = json.loads(document)["digest"]
+    return digest
+
+
+@pytest.mark.parametrize("kind", ["cog", "replicate"])
+def test_a_model_on_another_box(service: Service, tmp_path: Path, kind: str) -> None:
+    """It gets the real values there; neither box shows or keeps them."""
+    remote = {
+        "cog": f'url = "{service.url}/models/keeper"',
+        "replicate": f'url = "{service.url}"\nmodel = "callme/keeper"',
+    }
+    toml = f'[models.far]\nbackend = "{kind}"\n[models.far.remote]\n{remote[kind]}\n'
+    with front(tmp_path, toml) as far:
+        body = {"input": {**INPUT, "mode": "hash"}}
+        answer = far.http.put("/models/far/predictions/far-1", json=body)
+        assert answer.json()["output"] == OUTPUT
+        failed = far.http.post("/models/far/predictions", json={"input": {"token": [TOKEN]}})
+        raised = far.http.post("/far", files=form(mode="raise"))
+        assert (failed.status_code, raised.status_code) == (422, 500)
+        wait_until(lambda: not list((far.state / "sealed").iterdir()))
+        assert_hidden(far, answer.text, failed.text, raised.text)
+        wait_until(lambda: not list((service.state / "sealed").iterdir()))
+    assert_hidden(service, service.http.get("/v1/predictions").text)
 
 
 def test_it_survives_a_kill_and_a_lost_key_is_told(packages: Path, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ The package and coglet run unchanged; three things are added around them:
    can never exist, and `Path.validate` here maps it to the file. Without this hook such a URL
    fails loudly; it can never fetch anything.
 2. **No orphan.** If the router dies without stopping its children (kill -9, out of memory),
-   the whole process group goes with it.
+   all that the model has started goes with it (`callme_descendants.py`). What loses its parent
+   becomes a child of the model's server, so that it is counted and found.
 3. **A bound on prints.** See `callme_print_limit.py`.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -56,11 +58,16 @@ def patch_cog_types(module: ModuleType) -> None:
     types.File.validate = classmethod(file_from)
 
 
+def beside(name: str) -> Any:
+    """A module of this folder, when it is needed."""
+    import importlib  # noqa: PLC0415 - only some processes need it
+
+    return importlib.import_module(name)
+
+
 def limit_prints() -> None:
     """Bound what a model prints (`callme_print_limit`)."""
-    import importlib  # noqa: PLC0415 - only a worker needs it
-
-    importlib.import_module("callme_print_limit").install()  # beside this file
+    beside("callme_print_limit").install()
 
 
 class AfterImport(Loader):
@@ -95,22 +102,62 @@ class CogTypesFinder(MetaPathFinder):
         return spec
 
 
-def die_with(router_pid: int) -> None:
-    """Kill this process group as soon as the router is gone.
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+REAP_EVERY_S = 5.0
+WORKER = "coglet.server._run_worker"  # in its command line
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever below this process loses its own."""
+    import ctypes  # noqa: PLC0415 - only the server needs it
+
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap_adopted(own: set[int]) -> None:
+    """Wait for children that have ended. `own` is the worker: the server waits for it itself."""
+    read = beside("callme_descendants").read
+    for task in os.listdir("/proc/self/task"):  # noqa: PTH208 - names only
+        for pid in map(int, read(os.getpid(), f"task/{task}/children").split()):
+            if WORKER.encode() in read(pid, "cmdline"):
+                own.add(pid)
+            elif pid not in own:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+
+
+def die_with(router_pid: int, *, reaps: bool) -> None:
+    """Kill all that this start of a model has begun, as soon as the router is gone.
 
     A pidfd wakes the thread at once, and cannot be fooled by a reused pid.
     """
-    fd = os.pidfd_open(router_pid)
-    if os.getppid() != router_pid:  # it died before we could watch it
-        os.killpg(0, signal.SIGKILL)
+    try:
+        fd = os.pidfd_open(router_pid)
+    except ProcessLookupError:  # it died before we could watch it
+        kill_everything()
+        return
+    if reaps and os.getppid() != router_pid:
+        kill_everything()
 
     def watch() -> None:
         import select  # noqa: PLC0415 - only this thread needs it
 
-        select.select([fd], [], [])
-        os.killpg(0, signal.SIGKILL)
+        own: set[int] = set()
+        while not select.select([fd], [], [], REAP_EVERY_S if reaps else None)[0]:
+            with contextlib.suppress(OSError, ValueError):
+                reap_adopted(own)
+        kill_everything()
 
     threading.Thread(target=watch, name="die-with-router", daemon=True).start()
+
+
+def kill_everything() -> None:
+    """Of this start, this process last."""
+    descendants, me = beside("callme_descendants"), os.getpid()
+    with contextlib.suppress(OSError):
+        if token := os.environ.get(descendants.START_NAME):
+            descendants.kill_all(f"{descendants.START_NAME}={token}", [me], spare=[me])
+    os.killpg(0, signal.SIGKILL)
 
 
 def run_shadowed_sitecustomize() -> None:
@@ -126,7 +173,11 @@ def run_shadowed_sitecustomize() -> None:
 
 if "CALLME_SPOOL_DIR" in os.environ:
     sys.meta_path.insert(0, CogTypesFinder())
-    # Only the router's direct child watches; what it starts is in its process group.
-    if os.environ.get("CALLME_ROUTER_PID") == str(os.getppid()):
-        die_with(os.getppid())
+    # The router's direct child watches it, and its worker, since the two may be killed together.
+    router = os.environ.get("CALLME_ROUTER_PID", "")
+    if router == str(os.getppid()):
+        adopt_orphans()
+        die_with(int(router), reaps=True)
+    elif router and any(WORKER in part for part in sys.orig_argv):
+        die_with(int(router), reaps=False)
     run_shadowed_sitecustomize()

@@ -14,6 +14,7 @@ import pytest
 from router.adapters.keys import (
     FILE_NAME,
     LOCAL_NAME,
+    MARKER_NAME,
     KeyFile,
     KeyFileError,
     Keyring,
@@ -140,8 +141,17 @@ def test_a_configured_key_closes_too(tmp_path: Path) -> None:
 
 
 def test_a_file_of_an_earlier_version_is_closed(tmp_path: Path) -> None:
-    """All its keys were revoked: there had been one."""
+    """All its keys were revoked: there had been one. One that had keys when a router started is
+    missed when it is gone."""
     (tmp_path / FILE_NAME).write_text('{"version": 1, "keys": []}')
+    assert Keyring(tmp_path, ()).current().required
+    KeyFile(tmp_path).create("web")
+    (tmp_path / MARKER_NAME).unlink()
+    ring = Keyring(tmp_path, ())
+    ring.open()
+    assert [key.id for key in KeyFile(tmp_path).read()] == ["web"]
+    (tmp_path / FILE_NAME).unlink()
+    assert ring.current().required
     assert Keyring(tmp_path, ()).current().required
 
 

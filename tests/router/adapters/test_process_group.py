@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from router.adapters.process_group import (
@@ -81,3 +83,41 @@ async def test_a_line_without_end_is_left_out() -> None:
     for number in range(2 * LOG_LINES):
         output.pipe_data_received(1, b"%d\n" % number)
     assert len(output.lines) == LOG_LINES
+
+
+DAEMON = """
+import os, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(120)
+    os._exit(0)
+os.wait()
+time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize("grace_s", [0, 1])
+async def test_a_daemon_ends_with_the_group(grace_s: float) -> None:
+    """It has a session of its own, and no parent but the reaper."""
+    lines: list[bytes] = []
+    printed = asyncio.Event()
+
+    def note(line: bytes) -> None:
+        lines.append(line)
+        printed.set()
+
+    argv = [sys.executable, "-c", DAEMON]
+    group = await ProcessGroup.spawn(argv, cwd=Path(), env={}, on_line=note)
+    try:
+        await asyncio.wait_for(printed.wait(), 60)
+        daemon = psutil.Process(int(lines[0]))
+        assert daemon.is_running()
+    finally:
+        await group.end(grace_s)
+    try:
+        assert not daemon.is_running() or daemon.status() == psutil.STATUS_ZOMBIE
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            daemon.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,45 @@ async def test_secrets_in_the_schema(tmp_path: Path) -> None:
     assert "default" not in properties["fallback"]
     assert "required" not in schema
     assert properties["label"]["default"] == "none"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import sys; sys.exit(0)",
+        "import sys; sys.exit()",
+        "import os; os._exit(0)",
+        "raise SystemExit",
+    ],
+)
+async def test_an_import_that_ends_the_interpreter(package: Package, line: str) -> None:
+    """It is the runner's failure, in words, whatever the exit code says."""
+    (package.folder / "run.py").write_text(f"print('loading')\n{line}\n")
+    with pytest.raises(StartError, match="its runner cannot be read"):
+        await Schemas().describe(package)
+
+
+async def test_an_import_that_prints_much(package: Package) -> None:
+    """Before the schema and, at its end, after it."""
+    run = package.folder / "run.py"
+    noise = "import atexit; print('x\\n' * 100_000); atexit.register(print, 'bye')\n"
+    docstring, imports, rest = run.read_text().partition("import hashlib")
+    run.write_text(docstring + noise + imports + rest)
+    made = await Schemas().describe(package)
+    assert "number" in made.schema["components"]["schemas"]["Input"]["properties"]
+
+
+async def test_a_folder_or_an_interpreter_that_is_gone(package: Package) -> None:
+    """While the router runs: a sentence, not a stack trace."""
+    no_python = replace(package, python=package.folder / "nosuch")
+    with pytest.raises(StartError, match="its interpreter cannot be run"):
+        await Schemas().describe(no_python)
+    shutil.rmtree(package.folder)
+    with pytest.raises(StartError, match="its folder 'echo' is gone"):
+        await Schemas().describe(package)
+
+
+async def test_a_source_that_cannot_be_read(package: Package) -> None:
+    """A dangling link among the sources is no reason to fail."""
+    (package.folder / "dangling.py").symlink_to(package.folder / "nosuch.py")
+    assert (await Schemas().describe(package)).max_concurrency == 1

@@ -108,6 +108,13 @@ async def test_a_full_disk(
     assert await store.claim(made("a", pin="hunter2"))
 
 
+async def test_a_folder_that_was_removed(store: SealedStore, folder: Path) -> None:
+    """It is made again."""
+    folder.rmdir()
+    assert await store.claim(made("a", pin="hunter2"))
+    assert names(folder) == ["a"]
+
+
 async def test_what_cannot_be_had(store: SealedStore, folder: Path, any_store: AnyStore) -> None:
     """With another key, or without the file: the names are known, the values are not."""
     for name in "ab":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,21 @@ def test_it_does_not_look_when_nothing_can_have_changed(tmp_path: Path) -> None:
     os.utime(folder.path)
     folder.sweep()
     assert not (folder.path / "new").exists()
+
+
+def test_a_folder_that_was_removed(tmp_path: Path) -> None:
+    """Some program has cleaned up: no prediction fails by that, and the folder is there again."""
+    folder = made(tmp_path)
+    shutil.rmtree(folder.path)
+    folder.sweep()
+    assert folder.path.is_dir()
+    (folder.path / "new").touch()
+    folder.sweep()
+    assert list(folder.path.iterdir()) == []
+    shutil.rmtree(tmp_path)
+    folder.keep_present()
+    folder.sweep()
+    assert folder.path.is_dir()
+    folder.path.rmdir()
+    folder.path.write_text("a file in its place")
+    folder.sweep()

@@ -115,7 +115,18 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.parametrize("host", [*SPELLINGS, "0x7f000001", "0177.0.0.1", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        *SPELLINGS,
+        "0x7f000001",
+        "localhost",
+        "ⓁocalhosT.",
+        "a.localhost",
+        "0177.0.0.1",
+        "[::ffff:127.0.0.1]",
+    ],
+)
 async def test_no_spelling_of_a_private_place_is_called(host: str, receiver: Receiver) -> None:
     """Refused when it is created, not only when it is sent."""
     sender = HttpWebhookSender(SECRET, allow_private=False)

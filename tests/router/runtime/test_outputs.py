@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from router.adapters.spool import Spool, SpoolFile
 from router.domain.errors import InsufficientStorage, NotFound
-from router.domain.prediction import Outcome, Prediction, Status, advance, conclude
+from router.domain.prediction import Outcome, OutputChunk, Prediction, Status, advance, conclude
 from router.runtime.links import Links
 from router.runtime.live import Live
 from router.runtime.outputs import PIECE_CHARS, Outputs
@@ -170,6 +170,15 @@ async def test_chunks_of_a_stream(studio: Studio) -> None:
     assert len(studio.names()) == 2
 
 
+async def test_webhooks_on_the_way_show_large_files_by_their_urls(studio: Studio) -> None:
+    """In Replicate's API, where a file of any size is a line; as a data: URI it is left out."""
+    picture = uri(bytes(1 << 20))
+    for namespace, output in (("acme", [picture]), ("", None)):
+        live = studio.begun(namespace=namespace)
+        assert live.note(OutputChunk(picture))
+        assert live.brief().output == output
+
+
 async def test_a_run_that_begins_again(studio: Studio) -> None:
     """What the first attempt had put out and the second has not is deleted."""
     live = studio.begun()
@@ -236,6 +245,15 @@ async def test_a_full_disk(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(studio.names()) == 2
 
 
+async def test_a_folder_that_is_gone(studio: Studio) -> None:
+    """The result is written all the same, with its files in it."""
+    studio.spool.folder.rmdir()
+    studio.spool.folder.touch()  # so that nobody makes it again
+    live = studio.begun()
+    studio.ended(live, uri(b"x"))
+    assert (await studio.settled(live)).output == uri(b"x")
+
+
 async def test_one_that_is_not_durable_leaves_no_file(studio: Studio) -> None:
     """It is gone with its answer."""
     live = studio.begun(durable=False)
@@ -294,5 +312,7 @@ def test_what_an_earlier_router_left(tmp_path: Path) -> None:
         file = spool.create("a.png", owner)
         file.close()
     (tmp_path / "stranger").touch()
+    (tmp_path / "lost+found").mkdir()
     assert spool.remove_unowned({"kept", "kept-too"}) == 2
-    assert sorted(p.name.partition(".")[0] for p in tmp_path.iterdir()) == ["kept", "kept-too"]
+    left = sorted(p.name.partition(".")[0] for p in tmp_path.iterdir())
+    assert left == ["kept", "kept-too", "lost+found"]

@@ -9,16 +9,24 @@ import pytest
 from msgspec.structs import replace
 
 from router.domain.caller import TRUSTED
+from router.domain.output_file import with_values
 from router.domain.prediction import (
     Callback,
+    Json,
     LogText,
     Outcome,
     OutputChunk,
+    OutputFile,
     Prediction,
     Status,
     WebhookEvent,
 )
-from router.runtime.webhooks import AT_ONCE_PER_HOST, RETRY_DELAYS_S
+from router.runtime.webhooks import (
+    AT_ONCE_PER_HOST,
+    AT_ONCE_PER_OWNER,
+    RETRY_DELAYS_S,
+    Webhooks,
+)
 from tests.router.runtime.fakes import GOOD, World, until
 
 URL = "https://app.example/hook"
@@ -279,3 +287,52 @@ async def test_a_webhook_is_not_larger_than_a_receiver_takes(
     stored = await world.store.get("a")
     assert stored is not None
     assert stored.output == "o" * 20_000
+
+
+async def test_a_webhook_that_is_too_large_by_its_files(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes without its output, wherever the files are in that."""
+    monkeypatch.setattr("router.runtime.webhooks.MAX_BODY_BYTES", 10_000)
+
+    async def render(p: Prediction) -> Json:
+        files = [(f.place, "f" * 20_000) for f in p.output_files]
+        return {"id": p.id, "output": with_values(p.output, files)}
+
+    webhooks = Webhooks(world.store, world.store, world.receiver, world.clock, render)
+    file = OutputFile(("picture",), "/outputs/a", "output-picture.png", "image/png", 20_000)
+    p = replace(made("a"), output={"picture": None}, output_files=(file,))
+    webhooks.notify(p, WebhookEvent.OUTPUT, last=True)
+    await until(lambda: world.receiver.calls)
+    assert [c.body for c in world.receiver.calls] == [{"id": "a", "output": None}]
+
+
+async def test_one_host_is_one_however_it_is_written(world: World) -> None:
+    """Names in the URL, letters of another size and a dot at the end make no second one."""
+    world.receiver.gate.clear()
+    webhooks = world.router.webhooks
+    for i in range(AT_ONCE_PER_HOST):
+        for n, host in enumerate(("a.example", "u@a.example", "A.EXAMPLE", "a.example.:443")):
+            callback = Callback(f"https://{host}/hook")
+            webhooks.notify(made(f"{i}-{n}", callback=callback), WebhookEvent.START)
+    webhooks.notify(made("f", callback=Callback("https://fast.example/")), WebhookEvent.START)
+    await until(lambda: any(c.body["id"] == "f" for c in world.receiver.calls))
+    assert len(world.receiver.calls) == AT_ONCE_PER_HOST + 1
+    world.receiver.gate.set()
+    await until(lambda: len(world.receiver.calls) == 4 * AT_ONCE_PER_HOST + 1)
+
+
+async def test_one_owners_hosts_hold_up_nobody_else(world: World) -> None:
+    """Each of its webhooks names another host, and none of them answers."""
+    world.receiver.gate.clear()
+    webhooks = world.router.webhooks
+    for i in range(AT_ONCE_PER_OWNER + 5):
+        callback = Callback(f"https://host{i}.example/")
+        webhooks.notify(made(f"s{i}", callback=callback, owner="one"), WebhookEvent.START)
+    webhooks.notify(
+        made("f", callback=Callback("https://fast.example/"), owner="other"), WebhookEvent.START
+    )
+    await until(lambda: any(c.body["id"] == "f" for c in world.receiver.calls))
+    assert len(world.receiver.calls) == AT_ONCE_PER_OWNER + 1
+    world.receiver.gate.set()
+    await until(lambda: len(world.receiver.calls) == AT_ONCE_PER_OWNER + 6)

@@ -64,10 +64,12 @@ def test_the_quick_waker_is_cheap_to_lose(story: Story) -> None:
 
 
 def test_once_woken_it_may_sleep_again(story: Story) -> None:
-    """A wish to have it resident is over when it is: it is not woken from its next sleep."""
+    """A wish to have it resident is over when it is: it is not woken from its next sleep. How
+    long waking took is known from then on."""
     story.asleep("alpha")
     assert story.tell(msg.Warm("alpha")) == [msg.Wake("alpha", 1)]
-    story.woke("alpha")
+    story.woke("alpha", wake_s=0.5)
+    assert story.model("alpha").wake_s == 0.5
     story.wait(story.policy.idle_to_sleep_s)
     assert story.slept("alpha") == []
     assert story.phase("alpha") is Phase.ASLEEP

@@ -217,3 +217,10 @@ def test_overcommitment_drains_no_more_than_it_must() -> None:
 
     assert len(relief(10).drain) == 1
     assert names(relief(30).drain) == {"a", "b"}
+
+
+def test_a_large_last_one_spares_all_that_are_not_needed() -> None:
+    """However many were chosen before it."""
+    small = [model(str(i), need=1) for i in range(6)]
+    large = model("large", need=20)
+    assert enough_of([*small, large], 20) == [large]
