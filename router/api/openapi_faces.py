@@ -84,8 +84,16 @@ def replicate_paths() -> dict[str, Any]:
         _in_query("query", {"type": "string"}, required=True),
         _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 50}),
     ]
+    time = {"type": "string", "format": "date-time"}
+    listed = _get("The caller's predictions, newest first")
+    listed["parameters"] = [
+        _in_query("created_after", time),
+        _in_query("created_before", time),
+        _in_query("source", {"type": "string", "enum": ["web"]}),
+        _in_query("cursor", {"type": "string"}),
+    ]
     return {
-        "/v1/predictions": {"post": create, "get": _get("The caller's predictions")},
+        "/v1/predictions": {"post": create, "get": listed},
         "/v1/predictions/{id}": {"get": _get("State of a prediction", one)},
         "/v1/predictions/{id}/cancel": {
             "post": operation("Cancel a prediction", REPLICATE, in_path=one)

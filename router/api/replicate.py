@@ -7,14 +7,11 @@ client that leaves while it waits does not cancel it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import re
 import time
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,18 +22,17 @@ from router.api.caller import admin_only, caller_of
 from router.api.context import Context, context_of
 from router.api.error_handlers import json_response, retry_after
 from router.api.preferences import deadline_at, preferred_wait_s, priority
+from router.api.replicate_pages import list_predictions
 from router.api.replicate_views import (
     model_view,
     replicate_view,
     version_view,
 )
-from router.domain.errors import MalformedRequest, ModelUnavailable, NotFound
+from router.domain.errors import ModelUnavailable, NotFound
 from router.domain.package import Package
 from router.domain.prediction import Json, Prediction, Status, new_id
-from router.ports import Cursor
 
 WAIT_S = 60.0
-PAGE_LIMIT = 100
 REFERENCE = re.compile(r"(?P<owner>[^/:]{1,100})/(?P<name>[^/:]{1,100})(?::(?P<version>.{1,100}))?")
 MODEL = "/v1/models/{owner}/{name}"
 
@@ -142,38 +138,6 @@ async def cancel(request: Request) -> Response:
     p = await predictions.get(request.path_params["id"], caller_of(request))
     predictions.cancel(p.id)
     return await get(request)
-
-
-async def list_predictions(request: Request) -> Response:
-    """A page of predictions, newest first, and where the next and the previous are."""
-    context, caller = context_of(request), caller_of(request)
-    direction, at = _read_cursor(request.query_params.get("cursor"))
-    page = await context.predictions.page(caller, **{direction: at}, limit=PAGE_LIMIT)
-    links: dict[str, str | None] = {"previous": None, "next": None}
-    for name, way, edge in (("previous", "after", page[:1]), ("next", "before", page[-1:])):
-        for p in edge:
-            place = (p.created_at, p.id)
-            if await context.predictions.page(caller, **{way: place}, limit=1):
-                links[name] = f"{base_url(request)}/v1/predictions?cursor={_cursor(way, place)}"
-    results = [await replicate_view(context, p, base_url(request)) for p in page]
-    return json_response({**links, "results": results})
-
-
-def _cursor(way: str, place: Cursor) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([way, *place])).decode().rstrip("=")
-
-
-def _read_cursor(text: str | None) -> tuple[str, Cursor | None]:
-    if text is None:
-        return "before", None
-    try:
-        packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        way, created_at, prediction_id = orjson.loads(packed)
-        if way in ("before", "after"):
-            return str(way), (float(created_at), str(prediction_id))
-    except (binascii.Error, ValueError, TypeError):
-        pass
-    raise MalformedRequest("Cannot use 'cursor': it is not one that was given out here")
 
 
 # ---- models ------------------------------------------------------------------------------

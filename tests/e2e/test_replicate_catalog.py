@@ -134,6 +134,30 @@ def test_search(service: Service, text: str, names: list[str]) -> None:
         assert service.http.request("QUERY", "/v1/models", content=wrong).status_code in (400, 413)
 
 
+def test_lists_of_one_time(service: Service) -> None:
+    """`created_after`, `created_before` and `source`, with links that keep them."""
+    path = "/v1/models/acme/parrot/predictions"
+    made = [service.http.post(path, json={"input": {}}).json() for _ in range(3)]
+    ids, times = [p["id"] for p in made], [p["created_at"] for p in made]
+
+    def listed(**params: str) -> list[str]:
+        page = service.http.get("/v1/predictions", params=params).json()
+        found = [p["id"] for p in page["results"]]
+        while page["next"]:
+            page = service.http.get(page["next"]).json()
+            found += [p["id"] for p in page["results"]]
+        return [i for i in found if i in ids]
+
+    assert listed() == ids[::-1]
+    assert listed(created_after=times[1]) == [ids[2], ids[1]]
+    assert listed(created_before=times[1]) == [ids[0]]
+    assert listed(created_after=times[1], created_before=times[2]) == [ids[1]]
+    assert listed(source="web") == []
+    for wrong in ({"created_after": "yesterday"}, {"source": "nosuch"}, {"created_before": "0"}):
+        answer = service.http.get("/v1/predictions", params=wrong)
+        assert (answer.status_code, answer.json()["status"]) == (400, 400)
+
+
 def test_pypis_client(service: Service) -> None:
     """Lists, and errors that it knows."""
     client = Client(api_token=KEY, base_url=service.url)
@@ -212,6 +236,7 @@ print(json.dumps({
     "search": [m.model.name for m in client.search(query="echo").models],
     "content": got.decode(),
     "statuses": statuses,
+    "later": len(list(client.predictions.list(created_after="2999-01-01T00:00:00Z"))),
     "account": client.account.get().username,
 }))
 """
@@ -225,6 +250,7 @@ print(json.dumps({
         "search": ["echo"],
         "content": "hello",
         "statuses": [404, 405, 404],
+        "later": 0,
         "account": "callme",
     }
     assert (ROOT / "docs" / "adding-a-model.md").exists()  # where a refusal points to
