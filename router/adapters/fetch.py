@@ -18,6 +18,7 @@ from router.adapters.public_http import (
     PrivateAddressError,
     PublicHttp,
     judge_url,
+    parse_url,
 )
 from router.domain.caller import Caller
 from router.domain.errors import InvalidInput, PayloadTooLarge
@@ -67,7 +68,7 @@ class UrlFetcher:
         for _ in range(MAX_REDIRECTS + 1):
             async with self._http.session().get(url, allow_redirects=False) as response:
                 if response.status in REDIRECTS:
-                    url = self._judge(url.join(URL(response.headers.get("Location", ""))))
+                    url = self._judge(url.join(parse_url(response.headers.get("Location", ""))))
                     continue
                 if response.status != 200:
                     raise _refused(field, f"answers {response.status}")

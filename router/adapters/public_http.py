@@ -36,6 +36,10 @@ NOT_PUBLIC_6 = (
     ipaddress.IPv6Network("2002::/16"),  # 6to4, retired: it carries any IPv4 address
     ipaddress.IPv6Network("3fff::/20"),  # documentation
 )
+# A name has 253 characters; a user and a password may stand before it.
+MAX_AUTHORITY_CHARS = 1024
+AUTHORITY = re.compile(r"[^/?#]{0,32}//([^/?#]*)")
+REMOVED = {ord(c): None for c in "\t\r\n"}  # by every parser of URLs
 # A host that ends in a number is an IPv4 address to a browser and to many libraries.
 NUMBER_AT_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.*", re.IGNORECASE)
 
@@ -85,10 +89,19 @@ def open_public_socket(info: aiohttp.AddrInfoType) -> socket.socket:
     return socket.socket(family, kind, protocol)
 
 
+def parse_url(text: str) -> URL:
+    """The URL as the client reads it. Raises ValueError, at once for a host that is far too long:
+    to map one of thousands of characters takes as many microseconds and more."""
+    found = AUTHORITY.match(text.translate(REMOVED))
+    if found and len(found[1]) > MAX_AUTHORITY_CHARS:
+        raise ValueError("its host is too long")
+    return URL(text)
+
+
 def judge_url(text: str | URL, *, allow_private: bool) -> URL:
     """The URL as the client reads it. Raises ValueError for what is not an http(s) URL or never
     connects, PrivateAddressError for an address that is not public. A name passes."""
-    url = URL(text)
+    url = parse_url(text) if isinstance(text, str) else text
     host = url.raw_host
     if url.scheme not in ("http", "https") or not host:
         raise ValueError("not an http(s) URL")
@@ -169,6 +182,7 @@ class PublicHttp:
                     limit=0,  # its users bound themselves
                     resolver=self._resolver,
                     use_dns_cache=False,
+                    force_close=True,  # nobody's idle connections are kept
                     socket_factory=None if self.allow_private else open_public_socket,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),

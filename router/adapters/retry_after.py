@@ -8,7 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)  # some send fractions
-AT_MOST_S = 86400.0  # whoever says more has most likely miscounted
+AT_MOST_S = 86400.0  # more is most likely a mistake
 
 
 def seconds_of(value: str | None) -> float | None:

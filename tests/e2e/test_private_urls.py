@@ -47,9 +47,9 @@ def refusals(echo: Service, url: str) -> list[tuple[int, Any]]:
 @pytest.mark.parametrize("host", HOSTS)
 def test_no_spelling_leads_into_the_box(host: str, echo: Service, trap: socket.socket) -> None:
     """With the default settings. An open port is answered as a closed one is."""
-    told = refusals(echo, f"http://{host}:{trap.getsockname()[1]}/x.png")
-    assert [status for status, _ in told] == [422] * 5
-    assert told == refusals(echo, f"http://{host}:{free_port()}/x.png")
+    answers = refusals(echo, f"http://{host}:{trap.getsockname()[1]}/x.png")
+    assert [status for status, _ in answers] == [422] * 5
+    assert answers == refusals(echo, f"http://{host}:{free_port()}/x.png")
     with pytest.raises(BlockingIOError):
         trap.accept()
     assert echo.spooled() == []

@@ -236,12 +236,12 @@ ELSEWHERE = [
 async def test_no_spelling_reaches_this_machine(spelling: str, site: str, tmp_path: Path) -> None:
     """Nor tells an open port from a closed one: what is answered is the same for both."""
     fetcher = UrlFetcher(Spool(tmp_path), allow_private=False)
-    told = []
+    answers = []
     for port in (site.rpartition(":")[2], _free_port()):
         with pytest.raises(InvalidInput) as refusal:
             await fetcher.fetch(spelling.format(port=port) + "a.PNG", "image", 100, TRUSTED)
-        told.append((refusal.value.message, refusal.value.details))
-    assert told[0] == told[1]
+        answers.append((refusal.value.message, refusal.value.details))
+    assert answers[0] == answers[1]
     await fetcher.close()
 
 

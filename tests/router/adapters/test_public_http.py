@@ -28,6 +28,7 @@ from router.adapters.public_http import (
     is_this_machine,
     judge_url,
     open_public_socket,
+    parse_url,
 )
 from router.adapters.spool import Spool
 from router.domain.caller import TRUSTED
@@ -172,6 +173,22 @@ def test_what_is_no_url(url: str) -> None:
     """And what never connects."""
     with pytest.raises(ValueError):
         judge_url(url, allow_private=True)
+
+
+@pytest.mark.parametrize("start", ["http://", "//", "ht\ttp:/\n/", "HTTPS://user@", " http://"])
+def test_a_host_that_is_far_too_long(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is never mapped: that alone would hold up every other request."""
+    monkeypatch.setattr(public_http, "URL", None)
+    for char in ("é", "①", "é."):
+        with pytest.raises(ValueError, match="too long"):
+            parse_url(f"{start}{char * 4000}/x")
+
+
+def test_what_is_long_but_no_host() -> None:
+    """A path and a query may be."""
+    long = "x" * 4000
+    for text in (f"http://a.example/{long}", f"http://a.example?{long}", f"/{long}//{long}"):
+        assert str(parse_url(text)).endswith(long)
 
 
 def test_what_may_be_tried() -> None:

@@ -102,7 +102,7 @@ async def test_names_that_hang_delay_no_upload(
 
 
 async def test_a_silent_name_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every name is given up in time, whoever waits too long for a slot is told when to come
+    """Every name is given up in time, who waits too long for a slot learns when to come
     again, and no thread of the shared pool has had to do with it."""
     executor = CountingExecutor()
     asyncio.get_running_loop().set_default_executor(executor)
