@@ -280,11 +280,11 @@ def test_a_webhook_survives_kill_9(echo_packages: Path, tmp_path: Path) -> None:
         body = {"input": {}, "webhook": inbox.url, "webhook_events_filter": ["completed"]}
         with running_service(echo_packages, tmp_path / "state", env) as service:
             p = service.http.post("/v1/models/a/echo/predictions", json=body).json()
-            wait_until(lambda: len(inbox.got) == 1)
+            wait_until(lambda: inbox.got)
             service.child.kill()
             service.child.wait()
         with running_service(echo_packages, tmp_path / "state", env) as service:
-            wait_until(lambda: len(inbox.got) == 2)
+            wait_until(lambda: len(inbox.got) >= 2)  # at least once
             done = service.http.get(f"/v1/predictions/{p['id']}").json()
         assert {h["webhook-id"] for h, _ in inbox.got} == {f"msg_{p['id']}_completed"}
         assert done["output"]["text"] == "hello"
