@@ -151,6 +151,8 @@ async def test_secrets_in_the_schema(tmp_path: Path) -> None:
     for described in (properties["token"], properties["fallback"], properties["more"]["items"]):
         assert described.items() >= secret.items()
     assert "default" not in properties["fallback"]
+    # Or its server would hand over None in place of the default.
+    assert {name for name, p in properties.items() if p.get("nullable")} == {"token", "hint"}
     assert "required" not in schema
     assert properties["label"]["default"] == "none"
 
