@@ -31,6 +31,7 @@ from router.adapters.schemas import Schemas
 from router.adapters.sealed_store import SealedStore
 from router.adapters.spool import Spool
 from router.adapters.sqlite_store import SqliteStore
+from router.adapters.state_folder import StateFolder
 from router.adapters.webhook_sender import WEBHOOK_FILE, HttpWebhookSender, load_secret
 from router.api import (
     app_face,
@@ -161,7 +162,8 @@ def _make_keyring(settings: Settings) -> Keyring:
 @contextlib.contextmanager
 def _opened(keys: Keyring) -> Iterator[None]:
     try:
-        keys.open()
+        with _private():
+            keys.open()
     except KeyFileError as error:
         reason = str(error).removeprefix("Cannot read keys: ")
         raise RuntimeError(f"Cannot start: {reason}") from error
@@ -180,7 +182,8 @@ async def running(
 ) -> AsyncIterator[Context]:
     """Everything that has a life of its own, started, and stopped in reverse."""
     with _locked(settings.state):
-        _clear_temp(settings.state)
+        with _private():
+            _clear_temp(settings.state)
         disk = _open_disk(settings.state)
         schemas = Schemas()
         loop = _make_loop(settings, backends, memory, schemas, telemetry)
@@ -199,6 +202,7 @@ async def running(
         kept = [f.ref() for f in await context.uploads.open()]
         disk.spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
         disk.outputs.remove_unowned(await disk.store.ended_ids())
+        disk.watch.open()
         preparing = asyncio.create_task(_prepare(context, settings.preload))
         context.is_open = True
         try:
@@ -207,6 +211,7 @@ async def running(
             context.is_open = False
             telemetry.close()
             preparing.cancel()
+            await disk.watch.close()
             await loop.close(settings.shutdown_grace_s)
             await context.predictions.close()
             await context.uploads.close()
@@ -224,16 +229,19 @@ class Disk:
     outputs: Spool  # files of results, which are kept as long as those
     secret: str
     box_key: BoxKey
+    watch: StateFolder
 
 
 def _open_disk(state: Path) -> Disk:
     with _private():
         secret = load_secret(state / WEBHOOK_FILE)
         box_key = load_box_key(state / BOX_KEY_FILE)
-    database = SqliteStore(state / "predictions.sqlite3")
-    store = SealedStore(database, state / "sealed", box_key)
-    spool, outputs = Spool(state / "spool"), Spool(state / "outputs")
-    return Disk(database, store, spool, outputs, secret, box_key)
+        database = SqliteStore(state / "predictions.sqlite3")
+        store = SealedStore(database, state / "sealed", box_key)
+        spool, outputs = Spool(state / "spool"), Spool(state / "outputs")
+    names = ("spool", "outputs", "sealed", "tmp", "cache")
+    watch = StateFolder([state / name for name in names if (state / name).is_dir()], database)
+    return Disk(database, store, spool, outputs, secret, box_key, watch)
 
 
 def _make_context(
@@ -285,6 +293,7 @@ def _make_context(
         events=telemetry.events,
         keyed_digest=disk.box_key.digest,
         backend_of=backends.kind,
+        problems=disk.watch.problems,
     )
     return context
 
@@ -353,6 +362,9 @@ async def _prepare(context: Context, preload: tuple[str, ...]) -> None:
         except (RouterError, StartError) as error:
             log.error("package cannot be read", extra={"model": name, "reason": str(error)})
             continue
+        except Exception:
+            log.exception("package cannot be read", extra={"model": name})
+            continue  # a bug, but none of the other models'
         if name in preload or "all" in preload:
             context.loop.post(Warm(name))
 
@@ -380,15 +392,19 @@ def _private() -> Iterator[None]:
         yield
     except (NotPrivateError, BoxKeyError) as error:
         raise RuntimeError(f"Cannot start: {error}") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RuntimeError(f"Cannot start: {error.filename or 'state folder'}: {reason}") from error
 
 
 @contextlib.contextmanager
 def _locked(state: Path) -> Iterator[None]:
     """Hold the state folder for this process alone. Raises StateInUseError."""
+    lock: TextIO
     with _private():
         make_state_folder(state)
-    lock: TextIO
-    with (state / "lock").open("a+") as lock:
+        lock = (state / "lock").open("a+")
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

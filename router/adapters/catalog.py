@@ -24,6 +24,12 @@ RESERVED = frozenset(
 )
 
 
+# No cog.yaml comes near these.
+MAX_CONFIG_CHARS = 256 << 10
+MAX_NODES = 10_000
+MAX_DEPTH = 50
+
+
 class PackageError(Exception):
     """The folder has a cog.yaml but cannot be served; the message says why."""
 
@@ -35,10 +41,7 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
         raise PackageError("its name must be lower-case letters, digits, '-' and '_'")
     if name in RESERVED:
         raise PackageError("its name is a path of the router's own")
-    try:
-        config = yaml.safe_load((folder / "cog.yaml").read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise PackageError("its cog.yaml cannot be read") from error
+    config = _read_config(folder / "cog.yaml")
     if not isinstance(config, dict):
         raise PackageError("its cog.yaml is not a mapping")
     # `predict` is the deprecated name of the same key; other people's packages have it.
@@ -73,6 +76,46 @@ def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str,
     return packages
 
 
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuses what would take more than MAX_NODES values once its aliases are put in (a "YAML
+    bomb"), or is deeper than MAX_DEPTH."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # of each node, by its identity
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """As it is, and counted."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} levels deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None and id(node) not in self._sizes:
+            parts = node.value if isinstance(node.value, list) else []
+            below = (n for part in parts for n in (part if isinstance(part, tuple) else (part,)))
+            size = 1 + sum(self._sizes.get(id(n), 1) for n in below)
+            if size > MAX_NODES:
+                raise yaml.YAMLError(f"it has more than {MAX_NODES} values")
+            self._sizes[id(node)] = size
+        return node
+
+
+def _read_config(path: Path) -> Any:
+    """Raises PackageError, which says what is wrong and where."""
+    try:
+        text = path.read_text()
+        if len(text) > MAX_CONFIG_CHARS:
+            raise PackageError(f"its cog.yaml is longer than {MAX_CONFIG_CHARS >> 10} KiB")
+        return yaml.load(text, _BoundedLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise PackageError(f"its cog.yaml cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PackageError(f"its cog.yaml cannot be read: {reason}") from error
+
+
 def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:
     """cog.yaml's `environment`, which Cog puts into the image: the package counts on it."""
     lines = config.get("environment") or []
@@ -93,6 +136,13 @@ def _read_concurrency(config: Mapping[str, Any]) -> int:
 def _read_example(folder: Path) -> Mapping[str, Any]:
     try:
         example = orjson.loads((folder / "example.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+    except FileNotFoundError:
+        return {}
+    except (OSError, orjson.JSONDecodeError) as error:
+        told = {
+            "package": folder.name,
+            "reason": error.strerror if isinstance(error, OSError) else str(error),
+        }
+        log.warning("example.json cannot be read; there will be no example", extra=told)
         return {}
     return example if isinstance(example, dict) else {}

@@ -16,7 +16,16 @@ from router.domain.prediction import FileRef
 log = logging.getLogger(__name__)
 
 OWNER_END = "."  # no prediction's id has one
-DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
+DISK_TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+    | {errno.ENOENT, errno.ENOTDIR}  # the folder itself is gone, or is a file
+)
+
+
+def make_folder(folder: Path) -> None:
+    """Create it, for this user only, if it is not there. Raises OSError."""
+    for path in (folder.parent, folder):  # `parents` would let others read the upper one
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 class SpoolFile:
@@ -26,7 +35,11 @@ class SpoolFile:
         self.path = path
         self.size_bytes = 0
         try:
-            self._file = FileIO(path, "xb")
+            try:
+                self._file = FileIO(path, "xb")
+            except FileNotFoundError:
+                make_folder(path.parent)  # somebody has removed it
+                self._file = FileIO(path, "xb")
         except OSError as error:
             raise _told(error) from error
 
@@ -51,7 +64,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._undeleted: set[Path] = set()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
         folder.chmod(0o700)
 
     def create(self, client_name: str, owner: str = "") -> SpoolFile:
@@ -92,22 +105,26 @@ class Spool:
         """Delete every file that no prediction names (an earlier router was killed while it
         took an upload); return how many."""
         keep = {Path(f.path).name for f in known}
-        strangers = [p for p in self.folder.iterdir() if p.name not in keep]
-        for p in strangers:
-            p.unlink(missing_ok=True)
-        return len(strangers)
+        return self._remove_all(p for p in self.folder.iterdir() if p.name not in keep)
 
     def remove_unowned(self, owners: Collection[str]) -> int:
         """Delete every file whose owner is none of these (an earlier router was killed before
         its prediction's end was on disk, or its prediction is gone); return how many."""
-        unowned = [
-            p
-            for p in self.folder.iterdir()
-            if p.name.partition(OWNER_END)[0] not in owners and p.is_file()
-        ]
-        for p in unowned:
-            p.unlink(missing_ok=True)
-        return len(unowned)
+        return self._remove_all(
+            p for p in self.folder.iterdir() if p.name.partition(OWNER_END)[0] not in owners
+        )
+
+    def _remove_all(self, paths: Iterable[Path]) -> int:
+        """Files only: a folder is not ours, such as the `lost+found` of a disk of its own."""
+        count = 0
+        for path in [p for p in paths if p.is_symlink() or not p.is_dir()]:
+            try:
+                path.unlink(missing_ok=True)
+                count += 1
+            except OSError as error:
+                told = {"folder": self.folder.name, "file": path.name, "reason": error.strerror}
+                log.error("a file cannot be deleted", extra=told)
+        return count
 
 
 def _told(error: OSError) -> Exception:

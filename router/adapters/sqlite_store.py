@@ -13,6 +13,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -102,6 +103,12 @@ PAGE_BYTES = 8 << 20
 BUSY_TIMEOUT_S = 5.0
 
 
+# How long a start looks for damaged pages, and after how many steps it looks at the clock.
+CHECK_S = 10.0
+CHECK_STEPS = 100_000
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
 class StoreUnusableError(RuntimeError):
     """The database cannot be opened; the message says what to do."""
 
@@ -111,20 +118,56 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-        path.chmod(0o600)
+        self._path = path
+        self._damage = ""
         try:
-            self._prepare()
-        except sqlite3.DatabaseError as error:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except (sqlite3.Error, OSError) as error:
             raise StoreUnusableError(
-                f"Cannot start: {path.name} in the state folder cannot be used ({error}); "
-                "move it away to begin with an empty one"
+                f"Cannot start: {path.name} in the state folder cannot be used "
+                f"({self._in_words(error)}); move it away to begin with an empty one"
             ) from error
         self._thread = threading.Thread(target=self._work, name="sqlite", daemon=True)
         self._thread.start()
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        self._path.chmod(0o600)
+        self._prepare()
+        self._check()
+        self._identity = self._identify()
+        self._damage = ""
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _in_words(self, error: Exception) -> str:
+        if self._path.is_dir():
+            return "it is a folder"
+        return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+    def _check(self) -> None:
+        """Raises DatabaseError when a page is damaged. A large file is looked at for CHECK_S."""
+        until = time.monotonic() + CHECK_S
+        self._connection.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
+        try:
+            (told,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            log.info("the database is large and was looked at in part")
+            return
+        finally:
+            self._connection.set_progress_handler(None, 0)
+        if told != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged: {' '.join(told.split())}")
 
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
@@ -291,6 +334,8 @@ class SqliteStore:
                 value = fn(connection)
             except sqlite3.Error as error:
                 # Full disk, read-only file, lock held too long: the caller may try again.
+                if getattr(error, "sqlite_errorcode", None) in DAMAGED:
+                    self._damage = str(error)
                 told = InsufficientStorage(f"Cannot record: {error}", retry_after_s=10)
                 told.__cause__ = error
                 report = (done.set_exception, told)
@@ -302,6 +347,42 @@ class SqliteStore:
 
         self._jobs.put(job)
         return await done
+
+    async def problem(self) -> str:
+        """What is wrong with the file, in words; "" while nothing is known to be.
+
+        One that was removed or replaced is opened again, or made: a connection to a file without
+        a name would take results that nobody finds after a restart.
+        """
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def settle(problem: str) -> None:
+            if not done.done():
+                done.set_result(problem)
+
+        def job(_: sqlite3.Connection) -> None:
+            problem = self._look()
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, problem)
+
+        self._jobs.put(job)
+        return await done
+
+    def _look(self) -> str:
+        name = self._path.name
+        if self._identity is None or self._identify() != self._identity:
+            log.error("%s was removed or replaced while the router ran; it is opened again", name)
+            self._connection.close()
+            self._identity = None
+            try:
+                self._open()
+            except (sqlite3.Error, OSError) as error:
+                self._connection.close()
+                return f"{name} cannot be opened: {self._in_words(error)}"
+        if self._damage:
+            return f"{name} is damaged ({self._damage}): stop the router and move it away"
+        return ""
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -6,6 +6,7 @@ import base64
 import logging
 import os
 import secrets
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 SECRET_BYTES = 32
+MIN_SECRET_BYTES = 24  # as Standard Webhooks has it
 WEBHOOK_FILE = "webhook_secret"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every such secret begins with
 MAX_URL_CHARS = 2048
@@ -36,8 +38,16 @@ def load_secret(path: Path) -> str:
     """The secret of this state folder, made when there is none yet: `whsec_<base64>`. Raises
     NotPrivateError when others may have chosen it."""
     require_private(path)
-    if path.exists() and (kept := path.read_text().strip()).startswith(SECRET_PREFIX):
-        return kept
+    if path.exists():
+        if _is_secret(kept := _text_of(path)):
+            return kept
+        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+        path.rename(aside)
+        log.error(
+            "%s in the state folder was damaged: it is kept as %s, and a new one is made. "
+            "Receivers of webhooks need the new one: GET /v1/webhooks/default/secret",
+            *(path.name, aside.name),
+        )
     secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
@@ -45,6 +55,21 @@ def load_secret(path: Path) -> str:
         file.write(f"{secret}\n")
     part.replace(path)
     return secret
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _is_secret(text: str) -> bool:
+    try:
+        key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except ValueError:
+        return False
+    return text.startswith(SECRET_PREFIX) and len(key) >= MIN_SECRET_BYTES
 
 
 class HttpWebhookSender:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,11 @@ RETRY_DESCRIBE_S = 5.0
 RETRY_DESCRIBE_MAX_S = 300.0  # where a back-end asks for more patience than the first
 
 
+async def no_problems() -> Sequence[str]:
+    """Nothing is wrong."""
+    return ()
+
+
 @dataclass(slots=True)
 class Context:
     """The running service, as the faces see it."""
@@ -55,6 +60,8 @@ class Context:
     events: EventStream
     keyed_digest: Callable[[str], str]  # of a digest: a guess cannot be checked without the box
     backend_of: Callable[[str], str]  # of a model of the scheduler: local, cog, replicate, modal
+    # Of the state folder now, each in a sentence.
+    problems: Callable[[], Awaitable[Sequence[str]]] = no_problems
     is_open: bool = False
     schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)  # a hash of each of the schemas

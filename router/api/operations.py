@@ -25,11 +25,15 @@ async def health(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """200 when predictions are accepted, else 503."""
+    """200 when predictions are accepted and the state folder is well, else 503 with `problems`."""
     context = context_of(request)
     accepting = context.is_open and not context.loop.scheduler.draining and bool(context.packages)
     models = {m.name: m.state for m in context.loop.scheduler.models.values()}
-    body = {"ready": accepting, "models": models}
+    problems = await context.problems()
+    accepting = accepting and not problems
+    body: dict[str, Any] = {"ready": accepting, "models": models}
+    if problems:
+        body["problems"] = list(problems)
     return json_response(body, 200 if accepting else 503)
 
 

@@ -90,3 +90,41 @@ def test_the_checkout_has_its_packages() -> None:
     found = discover(CHECKOUT, {})
     assert {p.parent.name for p in CHECKOUT.glob("*/cog.yaml")} == set(found)
     assert all(p.example for p in found.values())
+
+
+ALIASES = ", ".join(["*a"] * 9)
+HOSTILE = {
+    "deep": ("a: " + "[" * 20_000, "levels deep"),
+    "bomb": (
+        "a0: &a0 [x]\n"
+        + "\n".join(f"a{n}: &a{n} [{ALIASES.replace('a', f'a{n - 1}')}]" for n in range(1, 9)),
+        "more than 10000 values",
+    ),
+    "long": ("a: x\n" * 100_000, "longer than 256 KiB"),
+    "itself": ("a: &a [*a]", "lacks"),
+    "bytes": ("run: \x00", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_cog_yaml(tmp_path: Path, name: str) -> None:
+    """A sentence about this package, soon, and the others are found."""
+    text, reason = HOSTILE[name]
+    with pytest.raises(PackageError, match=reason):
+        read_package(folder(tmp_path, name, text), {})
+    folder(tmp_path, "sound")
+    assert list(discover(tmp_path, {})) == ["sound"]
+
+
+def test_anchors_are_used(tmp_path: Path) -> None:
+    """They are YAML, and harmless by themselves."""
+    text = 'x: &r "run.py:Runner"\nrun: *r\nenvironment: &e [A=1]\nagain: *e\n'
+    assert read_package(folder(tmp_path, "sound", text), {}).runner == "run.py:Runner"
+
+
+def test_an_example_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """There is none then, and the log says why."""
+    sound = folder(tmp_path, "sound")
+    (sound / "example.json").write_text("[" * 100_000)
+    assert read_package(sound, {}).example == {}
+    assert "example.json" in caplog.text

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from router.adapters.sqlite_store import SqliteStore
+from router.adapters import sqlite_store
+from router.adapters.sqlite_store import SqliteStore, StoreUnusableError
 from router.domain.errors import InsufficientStorage
 from router.domain.prediction import FileRef, Prediction
 
@@ -119,3 +120,50 @@ async def test_one_row_that_cannot_be_read_costs_no_other(store: SqliteStore) ->
     )
     assert [p.id for p in await store.unfinished()] == ["good"]
     assert await store.get("bad") is None
+
+
+async def test_a_large_file_is_looked_at_for_some_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start does not take minutes: what is seen in time decides."""
+    monkeypatch.setattr(sqlite_store, "CHECK_S", -1.0, raising=False)
+    monkeypatch.setattr(sqlite_store, "CHECK_STEPS", 1, raising=False)
+    store = SqliteStore(tmp_path / "p.sqlite3")
+    assert await store.problem() == ""
+    await store.close()
+
+
+async def test_a_file_that_is_removed_is_begun_again(tmp_path: Path) -> None:
+    """A connection to a file without a name would take what nobody finds later."""
+    path = tmp_path / "p.sqlite3"
+    store = SqliteStore(path)
+    for file in tmp_path.glob("p.sqlite3*"):
+        file.unlink()
+    assert await store.problem() == ""
+    await store.put(Prediction("a", "echo", {}, created_at=1.0))
+    await store.close()
+    again = SqliteStore(path)
+    assert await again.get("a") is not None
+    await again.close()
+
+
+async def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:
+    """Each call that meets it fails, and the problem names the file and what to do."""
+    path = tmp_path / "p.sqlite3"
+    store = SqliteStore(path)
+    for n in range(200):
+        await store.put(Prediction(f"p{n}", "echo", {"x": "x" * 30_000}, created_at=float(n)))
+    await store.close()
+    store = SqliteStore(path)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+    with pytest.raises(InsufficientStorage):
+        await store.unfinished()
+    problem = await store.problem()
+    assert "p.sqlite3 is damaged" in problem
+    assert "move it away" in problem
+    await store.close()
+    with pytest.raises(StoreUnusableError, match="move it away"):
+        SqliteStore(path)

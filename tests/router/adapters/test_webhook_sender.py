@@ -148,3 +148,17 @@ def test_the_secret_is_made_once(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     path.write_text("")
     assert load_secret(path) != secret
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"whsec_!!!", b"whsec_YQ==", b"other"])
+def test_a_damaged_secret_is_kept_aside(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The router starts with a new one, and says what happened to which file."""
+    path = tmp_path / "webhook_secret"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    secret = load_secret(path)
+    assert load_secret(path) == secret
+    assert [p.read_bytes() for p in tmp_path.glob("webhook_secret.damaged-*")] == [content]
+    assert "webhook_secret" in caplog.text
