@@ -34,6 +34,7 @@ from router.domain.caller import Caller
 from router.domain.errors import NotAcceptable, UnknownPrediction
 from router.domain.package import Package, does_stream
 from router.domain.prediction import Json, Prediction, Status, new_id
+from router.domain.secret_inputs import with_context
 from router.runtime.answers import public_inputs
 from router.runtime.data_uris import long_strings
 
@@ -175,7 +176,7 @@ async def _prediction(
         id=prediction_id,
         model=package.name,
         inputs=inputs,
-        secrets=inputs.secrets,
+        secrets=with_context(inputs.secrets, runner_context),
         files=files,
         created_at=now,
         deadline_at=deadline,
@@ -185,7 +186,6 @@ async def _prediction(
         digest=digest,
         callback=callback,
         base_url=base_url(request) if callback else "",
-        context=runner_context,
     )
 
 

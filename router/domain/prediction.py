@@ -190,9 +190,9 @@ class Prediction(msgspec.Struct, frozen=True):
     client reached us at; both only to be shown again. `output_files`: the files that are not in
     `output`, which has null in their places. `home`: where it has begun, of the model's
     second home alone (`router.runtime.homes`); "" elsewhere. `via`: the boxes that the request
-    came through (`router.domain.hops`). `context` is for the runner alone, and kept only until
-    the prediction has ended; so are `secrets`, the values of the inputs that `inputs` shows as
-    REDACTED (`router.domain.secret_inputs`).
+    came through (`router.domain.hops`). `secrets`, kept only until it has ended: the values of
+    the inputs that `inputs` shows as REDACTED, and the context of the request
+    (`router.domain.secret_inputs`).
 
     A struct of msgspec's: each request makes one and two changed copies of it, and a frozen
     dataclass of so many fields takes five times as long for that.
@@ -213,7 +213,6 @@ class Prediction(msgspec.Struct, frozen=True):
     base_url: str = ""
     home: str = ""
     via: str = msgspec.field(default_factory=hops.current)
-    context: Mapping[str, str] = msgspec.field(default_factory=dict)
     secrets: SecretValues = msgspec.field(default_factory=lambda: NO_SECRETS)
     status: Status = Status.STARTING
     started_at: float | None = None
@@ -276,5 +275,4 @@ def conclude(p: Prediction, outcome: Outcome, now: float) -> Prediction:
         logs=outcome.logs,
         metrics=metrics,
         secrets=NO_SECRETS,
-        context={},
     )

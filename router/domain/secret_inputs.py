@@ -13,6 +13,9 @@ from typing import Any
 REDACTED = "**********"
 # In place of every objection to such an input: most of them quote it.
 OBJECTION = "does not fit the model's schema; what was given is secret and not shown"
+# Among the secrets, the request's context: it may hold credentials, and is kept like them. No
+# input can have this name.
+CONTEXT = "@context"
 # A shorter value is likely to be part of something else.
 LEAST_SCRUBBED_CHARS = 4
 
@@ -55,6 +58,24 @@ def split(values: Mapping[str, Any], names: Iterable[str]) -> CheckedInputs:
     return checked
 
 
+def with_context(secrets: SecretValues, context: Mapping[str, str]) -> SecretValues:
+    """The secrets, and the request's context with them."""
+    return SecretValues({**secrets, CONTEXT: context}) if context else secrets
+
+
+def opened(
+    inputs: Mapping[str, Any], secrets: SecretValues
+) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """The inputs with their secret values, and the context, for the model alone."""
+    if not secrets:
+        return inputs, {}
+    return {**inputs, **_of_inputs(secrets)}, secrets.get(CONTEXT, {})
+
+
+def _of_inputs(secrets: SecretValues) -> dict[str, Any]:
+    return {name: value for name, value in secrets.items() if name != CONTEXT}
+
+
 def redacted(value: Any) -> Any:
     """REDACTED in its place; a list keeps its length."""
     return [redacted(v) for v in value] if isinstance(value, list) else REDACTED
@@ -67,7 +88,8 @@ def is_lost(secrets: SecretValues) -> bool:
 
 def without_secrets(value: Any, secrets: SecretValues) -> Any:
     """The text, or the JSON value, with each secret that it quotes REDACTED."""
-    texts = sorted(_texts(list(secrets.values())), key=len, reverse=True)
+    # A context's values are as often names of things, and would be cut out of other words.
+    texts = sorted(_texts(list(_of_inputs(secrets).values())), key=len, reverse=True)
     return _without(value, texts)
 
 

@@ -28,6 +28,7 @@ from router.domain.prediction import (
     advance,
     conclude,
 )
+from router.domain.secret_inputs import opened
 from router.ports import Clock, Cursor, Files, Observer, Store, Timer, Timers
 from router.runtime.homes import Homes, Route
 from router.runtime.links import Links
@@ -221,8 +222,8 @@ class Predictions:
         p = live.prediction
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)
-        inputs = {**p.inputs, **p.secrets} if p.secrets else p.inputs
-        return Job(p.id, inputs, p.files, p.via, p.context)
+        inputs, context = opened(p.inputs, p.secrets)
+        return Job(p.id, inputs, p.files, p.via, context)
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """Keep what it has printed or put out, and tell whoever wants to know."""

@@ -12,6 +12,7 @@ import pytest
 from router.domain.custom_metrics import MAX_BYTES, apply
 from router.domain.prediction import MetricUpdate, new_id
 from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.test_secrets import holding
 from tests.e2e.test_streaming import EVENTS, read
 from tests.e2e.webhook_receiver import webhook_receiver
 
@@ -186,6 +187,21 @@ def test_context_of_an_asynchronous_one(service: Service) -> None:
     assert service.http.put(path, json=body).json() == ended
     other = service.http.put(path, json={**body, "context": {"region": "eu"}})
     assert (other.status_code, other.json()["error"]["code"]) == (409, "id_conflict")
+
+
+def test_context_at_rest(service: Service) -> None:
+    """It may be a credential: sealed while the prediction needs it, and gone with its end."""
+    prediction_id = new_id()
+    path = f"/models/ticker/predictions/{prediction_id}"
+    token = new_id()
+    body = {"input": {"ticks": 0, "last_s": 60}, "context": {"token": token}}
+    service.http.put(path, json=body, headers={"Prefer": "respond-async"})
+    wait_until(lambda: service.http.get(path).json()["output"], 60)
+    sealed_file = service.state / "sealed" / prediction_id
+    assert sealed_file.exists()
+    assert holding(service.state, token.encode()) == []
+    service.http.post(f"{path}/cancel")
+    wait_until(lambda: not sealed_file.exists(), 60)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Runner(BasePredictor):
         own_key: Secret = Input(default=None),
         first_key: Secret = Input(None),
         fixed_key: Secret = FIXED,
+        known_key: Secret = Input(default="known"),
         seed: int = Input(default=None),
         either: str | float = Input(description="Text or a number"),
         maybe: str | float | None = Input(default=None),

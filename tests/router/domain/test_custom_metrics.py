@@ -80,9 +80,3 @@ def test_times_are_not_the_models() -> None:
     own = {"predict_time": -1, "total_time": "x", "mine": 1}
     done = conclude(p, Outcome(Status.SUCCEEDED, predict_time_s=0.5, metrics=own), 5.0)
     assert done.metrics == {"predict_time": 0.5, "total_time": 4.0, "mine": 1}
-
-
-def test_the_context_goes_with_the_end() -> None:
-    """It may be a credential, and nobody needs it any more."""
-    p = Prediction("id", "m", {}, 1.0, status=Status.PROCESSING, context={"token": "secret"})
-    assert conclude(p, Outcome(Status.SUCCEEDED), 5.0).context == {}

@@ -8,11 +8,14 @@ import pytest
 
 from router.domain.prediction import Job, Outcome, Prediction, Status, advance, conclude
 from router.domain.secret_inputs import (
+    NO_SECRETS,
     REDACTED,
     SecretValues,
     is_lost,
     is_secret,
+    opened,
     split,
+    with_context,
     without_secrets,
 )
 
@@ -83,3 +86,18 @@ def test_lost_values() -> None:
     assert is_lost(SecretValues({"a": "x", "b": None}))
     assert not is_lost(SecretValues({"a": ""}))
     assert not is_lost(SecretValues())
+
+
+def test_the_context_is_kept_with_them() -> None:
+    """Handed to the model apart from its inputs; its values are not cut out of other words."""
+    inputs = split({"token": "hunter22", "x": 1}, ["token"])
+    secrets = with_context(inputs.secrets, {"region": "prod"})
+    assert "prod" not in repr(secrets)
+    shown, context = opened(inputs, secrets)
+    assert (shown, context) == ({"token": "hunter22", "x": 1}, {"region": "prod"})
+    assert (
+        without_secrets("production refused hunter22", secrets) == f"production refused {REDACTED}"
+    )
+    assert with_context(NO_SECRETS, {}) is NO_SECRETS
+    assert opened({"x": 1}, NO_SECRETS) == ({"x": 1}, {})
+    assert is_lost(SecretValues(dict.fromkeys(secrets)))
