@@ -1,7 +1,7 @@
 """An uploaded file becomes an upright RGB picture, or a reason why not.
 
-Everything about the size is checked from the header, before a pixel is decoded: a picture of
-60 megapixels packs into a few kilobytes of PNG, and costs 180 MB once unpacked.
+What decoding would cost is judged from the header (limits.py), before a pixel is decoded: a picture
+of 60 megapixels packs into a few kilobytes of PNG, and costs 180 MB once unpacked.
 """
 
 import struct
@@ -11,17 +11,26 @@ from pathlib import Path
 
 import numpy as np
 from errors import InvalidInput
+from limits import MAX_PIXELS, objection, objection_to_size
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pillow_heif import register_heif_opener
-
-MAX_PIXELS = 50_000_000
-"""Largest picture decoded: 8160 × 6120 phone pictures pass, decompression bombs do not."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "HEIF", "GIF", "BMP")
 """The only decoders that an upload can reach."""
 
-# What Pillow's decoders raise on damaged data, beside OSError.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+# What Pillow's decoders raise on damaged data, beside OSError; RuntimeError is libheif's, such as
+# for a picture that is larger than its header says.
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 register_heif_opener(thumbnails=False)
 
@@ -40,7 +49,7 @@ def load_rgb(path: Path | str) -> Image.Image:
     if path.stat().st_size == 0:
         raise InvalidInput("Cannot read the picture: 'image' must be a picture, got an empty file")
     with _open(path) as image:
-        _check_size(image.size)
+        _check(image, path)
         return _to_rgb(_upright(_decoded(image)))
 
 
@@ -62,12 +71,16 @@ def _open(path: Path) -> Image.Image:
         raise _damaged() from error
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    width, height = size
-    if width < 1 or height < 1:
+def _check(image: Image.Image, path: Path) -> None:
+    """Refuse by the header."""
+    if min(image.size) < 1:
         raise _damaged()
-    if width * height > MAX_PIXELS:
-        raise _too_large(f"{width} × {height} = {width * height / 1e6:.1f} megapixels")
+    try:
+        refused = objection(image, path)
+    except _DAMAGED as error:
+        raise _damaged() from error
+    if refused:
+        raise InvalidInput(f"Cannot read the picture: {refused}")
 
 
 def _decoded(image: Image.Image) -> Image.Image:
@@ -77,6 +90,8 @@ def _decoded(image: Image.Image) -> Image.Image:
         raise _too_large("a frame larger than its header says") from error
     except _DAMAGED as error:
         raise _damaged() from error
+    if refused := objection_to_size(*image.size):  # some decoders know the size only now
+        raise InvalidInput(f"Cannot read the picture: {refused}")
     return image
 
 

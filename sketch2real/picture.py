@@ -1,6 +1,7 @@
 """An untrusted image file becomes RGB pixels, or a clear refusal before anything large is decoded.
 
-Only the header is read until type and size are known: a bomb of few bytes costs nothing.
+Only the header is read until type, size and cost are known (limits.py): a bomb of few bytes costs
+nothing.
 """
 
 import struct
@@ -10,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pillow_heif
 from errors import InvalidInput
+from limits import MAX_PIXELS, objection
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 pillow_heif.register_heif_opener()
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 """Pillow's names of the readers we let loose on a stranger's bytes; every other stays shut."""
-
-MAX_PIXELS = 50_000_000
-"""About what the largest phone sensors deliver after binning; 150 MB once decoded to RGB."""
 
 MIN_SIDE_PX = 16
 """Below this nothing can be told from noise."""
@@ -50,7 +49,7 @@ def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
         raise InvalidInput("Cannot read the sketch: 'image' must be a picture, got an empty file")
     try:
         with Image.open(path, formats=FORMATS) as picture:
-            _check_size(picture, max_side_px)
+            _check(picture, path, max_side_px)
             # A JPEG can be decoded at 1/2, 1/4 or 1/8: the clean-up does not need 50 megapixels.
             picture.draft("RGB", (max_side_px, max_side_px))
             ImageOps.exif_transpose(picture, in_place=True)
@@ -72,15 +71,16 @@ def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
     return np.asarray(upright, dtype=np.uint8)
 
 
-def _check_size(picture: Image.Image, max_side_px: int) -> None:
+def _check(picture: Image.Image, path: Path, max_side_px: int) -> None:
+    """Refuse by the header."""
     width, height = picture.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(width, height)
     if min(width, height) < MIN_SIDE_PX:
         raise InvalidInput(
             f"Cannot read the sketch: 'image' must be at least {MIN_SIDE_PX} pixels on each side, "
             f"got {width} × {height}"
         )
+    if refused := objection(picture, path):
+        raise InvalidInput(f"Cannot read the sketch: {refused}")
     most = max_side_px // MIN_SIDE_PX
     if max(width, height) > most * min(width, height):  # reduced, it would be as thin as that
         raise InvalidInput(
@@ -89,11 +89,10 @@ def _check_size(picture: Image.Image, max_side_px: int) -> None:
         )
 
 
-def _too_large(width: int = 0, height: int = 0) -> InvalidInput:
-    got = f"{width} × {height}" if width else "more"
+def _too_large() -> InvalidInput:
     return InvalidInput(
         f"Cannot read the sketch: 'image' must have at most {MAX_PIXELS // 1_000_000} megapixels, "
-        f"got {got}"
+        "got more"
     )
 
 

@@ -24,7 +24,7 @@ from studio import Studio
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
 # ruff: noqa: E501
-IMAGE = "The sketch: a phone photo of paper, a scan, or a canvas (dark on light, light on dark, or transparent). PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF; 16 px a side to 50 megapixels. A photograph is reduced to its edges."
+IMAGE = "The sketch: a phone photo of paper, a scan, or a canvas (dark on light, light on dark, or transparent). PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF; 16 px a side to 50 megapixels, at most 32768 px a side and 80 to 1 in shape. A photograph is reduced to its edges."
 PROMPT = "What the sketch shows, in English. Not needed: left empty, the lines alone decide."
 NEGATIVE_PROMPT = "What must not be seen; left out, the preset's own. Works with guidance above 1, and not with an editing model (klein)."
 STRENGTH = "How closely the lines are followed, 0 (freely) to 2 (slavishly); left out, the preset's own (0.8 to 1). klein: below 0.5, clumsy shapes may be corrected."

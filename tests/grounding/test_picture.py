@@ -122,7 +122,7 @@ def test_colour_profile_does_no_harm(tmp_path, noise):
     np.testing.assert_array_equal(np.asarray(load_rgb(path)), np.asarray(noise))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 500)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 1), (1, 80)])
 def test_tiny_pictures(tmp_path, size):
     """One pixel is a picture."""
     assert load_rgb(saved(tmp_path, Image.new("RGB", size), "tiny.png")).size == size
