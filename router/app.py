@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -400,10 +400,10 @@ def _private() -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(state: Path) -> Iterator[None]:
     """Hold the state folder for this process alone. Raises StateInUseError."""
-    lock: TextIO
     with _private():
         make_state_folder(state)
-        lock = (state / "lock").open("a+")
+        # Unbuffered: on a full disk a buffer would fail a second time, when it is closed.
+        lock = (state / "lock").open("ab+", buffering=0)
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -411,8 +411,8 @@ def _locked(state: Path) -> Iterator[None]:
             raise StateInUseError(
                 "Cannot start: another router uses this state folder (CALLME_STATE_DIR)"
             ) from error
-        lock.seek(0)
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        with _private():
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"{os.getpid()}\n".encode())
         yield

@@ -194,20 +194,25 @@ class KeyFile:
         """The list to change; written back whole unless an error is raised."""
         try:
             make_state_folder(self._path.parent)
+            with (self._path.parent / f"{FILE_NAME}.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                keys = self.read()
+                yield keys
+                if not self._marker.exists():
+                    write_private(self._marker, MARKER_TEXT)
+                document = {
+                    "version": 1,
+                    "keys": [asdict(key) for key in keys],
+                    "open_to_this_machine": open_to_this_machine,
+                }
+                write_private(self._path, orjson.dumps(document, option=orjson.OPT_INDENT_2))
         except NotPrivateError as error:
             raise KeyFileError(f"Cannot change keys: {error}") from error
-        with (self._path.parent / f"{FILE_NAME}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            keys = self.read()
-            yield keys
-            if not self._marker.exists():
-                write_private(self._marker, MARKER_TEXT)
-            document = {
-                "version": 1,
-                "keys": [asdict(key) for key in keys],
-                "open_to_this_machine": open_to_this_machine,
-            }
-            write_private(self._path, orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        except OSError as error:
+            where = f"{FILE_NAME} in {self._path.parent}"
+            raise KeyFileError(
+                f"Cannot change keys: {where} cannot be written ({_reason(error).lower()})"
+            ) from error
 
 
 class Keyring:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.service import Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, free_port, running_service, wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 DISK_BYTES = 8 << 20
@@ -166,3 +167,38 @@ def test_a_spool_without_permission(echo_packages: Path, tmp_path: Path) -> None
         assert asked(service, file=("a.bin", b"abc")).status_code == 507
         spool.chmod(0o700)
         assert asked(service, file=("a.bin", b"abc")).status_code == 200
+
+
+@pytest.mark.parametrize("command", [["keys", "create", "web"], ["serve"]])
+def test_commands_on_a_full_disk(tmp_path: Path, command: list[str]) -> None:
+    """One sentence, which says where and why; and no half of a file is left."""
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "state").mkdir(mode=0o700)
+        fill(disk / "filler")
+        done = run_command(command, disk / "state")
+        assert done.returncode != 0
+        told = " ".join((done.stdout + done.stderr).split())
+        assert "Traceback" not in told, told
+        assert "Cannot " in told
+        assert "state" in told
+        assert "full" in told or "no space left" in told
+        assert not list((disk / "state").glob(".*"))
+
+
+def test_keys_where_the_state_folder_is_a_file(tmp_path: Path) -> None:
+    """The same."""
+    (tmp_path / "state").touch()
+    done = run_command(["keys", "create", "web"], tmp_path / "state")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Cannot change keys: " in done.stderr
+
+
+def run_command(command: list[str], state: Path) -> subprocess.CompletedProcess[str]:
+    """`callme` with these arguments."""
+    argv = [sys.executable, "-m", "router.cli", *command]
+    env = {**os.environ, "CALLME_STATE_DIR": str(state), "CALLME_PORT": str(free_port())}
+    env["CALLME_PACKAGES_DIR"] = str(state.parent)
+    return subprocess.run(
+        argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
