@@ -18,6 +18,7 @@ import pynvml
 import typer
 from rich.markup import escape
 
+from router.adapters.box_key import BOX_KEY_FILE
 from router.adapters.catalog import discover
 from router.adapters.keys import FILE_NAME, KeyFile, KeyFileError
 from router.adapters.private_files import is_readable_by_others
@@ -234,7 +235,7 @@ def check_keys(settings: Settings) -> Finding:
     except KeyFileError as error:
         fix = "until then no key of it opens anything; or move it away and make new keys"
         return Finding("keys", Verdict.FAIL, str(error), fix)
-    secrets = [settings.state / name for name in (FILE_NAME, WEBHOOK_FILE)]
+    secrets = [settings.state / name for name in (FILE_NAME, WEBHOOK_FILE, BOX_KEY_FILE)]
     if seen := [path for path in secrets if is_readable_by_others(path)]:
         fix = f"chmod 600 {shlex.join(map(str, seen))}"
         return Finding("keys", Verdict.WARN, f"others may read {seen[0].name}", fix)

@@ -124,6 +124,19 @@ def test_keys_act_on_a_running_router(service: Service, callme: Callme) -> None:
     assert look().status_code == 401
 
 
+def test_an_ordinary_key_does_not_look_at_all(service: Service, callme: Callme) -> None:
+    """What concerns every holder is an admin's: the command says which key it needs."""
+    keys = {
+        name: told(callme("keys", "create", name, *more, "--json"))["key"]
+        for name, more in (("reader", ()), ("boss", ("--admin",)))
+    }
+    for command in (("status",), ("models",), ("logs", "echo")):
+        asked = (*command, "--url", service.url, "--key")
+        refused = callme(*asked, keys["reader"])
+        assert (refused.exit_code, "keys create NAME --admin" in refused.stderr) == (1, True)
+        assert callme(*asked, keys["boss"]).exit_code == 0
+
+
 def test_only_the_machines_own_user_is_let_in(service: Service, callme: Callme) -> None:
     """An address that was typed gets no key of this machine unless one is given."""
     asked = ("status", "--url", service.url)
