@@ -100,7 +100,7 @@ class Job:
     inputs: Mapping[str, Json] = field(repr=False)  # secrets among them
     files: tuple[FileRef, ...] = ()
     via: str = ""
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

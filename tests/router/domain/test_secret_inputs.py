@@ -62,7 +62,8 @@ def test_no_text_of_a_prediction_has_them() -> None:
     nowhere in it."""
     checked = split({"token": "hunter2hunter2"}, ["token"])
     p = Prediction("a", "m", checked, 1.0, secrets=checked.secrets)
-    assert "hunter2" not in repr(p) + repr(Job("a", {"token": "hunter2hunter2"})) + str(p.secrets)
+    job = Job("a", {"token": "hunter2hunter2"}, context={"key": "hunter2hunter2"})
+    assert "hunter2" not in repr(p) + repr(job) + str(p.secrets)
     assert "token" in repr(p.secrets)
     running = advance(p, Status.PROCESSING, 2.0)
     assert running.secrets == {"token": "hunter2hunter2"}
