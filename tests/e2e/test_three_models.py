@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import os
 import re
 import struct
 import subprocess
@@ -213,6 +215,25 @@ def test_signed_requests_through_the_edge_function(echo_packages: Path, tmp_path
             assert service.http.post(url, json=request).status_code == 401
         assert service.http.get("/health").status_code == 200
         assert service.http.get("/status").status_code == 401
+
+
+def test_a_large_file_goes_through_the_edge_function_in_pieces(
+    echo_packages: Path, tmp_path: Path
+) -> None:
+    """10 MiB reach the model to the byte, signed and chunked; with another key the function
+    hands on the router's 401, which comes before the file has been sent."""
+    clip = os.urandom(10 << 20)
+    uri = f"data:application/octet-stream;base64,{base64.b64encode(clip).decode()}"
+    request = {"endpoint": "echo", "file": uri}
+    with running_service(echo_packages, tmp_path / "state", {"CALLME_KEYS": f"edge:{KEY}"}) as box:
+        backend = {"GPU_BACKEND_URL": box.url, "GPU_BACKEND_ENDPOINTS": "echo"}
+        with edge_function({**backend, "GPU_BACKEND_KEY": KEY}) as url:
+            answer = box.http.post(url, json=request)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["file_sha256"] == hashlib.sha256(clip).hexdigest()
+        with edge_function({**backend, "GPU_BACKEND_KEY": "another-key"}) as url:
+            answer = box.http.post(url, json=request)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
 
 
 def test_ctrl_c_after_up(service: Service) -> None:
