@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 UNMATCHED = "unmatched"
+# A path may have 16 KiB and triples when it is quoted; anybody may ask for one.
+LOGGED_PATH_CHARS = 500
 
 
 class Access:
@@ -65,7 +67,7 @@ class Access:
             request_id=scope["callme_request_id"],
             method=scope["method"],
             # Quoted: a client could send a terminal's control characters.
-            path=quote(scope["path"]),
+            path=quote(scope["path"][:LOGGED_PATH_CHARS]),
             route=route,
             status=status,
             seconds=round(seconds, 4),

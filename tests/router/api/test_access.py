@@ -111,3 +111,13 @@ async def test_no_control_characters_in_the_log(
         afterwards.catch_up()
     [told] = lines
     assert told["path"] == "/items/%1B%5B2J%0Anext"
+
+
+async def test_a_long_path_is_cut_in_the_log(
+    client: httpx.AsyncClient, afterwards: Afterwards
+) -> None:
+    """A line has a bound, whatever a client without a key asks for."""
+    with structlog.testing.capture_logs() as lines:
+        await client.get("/items/" + "%1b" * 5000)
+        afterwards.catch_up()
+    assert len(lines[0]["path"]) <= 1500
