@@ -107,7 +107,8 @@ async def main() -> None:
     behaviour = json.loads((HOME / "behaviour.json").read_text())
     with (HOME / "starts.jsonl").open("a") as starts:
         token = os.environ.get("TUNNEL_TOKEN")
-        leaked = [k for k in os.environ if k.startswith("CALLME_")]
+        # CALLME_START is no secret: it marks what one start has started.
+        leaked = [k for k in os.environ if k.startswith("CALLME_") and k != "CALLME_START"]
         line = {"pid": os.getpid(), "arguments": sys.argv[2:], "token": token, "leaked": leaked}
         starts.write(json.dumps({**line, "time": time.time()}) + "\n")
     say("INF Thank you for trying Cloudflare Tunnel.")
