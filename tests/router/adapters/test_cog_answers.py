@@ -108,3 +108,13 @@ def test_log_lines() -> None:
     assert read_log_line(b'{"fields":{"message":"hello"}}\n').text == "hello"
     assert read_log_line(b"plain\n").text == "plain"
     assert read_log_line(b"\xff[1]\n").text
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "canceled"])
+def test_the_models_own_metrics(status: str) -> None:
+    """However it ended; the time of the run is apart from them."""
+    metrics = {"predict_time": 2, "tokens": 3, "timing": {"load": 0.1}}
+    o = read_outcome(200, orjson.dumps({"status": status, "error": "x", "metrics": metrics}))
+    assert (o.metrics, o.predict_time_s) == ({"tokens": 3, "timing": {"load": 0.1}}, 2)
+    none = read_outcome(200, orjson.dumps({"status": status, "error": "x"}))
+    assert (none.metrics, none.predict_time_s) == ({}, None)

@@ -132,3 +132,15 @@ def test_what_is_no_prediction(p: dict[str, Any]) -> None:
     assert outcome is not None
     assert outcome.failure is not None
     assert outcome.failure.code == "backend_failed"
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed", "canceled", "aborted"])
+def test_the_models_own_metrics(status: str) -> None:
+    """However it ended; what are no metrics is nothing."""
+    metrics = {"predict_time": 2, "total_time": 3, "tokens": 3}
+    outcome = of_prediction({"status": status, "error": "x", "metrics": metrics})
+    assert outcome is not None
+    assert outcome.metrics == {"total_time": 3, "tokens": 3}
+    outcome = of_prediction({"status": status, "error": "x", "metrics": [1]})
+    assert outcome is not None
+    assert outcome.metrics == {}

@@ -383,3 +383,20 @@ async def test_an_answer_without_end(other: StandIn, monkeypatch: pytest.MonkeyP
         return response
 
     assert code(await run(other, pours)) == "backend_failed"
+
+
+async def test_metrics_and_context(other: StandIn) -> None:
+    """The runner there gets the context of the request, and what it records comes back."""
+    metrics = {"predict_time": 2, "tokens": 3, "timing": {"load": 0.1}}
+    other.script[PREDICT] = [{**SUCCEEDED, "metrics": metrics}]
+    backend = backend_of(other.url)
+    try:
+        outcome = await backend.predict(Job("p1", {}, context={"region": "eu"}), ignore)
+        assert outcome.metrics == {"tokens": 3, "timing": {"load": 0.1}}
+        assert outcome.predict_time_s == 2
+        await backend.predict(Job("p1", {}), ignore)
+    finally:
+        await backend.close()
+    with_context, without = other.of("POST", "/predictions")
+    assert with_context.json["context"] == {"region": "eu"}
+    assert "context" not in without.json
