@@ -22,6 +22,7 @@ LINE = re.compile(r"[^\n]*\n|[^\n]+")
 GAP = re.compile(r"^\[callme left out ([0-9]{1,15}) lines, ([0-9]{1,18}) bytes\]\n", re.MULTILINE)
 
 NumberedLine = tuple[int, LogText]
+Entry = tuple[str, str, int, int]
 
 
 def gap_line(lines: int, size_bytes: int) -> str:
@@ -33,10 +34,11 @@ class PredictionLog:
     """The log of a prediction that runs. An empty one is false."""
 
     def __init__(self) -> None:
-        self._head: list[LogText] = []
+        # Each line with where it went, how many lines it stands for (a gap for many) and its
+        # bytes. Tuples: a model may print 100,000 lines a second.
+        self._head: list[Entry] = []
         self._head_bytes = 0
-        # Each line with how many lines it stands for (a gap for many) and its bytes.
-        self._tail: deque[tuple[LogText, int, int]] = deque()
+        self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
         self._first = 0  # how many lines stand before the tail
         self._count = 0  # how many lines there have been
@@ -47,11 +49,12 @@ class PredictionLog:
 
     def add(self, text: LogText) -> None:
         """Add a line, or several at once."""
-        if text.text.find("\n") == len(text.text) - 1:
-            self._add_line(text)
+        whole, source = text.text, text.source
+        if whole.find("\n") == len(whole) - 1:
+            self._add_line(whole, source)
             return
-        for line in LINE.findall(text.text):
-            self._add_line(LogText(line, text.source))
+        for line in LINE.findall(whole):
+            self._add_line(line, source)
 
     @property
     def size_bytes(self) -> int:
@@ -62,10 +65,10 @@ class PredictionLog:
         """The last lines, and how much stands before them."""
         lines: deque[str] = deque()
         size, count = 0, self._count
-        for line, span, line_bytes in reversed(self._tail):
+        for line, _, span, line_bytes in reversed(self._tail):
             if size + line_bytes > limit_bytes:
                 break
-            lines.appendleft(line.text)
+            lines.appendleft(line)
             size += line_bytes
             count -= span
         before = self.size_bytes + self._gap_bytes - size
@@ -73,55 +76,55 @@ class PredictionLog:
 
     def text(self) -> str:
         """All that is kept, as one text."""
-        return "".join([line.text for _, line in self.since(0)])
+        lines = [entry[0] for entry in self._head]
+        if self._gap_bytes:
+            lines.append(gap_line(self._first - len(lines), self._gap_bytes))
+        lines += [entry[0] for entry in self._tail]
+        return "".join(lines)
 
     def since(self, place: int) -> list[NumberedLine]:
         """What came after so many lines: each line with the place that is behind it."""
         found: list[NumberedLine] = []
         end = self._count
-        for line, span, _ in reversed(self._tail):
+        for line, source, span, _ in reversed(self._tail):
             if end <= place:
                 break
-            found.append((end, line))
+            found.append((end, LogText(line, source)))
             end -= span
         found.reverse()
         if place >= self._first:
             return found
         kept = len(self._head)
-        before: list[NumberedLine] = list(enumerate(self._head[place:], place + 1))
+        head = self._head[place:]
+        before = [(n, LogText(e[0], e[1])) for n, e in enumerate(head, place + 1)]
         if self._gap_bytes:
             gap = gap_line(self._first - max(place, kept), self._gap_bytes)
             before.append((self._first, LogText(gap)))
         return before + found
 
-    def _add_line(self, line: LogText) -> None:
-        size = len(line.text.encode(errors="replace"))
-        is_head = not self._tail and not self._gap_bytes
-        if is_head and self._head_bytes + size <= HEAD_BYTES:
-            self._head.append(line)
+    def _add_line(self, line: str, source: str) -> None:
+        size = len(line) if line.isascii() else len(line.encode(errors="replace"))
+        if not self._tail and not self._gap_bytes and self._head_bytes + size <= HEAD_BYTES:
+            self._head.append((line, source, 1, size))
             self._head_bytes += size
             self._count += 1
             self._first += 1
             return
         span = 1
-        if line.text.startswith("[callme") and (gap := GAP.fullmatch(line.text)):
+        if line.startswith("[callme") and (gap := GAP.fullmatch(line)):
             span = max(int(gap[1]), 1)
-        self._tail.append((line, span, size))
+        self._tail.append((line, source, span, size))
         self._tail_bytes += size
         self._count += span
         while self._tail_bytes > TAIL_BYTES:
             self._drop_first()
 
     def _drop_first(self) -> None:
-        line, span, size = self._tail.popleft()
+        line, _, span, size = self._tail.popleft()
         self._tail_bytes -= size
         self._first += span
-        self._gap_bytes += _left_out_bytes(line.text, size)
-
-
-def _left_out_bytes(line: str, size: int) -> int:
-    gap = GAP.fullmatch(line) if line.startswith("[callme") else None
-    return int(gap[2]) if gap else size
+        gap = GAP.fullmatch(line) if line.startswith("[callme") else None
+        self._gap_bytes += int(gap[2]) if gap else size
 
 
 def bounded(text: str) -> str:
@@ -134,7 +137,7 @@ def bounded(text: str) -> str:
         return text
     start = data.find(b"\n", len(data) - TAIL_BYTES - 1) + 1 or len(data) - TAIL_BYTES
     left_out = data[head:start].decode(errors="replace")
-    gaps = list(GAP.finditer(left_out))
+    gaps = list(GAP.finditer(left_out)) if "[callme left out" in left_out else []
     lines = left_out.count("\n") + sum(int(gap[1]) - 1 for gap in gaps)
     size = start - head + sum(int(gap[2]) - len(gap[0]) for gap in gaps)
     tail = data[start:].decode(errors="replace")

@@ -22,6 +22,8 @@ from typing import Any
 # In bytes: at once, and each second after that. Nobody reads more.
 BURST_BYTES = 2 << 20
 STEADY_BYTES = 64 << 10
+# The router keeps the first 64 KiB: these pass in any case, however short the lines are.
+FIRST_CHARS = 68 << 10
 # The router keeps the last MiB; a gap must never be within that.
 RING_CHARS = (1 << 20) + (1 << 16)
 # What a line costs coglet and the router, beside its text.
@@ -100,12 +102,13 @@ class PrintLimit:
         self._frame_of_run = frame_of_run or find_frame_of_run
         # A cancel is an exception that may come anywhere; `with` lets the lock go all the same.
         self._lock = threading.RLock()
-        self._budget = float(BURST_BYTES)
         self._filled_at = clock()
         self._held: deque[tuple[_SlotLogWriter, str]] = deque()
-        self._held_chars = 0
+        self._run: Any = None  # the scope of the prediction that the held lines are of
+        self._budget = 0.0
+        self._passed_chars = self._held_chars = 0
         self._left_lines = self._left_bytes = 0
-        self._run: Any = None  # the scope of the run that the held lines are of
+        self._begin(None)
 
     def write(self, out: _SlotLogWriter, text: str) -> None:
         """Pass it on, or hold it."""
@@ -114,11 +117,15 @@ class PrintLimit:
             earned = (now - self._filled_at) * STEADY_BYTES
             self._budget = min(self._budget + earned, BURST_BYTES)
             self._filled_at = now
-            if self._held and not self._is_run(self._run):
-                self._forget()  # its end was not seen; its lines are no other prediction's
-            if not self._held and (self._budget > 0 or not self._watch()):
+            if (run := self._current_run()) is not self._run:
+                # Where the end of the one before was not seen, what is held of it goes nowhere:
+                # its lines are no other prediction's.
+                self._begin(run)
+            may_pass = self._budget > 0 or self._passed_chars < FIRST_CHARS
+            if not self._held and (may_pass or not self._watch()):
                 cost = len(text) + LINE_COST * text.count("\n")
-                self._budget = max(self._budget - cost, -BURST_BYTES)
+                self._budget = max(self._budget - cost, -5.0 * STEADY_BYTES)
+                self._passed_chars += len(text)
                 out.inner.write(text)
                 return
             self._hold(out, text)
@@ -128,10 +135,21 @@ class PrintLimit:
     def end(self, run: Any) -> None:
         """The run has ended: pass on what is held of it."""
         with self._lock:
-            if self._run is run and self._is_run(run):
+            if self._run is run and self._current_run() is run:
                 self._pass_on(lambda: True)
-            self._forget()
-            self._budget = float(BURST_BYTES)  # the next one's
+                self._begin(None)
+
+    def _current_run(self) -> Any:
+        """The scope of the prediction that runs, None outside of any."""
+        scope = self._current_scope()
+        return scope if scope is self._current_scope() else None
+
+    def _begin(self, run: Any) -> None:
+        self._run = run
+        self._budget = float(BURST_BYTES)
+        self._passed_chars = 0
+        self._held.clear()
+        self._held_chars = self._left_lines = self._left_bytes = 0
 
     def _watch(self) -> bool:
         """See to it that the end of this run is told. False where that cannot be: of an `async`
@@ -139,19 +157,9 @@ class PrintLimit:
         frame = self._frame_of_run()
         if frame is None:
             return False
-        if isinstance(frame.f_trace, _EndOfRun):
-            self._run = frame.f_trace.run
-            return True
-        if frame.f_trace is not None:
-            return False  # a debugger's
-        scope = self._current_scope()
-        self._run = scope if scope is self._current_scope() else None
-        frame.f_trace = _EndOfRun(self.end, self._run)
-        return True
-
-    def _is_run(self, run: Any) -> bool:
-        scope = self._current_scope()
-        return scope is run if run is not None else scope is not self._current_scope()
+        if frame.f_trace is None:
+            frame.f_trace = _EndOfRun(self.end, self._run)
+        return isinstance(frame.f_trace, _EndOfRun)  # else it is a debugger's
 
     def _hold(self, out: _SlotLogWriter, text: str) -> None:
         text = text[-RING_CHARS:]
@@ -178,11 +186,6 @@ class PrintLimit:
                 chunk.append(text)
             self._budget -= size + LINE_COST
             out.inner.write("".join(chunk))
-
-    def _forget(self) -> None:
-        self._held.clear()
-        self._held_chars = self._left_lines = self._left_bytes = 0
-        self._run = None
 
 
 def find_frame_of_run() -> FrameType | None:

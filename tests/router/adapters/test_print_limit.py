@@ -16,7 +16,7 @@ from router.adapters.worker_hook.callme_print_limit import (
     PrintLimit,
     _SlotLogWriter,
 )
-from router.runtime.prediction_log import GAP
+from router.runtime.prediction_log import GAP, HEAD_BYTES
 
 
 class Inner:
@@ -131,6 +131,20 @@ def test_each_run_has_a_burst_of_its_own() -> None:
         worker.run(lambda: worker.print_lines(50_000))
         assert worker.inner.text().startswith("0 xxx")
         assert len(worker.inner.text()) > BURST_BYTES // 2
+
+
+def test_the_first_lines_pass_however_short_they_are() -> None:
+    """The first gap is behind what the router keeps as the head of a log."""
+    worker = Worker()
+
+    def work() -> None:
+        for _ in range(1_000_000):
+            worker.out.write("x\n")
+
+    worker.run(work)
+    gap = GAP.search(worker.inner.text())
+    assert gap is not None
+    assert gap.start() > HEAD_BYTES
 
 
 def test_no_line_is_told_to_the_next_prediction() -> None:
