@@ -10,13 +10,14 @@ tried with the packages that they bring; each is here, or where this list says:
 | subdirectory_predictor | test_subfolder |
 | sse_streaming_output, sse_requires_streaming_opt_in | test_streaming |
 | cancel_*, webhook_*, predict_sys_exit, prediction_error_response | test_cog_face, test_failures |
-| path_*, file_*, pep604_*, string_input_url_*, many_inputs, coglet_large_* | test_cog_face |
+| path_*, file_*, pep604_*, string_input_url_*, many_inputs, coglet_large_output | test_cog_face |
 | union_input_*, setup_timeout_serial, setup_worker_tracing_logs | below |
 | sequential_state_leak, iterator_error_midstream, async_*, function_predictor | below |
 | setup_subprocess_* | test_failures, tests of process groups |
 
 Otherwise by intent: an explicit null for an input that may be left out is taken as "not given"
-(union_input_http wants it refused); a stream keeps its whole history, whatever
+(union_input_http wants it refused); the text of a request is bounded, so a text input of 7 MiB is
+413 (coglet_large_input); a stream keeps its whole history, whatever
 COG_STREAM_HISTORY_CAPACITY says (sse_stream_history_*); the words of a 406 are ours.
 
 Not here: what needs Docker, the cog command or a registry (build_*, doctor_*, exec_*, oci_*,
