@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pillow_heif
+from av1 import coded_pixels
 from errors import InvalidInput
 from limits import MAX_PIXELS, objection
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -21,6 +22,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
 
 MIN_SIDE_PX = 16
 """Below this nothing can be told from noise."""
+
+AVIF_CODED_PER_PIXEL = 4
+AVIF_CODED_PX = 16_000_000
+"""What an AVIF may hold: transparency, a gain map and previews beside the picture itself."""
 
 _UNREADABLE = (
     OSError,  # truncated or corrupt data (Pillow), missing codec
@@ -81,6 +86,13 @@ def _check(picture: Image.Image, path: Path, max_side_px: int) -> None:
         )
     if refused := objection(picture, path):
         raise InvalidInput(f"Cannot read the sketch: {refused}")
+    if picture.format == "AVIF" and coded_pixels(path.read_bytes()) > max(
+        AVIF_CODED_PER_PIXEL * width * height, AVIF_CODED_PX
+    ):
+        raise InvalidInput(
+            "Cannot read the sketch: 'image' must be as large as its header says, got an AVIF that "
+            "holds more"
+        )
     most = max_side_px // MIN_SIDE_PX
     if max(width, height) > most * min(width, height):  # reduced, it would be as thin as that
         raise InvalidInput(

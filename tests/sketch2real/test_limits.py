@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from av1 import coded_pixels
 from errors import InvalidInput
 from picture import load_rgb
 from PIL import Image
@@ -84,3 +85,36 @@ def test_a_side_has_its_limit(tmp_path: Path) -> None:
     Image.new("1", (32_769, 500)).save(whole, "PNG")
     with pytest.raises(InvalidInput, match="at most 32768 pixels a side, got 32769 × 500"):
         load_rgb(saved(tmp_path, whole.getvalue()), max_side_px=1280)
+
+
+def avif(width: int, height: int, mode: str = "RGB", **options: object) -> bytes:
+    """An AVIF of one colour, half transparent where the mode has that."""
+    whole = io.BytesIO()
+    Image.new(mode, (width, height), "#00FF0080").save(whole, "AVIF", speed=10, **options)
+    return whole.getvalue()
+
+
+@pytest.mark.parametrize("size", [(64, 48), (1000, 700), (1923, 17)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_the_coded_size_of_an_avif(size: tuple[int, int], mode: str) -> None:
+    """It is read from the AV1 data: the picture's, and the same once more for transparency."""
+    pixels = size[0] * size[1] * (2 if mode == "RGBA" else 1)
+    content = avif(*size, mode)
+    assert coded_pixels(content) == pixels
+    renamed = content.replace(struct.pack(">II", *size), struct.pack(">II", 16, 16))
+    assert coded_pixels(renamed) == pixels
+
+
+def test_an_avif_that_is_larger_than_it_says_is_refused(tmp_path: Path) -> None:
+    """A kilobyte that called itself 64 × 64 was decoded as 8192 × 8192, for 4 s."""
+    size = struct.pack(">II", 5_000, 4_000)
+    lie = avif(5_000, 4_000).replace(size, struct.pack(">II", 64, 64))
+    with pytest.raises(InvalidInput, match="as large as its header says"):
+        load_rgb(saved(tmp_path, lie), max_side_px=1280)
+
+
+def test_a_film_is_no_sketch(tmp_path: Path) -> None:
+    """An AVIF with tracks is refused, since its frames have sizes of their own."""
+    film = avif(64, 64, save_all=True, append_images=[Image.new("RGB", (64, 64))])
+    with pytest.raises(InvalidInput, match="whole picture"):
+        load_rgb(saved(tmp_path, film), max_side_px=1280)
