@@ -1,4 +1,4 @@
-/** What comes back from the box's side: its answers, its proxies' pages, and nothing for ever. */
+/** What comes back from the box's side: its answers, its proxies' pages, and an end in time. */
 
 import assert from "node:assert/strict";
 
