@@ -315,3 +315,32 @@ def test_a_body_that_breaks(run: Run) -> None:
             assert box.app.bodies == []
 
     run(test())
+
+
+def test_a_body_that_breaks_while_it_waits_for_its_turn(run: Run) -> None:
+    """The request before it is answered first; its own never reaches the application."""
+
+    async def test() -> None:
+        async with serving() as box:
+            broken = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n"
+            reader, _ = await box.connect(b"GET /wait" + GET[5:] + broken + GET)
+            await box.app.arrived.wait()
+            box.app.may_answer.set()
+            assert [await status_of(reader) for _ in range(3)] == [200, 400, 0]
+            assert len(box.app.scopes) == 1
+
+    run(test())
+
+
+def test_many_refusals_are_one_line(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """A log that grows with each refused request fills the disk for anybody."""
+
+    async def test() -> None:
+        async with serving() as box:
+            for _ in range(50):
+                reader, writer = await box.connect(b"nonsense\r\n\r\n")
+                assert await status_of(reader) == 400
+                writer.close()
+
+    run(test())
+    assert len(caplog.records) == 1
