@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
 from router.api import signatures
 from router.api.auth import Guard
@@ -66,7 +67,7 @@ def signed(
     """The headers that sign a request as the edge function does, then `changes`."""
     timestamp = changes.get("timestamp", str(int(time.time())))
     nonce = changes.get("nonce", hashlib.sha256(f"{target}{time.time_ns()}".encode()).hexdigest())
-    content_type = BOUNDARY if body else ""
+    content_type = changes.get("content_type", BOUNDARY if body else "")
     digest = hashlib.sha256(body).hexdigest()
     text = "\n".join(["v2", timestamp, nonce, method, target, content_type, digest])
     signature = hmac.new(verifier_of(key), text.encode(), hashlib.sha256).hexdigest()
@@ -365,3 +366,115 @@ async def test_without_a_key_only_this_machine(
     guard, _ = guarded()
     async with client(guard, peer) as http:
         assert (await http.get("/predictions/a", headers=headers)).status_code == status
+
+
+async def test_a_form_to_a_model_streams_and_nothing_else_does() -> None:
+    """A model's form is spooled while it comes; every other handler starts with the whole body
+    checked. Whether it is a form does not depend on how its Content-Type is written."""
+    for method, path, content_type, streams in (
+        ("POST", "/echo", "multipart/form-data; boundary=b", True),
+        ("POST", "/echo", "Multipart/Form-Data; boundary=b", True),
+        ("PUT", "/echo", "multipart/form-data; boundary=b", False),
+        ("POST", "/v1/files", "multipart/form-data; boundary=b", False),
+        ("POST", "/echo", "application/json", False),
+    ):
+        pieces = iter([b"bo", b"dy"])
+        left_to_read: list[int] = []
+
+        async def receive(pieces: Iterator[bytes] = pieces) -> Message:
+            piece = next(pieces)
+            return {"type": "http.request", "body": piece, "more_body": piece == b"bo"}
+
+        async def app(
+            scope: Scope,
+            receive: Receive,
+            send: Send,
+            pieces: Iterator[bytes] = pieces,
+            left_to_read: list[int] = left_to_read,
+        ) -> None:
+            left_to_read.append(len(list(pieces)))
+
+        async def send(message: Message) -> None:
+            """Nothing is sent."""
+
+        head = signed(method, path, b"body", content_type=content_type)
+        headers = [(name.encode(), value.encode()) for name, value in head.items()]
+        scope = {"type": "http", "method": method, "path": path, "headers": headers}
+        guard = Guard(app, FixedKeys(parse_keys([f"web:{KEY}"])), 1 << 20, BodyReads())
+        await guard(scope, receive, send)
+        assert left_to_read == [2 if streams else 0], (method, path, content_type)
+
+
+async def test_a_handler_that_answers_without_reading() -> None:
+    """Its answer goes out only if the rest of the form is the one that was signed."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("acted")(scope, receive, send)
+
+    guard = Guard(app, FixedKeys(parse_keys([f"web:{KEY}"])), 10, BodyReads())
+    for body, status in ((b"body", 200), (b"bode", 401), (b"x" * 11, 413)):
+        signed_as = body if status == 413 else b"body"
+        async with client(guard) as http:
+            headers = signed("POST", "/echo", signed_as)
+            answer = await http.post("/echo", content=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        assert ("acted" in answer.text) == (status == 200)
+
+
+async def test_a_body_that_was_refused_stays_refused() -> None:
+    """Asked again, it is not read on as if it had been checked."""
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    body = SignedBody(receive, "0" * 64, 10)
+    with pytest.raises(Unauthorized, match="ended early"):
+        await body.read_ahead()
+    assert (await body.receive())["type"] == "http.disconnect"
+
+
+async def test_a_signed_body_may_be_as_long_as_the_limit() -> None:
+    """Exactly so many bytes are taken."""
+    guard, done = guarded(f"web:{KEY}", max_body_bytes=10)
+    async with client(guard) as http:
+        headers = signed("POST", "/predictions/a/cancel", b"x" * 10)
+        answer = await http.post("/predictions/a/cancel", content=b"x" * 10, headers=headers)
+    assert (answer.status_code, done) == (200, ["acted"])
+
+
+@pytest.mark.parametrize(("length", "status"), [(15, 401), (16, 200), (128, 200), (129, 401)])
+async def test_the_length_of_a_nonce(length: int, status: int) -> None:
+    """16 to 128 characters."""
+    guard, _ = guarded(f"web:{KEY}")
+    async with client(guard) as http:
+        headers = signed("GET", "/predictions/a", nonce="n" * length)
+        assert (await http.get("/predictions/a", headers=headers)).status_code == status
+
+
+def test_the_oldest_nonces_are_forgotten_first() -> None:
+    """Those that the clock refuses by now; the others are still known."""
+    nonces = NonceCache(kept=3)
+    for at, nonce in enumerate("abc"):
+        nonces.claim("web", nonce, 1000.0 + 100 * at)
+    nonces.claim("web", "d", 1000.0 + 2 * CLOCK_SKEW_S + 1)
+    for known in "bcd":
+        with pytest.raises(Unauthorized, match="seen before"):
+            nonces.check("web", known)
+    nonces.check("web", "a")
+
+
+@pytest.mark.parametrize(
+    ("authorization", "said"),
+    [
+        ("", "Cannot authenticate: send 'Authorization: Bearer <key>' or sign"),
+        (f"Basic {KEY}", "Cannot authenticate: send 'Authorization: Bearer <key>' or sign"),
+        ("Bearer nobody's", "Cannot authenticate: the key is not accepted"),
+        (f"Bearer x {KEY}", "Cannot authenticate: the key is not accepted"),
+    ],
+)
+async def test_what_a_refusal_says(authorization: str, said: str) -> None:
+    """What to send, or that it is not accepted; never which part was right."""
+    guard, _ = guarded(f"web:{KEY}")
+    async with client(guard) as http:
+        answer = await http.get("/predictions/a", headers={"authorization": authorization})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (401, said)
