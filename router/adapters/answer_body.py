@@ -38,7 +38,7 @@ class AnswerBody:
             rest = self._in_log.feed(piece)
             if rest is None:
                 return
-            piece, self._in_log = self._in_log.told() + rest, None
+            piece, self._in_log = self._in_log.gap_line() + rest, None
         self._pieces.append(piece)
         self._size += len(piece)
         if self._cut_at is not None and self._size > self._cut_at:
@@ -65,7 +65,7 @@ class AnswerBody:
         if rest is None:
             self._pieces, self._in_log = [body[:start]], log
         elif len(body) - start - len(rest) > MAX_LOG_BYTES:
-            self._pieces = [body[:start], log.told(), rest]
+            self._pieces = [body[:start], log.gap_line(), rest]
         else:
             self._pieces = [body]
         self._size = sum(map(len, self._pieces))
@@ -91,7 +91,7 @@ class _LongLog:
         self._escape = piece[end:]
         return None
 
-    def told(self) -> bytes:
+    def gap_line(self) -> bytes:
         """What stands in its place, as `router.runtime.prediction_log` has it."""
         return b"[callme left out %d lines, %d bytes]\\n" % (self._lines, self._size)
 

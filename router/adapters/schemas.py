@@ -1,4 +1,4 @@
-"""Each package's OpenAPI schema: read from its `.cog` folder, made anew when missing or stale.
+"""Each package's OpenAPI schema: read from its `.cog` folder, made again when missing or stale.
 
 coglet validates against `.cog/openapi_schema.json` and nothing else, and only `cog build`
 writes it, so without Docker it is the router that must. The file beside it remembers the

@@ -1,4 +1,4 @@
-"""The state folder while the router runs: what can be put right is, of the rest it is told."""
+"""The state folder while the router runs: what can be put right is; the rest is reported."""
 
 from __future__ import annotations
 

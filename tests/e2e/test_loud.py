@@ -50,9 +50,9 @@ def test_the_first_and_the_last_lines(loud: Service, end: str) -> None:
     assert lines[0].startswith("line 0 ")
     assert lines[-1].startswith("line 199999 ")
     kept = [line for line in lines if line.startswith("line ")]
-    told = [int(line.split()[3]) for line in lines if line.startswith("[callme left out ")]
-    assert len(told) == 1
-    assert len(kept) + told[0] == 200_000
+    left_out = [int(line.split()[3]) for line in lines if line.startswith("[callme left out ")]
+    assert len(left_out) == 1
+    assert len(kept) + left_out[0] == 200_000
     assert stored_bytes(loud, done["id"]) < 1.1 * MOST_BYTES
 
 
@@ -91,7 +91,7 @@ def test_a_cancel_is_heeded_at_once(loud: Service) -> None:
 
 
 def test_a_loud_set_up(tmp_path: Path) -> None:
-    """A model that prints 300,000 lines before it fails: the reason is told, and little else."""
+    """A model that prints 300,000 lines before it fails: the answer has the reason, no more."""
     packages = tmp_path / "packages"
     shutil.copytree(ROOT / "tests" / "packages" / "loud", packages / "loud")
     (packages / "callme.toml").write_text(

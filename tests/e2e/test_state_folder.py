@@ -1,4 +1,4 @@
-"""What is damaged or removed, before the start or while the router runs, is told in a sentence
+"""What is damaged or removed, before the start or while the router runs, is reported in a sentence
 that names it, is put right where it can be, and stops nothing else."""
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def asked(service: Service, headers: dict[str, str] | None = None, **parts: Any)
 def problems(service: Service) -> list[str]:
     """What /ready says is wrong."""
     answer = service.http.get("/ready")
-    told: list[str] = answer.json().get("problems", [])
-    assert answer.status_code == (503 if told else 200), answer.text
-    return told
+    said: list[str] = answer.json().get("problems", [])
+    assert answer.status_code == (503 if said else 200), answer.text
+    return said
 
 
 def ended(service: Service, accepted: httpx.Response) -> dict[str, Any]:
@@ -82,10 +82,10 @@ def test_replaced_by_something_else_while_it_runs(echo_packages: Path, tmp_path:
         shutil.rmtree(spool)
         spool.write_text("not a folder")
         wait_until(lambda: len(problems(service)) == 2)
-        told = " ".join(problems(service))
-        assert "predictions.sqlite3" in told
-        assert "'spool'" in told
-        assert str(tmp_path) not in told
+        said = " ".join(problems(service))
+        assert "predictions.sqlite3" in said
+        assert "'spool'" in said
+        assert str(tmp_path) not in said
         assert asked(service, ASYNC, text="x").json()["error"]["code"] == "insufficient_storage"
         refused = asked(service, file=("a.bin", b"abc"))
         assert (refused.status_code, refused.json()["error"]["code"]) == (
@@ -177,8 +177,8 @@ def test_what_it_cannot_start_with(
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     damage(state / name)
-    told = failed_start(echo_packages, state)
-    assert name in told
+    said = failed_start(echo_packages, state)
+    assert name in said
 
 
 def test_a_state_folder_that_is_a_file(echo_packages: Path, tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def failed_start(packages: Path, state: Path) -> str:
         timeout=120,
         check=False,
     )
-    told = done.stdout + done.stderr
-    assert done.returncode != 0, told
-    assert "Cannot start: " in told
-    assert "Traceback" not in told, told
-    return told[told.index("Cannot start: ") :]
+    said = done.stdout + done.stderr
+    assert done.returncode != 0, said
+    assert "Cannot start: " in said
+    assert "Traceback" not in said, said
+    return said[said.index("Cannot start: ") :]

@@ -152,7 +152,7 @@ class PrintLimit:
         self._held_chars = self._left_lines = self._left_bytes = 0
 
     def _watch(self) -> bool:
-        """See to it that the end of this run is told. False where that cannot be: of an `async`
+        """Have the end of this run noticed. False where that cannot be: of an `async`
         one, say."""
         frame = self._frame_of_run()
         if frame is None:

@@ -20,8 +20,8 @@ def read(answer: dict[str, Any], piece_bytes: int) -> dict[str, Any]:
     reader = AnswerBody()
     for start in range(0, len(body), piece_bytes):
         reader.feed(body[start : start + piece_bytes])
-    told: dict[str, Any] = json.loads(reader.whole())
-    return told
+    got: dict[str, Any] = json.loads(reader.whole())
+    return got
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 64, 1000, 1 << 20])
@@ -29,11 +29,11 @@ def test_a_long_log_is_left_out(piece_bytes: int, monkeypatch: pytest.MonkeyPatc
     """And nothing else: what is before it and behind it is whole."""
     monkeypatch.setattr(answer_body, "MAX_LOG_BYTES", 500)
     rest = {"metrics": {"predict_time": 1}, "output": [LINE] * 3, "status": "succeeded"}
-    told = read({"error": '"logs":"', "id": "x", "logs": LINE * 100, **rest}, piece_bytes)
-    gap = GAP.fullmatch(told.pop("logs"))
+    got = read({"error": '"logs":"', "id": "x", "logs": LINE * 100, **rest}, piece_bytes)
+    gap = GAP.fullmatch(got.pop("logs"))
     assert gap is not None
     assert int(gap[1]) >= 100
-    assert told == {"error": '"logs":"', "id": "x", **rest}
+    assert got == {"error": '"logs":"', "id": "x", **rest}
 
 
 @pytest.mark.parametrize("piece_bytes", [7, 1 << 20])

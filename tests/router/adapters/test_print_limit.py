@@ -111,7 +111,7 @@ def test_a_loop_that_prints() -> None:
 
 
 def test_the_end_by_an_exception_is_an_end() -> None:
-    """Its last words are the ones that matter."""
+    """Its last lines are the ones that matter."""
     worker = Worker()
 
     def work() -> None:

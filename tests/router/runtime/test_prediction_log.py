@@ -60,7 +60,7 @@ def test_several_lines_at_once() -> None:
 
 @pytest.mark.parametrize("place", [0, 10, 3_000, 50_000, 120_000, 199_990, 200_000])
 def test_a_place_holds_while_it_runs_and_when_it_has_ended(place: int) -> None:
-    """One in the head or the tail goes on there; one in the gap jumps, and is told of it."""
+    """One in the head or the tail goes on there; one in the gap jumps, and one line says so."""
     log = logged(MANY)
     running, ended = log.since(place), lines_since(log.text(), place)
     assert [(n, line.text) for n, line in running] == [(n, line.text) for n, line in ended]

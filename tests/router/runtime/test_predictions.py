@@ -290,7 +290,7 @@ async def test_a_model_that_fails(world: World) -> None:
 
 
 async def test_an_output_that_never_ends(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that streams for ever is stopped when its output is too large, and says so; what
+    """A model that streams without end is stopped when its output is too large, and says so; what
     is kept is bounded."""
     monkeypatch.setattr("router.runtime.live.MAX_STREAMED_BYTES", 100_000, raising=False)
     await world.router.predictions.create(made("a"))
