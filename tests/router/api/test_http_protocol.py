@@ -241,7 +241,7 @@ def test_an_answer_that_is_not_read(run: Run) -> None:
 
 
 def test_more_connections_than_may_be(run: Run) -> None:
-    """Whoever waits longest makes room; one that is worked on never does."""
+    """The connection that waits longest makes room; one that is worked on never does."""
 
     async def test() -> None:
         async with serving(Limits(max_connections=3)) as box:
