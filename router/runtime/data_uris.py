@@ -22,7 +22,9 @@ from router.runtime.json_text import MAX_TEXT_BYTES
 from router.runtime.turns import Turns
 
 PIECE_BYTES = 32 << 10
+# A stray sign takes 90 bytes while its piece is decoded.
 PERCENT_PIECE_BYTES = 4 << 10
+MAX_STRAY_SIGNS = 10_000
 HASHED_AT_ONCE_BYTES = 1 << 20
 MAX_HEAD_BYTES = 4 << 10
 # What may still become part of a longer token when more comes: of a JSON string an escape, the
@@ -33,7 +35,7 @@ JSON_UNFINISHED = re.compile(
     rb"|[\xc0-\xff][\x80-\xbf]{0,2})\Z"
 )
 PERCENT_UNFINISHED = re.compile(rb"%[0-9A-Fa-f]?\Z")
-PERCENT_LITERAL = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+STRAY_SIGN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 SWAP_PERCENT_EQUALS = bytes.maketrans(b"%=", b"=%")
 BASE64_URLSAFE = bytes.maketrans(b"-_", b"+/")
 WHITESPACE = b" \t\r\n"
@@ -123,16 +125,21 @@ def open_data_uri(source: str | LongString) -> DataUri:
 
 
 def percent_decoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Each `%41` as the byte it stands for; a sign that stands for none as it is."""
+    """Each `%41` as the byte it stands for; a sign that stands for none as it is. Raises
+    ValueError when there are over MAX_STRAY_SIGNS of those: each takes a hundred times as long."""
     carry = b""
+    stray = 0
     for piece in pieces:
-        # A sign that stands for none takes 90 bytes while its piece is decoded.
         for part in _cut(piece, PERCENT_PIECE_BYTES) if b"%" in piece else (piece,):
             data = carry + part
             unfinished = PERCENT_UNFINISHED.search(data[-2:])
             end = len(data) - (len(unfinished[0]) if unfinished else 0)
             carry = data[end:]
-            yield _percent_decoded(data[:end])
+            decoded, count = _percent_decoded(data[:end])
+            stray += count
+            if stray > MAX_STRAY_SIGNS:
+                raise ValueError(f"has over {MAX_STRAY_SIGNS} percent signs that encode no byte")
+            yield decoded
     yield carry
 
 
@@ -172,12 +179,14 @@ def _json_string(raw: bytes) -> str:
         raise ValueError("is not a JSON string") from error
 
 
-def _percent_decoded(data: bytes) -> bytes:
-    """Quoted-printable is the same but for its sign, and the standard library reads it in C."""
+def _percent_decoded(data: bytes) -> tuple[bytes, int]:
+    """The data decoded, and how many signs in it stand for no byte. Quoted-printable is the same
+    but for its sign, and the standard library reads it in C."""
     if b"%" not in data:
-        return data
-    literal = PERCENT_LITERAL.sub(b"%25", data)
-    return binascii.a2b_qp(literal.replace(b"=", b"%3D").translate(SWAP_PERCENT_EQUALS))
+        return data, 0
+    whole, stray = STRAY_SIGN.subn(b"%25", data)
+    swapped = whole.replace(b"=", b"%3D").translate(SWAP_PERCENT_EQUALS)
+    return binascii.a2b_qp(swapped), stray
 
 
 def _base64_decoded(packed: bytes) -> bytes:

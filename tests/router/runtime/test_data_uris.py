@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from router.domain.errors import PayloadTooLarge
 from router.runtime import data_uris
-from router.runtime.data_uris import LongString, open_data_uri
+from router.runtime.data_uris import MAX_STRAY_SIGNS, LongString, open_data_uri
 from router.runtime.json_text import MAX_TEXT_BYTES
 from router.runtime.turns import Turns
 
@@ -111,6 +111,14 @@ def test_it_takes_no_memory(token: str, head: str) -> None:
         peak_bytes = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak_bytes < 1_000_000
+
+
+def test_stray_percent_signs() -> None:
+    """Some are what somebody has typed; millions would take seconds."""
+    many = "data:," + "100%, " * MAX_STRAY_SIGNS
+    assert b"".join(open_data_uri(many).content()).decode() == many[len("data:,") :]
+    with pytest.raises(ValueError, match="over 10000 percent signs"):
+        b"".join(open_data_uri(many + "%%").content())
 
 
 def test_one_that_is_too_long_for_a_text() -> None:
