@@ -7,7 +7,7 @@ PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router bench-layers bench-http-servers bench-fluency lock clean
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router bench-layers bench-bodies bench-http-servers bench-fluency lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -85,6 +85,9 @@ bench-layers: setup .venv-bench/.installed ## where each microsecond of a predic
 
 bench-http-servers: setup .venv-bench/.installed ## what reading HTTP costs, by server and event loop
 	$(BIN)/python bench/http_servers.py
+
+bench-bodies: setup ## what a body costs that is made to cost much
+	$(BIN)/python bench/hostile_bodies.py
 
 bench-fluency: weights .venv-bench/.installed ## fluency against transformers' pipeline and faster-whisper
 	$(BIN)/python bench/fluency.py

@@ -14,6 +14,8 @@ from typing import cast
 import httptools
 
 HOST = "127.0.0.1"
+# A longer body is not copied to put its head before it.
+LONG_BYTES = 64 << 10
 
 OnPiece = Callable[[bytes], None]
 
@@ -60,7 +62,9 @@ class LoopbackClient:
         """
         head = [f"{method} {path} HTTP/1.1", f"host: {self._host}", f"content-length: {len(body)}"]
         head += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        request = "\r\n".join([*head, "\r\n"]).encode("latin-1") + body
+        request = ["\r\n".join([*head, "\r\n"]).encode("latin-1"), body]
+        if len(body) < LONG_BYTES:
+            request = [b"".join(request)]  # one packet
         connection = await self._connection()
         try:
             answer = await connection.exchange(request, stream)
@@ -102,13 +106,14 @@ class _Connection(asyncio.Protocol):
         self._content_type = ""
         self._body: list[bytes] = []
 
-    async def exchange(self, request: bytes, stream: tuple[str, OnPiece] | None) -> Answer:
+    async def exchange(self, request: list[bytes], stream: tuple[str, OnPiece] | None) -> Answer:
         """Send and wait. Raises ConnectionLostError, and what `stream`'s function raises."""
         assert self._transport is not None  # noqa: S101 - connected before it is given out
         self._answer = asyncio.get_running_loop().create_future()
         self._stream, self._on_piece, self._content_type = stream, None, ""
         self._body.clear()
-        self._transport.write(request)
+        for part in request:
+            self._transport.write(part)
         return await self._answer
 
     @property

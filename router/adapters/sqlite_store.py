@@ -173,6 +173,8 @@ class SqliteStore:
         self._connection.execute("PRAGMA journal_mode = WAL")
         # FULL: an acknowledged prediction survives a power cut, not only a crash.
         self._connection.execute("PRAGMA synchronous = FULL")
+        # KiB: the operating system has the file in memory too.
+        self._connection.execute("PRAGMA cache_size = -512")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"it is of a later version, {version}")

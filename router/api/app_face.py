@@ -29,8 +29,10 @@ async def predict(request: Request) -> Response:
     spec = await context.spec(package)
     now = time.time()
     deadline, rank = deadline_at(request, now), priority(request)
-    form = await read_form(request, context.files, context.max_upload_bytes)
-    inputs, files = await context.intake.from_form(spec, form.parts, caller)
+    # Nothing here may keep the form: the prediction has its texts as values.
+    inputs, files = await context.intake.from_form(
+        spec, (await read_form(request, context.files, context.max_upload_bytes)).parts, caller
+    )
     p = Prediction(
         id=new_id(),
         model=package.name,

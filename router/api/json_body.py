@@ -65,7 +65,8 @@ class JsonBody:
     def load(self) -> Json:
         """The value, with a LongString for each long data: string. Raises ValueError for what is
         not JSON, PayloadTooLarge."""
-        text = bytes(self._text) + self._carry
+        self._text += self._carry
+        text = bytes(self._text)
         self._text.clear()
         if self._string is not None:
             raise ValueError("it ends within a string")

@@ -20,7 +20,7 @@ from router.domain.errors import MalformedRequest, PayloadTooLarge, UnsupportedM
 from router.domain.prediction import FileRef
 from router.ports import Files, OpenFile
 from router.runtime.intake import Text, Upload
-from router.runtime.json_text import MAX_TEXT_BYTES
+from router.runtime.json_text import MAX_TEXT_BYTES, MAX_WIDE_CHARS, too_wide, wide_chars
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -72,6 +72,7 @@ class FormReader:
         self._file: OpenFile | None = None
         self._text = bytearray()
         self._text_bytes = 0
+        self._wide_chars = 0
 
     def callbacks(self) -> MultipartCallbacks:
         """What the parser calls, by its names for it."""
@@ -148,6 +149,10 @@ class FormReader:
             return
         if self._client_name is not None:
             return  # no name and no content: a browser's file field that nobody has touched
+        if not self._text.isascii():
+            self._wide_chars += wide_chars(self._text)
+            if self._wide_chars > MAX_WIDE_CHARS:
+                raise too_wide("the form")
         try:
             text = self._text.decode()
         except UnicodeDecodeError as error:

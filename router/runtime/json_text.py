@@ -6,6 +6,8 @@ bounded, and so is the number of values in it, which is counted without parsing.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from router.domain.errors import PayloadTooLarge
@@ -16,6 +18,11 @@ MAX_TEXT_BYTES = 1 << 20
 # Each takes at most some 200 bytes, as a member of an object with a name of its own.
 MAX_VALUES = 15_000
 MAX_DEPTH = 100
+# Python keeps a text with one emoji in it at four bytes for each of its characters.
+MAX_WIDE_CHARS = 512 << 10
+WIDE_ESCAPE = re.compile(rb"\\u[dD][89ABab]")
+NOT_WIDE = bytes(b for b in range(256) if not 0xF0 <= b <= 0xF4)
+CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 def load_json(text: bytes | str) -> Json:
@@ -27,25 +34,40 @@ def load_json(text: bytes | str) -> Json:
     encoded = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(encoded) > MAX_TEXT_BYTES:
         raise PayloadTooLarge(f"Cannot read the JSON: it exceeds {MAX_TEXT_BYTES} bytes of text")
-    containers, commas = _count(encoded)
-    if containers + commas >= MAX_VALUES:
-        containers, commas = _count(_outside_strings(encoded))
-        if containers + commas >= MAX_VALUES:
-            raise PayloadTooLarge(f"Cannot read the JSON: it has over {MAX_VALUES} values")
+    if len(encoded) > MAX_WIDE_CHARS and wide_chars(encoded) > MAX_WIDE_CHARS:
+        raise too_wide("the JSON")
+    if _values(encoded) > MAX_VALUES and _values(_outside_strings(encoded)) > MAX_VALUES:
+        raise PayloadTooLarge(f"Cannot read the JSON: it has over {MAX_VALUES} values")
     try:
         value = msgspec.json.decode(encoded)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is not JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if containers > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError("it is nested too deeply")
     return value
 
 
-def _count(text: bytes) -> tuple[int, int]:
-    """How many brackets that open, and how many commas: with one more, no fewer than values."""
-    return text.count(b"[") + text.count(b"{"), text.count(b",")
+def wide_chars(text: bytes | bytearray) -> int:
+    """How many characters it has, in UTF-8 or JSON, if one of them is beyond U+FFFF; else 0."""
+    is_wide = not text.isascii() and text.translate(None, NOT_WIDE)
+    if is_wide or (b"\\u" in text and WIDE_ESCAPE.search(text)):
+        return len(text.translate(None, CONTINUATION))
+    return 0
+
+
+def too_wide(what: str) -> PayloadTooLarge:
+    """The error for too many of them."""
+    return PayloadTooLarge(
+        f"Cannot read {what}: a text with emoji, or other characters beyond U+FFFF, "
+        f"may have at most {MAX_WIDE_CHARS} characters"
+    )
+
+
+def _values(text: bytes) -> int:
+    """No fewer than there are: all but the first come after a comma or a bracket that opens."""
+    return len(text) - len(text.translate(None, b"[{,")) + 1
 
 
 def _outside_strings(text: bytes) -> bytes:

@@ -49,7 +49,7 @@ class Runner(BaseRunner):
         tags: list[str] = Input(description="Words", default=[]),
     ) -> Echo:
         """Give the inputs back, or behave as `mode` says."""
-        print(f"echo {text} {tags}")
+        print(f"echo {text} {tags}"[:2000])
         deadline = time.monotonic() + delay_s
         while time.monotonic() < deadline:
             time.sleep(0.01)

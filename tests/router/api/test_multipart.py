@@ -20,7 +20,7 @@ from router.domain.errors import (
     UnsupportedMediaType,
 )
 from router.runtime.intake import Text, Upload
-from router.runtime.json_text import MAX_TEXT_BYTES
+from router.runtime.json_text import MAX_TEXT_BYTES, MAX_WIDE_CHARS
 
 BOUNDARY = b"a-boundary"
 
@@ -115,6 +115,9 @@ async def test_what_is_too_much(tmp_path: Path) -> None:
     half = part("t", b"x" * (MAX_TEXT_BYTES // 2))
     with pytest.raises(PayloadTooLarge):  # all texts together
         await read(spool, [form_of(upload, half, half, part("t", b"x"))])
+    wide = part("t", "😀".encode() + b"x" * (MAX_WIDE_CHARS // 2))
+    with pytest.raises(PayloadTooLarge, match="emoji"):
+        await read(spool, [form_of(upload, wide, wide)])
     with pytest.raises(MalformedRequest):
         await read(spool, [upload], leaves=True)
     with pytest.raises(MalformedRequest):

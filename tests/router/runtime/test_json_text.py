@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.errors import PayloadTooLarge
-from router.runtime.json_text import MAX_DEPTH, MAX_TEXT_BYTES, MAX_VALUES, load_json
+from router.runtime.json_text import (
+    MAX_DEPTH,
+    MAX_TEXT_BYTES,
+    MAX_VALUES,
+    MAX_WIDE_CHARS,
+    load_json,
+)
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text() | st.floats(-1e300, 1e300),
@@ -64,6 +70,15 @@ def test_what_is_within_a_string_is_no_value(inside: str) -> None:
     """A table in one text has a hundred thousand commas."""
     value = json.loads(f'"{inside}"') * 100_000
     assert load_json(json.dumps(["\\", value, '"'])) == ["\\", value, '"']
+
+
+@pytest.mark.parametrize("wide", ["😀", "\\ud83d\\ude00"])
+def test_a_long_text_with_an_emoji(wide: str) -> None:
+    """It would take four bytes for each character; emoji alone, or none, may be as long as any."""
+    with pytest.raises(PayloadTooLarge, match="emoji"):
+        load_json(f'["{wide}{"a" * MAX_WIDE_CHARS}"]')
+    for text in ("😀" * 200_000, "ä" * 500_000, "a" * 1_000_000, "a" * 400_000 + "😀"):
+        assert load_json(json.dumps([text], ensure_ascii=False)) == [text]
 
 
 def test_depth() -> None:
