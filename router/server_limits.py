@@ -32,9 +32,11 @@ ACCEPT_REPORT_S = 60.0
 
 
 def running_server() -> uvicorn.Server | None:
-    """The uvicorn server that this process is about to open, however it was made: uvicorn has set one
-    of its methods for SIGINT, and starts the application before it listens. None where another
-    server runs the application, or uvicorn runs outside the main thread."""
+    """The uvicorn server that this process is about to open, however it was made.
+
+    uvicorn has set one of its methods for SIGINT, and starts the application before it listens.
+    None where another server runs the application, or uvicorn runs outside the main thread.
+    """
     server = getattr(signal.getsignal(signal.SIGINT), "__self__", None)
     return server if isinstance(server, uvicorn.Server) else None
 
