@@ -54,7 +54,8 @@ export async function relay(answer: Response, stop: Stop, memory: Memory): Promi
   };
   let isHeld = false;
   try {
-    const peeked = await peek(answer.body as ReadableStream<Bytes>, hold);
+    const stops = [stop.deadline, stop.gone];
+    const peeked = await peek(answer.body as ReadableStream<Bytes>, hold, stops);
     if (!peeked.complete) return new Response(peeked.stream, head(answer));
     check(answer, peeked.bytes);
     if (size <= SMALL_BYTES) return new Response(peeked.bytes, head(answer));

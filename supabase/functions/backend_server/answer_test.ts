@@ -65,6 +65,25 @@ Deno.test("10: an error that comes too slowly is 504, not a status without an en
   assert.equal((await response.json()).error.code, "gateway_timeout");
 });
 
+Deno.test("10: a streamed answer ends at the deadline, even if fetch forgets its signal", async () => {
+  const clock = new AbortController();
+  let canceled = false;
+  const body = new ReadableStream({
+    pull: (c) => c.enqueue(new Uint8Array(MIB)),
+    cancel: () => void (canceled = true),
+  });
+  const { call } = bench(() => new Response(body, { status: 500, headers: JSON_TYPE }), {
+    after: (ms) => ms === 90_000 ? clock.signal : new AbortController().signal,
+  });
+  const reader = (await call(CALL)).body!.getReader();
+  await reader.read();
+  clock.abort(new DOMException("time is up", "TimeoutError"));
+  await assert.rejects(async () => {
+    while (!(await reader.read()).done);
+  });
+  assert.ok(canceled);
+});
+
 const STOP = { deadline: new AbortController().signal, gone: new AbortController().signal };
 
 function memoryOf(total: number): Memory {

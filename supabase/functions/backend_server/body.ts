@@ -2,6 +2,8 @@
 
 import { Refusal } from "./errors.ts";
 
+type Bytes = Uint8Array<ArrayBuffer>;
+
 const CHUNK_BYTES = 64 * 1024;
 
 /** How a body is read. */
@@ -91,36 +93,66 @@ export type Peeked =
   | { complete: true; bytes: Uint8Array<ArrayBuffer> }
   | { complete: false; stream: ReadableStream<Uint8Array<ArrayBuffer>> };
 
-/** Reads `body` whole as long as `hold` takes its bytes; else gives it back as a stream, unchanged. */
+/**
+ * Reads `body` whole as long as `hold` takes its bytes; else gives it back as a stream, unchanged.
+ * Either way the reading fails when one of `stops` fires.
+ */
 export async function peek(
-  body: ReadableStream<Uint8Array<ArrayBuffer>>,
+  body: ReadableStream<Bytes>,
   hold: (bytes: number) => boolean,
+  stops: readonly AbortSignal[],
 ): Promise<Peeked> {
-  const reader = body.getReader();
-  const chunks: Uint8Array<ArrayBuffer>[] = [];
+  const source = readUntil(body, stops);
+  const chunks: Bytes[] = [];
   let size = 0;
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await source.read();
     if (done) return { complete: true, bytes: concat(chunks, size) };
     chunks.push(value);
     size += value.length;
-    if (!hold(value.length)) return { complete: false, stream: resume(chunks, reader) };
+    if (!hold(value.length)) return { complete: false, stream: resume(chunks, source) };
   }
 }
 
-function resume(
-  chunks: Uint8Array<ArrayBuffer>[],
-  reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
-): ReadableStream<Uint8Array<ArrayBuffer>> {
+interface Source {
+  read(): Promise<ReadableStreamReadResult<Bytes>>;
+  cancel(reason: unknown): Promise<void>;
+}
+
+/**
+ * A reader that `stops` end. The signal that fetch was given does not do that for certain: Deno may
+ * collect one that `AbortSignal.any` made as garbage as soon as the answer's head has come.
+ */
+function readUntil(body: ReadableStream<Bytes>, stops: readonly AbortSignal[]): Source {
+  const reader = body.getReader();
+  const cut = () => void reader.cancel().catch(() => {});
+  const release = () => stops.forEach((stop) => stop.removeEventListener("abort", cut));
+  stops.forEach((stop) => stop.addEventListener("abort", cut, { once: true }));
+  if (stops.some((stop) => stop.aborted)) cut();
+  return {
+    async read() {
+      const result = await reader.read();
+      stops.forEach((stop) => stop.throwIfAborted()); // what was cut looks like an end
+      if (result.done) release();
+      return result;
+    },
+    cancel(reason) {
+      release();
+      return reader.cancel(reason);
+    },
+  };
+}
+
+function resume(chunks: Bytes[], source: Source): ReadableStream<Bytes> {
   return new ReadableStream({
     async pull(controller) {
       const head = chunks.shift();
       if (head) return controller.enqueue(head);
-      const { done, value } = await reader.read();
+      const { done, value } = await source.read();
       if (done) controller.close();
       else controller.enqueue(value);
     },
-    cancel: (reason) => reader.cancel(reason),
+    cancel: (reason) => source.cancel(reason),
   });
 }
 
