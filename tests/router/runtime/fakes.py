@@ -14,8 +14,9 @@ import orjson
 
 from router.domain.package import Package
 from router.domain.prediction import FileRef, Job, Json, Outcome, Prediction, Status
-from router.ports import Files, LogLine, Outbox, Report, Store
+from router.ports import Files, LogLine, Outbox, Report, StartError, Store
 from router.runtime.loop import SchedulerLoop
+from router.runtime.observers import Observers
 from router.runtime.predictions import Predictions
 from router.runtime.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
@@ -90,16 +91,22 @@ class PlentyOfMemory:
 
 
 class Model:
-    """Fulfils Process: ready at once, and every answer is the test's."""
+    """Fulfils Process: ready at once unless `opens` is cleared, and every answer is the test's."""
 
     def __init__(self) -> None:
+        self.opens = asyncio.Event()
+        self.opens.set()
+        self.start_error: StartError | None = None
         self.answers: dict[str, asyncio.Future[Outcome]] = {}
         self.jobs: list[Job] = []
         self.reports: dict[str, Report] = {}
         self.canceled: list[str] = []
 
     async def start(self) -> None:
-        """Ready."""
+        """Ready when it may be, or failed with `start_error`."""
+        await self.opens.wait()
+        if self.start_error is not None:
+            raise self.start_error
 
     @property
     def sleeper(self) -> None:
@@ -211,6 +218,18 @@ class Disk:
         return call
 
 
+class Refusals(Observers):
+    """Fulfils Observer: notes what was refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[tuple[str, str]] = []
+
+    def prediction_refused(self, model: str, code: str) -> None:
+        """Noted."""
+        self.noted.append((model, code))
+
+
 class Router:
     """One run of the router, with one model `echo`."""
 
@@ -220,6 +239,7 @@ class Router:
         outbox = cast(Outbox, self.disk)
         self.webhooks = Webhooks(disk, outbox, receiver, clock, render, timers=clock)
         self.model = Model()
+        self.refusals = Refusals()
         package = Package("echo", Path("/echo"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(QUEUE_LIMIT, default_footprint_bytes=1))
         memory = PlentyOfMemory()
@@ -233,6 +253,7 @@ class Router:
             time_limit_s=TIME_LIMIT_S,
             keep_results_s=86400.0,
             timers=clock,
+            observer=self.refusals,
         )
 
 

@@ -7,8 +7,16 @@ from typing import Any
 
 import pytest
 
-from router.domain.caller import TRUSTED
-from router.domain.errors import IdConflict, InvalidInput, QueueFull, UnknownPrediction
+from router.domain import messages
+from router.domain.caller import TRUSTED, Caller
+from router.domain.errors import (
+    IdConflict,
+    InvalidInput,
+    ModelUnavailable,
+    QueueFull,
+    ShuttingDown,
+    UnknownPrediction,
+)
 from router.domain.prediction import (
     Failure,
     FileRef,
@@ -19,6 +27,7 @@ from router.domain.prediction import (
     Status,
 )
 from router.domain.secret_inputs import SecretValues
+from router.ports import NotStartedError, StartError
 from router.runtime.live import MAX_ATTEMPTS
 from tests.router.runtime.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World, until
 
@@ -320,3 +329,87 @@ async def test_a_log_of_many_lines(world: World) -> None:
         assert len(logs) < 1_200_000
         assert logs.startswith("line 0 ")
         assert logs.splitlines()[-1].startswith("line 99999 ")
+
+
+async def test_a_start_that_fails_ends_who_waits(world: World) -> None:
+    """A prediction that was accepted has failed, with the reason and when to try again."""
+    world.router.model.opens.clear()
+    live = await world.router.predictions.create(made("a"))
+    world.router.model.start_error = StartError("no weights")
+    world.router.model.opens.set()
+    end = await world.stored("a", Status.FAILED)
+    assert end.failure is not None
+    assert (end.failure.code, end.failure.message) == (
+        "model_unavailable",
+        "Cannot start 'echo': no weights",
+    )
+    assert end.failure.retry_after_s is not None
+    assert end.completed_at == world.clock.now
+    assert isinstance(live.dropped_with, ModelUnavailable)
+    assert world.spool.removed == ["/spool/1"]
+
+
+async def test_handed_back_after_a_cancel(world: World) -> None:
+    """The process dies before it began what has just been canceled."""
+    model = world.router.model
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    answer = model.answers["a"]
+    model.answers["a"] = asyncio.get_running_loop().create_future()  # what `cancel` answers
+    world.router.predictions.cancel("a")
+    answer.set_exception(NotStartedError("the worker died"))
+    end = await world.stored("a", Status.CANCELED)
+    assert end.failure == Failure("canceled", "The prediction was canceled")
+    assert [j.id for j in model.jobs] == ["a"]
+
+
+async def test_a_router_that_stops_keeps_what_is_durable(world: World) -> None:
+    """What waits and is on disk is left for the next run; what is not ends with the reason."""
+    world.router.model.opens.clear()
+    kept = await world.router.predictions.create(made("a"))
+    other = await world.router.predictions.create(made("b", durable=False))
+    world.router.loop.post(messages.Draining())
+    await asyncio.gather(kept.wait(5), other.wait(5))
+    assert isinstance(other.dropped_with, ShuttingDown)
+    assert other.prediction.status is Status.FAILED
+    assert (await world.stored("a", Status.STARTING)).failure is None
+    assert kept.prediction.status is Status.STARTING
+    await world.kill_and_restart()
+    await world.running("a")
+
+
+async def test_a_refusal_is_counted(world: World) -> None:
+    """By its model and its code."""
+    predictions = world.router.predictions
+    await predictions.create(made("first"))
+    await world.running("first")
+    for i in range(QUEUE_LIMIT):
+        await predictions.create(made(f"n{i}"))
+    with pytest.raises(QueueFull):
+        await predictions.create(made("late"))
+    assert world.router.refusals.noted == [("echo", "queue_full")]
+
+
+async def test_keep_finds_what_has_ended(world: World) -> None:
+    """For its holder, and for nobody else."""
+    await world.router.predictions.create(made("a", owner="web"))
+    await world.running("a")
+    world.answer("a")
+    await world.stored("a", Status.SUCCEEDED)
+    kept = await world.router.predictions.keep("a", Caller("web"))
+    assert kept.output == {"x": 1}
+    with pytest.raises(UnknownPrediction, match="'a'"):
+        await world.router.predictions.keep("a", Caller("app"))
+
+
+async def test_an_id_of_somebody_else_is_taken(world: World) -> None:
+    """The same request by another holder neither runs nor joins it."""
+    create_once = world.router.predictions.create_once
+
+    async def make() -> Prediction:
+        return made("a", digest="d", owner="web")
+
+    await create_once("a", "echo", "d", Caller("web"), make)
+    assert await create_once("a", "echo", "d", Caller("web"), make) is None
+    with pytest.raises(IdConflict, match="Cannot create 'a': the id is taken"):
+        await create_once("a", "echo", "d", Caller("app"), make)
