@@ -43,6 +43,9 @@ from router.domain.errors import (
     UriTooLong,
 )
 
+# So many chunks of a body may be small; then they must have so many bytes on average.
+SMALL_CHUNKS = 8192
+SMALL_CHUNK_BYTES = 32
 # Request line and fields together; also what a body may have of chunk extensions and trailer
 # fields between two of its bytes. A signed request's head has about 1 KiB, a browser's 4 at most.
 MAX_HEAD_BYTES = 64 << 10
@@ -104,6 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._piece_bytes = 0  # of the piece that is being read
         self._head_bytes = 0  # of the open head, in the pieces after the one it began in
         self._framing_bytes = 0  # since the last byte of the open body
+        self._chunks = self._body_bytes = 0  # of the open body
         self._got_body = False
         self._began_in_piece = False
 
@@ -196,12 +200,21 @@ class HttpProtocol(HttpToolsProtocol):
         self._require_plain_framing()
         self.head_open = False
         self.body_open = True
-        self._framing_bytes = 0
+        self._framing_bytes = self._chunks = self._body_bytes = 0
         super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """A chunk: one of a single byte takes as long as one of thousands."""
+        if self._chunks > SMALL_CHUNKS and self._body_bytes < self._chunks * SMALL_CHUNK_BYTES:
+            raise MalformedRequest(
+                f"Cannot read the body: its chunks have under {SMALL_CHUNK_BYTES} bytes each"
+            )
+        self._chunks += 1
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; thrown away once its request has been answered."""
         self._got_body = True
+        self._body_bytes += len(body)
         cycle = self.cycle
         if cycle.response_complete:
             return

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from router.api.connections import Connections, Limits
-from router.api.http_protocol import HttpProtocol
+from router.api.http_protocol import SMALL_CHUNKS, HttpProtocol
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
@@ -328,6 +328,28 @@ def test_a_body_that_breaks_while_it_waits_for_its_turn(run: Run) -> None:
             box.app.may_answer.set()
             assert [await status_of(reader) for _ in range(3)] == [200, 400, 0]
             assert len(box.app.scopes) == 1
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    ("count", "chunk", "status"),
+    [
+        (SMALL_CHUNKS, b"1\r\nx\r\n", 200),
+        (SMALL_CHUNKS + 1, b"1\r\nx\r\n", 400),
+        (SMALL_CHUNKS * 3, b"20\r\n%s\r\n" % (b"x" * 32), 200),
+        (SMALL_CHUNKS * 3, b"1f\r\n%s\r\n" % (b"x" * 31), 400),
+    ],
+)
+def test_very_many_small_chunks(run: Run, count: int, chunk: bytes, status: int) -> None:
+    """Each costs what a large one costs: a megabyte byte by byte would hold the event loop."""
+
+    async def test() -> None:
+        async with serving() as box:
+            head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+            reader, _ = await box.connect(head + chunk * count + b"0\r\n\r\n")
+            assert await status_of(reader) == status
+            assert len(box.app.bodies) == (status == 200)
 
     run(test())
 
