@@ -194,23 +194,23 @@ class SqliteStore:
     async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
         """Insert or replace, and announce. Raises InsufficientStorage when the disk does not
         take it."""
-        row = _row(prediction)
+        # Rows are made by the thread, one at a time: one of a megabyte takes milliseconds.
         if announce_at is None:
-            await self._do(lambda c: c.execute(PUT, row))
+            await self._do(lambda c: c.execute(PUT, _row(prediction)))
             return
         due = (prediction.id, 0, announce_at)
 
         def both(c: sqlite3.Connection) -> None:
             with _transaction(c):
-                c.execute(PUT, row)
+                c.execute(PUT, _row(prediction))
                 c.execute(ANNOUNCE, due)
 
         await self._do(both)
 
     async def claim(self, prediction: Prediction) -> bool:
         """Insert it if its id is free; False when it is taken. Raises InsufficientStorage."""
-        row = _row(prediction)
-        return await self._do(lambda c: c.execute(CLAIM, row).fetchone()) is not None
+        claimed = await self._do(lambda c: c.execute(CLAIM, _row(prediction)).fetchone())
+        return claimed is not None
 
     async def get(self, prediction_id: str) -> Prediction | None:
         """The prediction, or None."""
@@ -341,6 +341,8 @@ class SqliteStore:
                 told = InsufficientStorage(f"Cannot record: {error}", retry_after_s=10)
                 told.__cause__ = error
                 report = (done.set_exception, told)
+            except Exception as error:  # a bug, which must not end the thread
+                report = (done.set_exception, error)  # type: ignore[assignment]
             else:
                 report = (done.set_result, value)  # type: ignore[assignment]
             # The loop may be closed if the caller's program is ending.

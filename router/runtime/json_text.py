@@ -73,7 +73,8 @@ def _values(text: bytes) -> int:
 def _outside_strings(text: bytes) -> bytes:
     """What is not within a string; the text as it is where there are too many strings to look."""
     bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
-    if bare.count(b'"') > 4 * MAX_VALUES:  # two for each string, and each value has one name
+    quotes = len(bare) - len(bare.translate(None, b'"'))
+    if quotes > 4 * MAX_VALUES:  # two for each string, and each value has at most one name
         return text
     return b"".join(bare.split(b'"')[::2])
 
