@@ -15,21 +15,24 @@ from router.runtime.inputs import InputSpec
 from router.runtime.intake import MAX_FILES, Intake, Text, Upload
 
 FILE = {"type": "string", "format": "uri"}
-SPEC = InputSpec(
-    {
-        "components": {
-            "schemas": {
-                "Input": {
-                    "properties": {
-                        "image": {"x-order": 0, **FILE},
-                        "more": {"x-order": 1, "type": "array", "items": FILE},
-                        "steps": {"x-order": 2, "type": "integer", "maximum": 5},
-                    }
+SCHEMA = {
+    "components": {
+        "schemas": {
+            "Input": {
+                "properties": {
+                    "image": {"x-order": 0, **FILE},
+                    "more": {"x-order": 1, "type": "array", "items": FILE},
+                    "steps": {"x-order": 2, "type": "integer", "maximum": 5},
                 }
             }
         }
     }
-)
+}
+
+
+def spec() -> InputSpec:
+    """What the model takes, read again for each test."""
+    return InputSpec(SCHEMA)
 
 
 class NoFetcher:
@@ -72,7 +75,7 @@ def intake(spool: Spool) -> Intake:
 )
 async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) -> None:
     """Every kind becomes a file with the suffix of its type."""
-    _, (ref,) = await intake.from_json(SPEC, {"image": uri}, TRUSTED)
+    _, (ref,) = await intake.from_json(spec(), {"image": uri}, TRUSTED)
     path = Path(ref.path)
     assert (path.read_bytes(), path.suffix) == (content, suffix)
 
@@ -98,17 +101,17 @@ async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) 
 async def test_what_is_no_file(intake: Intake, spool: Spool, value: object) -> None:
     """Refused, and nothing stays in the spool."""
     with pytest.raises(RouterError):
-        await intake.from_json(SPEC, {"image": value}, TRUSTED)
+        await intake.from_json(spec(), {"image": value}, TRUSTED)
     assert list(spool.folder.iterdir()) == []
 
 
 async def test_more_files_than_may_be(intake: Intake, spool: Spool) -> None:
     """Refused before the first is written; as many as may be are taken, in their order."""
     with pytest.raises(PayloadTooLarge):
-        await intake.from_json(SPEC, {"more": ["data:,x"] * (MAX_FILES + 1)}, TRUSTED)
+        await intake.from_json(spec(), {"more": ["data:,x"] * (MAX_FILES + 1)}, TRUSTED)
     assert list(spool.folder.iterdir()) == []
     _, refs = await intake.from_json(
-        SPEC, {"more": [f"data:,{i}" for i in range(MAX_FILES)]}, TRUSTED
+        spec(), {"more": [f"data:,{i}" for i in range(MAX_FILES)]}, TRUSTED
     )
     assert [Path(r.path).read_text() for r in refs] == [str(i) for i in range(MAX_FILES)]
 
@@ -120,7 +123,7 @@ async def test_a_wrong_value_costs_the_uploads(intake: Intake, spool: Spool) -> 
     file.close()
     upload = Upload("image", str(file.path), "a.png")
     with pytest.raises(InvalidInput):
-        await intake.from_form(SPEC, [Text("steps", "9"), upload], TRUSTED)
+        await intake.from_form(spec(), [Text("steps", "9"), upload], TRUSTED)
     assert list(spool.folder.iterdir()) == []
 
 
@@ -145,7 +148,7 @@ async def test_files_keep_the_order_of_the_forms_parts(intake: Intake, spool: Sp
         parts.append(Upload("more", str(file.path), "a"))
     parts.insert(1, Text("more", "data:,2"))
     parts += [Text("more", '["data:,4", "data:,5"]'), Text("more", ""), Text("image", "")]
-    _, refs = await intake.from_form(SPEC, parts, TRUSTED)
+    _, refs = await intake.from_form(spec(), parts, TRUSTED)
     assert [Path(r.path).read_text() for r in refs] == ["1", "2", "3", "4", "5"]
     assert {(r.field, r.in_list) for r in refs} == {("more", True)}
 
@@ -156,6 +159,6 @@ async def test_a_form_may_not_give_one_file_twice(intake: Intake, spool: Spool) 
     file.close()
     with pytest.raises(InvalidInput, match="must be given once"):
         await intake.from_form(
-            SPEC, [Upload("image", str(file.path), "a"), Text("image", "data:,x")], TRUSTED
+            spec(), [Upload("image", str(file.path), "a"), Text("image", "data:,x")], TRUSTED
         )
     assert list(spool.folder.iterdir()) == []
