@@ -1,4 +1,4 @@
-"""Files that go out: those of outputs, to whoever knows their URL, and uploads, to their holder."""
+"""Files that go out: outputs, to everyone who knows their URL, and uploads, to their holder."""
 
 from __future__ import annotations
 

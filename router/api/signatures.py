@@ -166,7 +166,7 @@ def read_signature(scope: Scope, headers: Headers, accepted: Sequence[Key]) -> S
     if not SHA256.fullmatch(body_sha256):
         raise Unauthorized(
             "Cannot verify: X-Callme-Content-Sha256 must be the body's SHA-256 in hex "
-            "(an edge function of before must be deployed anew)"
+            "(deploy the edge function again)"
         )
     key_id = headers.get("x-callme-key-id")
     keys = [k for k in accepted if not k.local and key_id in (None, k.id)]

@@ -52,7 +52,7 @@ class LongString:
         return len(self.raw)
 
     def release(self) -> None:
-        """It has been used: give its memory back, whoever still holds the body."""
+        """It has been used: give its memory back, even while the body is still referenced."""
         self.raw = b""
 
     async def sha256(self, turns: Turns) -> str:

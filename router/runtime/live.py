@@ -107,7 +107,7 @@ class Live:
         return self.shelf
 
     def note(self, progress: Progress) -> bool:
-        """Add what it has printed or put out, and wake whoever follows it. False, and not
+        """Add what it has printed or put out, and wake its followers. False, and not
         added, when its output is larger than MAX_STREAMED_BYTES."""
         match progress:
             case LogText():

@@ -171,7 +171,7 @@ class Outputs:
     # ---- URLs ------------------------------------------------------------------------------
 
     def url_path(self, prediction_id: str, file: OutputFile) -> str:
-        """Path and query of the file's URL; whoever knows it may read the file."""
+        """Path and query of the file's URL; who knows it may read the file."""
         return (
             f"/v1/outputs/{prediction_id}/{file.name}?token={self.token(prediction_id, file.name)}"
         )

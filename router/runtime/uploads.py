@@ -119,7 +119,7 @@ class Uploads:
         stored = await self._index.get_file(found[1]) if found else None
         if stored is not None and caller.may_see(stored.owner):
             return self._files.link(stored.ref()), stored.name
-        # Whoever knows an output's URL may read it, so it need not be the caller's own.
+        # Everyone who knows an output's URL may read it, so it need not be the caller's own.
         try:
             output = await self._find_output(url)
         except NotFound as error:
