@@ -7,7 +7,6 @@ cog.yaml, the requirements, the folder, the schema read from the runner, the env
 
 from __future__ import annotations
 
-import ast
 import base64
 import contextlib
 import json
@@ -55,42 +54,6 @@ def step(name: str, command: Sequence[str | Path], env: Mapping[str, str], cwd: 
     return done.stdout
 
 
-def pip_settings() -> dict[str, str]:
-    """pip's own configuration, files and environment together, by option name.
-
-    The machine's way to its packages is told to pip; uv reads none of it.
-    """
-    listed = step(
-        "read pip's settings",
-        [sys.executable, "-m", "pip", "config", "list"],
-        os.environ,
-        ROOT,
-    )
-    found: dict[str, str] = {}
-    for line in listed.splitlines():
-        key, _, value = line.partition("=")
-        section, _, option = key.rpartition(".")
-        if section == ":env:" or option not in found:
-            found[option] = str(ast.literal_eval(value))
-    return found
-
-
-def uv_environment() -> dict[str, str]:
-    """This process's environment with pip's settings in uv's words; what is set for uv wins."""
-    pip = pip_settings()
-    told = {
-        "UV_DEFAULT_INDEX": pip.get("index-url", ""),
-        "UV_INDEX": " ".join(pip.get("extra-index-url", "").split()),
-        "UV_FIND_LINKS": ",".join(pip.get("find-links", "").split()),
-        "SSL_CERT_FILE": pip.get("cert", ""),
-        # pip looks for the version in every index, uv in the first that knows the name.
-        "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_NO_PROGRESS": "1",
-    }
-    env = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")}
-    return {**{k: v for k, v in told.items() if v}, **env}
-
-
 @dataclass(frozen=True)
 class Image:
     """What was built: the copy of the folder, the environment's own variables, and how many
@@ -113,18 +76,24 @@ def build(package: Path, scratch: Path) -> Image:
     build_part = config["build"]
     folder, venv, home = scratch / "src", scratch / "venv", scratch / "home"
     home.mkdir(parents=True)
-    uv = uv_environment()
     python = str(build_part["python_version"])
     assert sys.version.startswith(python), "the tests run on the Python of cog.yaml"
-    step("make an environment", [UV, "venv", "--python", sys.executable, venv], uv, scratch)
-    requirements = package / build_part["python_requirements"]
+    step(
+        "make an environment",
+        [sys.executable, "-m", "venv", "--without-pip", venv],
+        os.environ,
+        scratch,
+    )
+    # By pip from outside: it knows the machine's way to its packages, and stays out of the image.
     step(
         "install requirements.txt",
         [
-            *(UV, "pip", "install", "--strict", "--python", venv / "bin" / "python"),
-            *("--constraint", ROOT / "constraints.txt", "--requirement", requirements),
+            *(sys.executable, "-m", "pip", "--python", venv / "bin" / "python", "install"),
+            "--no-compile",  # what is imported is compiled then
+            *("--constraint", ROOT / "constraints.txt"),
+            *("--requirement", package / build_part["python_requirements"]),
         ],
-        uv,
+        {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")},
         scratch,
     )
     _copy(package, folder)
