@@ -108,6 +108,7 @@ class CogProcess:
         self._lines_read = 0
         self._set_up_lines = math.inf
         self._set_up_log = ""
+        self._set_up_chars = 0  # of the log that it was made of
         self._problem = ""
         self._tell_health: Callable[[str], None] | None = None
 
@@ -275,8 +276,7 @@ class CogProcess:
             is_ready = health.get("status") in ("READY", "BUSY") and not self._broken.done()
             self._problem = _own_problem(health)  # then its set-up has succeeded all the same
             if is_ready or self._problem:
-                log = str((health.get("setup") or {}).get("logs") or "")
-                self._set_up_log = without_paths(log[-SET_UP_LOG_CHARS:])
+                self._keep_set_up_log(health)
                 return
             if reason := self._why_it_failed(health, time.monotonic() - began):
                 raise StartError(f"{reason}{self._last_words(health)}")
@@ -348,6 +348,7 @@ class CogProcess:
             await asyncio.sleep(UNHEALTHY_EVERY_S if self._problem else HEALTH_EVERY_S)
             asked_at, running = time.monotonic(), self._running
             health = await self._client.health()
+            self._keep_set_up_log(health)
             # Whether a prediction may have kept the health check from its turn.
             running = running or self._running or self._last_run_at >= asked_at
             if problem := _own_problem(health):
@@ -364,6 +365,13 @@ class CogProcess:
             if WORKER_GONE in why or bad >= UNHEALTHY_READINGS:
                 self._note_broken(why or "it does not answer")
                 return
+
+    def _keep_set_up_log(self, health: Mapping[str, Json]) -> None:
+        """The longest seen: coglet may be ready before the last line of the set-up has come."""
+        log = str((health.get("setup") or {}).get("logs") or "")
+        if len(log) > self._set_up_chars:
+            self._set_up_chars = len(log)
+            self._set_up_log = without_paths(log[-SET_UP_LOG_CHARS:])
 
     def _note_health(self, problem: str) -> None:
         if problem != self._problem:
