@@ -49,7 +49,7 @@ EVERY_KEY = {
     ("GET", "/v1/deployments"),
     ("GET", "/v1/trainings"),
 }
-# Of Replicate's API: what the box does not have, whoever asks.
+# Of Replicate's API: what the box does not have, for every caller.
 REFUSED = {
     ("GET", "/v1/collections/{slug}"),
     ("POST", "/v1/deployments"),

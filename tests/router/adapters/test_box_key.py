@@ -48,7 +48,7 @@ def test_a_digest_needs_the_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64, b"g" * 64, b"0" * 65])
 def test_a_damaged_one_is_named(tmp_path: Path, content: bytes) -> None:
-    """And left as it is, for whoever can restore it."""
+    """And left as it is, so that a person can restore it."""
     path = tmp_path / "box_key"
     path.write_bytes(content)
     with pytest.raises(BoxKeyError, match=f"{path} is damaged"):

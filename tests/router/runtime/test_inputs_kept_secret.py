@@ -42,7 +42,7 @@ def spec() -> InputSpec:
 
 
 def said(error: InvalidInput) -> str:
-    """All that a caller is told."""
+    """All that a caller sees."""
     return error.message + json.dumps(error.details)
 
 

@@ -128,7 +128,7 @@ async def test_other_urls_are_fetched(desk: Desk) -> None:
 
 
 async def test_a_file_of_an_output_is_an_input_by_its_url(desk: Desk) -> None:
-    """By a link, whoever's it is; one that was swept is not looked for elsewhere."""
+    """By a link, for every holder; one that was swept is not looked for elsewhere."""
     made = desk.spooled(b"painted")
     desk.outputs["https://box.example/v1/outputs/p/output.png"] = FileRef("", made.path, "o.png")
     path, name = await desk.uploads.fetch(next(iter(desk.outputs)), "f", 99, TRUSTED)
