@@ -116,3 +116,8 @@ def is_print_of_prediction(line: bytes) -> bool:
     """Whether the line may be something that the model printed while it ran a prediction. A
     cheap look, for every line of every prediction: `source` is Stdout or Stderr."""
     return b'"source":"Std' in line and b'"prediction_id"' in line
+
+
+def is_print_of_nobody(line: bytes) -> bool:
+    """Whether the model printed it outside of its set-up and of every prediction."""
+    return b'"target":"coglet::user"' in line

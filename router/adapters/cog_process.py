@@ -25,7 +25,12 @@ from urllib.parse import quote
 import orjson
 
 from router.adapters.answer_body import MAX_BODY_BYTES, BodyTooLargeError
-from router.adapters.cog_answers import is_print_of_prediction, read_log_line, read_outcome
+from router.adapters.cog_answers import (
+    is_print_of_nobody,
+    is_print_of_prediction,
+    read_log_line,
+    read_outcome,
+)
 from router.adapters.cog_client import CogClient
 from router.adapters.loopback_http import ConnectionLostError
 from router.adapters.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
@@ -72,6 +77,9 @@ OWN_CHECK_TIMED_OUT = f"{OWN_CHECK}user-defined healthcheck timed out"
 UNHEALTHY_EVERY_S = 1.0
 PROBLEM_CHARS = 500
 SET_UP_LOG_CHARS = 16 << 10
+# coglet is ready before it has read the last that the set-up printed. Its own log of the set-up
+# never gets those lines; they come afterwards, as nobody's.
+LATE_LINES_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,8 @@ class CogProcess:
         self._lines_read = 0
         self._set_up_lines = math.inf
         self._set_up_log = ""
-        self._set_up_chars = 0  # of the log that it was made of
+        self._late_log = ""
+        self._late_until = math.inf
         self._problem = ""
         self._tell_health: Callable[[str], None] | None = None
 
@@ -124,6 +133,7 @@ class CogProcess:
             await self.stop(grace_s=0)
             raise
         self._set_up_lines = self._lines_read
+        self._late_until = time.monotonic() + LATE_LINES_S
         self._tmp.keep_present()
         self._watch(self._watch_health())
 
@@ -175,7 +185,7 @@ class CogProcess:
     @property
     def set_up_log(self) -> str:
         """coglet's own lines and the model's, without paths."""
-        return self._set_up_log
+        return without_paths((self._set_up_log + self._late_log)[-SET_UP_LOG_CHARS:])
 
     # ---- predictions ---------------------------------------------------------------------
 
@@ -276,7 +286,7 @@ class CogProcess:
             is_ready = health.get("status") in ("READY", "BUSY") and not self._broken.done()
             self._problem = _own_problem(health)  # then its set-up has succeeded all the same
             if is_ready or self._problem:
-                self._keep_set_up_log(health)
+                self._set_up_log = _set_up_log(health)
                 return
             if reason := self._why_it_failed(health, time.monotonic() - began):
                 raise StartError(f"{reason}{self._last_words(health)}")
@@ -301,8 +311,7 @@ class CogProcess:
 
     def _last_words(self, health: Mapping[str, Json]) -> str:
         """The line that most likely says why: the last of the set-up's log, or of all."""
-        logs = str((health.get("setup") or {}).get("logs") or "")
-        lines = logs.splitlines() or [line.text for line in self.log_tail()]
+        lines = _set_up_log(health).splitlines() or [line.text for line in self.log_tail()]
         lines = [s for s in lines if s.strip()]
         own = [s for s in lines if not s.startswith("[coglet")] or lines
         return f": {own[-1].strip()}" if own else ""
@@ -311,7 +320,10 @@ class CogProcess:
         """coglet logs what a prediction prints as it comes, and gives it to whoever asks for
         the prediction only with the end."""
         self._lines_read += 1
-        if self._reports and is_print_of_prediction(line):
+        if time.monotonic() < self._late_until and is_print_of_nobody(line):
+            if len(self._late_log) < SET_UP_LOG_CHARS:
+                self._late_log += f"{read_log_line(line).text}\n"
+        elif self._reports and is_print_of_prediction(line):
             printed = read_log_line(line)
             if report := self._reports.get(printed.prediction_id):
                 report(LogText(f"{printed.text}\n", printed.source))
@@ -348,7 +360,6 @@ class CogProcess:
             await asyncio.sleep(UNHEALTHY_EVERY_S if self._problem else HEALTH_EVERY_S)
             asked_at, running = time.monotonic(), self._running
             health = await self._client.health()
-            self._keep_set_up_log(health)
             # Whether a prediction may have kept the health check from its turn.
             running = running or self._running or self._last_run_at >= asked_at
             if problem := _own_problem(health):
@@ -365,13 +376,6 @@ class CogProcess:
             if WORKER_GONE in why or bad >= UNHEALTHY_READINGS:
                 self._note_broken(why or "it does not answer")
                 return
-
-    def _keep_set_up_log(self, health: Mapping[str, Json]) -> None:
-        """The longest seen: coglet may be ready before the last line of the set-up has come."""
-        log = str((health.get("setup") or {}).get("logs") or "")
-        if len(log) > self._set_up_chars:
-            self._set_up_chars = len(log)
-            self._set_up_log = without_paths(log[-SET_UP_LOG_CHARS:])
 
     def _note_health(self, problem: str) -> None:
         if problem != self._problem:
@@ -418,6 +422,10 @@ def _remove_folders(prediction_ids: Iterable[str]) -> None:
             folder.rmdir()
         except OSError:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_up_log(health: Mapping[str, Json]) -> str:
+    return str((health.get("setup") or {}).get("logs") or "")
 
 
 def _own_problem(health: Mapping[str, Json]) -> str:

@@ -243,7 +243,7 @@ def test_the_log_of_a_set_up(service: Service) -> None:
     """coglet's lines and the model's, without the folders of this machine."""
     post(service, "collected")
     path = "/models/collected/health-check"
-    # coglet is ready before the last line has come; the next reading has it.
+    # coglet may be ready before the last line of the set-up has come, and forgets it then.
     wait_until(lambda: "models loaded from" in service.http.get(path).json()["setup"]["logs"])
     health = service.http.get(path).json()
     assert (health["status"], health["setup"]["status"]) == ("READY", "succeeded")
