@@ -77,16 +77,15 @@ UPDATE predictions SET owner = coalesce(json_extract(CAST(document AS TEXT), '$.
 OWNER_INDEX = """
 CREATE INDEX IF NOT EXISTS predictions_owner ON predictions (owner, created_at, id)
 """
-PUT = """
-INSERT INTO predictions (id, model, status, created_at, completed_at, document, owner)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT = "INSERT INTO predictions (id, model, status, created_at, completed_at, owner, document)"
+OR_REPLACE = """
 ON CONFLICT (id) DO UPDATE SET status = excluded.status,
-    completed_at = excluded.completed_at, document = excluded.document
+    completed_at = excluded.completed_at, document = excluded.document RETURNING rowid
 """
-CLAIM = """
-INSERT INTO predictions (id, model, status, created_at, completed_at, document, owner)
-VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING id
-"""
+OR_NOTHING = "ON CONFLICT (id) DO NOTHING RETURNING rowid"
+# A longer document is written into the row once it is there: SQLite copies each value that it is
+# given twice before it writes one, and a prediction's text may be a megabyte.
+LONG_BYTES = 64 << 10
 ANNOUNCE = """
 INSERT INTO outbox (prediction_id, attempts, due_at) VALUES (?, ?, ?)
 ON CONFLICT (prediction_id) DO UPDATE SET attempts = excluded.attempts, due_at = excluded.due_at
@@ -196,21 +195,20 @@ class SqliteStore:
         take it."""
         # Rows are made by the thread, one at a time: one of a megabyte takes milliseconds.
         if announce_at is None:
-            await self._do(lambda c: c.execute(PUT, _row(prediction)))
+            await self._do(lambda c: _insert(c, prediction, OR_REPLACE))
             return
         due = (prediction.id, 0, announce_at)
 
         def both(c: sqlite3.Connection) -> None:
             with _transaction(c):
-                c.execute(PUT, _row(prediction))
+                _insert(c, prediction, OR_REPLACE)
                 c.execute(ANNOUNCE, due)
 
         await self._do(both)
 
     async def claim(self, prediction: Prediction) -> bool:
         """Insert it if its id is free; False when it is taken. Raises InsufficientStorage."""
-        claimed = await self._do(lambda c: c.execute(CLAIM, _row(prediction)).fetchone())
-        return claimed is not None
+        return await self._do(lambda c: _insert(c, prediction, OR_NOTHING))
 
     async def get(self, prediction_id: str) -> Prediction | None:
         """The prediction, or None."""
@@ -391,6 +389,7 @@ class SqliteStore:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job(self._connection)
+            del job  # it may hold a prediction with a megabyte of text
 
 
 @contextlib.contextmanager
@@ -424,11 +423,23 @@ def _page_query(
     return f"{PAGE} {where} {order}", tuple(values)
 
 
-def _row(p: Prediction) -> tuple[Any, ...]:
+def _insert(c: sqlite3.Connection, p: Prediction, on_conflict: str) -> bool:
+    """Write the prediction's row, in a transaction where its document is long. False when its id
+    was taken and `on_conflict` left it so."""
     # Of secret inputs only which they are; their values are `router.adapters.sealed_store`'s.
     fields = msgspec.structs.asdict(p) | {"secrets": list(p.secrets)}
     document = orjson.dumps(fields)
-    return (p.id, p.model, p.status, p.created_at, p.completed_at, document, p.owner)
+    is_long = len(document) > LONG_BYTES
+    value = "zeroblob(?)" if is_long else "?"
+    columns = (p.id, p.model, p.status, p.created_at, p.completed_at, p.owner)
+    row = (*columns, len(document) if is_long else document)
+    statement = f"{INSERT} VALUES (?, ?, ?, ?, ?, ?, {value}) {on_conflict}"
+    with contextlib.nullcontext() if c.in_transaction or not is_long else _transaction(c):
+        written = c.execute(statement, row).fetchall()
+        if written and is_long:
+            with c.blobopen("predictions", "document", written[0][0]) as blob:
+                blob.write(document)
+    return bool(written)
 
 
 def _readable(document: bytes) -> Prediction | None:

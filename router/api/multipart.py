@@ -157,6 +157,7 @@ class FormReader:
             text = self._text.decode()
         except UnicodeDecodeError as error:
             raise MalformedRequest(f"Cannot read the form: '{self._name}' is not UTF-8") from error
+        self._text = bytearray()
         self.form.parts.append(Text(self._name, text))
 
     def on_end(self) -> None:

@@ -31,20 +31,22 @@ def load_json(text: bytes | str) -> Json:
     Raises PayloadTooLarge for a text over MAX_TEXT_BYTES or with over MAX_VALUES values, and
     ValueError for what is not JSON or is nested deeper than MAX_DEPTH.
     """
-    encoded = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    if len(encoded) > MAX_TEXT_BYTES:
+    if isinstance(text, str) and not (text.isascii() and "\\u" not in text):
+        text = text.encode("utf-8", "surrogatepass")
+    # A str is its own UTF-8 here, and has no wide character: no copy of it is made.
+    if len(text) > MAX_TEXT_BYTES:
         raise PayloadTooLarge(f"Cannot read the JSON: it exceeds {MAX_TEXT_BYTES} bytes of text")
-    if len(encoded) > MAX_WIDE_CHARS and wide_chars(encoded) > MAX_WIDE_CHARS:
+    if isinstance(text, bytes) and len(text) > MAX_WIDE_CHARS and wide_chars(text) > MAX_WIDE_CHARS:
         raise too_wide("the JSON")
-    if _values(encoded) > MAX_VALUES and _values(_outside_strings(encoded)) > MAX_VALUES:
+    if _values(text) > MAX_VALUES and _values(_outside_strings(text)) > MAX_VALUES:
         raise PayloadTooLarge(f"Cannot read the JSON: it has over {MAX_VALUES} values")
     try:
-        value = msgspec.json.decode(encoded)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"it is not JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if encoded.count(b"[") + encoded.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if _count(text, "[{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError("it is nested too deeply")
     return value
 
@@ -65,13 +67,20 @@ def too_wide(what: str) -> PayloadTooLarge:
     )
 
 
-def _values(text: bytes) -> int:
+def _count(text: bytes | str, marks: str) -> int:
+    if isinstance(text, str):
+        return sum(text.count(mark) for mark in marks)
+    return sum(text.count(mark.encode()) for mark in marks)
+
+
+def _values(text: bytes | str) -> int:
     """No fewer than there are: all but the first come after a comma or a bracket that opens."""
-    return len(text) - len(text.translate(None, b"[{,")) + 1
+    return _count(text, "[{,") + 1
 
 
-def _outside_strings(text: bytes) -> bytes:
+def _outside_strings(text: bytes | str) -> bytes:
     """What is not within a string; the text as it is where there are too many strings to look."""
+    text = text.encode() if isinstance(text, str) else text
     bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
     quotes = len(bare) - len(bare.translate(None, b'"'))
     if quotes > 4 * MAX_VALUES:  # two for each string, and each value has at most one name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -85,6 +86,56 @@ async def test_a_full_disk_is_told_and_gets_over(store: SqliteStore) -> None:
         await store.put(replace(made("a"), logs="x" * 100_000))
     await store._do(lambda c: c.execute("PRAGMA max_page_count = 100000"))
     await store.put(replace(made("a"), logs="x" * 100_000))
+
+
+LONG = {"text": "é" * 100_000}
+
+
+async def test_a_long_text(store: SqliteStore) -> None:
+    """Claimed once, replaced by a longer and by a shorter one, announced, deleted."""
+    first = replace(made("a"), inputs=LONG)
+    assert await store.claim(first)
+    assert not await store.claim(replace(first, model="other"))
+    assert await store.get("a") == first
+    for p in (replace(first, output="x" * 300_000), made("a"), first):
+        await store.put(p, announce_at=5.0)
+        assert await store.get("a") == p
+    assert [d.prediction_id for d in await store.deliveries()] == ["a"]
+    await store.delete("a")
+    assert await store.get("a") is None
+
+
+async def test_a_long_text_on_a_full_disk(store: SqliteStore) -> None:
+    """The row is as it was, with its text."""
+    before = replace(made("a"), inputs=LONG)
+    await store.put(before)
+    await store._do(lambda c: c.execute("PRAGMA max_page_count = 1"))
+    for announce_at in (None, 5.0):
+        with pytest.raises(InsufficientStorage):
+            await store.put(replace(before, output="x" * 300_000), announce_at)
+    with pytest.raises(InsufficientStorage):
+        await store.claim(replace(before, id="b"))
+    assert await store.get("a") == before
+    assert await store.get("b") is None
+    assert not await store.deliveries()
+
+
+async def test_what_was_written_is_let_go(store: SqliteStore) -> None:
+    """The thread that waits for the next statement holds nothing of the last: a text may be
+    a megabyte."""
+
+    class Inputs(dict[str, str]):
+        """A dict that can be referred to weakly."""
+
+    inputs = Inputs(text="x")
+    held = weakref.ref(inputs)
+    await store.put(replace(made("a"), inputs=inputs))
+    del inputs
+    for _ in range(200):
+        if held() is None:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it is still held")
 
 
 async def test_a_cancelled_caller_breaks_nothing(store: SqliteStore) -> None:
