@@ -30,12 +30,12 @@ if __name__ == "__main__":
     # This folder has a router.py; the package of that name is what is measured.
     sys.path[0] = str(ROOT)
 
-from router.adapters.cog_answers import read_outcome  # noqa: E402
-from router.adapters.cog_client import CogClient  # noqa: E402
-from router.api.cog import cog_view  # noqa: E402
-from router.domain import messages as msg  # noqa: E402
-from router.domain.prediction import Prediction, Status, advance, conclude, new_id  # noqa: E402
-from router.runtime.inputs import InputSpec  # noqa: E402
+from router.http.cog import cog_view  # noqa: E402
+from router.inputs.input_schema import InputSpec  # noqa: E402
+from router.models.coglet_client import CogClient  # noqa: E402
+from router.models.coglet_responses import read_outcome  # noqa: E402
+from router.prediction import Prediction, Status, advance, conclude, new_id  # noqa: E402
+from router.scheduling import messages as msg  # noqa: E402
 from router.scheduling.scheduler import Policy, Scheduler  # noqa: E402
 
 REQUESTS = 2000

@@ -18,63 +18,57 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from router.adapters.box_key import BOX_KEY_FILE, BoxKey, BoxKeyError, load_box_key
-from router.adapters.catalog import discover
-from router.adapters.clock import SystemClock
-from router.adapters.cog_process import CogProcess, ProcessOptions
-from router.adapters.fetch import UrlFetcher
-from router.adapters.keys import KeyFileError, Keyring
-from router.adapters.memory import GpuMemory, detect_memory, hardware_name
-from router.adapters.private_files import NotPrivateError, make_state_folder
-from router.adapters.process_group import end_left_behind
-from router.adapters.schemas import Schemas
-from router.adapters.sealed_store import SealedStore
-from router.adapters.spool import Spool
-from router.adapters.sqlite_store import SqliteStore
-from router.adapters.state_folder import StateFolder
-from router.adapters.webhook_sender import WEBHOOK_FILE, HttpWebhookSender, load_secret
-from router.api import (
-    app_face,
+from router.backends import LOCAL, Backends
+from router.clock import SystemClock
+from router.errors import RouterError
+from router.http import (
     cog,
     downloads,
     events,
-    files,
-    model_logs,
+    native,
     operations,
     replicate,
     replicate_catalog,
+    replicate_files,
     streams,
 )
-from router.api.access import Access
-from router.api.auth import Guard
-from router.api.browsers import for_browsers
-from router.api.connections import Limits
-from router.api.context import Context, Describe
-from router.api.error_handlers import on_http_exception, on_router_error, on_unexpected
-from router.api.hops import Hops
-from router.api.openapi import build_openapi
-from router.api.patience import BodyReads
-from router.api.replicate_views import webhook_view
-from router.api.startup import PlainStart
-from router.backends import LOCAL, Backends
-from router.domain.errors import RouterError
-from router.domain.keys import parse_keys, who_is_served
-from router.domain.messages import Described, Warm
-from router.domain.package import Package
-from router.domain.prediction import Prediction
-from router.ports import Memory, Process, StartError
-from router.runtime.fetch_slots import BoundedFetcher
-from router.runtime.intake import Intake
-from router.runtime.loop import SchedulerLoop
-from router.runtime.outputs import Outputs
-from router.runtime.predictions import Predictions
-from router.runtime.uploads import Uploads
-from router.runtime.webhooks import Webhooks
+from router.http.auth import Guard
+from router.http.body_timeout import BodyReads
+from router.http.connections import Limits
+from router.http.context import Context, Describe
+from router.http.errors import on_http_exception, on_router_error, on_unexpected
+from router.http.middleware import Hops, PlainStart, for_browsers
+from router.http.openapi import build_openapi
+from router.http.replicate_views import webhook_view
+from router.http.request_log import Access
+from router.inputs.fetch import BoundedFetcher, UrlFetcher
+from router.inputs.request_inputs import Intake
+from router.inputs.uploads import Uploads
+from router.keys.key import parse_keys, who_is_served
+from router.keys.key_store import KeyFileError, Keyring
+from router.models.catalog import Package, discover
+from router.models.coglet_process import CogProcess, ProcessOptions
+from router.models.memory import GpuMemory, detect_memory, hardware_name
+from router.models.process import Memory, Process, StartError
+from router.models.process_group import end_left_behind
+from router.models.schemas import Schemas
+from router.observability.telemetry import Telemetry
+from router.prediction import Prediction
+from router.predictions.loop import SchedulerLoop
+from router.predictions.output_files import Outputs
+from router.predictions.service import Predictions
+from router.predictions.webhook_sender import WEBHOOK_FILE, HttpWebhookSender, load_secret
+from router.predictions.webhooks import Webhooks
+from router.scheduling.messages import Described, Warm
 from router.scheduling.scheduler import Policy, Scheduler
 from router.server_limits import bounded_server
 from router.settings import Settings, Weights
-from router.stopping import stop_on_signal
-from router.telemetry import Telemetry
+from router.shutdown import stop_on_signal
+from router.storage.private_files import NotPrivateError, make_state_folder
+from router.storage.sealed_store import BOX_KEY_FILE, BoxKey, BoxKeyError, SealedStore, load_box_key
+from router.storage.spool import Spool
+from router.storage.sqlite_store import SqliteStore
+from router.storage.state_folder import StateFolder
 
 log = logging.getLogger(__name__)
 
@@ -131,11 +125,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.setup()
     operations.add_routes(app)
     events.add_routes(app)
-    model_logs.add_routes(app)
-    files.add_routes(app)
+    operations.add_routes(app)
+    replicate_files.add_routes(app)
     streams.add_routes(app)
     downloads.add_routes(app)
-    app_face.add_routes(app)
+    native.add_routes(app)
     replicate_catalog.add_routes(app)
     return app
 

@@ -14,8 +14,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from router.adapters.catalog import NAME, RESERVED
-from router.adapters.remote_backend import (
+from router.clock import Clock
+from router.models.catalog import NAME, RESERVED, Package
+from router.models.process import StartError
+from router.prediction import Json
+from router.predictions.overflow import Route
+from router.remote.backend import (
     PAID,
     PAID_REQUESTS_PER_HOUR,
     Guards,
@@ -24,11 +28,7 @@ from router.adapters.remote_backend import (
     make_backend,
     make_guards,
 )
-from router.adapters.remote_process import RemoteProcess
-from router.domain.package import Package
-from router.domain.prediction import Json
-from router.ports import Clock, StartError
-from router.runtime.homes import Route
+from router.remote.process import RemoteProcess
 from router.settings import ModelSettings, Settings
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import typer.main
 
-from router.adapters.catalog import discover
+from router import errors
 from router.cli import app, curl_line
-from router.domain import errors
+from router.models.catalog import discover
 from router.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

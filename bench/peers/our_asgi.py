@@ -6,8 +6,8 @@ import sys
 import bare_asgi
 import uvicorn
 
-from router.api.connections import Connections
-from router.api.http_protocol import HttpProtocol
+from router.http.connections import Connections
+from router.http.protocol import HttpProtocol
 
 if __name__ == "__main__":
     uvicorn.run(

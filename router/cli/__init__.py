@@ -5,23 +5,13 @@ from __future__ import annotations
 import typer
 
 from router import __version__
-from router.cli import (
-    configuring,
-    doctor,
-    keys,
-    looking,
-    predicting,
-    saving,
-    serving,
-    ship,
-    supabase,
-)
-from router.cli.serving import curl_line
+from router.cli import config, deploy, doctor, keys, predict, save, serve, status
+from router.cli.serve import curl_line
 
 __all__ = ["app", "curl_line", "main"]
 
 # In the order of `callme --help`. A new group: a module with `add_commands`, named here.
-GROUPS = (serving, predicting, saving, looking, keys, doctor, configuring, supabase, ship)
+GROUPS = (serve, predict, save, status, keys, doctor, config, deploy)
 
 app = typer.Typer(
     help="Serve every Cog package of a folder over HTTP.",

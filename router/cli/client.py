@@ -10,10 +10,10 @@ from typing import Annotated, Any, NoReturn
 import aiohttp
 import typer
 
-from router.adapters.keys import read_local_key
-from router.adapters.system_resolver import system_connector
 from router.cli.common import base_url, fail, print_json
-from router.domain.keys import split_key
+from router.keys.key import split_key
+from router.keys.key_store import read_local_key
+from router.outbound.resolver import system_connector
 from router.settings import Settings
 
 # Looking answers at once or not at all; a prediction may take as long as the router lets it.

@@ -18,17 +18,16 @@ import pynvml
 import typer
 from rich.markup import escape
 
-from router.adapters.box_key import BOX_KEY_FILE
-from router.adapters.catalog import discover
-from router.adapters.keys import FILE_NAME, KeyFile, KeyFileError
-from router.adapters.private_files import is_readable_by_others
-from router.adapters.webhook_sender import WEBHOOK_FILE
 from router.cli.client import RouterClient, find_router
 from router.cli.common import Json, console, print_json, read_settings
 from router.cli.progress import hub_cache
-from router.domain.keys import who_is_served
-from router.domain.package import Package
+from router.keys.key import who_is_served
+from router.keys.key_store import FILE_NAME, KeyFile, KeyFileError
+from router.models.catalog import Package, discover
+from router.predictions.webhook_sender import WEBHOOK_FILE
 from router.settings import Settings, Weights
+from router.storage.private_files import is_readable_by_others
+from router.storage.sealed_store import BOX_KEY_FILE
 
 GIB = 1 << 30
 LOW_DISK_BYTES = 10 * GIB

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from router.adapters.keys import KeyFile, KeyFileError, StoredKey
 from router.cli.common import Json, console, err_console, fail, print_json, read_settings
-from router.domain.keys import who_is_served
+from router.keys.key import who_is_served
+from router.keys.key_store import KeyFile, KeyFileError, StoredKey
 
 Name = Annotated[str, typer.Argument(help="What logs and limits call it, such as `web`.")]
 

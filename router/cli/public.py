@@ -11,14 +11,14 @@ from pathlib import Path
 from pydantic import SecretStr
 from rich.markup import escape
 
-from router.adapters.private_files import NotPrivateError, make_state_folder
-from router.adapters.publishing import Publisher, PublishSetup, make_publisher
-from router.adapters.tunnel import TunnelOptions
-from router.adapters.webhook_sender import WEBHOOK_FILE, load_secret
 from router.cli.common import base_url, console, fail
-from router.domain.keys import split_key
-from router.exposure import Exposed, Tell
+from router.keys.key import split_key
+from router.predictions.webhook_sender import WEBHOOK_FILE, load_secret
 from router.settings import Settings
+from router.storage.private_files import NotPrivateError, make_state_folder
+from router.tunnel.announce import Exposed, Tell
+from router.tunnel.announcers import Publisher, PublishSetup, make_publisher
+from router.tunnel.cloudflared import TunnelOptions
 
 KEY_ID = "tunnel"
 # Everybody's names for these.

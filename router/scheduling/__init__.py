@@ -1,1 +1,4 @@
-"""Who runs, who is resident, who waits: pure decisions, no I/O and no clock of their own."""
+"""Who runs, who is in memory, who waits: pure decisions, no I/O and no clock of their own.
+
+Anything above may import it; it imports only errors.
+"""

@@ -9,7 +9,7 @@ from router.scheduling.scheduler import Scheduler
 
 
 class Outlook:
-    """Fulfils `router.runtime.homes.Lines`."""
+    """Fulfils `router.predictions.overflow.Lines`."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

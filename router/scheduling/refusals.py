@@ -3,7 +3,7 @@ from what the model has been measured to take."""
 
 from __future__ import annotations
 
-from router.domain.errors import Canceled, ModelUnavailable, QueueFull, RouterError, ShuttingDown
+from router.errors import Canceled, ModelUnavailable, QueueFull, RouterError, ShuttingDown
 from router.scheduling.model import Model
 from router.scheduling.policy import Policy
 

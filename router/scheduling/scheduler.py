@@ -2,7 +2,7 @@
 resident and who waits are made here and nowhere else.
 
 It does no I/O and has no clock: every call brings `now` (seconds, monotonic), and the loop
-around it (`router/runtime/loop.py`) performs the effects and reports back. A phase changes
+around it (`router/predictions/loop.py`) performs the effects and reports back. A phase changes
 only in the handlers below:
 
     STOPPED ─Start▶ STARTING ─Ready▶ READY ─Stop▶ STOPPING ─Stopped▶ STOPPED
@@ -31,18 +31,18 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from router.domain import messages as msg
-from router.domain.errors import RouterError
+from router.errors import RouterError
+from router.scheduling import messages as msg
 from router.scheduling import refusals
 from router.scheduling.model import COMING, GONE, Model, Phase, Run
 from router.scheduling.policy import Policy
+from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.residency import (
     held_bytes,
     judge_claim,
     judge_overcommitment,
     leaving_bytes,
 )
-from router.scheduling.waiting import Waiter, WaitingLine
 
 __all__ = ["Policy", "Scheduler", "Standing"]
 

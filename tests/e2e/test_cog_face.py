@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from router.domain.prediction import new_id
+from router.prediction import new_id
 from tests.e2e.service import ROOT, Service, running_service, wait_until
 
 ASYNC = {"Prefer": "respond-async"}

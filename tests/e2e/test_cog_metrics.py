@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from router.domain.custom_metrics import apply
-from router.domain.prediction import MetricUpdate, new_id
+from router.prediction import MetricUpdate, new_id
+from router.predictions.custom_metrics import apply
 from tests.e2e.service import ROOT, Service, running_service, wait_until
 from tests.e2e.test_secrets import holding
 from tests.e2e.test_streaming import EVENTS, read

@@ -37,7 +37,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.prediction import new_id
+from router.prediction import new_id
 from tests.e2e.service import ROOT, Service, running_service, wait_until
 
 COG_YAML = 'build:\n  python_version: "3.12"\nrun: "run.py:{name}"\n'

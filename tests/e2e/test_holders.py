@@ -12,8 +12,8 @@ import httpx
 import pytest
 from starlette.routing import Mount, Route
 
-from router.adapters.keys import KeyFile
 from router.app import create_app
+from router.keys.key_store import KeyFile
 from router.settings import Settings
 from tests.e2e.service import Service, running_service, wait_until
 

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from router.adapters.tunnel import Backoff, Closed, Opened, Tunnel, TunnelOptions
+from router.tunnel.cloudflared import Backoff, Closed, Opened, Tunnel, TunnelOptions
 from tests.e2e.public_box import (
     PROJECT,
     TOKEN,

@@ -22,10 +22,10 @@ import httpx
 import pytest
 import uvicorn
 
-from router.adapters.clock import SystemClock
-from router.adapters.remote_backend import Kind, RemoteOptions, make_backend, make_guards
-from router.adapters.remote_process import RemoteProcess
-from router.domain.prediction import FileRef, Job, Status
+from router.clock import SystemClock
+from router.prediction import FileRef, Job, Status
+from router.remote.backend import Kind, RemoteOptions, make_backend, make_guards
+from router.remote.process import RemoteProcess
 from tests.packaging.isolated import ROOT, UNCOPIED
 
 DEPLOY = ROOT / "deploy"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from router.adapters.sqlite_store import SqliteStore
+from router.storage.sqlite_store import SqliteStore
 from tests.router.memory_store import MemoryStore
 
 AnyStore = MemoryStore | SqliteStore

@@ -1,4 +1,4 @@
-"""The store in memory: what the contract of `router.ports` says, in as few words as it takes."""
+"""The store in memory: the contract of `router.storage.store` in the fewest lines."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
-from router.domain.prediction import Delivery, FileRef, Prediction
-from router.domain.secret_inputs import SecretValues
-from router.domain.stored_file import StoredFile
-from router.ports import Cursor
+from router.prediction import Delivery, FileRef, Prediction
+from router.secret_inputs import SecretValues
+from router.storage.store import Cursor, StoredFile
 
 
 class MemoryStore:
-    """Fulfils `router.ports.Store`, `Outbox` and `UploadIndex`."""
+    """Fulfils `router.storage.store.Store`, `Outbox` and `UploadIndex`."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Prediction] = {}

@@ -12,14 +12,14 @@ import pytest
 from pydantic import ValidationError
 
 from router import backends as backends_module
-from router.adapters.clock import SystemClock
-from router.adapters.remote_process import RemoteProcess
 from router.backends import Backends
-from router.domain.package import Package
-from router.ports import StartError
-from router.runtime.homes import Route
+from router.clock import SystemClock
+from router.models.catalog import Package
+from router.models.process import StartError
+from router.predictions.overflow import Route
+from router.remote.process import RemoteProcess
 from router.settings import ModelSettings, RemoteSettings, Settings
-from tests.router.adapters.remote_stand_in import never, stand_in
+from tests.router.remote.remote_stand_in import never, stand_in
 
 BOX = {"url": "http://10.0.0.2:7777/models/m"}
 MODAL = {"kind": "modal", "url": "https://me--m.modal.run", "key": "wk:ws", "concurrency": 3}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from router.domain.prediction import (
+from router.prediction import (
     Callback,
     Delivery,
     Failure,
@@ -16,8 +16,8 @@ from router.domain.prediction import (
     advance,
     conclude,
 )
-from router.domain.secret_inputs import SecretValues
-from router.domain.stored_file import StoredFile
+from router.secret_inputs import SecretValues
+from router.storage.store import StoredFile
 from tests.router.conftest import AnyStore
 
 

@@ -24,7 +24,7 @@ export interface ToSign {
   nonce: string;
 }
 
-/** The verifier of a key is HMAC-SHA256 of this under it; router/domain/keys.py has the same. */
+/** The verifier of a key is HMAC-SHA256 of this under it; router/keys/key.py has the same. */
 const SIGNING_CONTEXT = "callme request signing v2";
 
 /** The `X-Callme-…` headers for a request, signed with HMAC-SHA256 under `key`'s verifier. */

@@ -15,12 +15,12 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from router.adapters.catalog import read_package
 from router.cli import app, curl_line
 from router.cli.common import fail, read_settings
 from router.cli.doctor import check_keys
-from router.cli.looking import new_lines
-from router.cli.serving import gives_files
+from router.cli.serve import gives_files
+from router.cli.status import new_lines
+from router.models.catalog import read_package
 
 ECHO = Path(__file__).parents[2] / "packages" / "echo"
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 import pytest
 
-from router.domain import messages as msg
-from router.domain.errors import RouterError
+from router.errors import RouterError
+from router.scheduling import messages as msg
 from router.scheduling.model import Model, Phase
 from router.scheduling.scheduler import Policy, Scheduler
 

@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from router.domain import messages as msg
-from router.domain.errors import Canceled, ShuttingDown
+from router.errors import Canceled, ShuttingDown
+from router.scheduling import messages as msg
 from router.scheduling import refusals
 from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase
 from router.scheduling.outlook import Outlook
 from router.scheduling.policy import Policy
-from router.scheduling.waiting import WaitingLine
+from router.scheduling.queue import WaitingLine
 from tests.router.scheduling.conftest import Story
 
 

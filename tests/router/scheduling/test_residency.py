@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase, Run
+from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.residency import (
     Verdict,
     enough_of,
@@ -15,7 +16,6 @@ from router.scheduling.residency import (
     judge_claim,
     judge_overcommitment,
 )
-from router.scheduling.waiting import Waiter, WaitingLine
 
 NOW = 1000.0
 MIN_RESIDENCY_S = 10.0

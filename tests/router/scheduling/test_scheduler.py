@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from router.domain import messages as msg
-from router.domain.errors import Canceled, QueueFull, ShuttingDown
+from router.errors import Canceled, QueueFull, ShuttingDown
+from router.scheduling import messages as msg
 from router.scheduling.model import Phase
 from router.scheduling.scheduler import Standing
 

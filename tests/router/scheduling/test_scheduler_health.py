@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.domain import messages as msg
-from router.domain.errors import ModelUnavailable
+from router.errors import ModelUnavailable
+from router.scheduling import messages as msg
 from router.scheduling.model import Phase
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from router.domain import messages as msg
+from router.scheduling import messages as msg
 from router.scheduling.model import GONE, Model, Phase
 from router.scheduling.scheduler import Policy, Scheduler
 

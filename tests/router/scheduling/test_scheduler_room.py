@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from router.domain import messages as msg
-from router.domain.errors import ModelUnavailable
+from router.errors import ModelUnavailable
+from router.scheduling import messages as msg
 from router.scheduling.model import Phase
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from router.domain import messages as msg
+from router.scheduling import messages as msg
 from router.scheduling.model import Phase
 
 if TYPE_CHECKING:

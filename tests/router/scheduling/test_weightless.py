@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from router.domain import messages as msg
+from router.scheduling import messages as msg
 from router.scheduling.model import Phase
 from router.scheduling.outlook import Outlook
 from tests.router.scheduling.conftest import Story

@@ -1,1 +1,0 @@
-"""The world outside: processes, files, databases, memory. Adapters see only ports and domain."""

@@ -1,1 +1,0 @@
-"""HTTP faces: each speaks one dialect over `router.runtime`; none knows a model."""

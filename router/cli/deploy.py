@@ -1,0 +1,185 @@
+"""`build`, `push`, `modal deploy`: a package to where else it may run; `supabase deploy`.
+
+Each calls the tool of that place and leaves its output and its exit status as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.common import err_console, fail, read_settings
+from router.models.catalog import PackageError, read_package
+from router.settings import CHECKOUT
+
+MODAL_APP = CHECKOUT / "deploy" / "modal_app.py"
+NO_COG = "install Cog's CLI (https://cog.run), or with Docker alone: python deploy/container.py {}"
+NO_MODAL = "install it with `pip install modal`, then `modal setup` once"
+
+Model = Annotated[str, typer.Argument(help="A model's name, or its package's folder.")]
+EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+FUNCTION = "backend_server"
+INSTALL = "Install it: npm install -g supabase"
+
+modal = typer.Typer(help="Models on Modal.", no_args_is_help=True)
+supabase = typer.Typer(help="The edge function's side.", no_args_is_help=True)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """`supabase deploy`, `build`, `push` and `modal deploy`."""
+    app.add_typer(supabase, name="supabase")
+    app.command(context_settings=EXTRA)(build)
+    app.command(context_settings=EXTRA)(push)
+    app.add_typer(modal, name="modal")
+
+
+def build(
+    context: typer.Context,
+    model: Model,
+    tag: Annotated[str, typer.Option("--tag", "-t", help="Image name; else callme-MODEL.")] = "",
+) -> None:
+    """Build the package's image with `cog build`; further options are passed on to it."""
+    folder = package_folder(model)
+    cog = _tool("cog", NO_COG.format(folder.name))
+    _run([cog, "build", "--tag", tag or f"callme-{folder.name}", *context.args], folder)
+
+
+def push(
+    context: typer.Context,
+    model: Model,
+    image: Annotated[str, typer.Argument(help="Where to, as r8.im/owner/name.")],
+) -> None:
+    """Build and push the package's image with `cog push`, for instance to Replicate."""
+    folder = package_folder(model)
+    cog = _tool("cog", NO_COG.format(folder.name))
+    _run([cog, "push", image, *context.args], folder)
+
+
+@modal.callback()
+def modal_group() -> None:
+    """Models on Modal."""
+
+
+@modal.command()
+def deploy(
+    model: Model,
+    *,
+    gpu: Annotated[str, typer.Option(help="Its GPU, such as L4, L40S, H100.")] = "",
+    weights: Annotated[str, typer.Option(help="WEIGHTS in the container; else its default.")] = "",
+    secret: Annotated[
+        list[str] | None, typer.Option(help="A Modal secret for its environment; again for more.")
+    ] = None,
+    scaledown_s: Annotated[
+        int | None, typer.Option(min=2, max=1200, help="An idle container ends after so long.")
+    ] = None,
+    min_containers: Annotated[
+        int | None, typer.Option(min=0, help="Kept running, and paid for, when idle.")
+    ] = None,
+    max_containers: Annotated[
+        int | None, typer.Option(min=1, help="Never more than so many at once.")
+    ] = None,
+    snapshot: Annotated[
+        bool, typer.Option(help="Freeze a loaded container and start others from it.")
+    ] = True,
+) -> None:
+    """Deploy the package on Modal with `modal deploy`; the app is callme-MODEL."""
+    folder = package_folder(model)
+    command = [_tool("modal", NO_MODAL), "deploy", str(MODAL_APP)]
+    told = {
+        "MODEL": folder.name,
+        "PACKAGES_DIR": str(folder.parent),
+        "GPU": gpu,
+        "WEIGHTS": weights,
+        "SECRETS": ",".join(secret or ()),
+        "SCALEDOWN_S": "" if scaledown_s is None else str(scaledown_s),
+        "MIN_CONTAINERS": "" if min_containers is None else str(min_containers),
+        "MAX_CONTAINERS": "" if max_containers is None else str(max_containers),
+        "SNAPSHOT": "on" if snapshot else "off",
+    }
+    _run(command, CHECKOUT, {k: v for k, v in told.items() if v})
+
+
+def package_folder(model: str) -> Path:
+    """The folder of a package, by name or path. Ends the command when there is none."""
+    settings = read_settings()
+    named = Path(model).expanduser()
+    folder = named if (named / "cog.yaml").is_file() else settings.packages_dir / model
+    if not (folder / "cog.yaml").is_file():
+        fail(f"Cannot find a model '{model}'", "name one that `callme models` lists, or a folder")
+    try:
+        return read_package(folder.resolve(), {}).folder
+    except PackageError as error:
+        fail(f"Cannot use '{model}': {error}")
+
+
+def _tool(name: str, hint: str) -> str:
+    """The tool's path: beside this interpreter, or on PATH."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        fail(f"Cannot do this here: there is no `{name}`", hint)
+    return found
+
+
+def _run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
+    """Run it in `folder`; this command ends as it does."""
+    err_console.print(shlex.join(command), style="dim", soft_wrap=True, markup=False)
+    # The router's own settings may hold keys, and no other tool needs them.
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("CALLME_")}
+    done = subprocess.run(command, cwd=folder, env={**ours, **(env or {})}, check=False)  # noqa: S603
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+
+
+@supabase.callback()
+def supabase_group() -> None:
+    """The edge function's side."""
+
+
+@supabase.command("deploy")
+def deploy_function(
+    project: Annotated[
+        str | None,
+        typer.Option(help="The project's reference; default: as set, or SUPABASE_PROJECT_ID."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Passed on: the CLI's profile, for a Supabase of your own.")
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option(help="What holds supabase/config.toml.", file_okay=False)
+    ] = CHECKOUT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command only.")] = False,
+) -> None:
+    """Upload the function; no Docker is needed. Its secrets are set by `callme up --public`."""
+    settings = read_settings()
+    project = project or settings.supabase_project or os.environ.get("SUPABASE_PROJECT_ID")
+    if not project:
+        fail("Cannot deploy: which project? Say --project REF or set SUPABASE_PROJECT_ID.", code=2)
+    if not (folder / "supabase" / "config.toml").is_file():
+        fail(f"Cannot deploy: there is no supabase/config.toml in {folder}.", code=2)
+    program = shutil.which("supabase")
+    arguments = ["functions", "deploy", FUNCTION, "--use-api", "--yes"]
+    if profile:
+        arguments = ["--profile", profile, *arguments]
+    # The option --project-ref is deprecated since version 3; the variable works in 2 as well.
+    env = {**os.environ, "SUPABASE_PROJECT_ID": project}
+    if settings.supabase_access_token:
+        env["SUPABASE_ACCESS_TOKEN"] = settings.supabase_access_token.get_secret_value()
+    if dry_run:
+        typer.echo(f"SUPABASE_PROJECT_ID={project} {shlex.join(['supabase', *arguments])}")
+        return
+    if program is None:
+        fail("Cannot deploy: 'supabase' is not on PATH.", INSTALL, 2)
+    done = subprocess.run([program, *arguments], cwd=folder, env=env, check=False)  # noqa: S603 - found on PATH, no shell
+    if done.returncode != 0:
+        fail(f"supabase ended with code {done.returncode}; its reason stands above.")
+    err_console.print(f"Deployed {FUNCTION} to project {project}.")

@@ -1,0 +1,120 @@
+"""`callme save`: an answer's files out of its JSON; the end of a pipe that begins with curl."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import mimetypes
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
+
+import typer
+
+from router.cli.common import fail, print_json
+
+
+def add_commands(app: typer.Typer) -> None:
+    """`save`."""
+    app.command()(save)
+
+
+def save(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write the file.")
+    ] = None,
+) -> None:
+    """Read an answer from stdin, write the files in it, and print it with their paths."""
+    text = sys.stdin.read()
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        fail(f"Cannot save: this is no answer of the router: {text[:200] or 'nothing'}")
+    try:
+        told, _ = take_files(answer, output)
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"Cannot write the output: {error.strerror}")
+    print_json(told)
+    if isinstance(answer, dict) and "error" in answer and set(answer) == {"error"}:
+        raise typer.Exit(1)
+
+
+DEFAULT_STEM = "output"
+# What mimetypes leaves out or says oddly.
+SUFFIXES = {"image/jpeg": ".jpg", "image/webp": ".webp", "audio/wav": ".wav", "audio/x-wav": ".wav"}
+
+
+def decode_data_uri(uri: str) -> tuple[str, bytes]:
+    """MIME type and content (RFC 2397). Raises ValueError.
+
+    >>> decode_data_uri("data:text/plain;base64,aGk=")
+    ('text/plain', b'hi')
+    """
+    head, comma, payload = uri.partition(",")
+    if not head.startswith("data:") or not comma:
+        raise ValueError("Cannot decode: it must be a data: URI")
+    kind, *parameters = head.removeprefix("data:").split(";")
+    content = unquote_to_bytes(payload)
+    if "base64" in parameters:
+        try:
+            content = base64.b64decode(content, validate=True)
+        except binascii.Error as error:
+            raise ValueError("Cannot decode: it must be base64") from error
+    return kind or "text/plain", content
+
+
+def take_files(output: Any, destination: Path | None) -> tuple[Any, list[Path]]:
+    """Write every file in the output, and return the output with paths in their places.
+
+    One file goes to `destination`; several go beside it, by the names of their fields. Without a
+    destination the name is `output` and nothing is overwritten. Raises ValueError, OSError.
+    """
+    found = list(_data_uris(output, ()))
+    written: dict[str, Path] = {}
+    for place, uri in found:
+        if uri not in written:
+            kind, content = decode_data_uri(uri)
+            path = _path(place if len(found) > 1 else (), kind, destination)
+            path.write_bytes(content)
+            written[uri] = path
+    return _replaced(output, written), list(written.values())
+
+
+def _path(place: tuple[str, ...], kind: str, destination: Path | None) -> Path:
+    suffix = SUFFIXES.get(kind) or mimetypes.guess_extension(kind) or ".bin"
+    name = "-".join(place)
+    if destination is not None:
+        if not name:
+            return destination
+        return destination.with_name(f"{destination.stem}-{name}{destination.suffix or suffix}")
+    stem = f"{DEFAULT_STEM}-{name}" if name else DEFAULT_STEM
+    path, i = Path(f"{stem}{suffix}"), 1
+    while path.exists():
+        path, i = Path(f"{stem}-{i}{suffix}"), i + 1
+    return path
+
+
+def _data_uris(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, str) and value.startswith("data:"):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _data_uris(item, (*place, str(name)))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _data_uris(item, (*place, str(i)))
+
+
+def _replaced(value: Any, written: dict[str, Path]) -> Any:
+    if isinstance(value, str):
+        return str(written[value]) if value in written else value
+    if isinstance(value, dict):
+        return {name: _replaced(item, written) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_replaced(item, written) for item in value]
+    return value

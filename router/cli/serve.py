@@ -1,0 +1,225 @@
+"""`serve` for a service, `up` for a person who wants to see it work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shlex
+import socket
+import sys
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+from rich.markup import escape
+
+from router.app import create_app
+from router.cli.client import Target, find_router
+from router.cli.common import base_url, console, err_console, fail, forget_secrets, read_settings
+from router.cli.progress import shown_progress
+from router.cli.public import prepare, teller
+from router.errors import RouterError
+from router.http.context import Context
+from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
+from router.logs import configure_logging
+from router.models.catalog import Package
+from router.scheduling.model import Phase
+from router.server_limits import tune_allocator
+from router.settings import Settings
+from router.tunnel.announce import Exposed, Exposure
+
+NO_KEY_HINT = (
+    "No key: programs of this machine are served, and so is whatever reaches this port as one of\n"
+    "them: ssh -R, socat, a proxy that adds no header. Before you forward it, make a key:\n"
+    "callme keys create web\n"
+)
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on.", min=1, max=65535)]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """`serve` and `up`."""
+    app.command()(serve)
+    app.command()(up)
+
+
+def serve(host: Host = None, port: Port = None) -> None:
+    """Serve, with logs on stderr. Models start when they are first asked for."""
+    tune_allocator()
+    configure_logging()
+    settings = read_settings(host=host, port=port)
+    forget_secrets()
+    server = Server(settings)
+    _run(server, server.serve())
+
+
+def up(
+    host: Host = None,
+    port: Port = None,
+    *,
+    public: Annotated[
+        bool, typer.Option("--public", help="Open a Cloudflare tunnel and publish its address.")
+    ] = False,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(help="Where to: supabase, command:LINE or webhook:URL; again for several."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --public: say what would be published.")
+    ] = False,
+) -> None:
+    """Serve, load every model that fits, and show a line to try for each."""
+    tune_allocator()
+    configure_logging(logging.WARNING)
+    settings = read_settings(host=host, port=port)
+    if not settings.preload:
+        settings = settings.model_copy(update={"preload": ("all",)})
+    if (publish or dry_run) and not public:
+        fail("Cannot publish without a tunnel: add --public.", code=2)
+    exposed = None
+    if public:
+        settings, exposed = prepare(settings, publish or (), dry_run)
+    forget_secrets()
+    server = Server(settings)
+    _run(server, _serve_and_show(server, settings, exposed))
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, with tasks beside it: the first that fails ends it, and all end with it."""
+
+    def __init__(self, settings: Settings) -> None:
+        config = uvicorn.Config(
+            create_app(settings), host=settings.host, port=settings.port, log_config=None
+        )
+        super().__init__(config)
+        self._beside: list[asyncio.Task[None]] = []
+
+    def start_beside(self, work: Coroutine[None, None, None]) -> None:
+        """Run it until the server has stopped."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._end_when_failed)
+        self._beside.append(task)
+
+    def _end_when_failed(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            err_console.print(f"[red]{type(error).__name__}: {escape(str(error))}[/red]")
+            self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Here and not after `serve`: at its end uvicorn gives itself the signal once more, and
+        a SIGTERM leaves no time for anything."""
+        await super().shutdown(sockets)
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+
+    async def wait_started(self) -> None:
+        """Until it listens."""
+        while not self.started:
+            await asyncio.sleep(0.05)
+
+
+def _run(server: Server, work: Coroutine[None, None, None]) -> None:
+    # On the loop that `uvicorn api:app` takes too: uvloop.
+    loops = asyncio.Runner(loop_factory=server.config.get_loop_factory())
+    # uvicorn mostly raises the signal again once everything has been stopped.
+    with contextlib.suppress(KeyboardInterrupt), loops as runner:
+        runner.run(work)
+    console.print("Stopped. Nothing is left running.")
+
+
+async def _serve_and_show(server: Server, settings: Settings, exposed: Exposed | None) -> None:
+    server.start_beside(_show(server, settings))
+    if exposed is not None:
+        server.start_beside(_expose(server, exposed))
+    await server.serve()
+
+
+async def _expose(server: Server, exposed: Exposed) -> None:
+    await server.wait_started()
+    await Exposure(exposed, teller(exposed)).run()
+
+
+async def _show(server: Server, settings: Settings) -> None:
+    await server.wait_started()
+    application = server.config.app
+    assert isinstance(application, FastAPI)  # noqa: S101 - made in _server
+    context: Context = application.state.context
+    console.print(f"\nServing {settings.packages_dir} on [bold]{base_url(settings)}[/bold]\n")
+    needs_key = _asks_for_a_key(settings)
+    key_file = settings.state / LOCAL_NAME if needs_key else None
+    target = find_router(settings, None, None)
+    for name in context.packages:
+        await _show_model(context, target, name)
+    console.print("\nTry, in another terminal:\n")
+    here = Path.cwd()
+    for name, package in context.packages.items():
+        line = curl_line(package, base_url(settings), here, key_file)
+        if line and gives_files(context.schemas.get(name, {})):
+            line += f" | {_shown(Path(sys.executable).parent / 'callme', here)} save"
+        if line:
+            console.print(f"  {line}", soft_wrap=True, markup=False)
+    url = base_url(settings)
+    console.print(f"\nAPI: {url}/docs   State: {url}/status   Stop: Ctrl-C\n", soft_wrap=True)
+    if not needs_key:
+        console.print(NO_KEY_HINT, soft_wrap=True, markup=False)
+
+
+def _asks_for_a_key(settings: Settings) -> bool:
+    with contextlib.suppress(KeyFileError):
+        closed = KeyFile(settings.state).is_closed()
+        return bool(settings.keys or settings.admin_keys or closed)
+    return True
+
+
+async def _show_model(context: Context, target: Target, name: str) -> None:
+    model = context.loop.scheduler.models[name]
+    async with shown_progress(target, name):
+        try:
+            await context.spec(context.packages[name])
+        except RouterError as error:
+            console.print(f"  [red]✗[/red] {name}  {escape(error.message)}")
+            return
+        while model.phase is not Phase.READY and (model.wanted or model.phase is Phase.STARTING):
+            await asyncio.sleep(0.1)
+    if model.phase is Phase.READY:
+        mib = (model.footprint_bytes or 0) >> 20
+        console.print(f"  [green]✓[/green] {name}  ready in {model.load_s:.1f} s, {mib} MiB")
+    elif model.failure_reason:
+        console.print(f"  [red]✗[/red] {name}  {escape(model.failure_reason)}")
+    else:
+        console.print(f"  [yellow]·[/yellow] {name}  starts when it is asked for: memory is full")
+
+
+def curl_line(package: Package, url: str, here: Path, key_file: Path | None = None) -> str | None:
+    """A command that works as it stands from `here`, from the package's example.json; with the
+    key that is in `key_file`."""
+    if not package.example:
+        return None
+    parts = ["curl", "-sS", f"{url}/{package.name}"]
+    if key_file is not None:
+        parts += ["-H", f'"Authorization: Bearer $(cat {shlex.quote(_shown(key_file, here))})"']
+    for name, value in package.example.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if text.startswith("@"):
+            text = f"@{_shown(package.folder / text[1:], here)}"
+        parts += ["-F", shlex.quote(f"{name}={text}")]
+    return " ".join(parts)
+
+
+def gives_files(schema: Mapping[str, Any]) -> bool:
+    """Whether every answer of the model has a file in it: as JSON, pages of base64."""
+    output = schema.get("components", {}).get("schemas", {}).get("Output", {})
+    fields = output.get("properties", {})
+    always = [output, *(fields[name] for name in output.get("required", ()) if name in fields)]
+    return any("uri" in (f.get("format"), f.get("items", {}).get("format")) for f in always)
+
+
+def _shown(path: Path, here: Path) -> str:
+    """The path as a person in `here` would type it."""
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,0 +1,194 @@
+"""`callme models`, `status`, `logs`: what a running router does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from router.cli.client import (
+    KeyOption,
+    RefusedError,
+    RouterClient,
+    Target,
+    UnreachableError,
+    Url,
+    fail_refused,
+    fail_unreachable,
+    find_router,
+)
+from router.cli.common import Json, console, err_console, print_json, read_settings
+from router.models.catalog import discover
+from router.settings import Settings
+
+FOLLOW_EVERY_S = 0.5
+COLOURS = {
+    **{"ready": "green", "busy": "green", "starting": "yellow"},
+    **{"unhealthy": "red", "failed": "red"},
+}
+
+
+def add_commands(app: typer.Typer) -> None:
+    """`models`, `status` and `logs`."""
+    app.command()(models)
+    app.command()(status)
+    app.command()(logs)
+
+
+def models(url: Url = None, key: KeyOption = None, as_json: Json = False) -> None:
+    """The models, and their states where a router runs."""
+    settings = read_settings()
+    target = find_router(settings, url, key)
+    try:
+        running = asyncio.run(_get(target, "/status"))["models"]
+    except UnreachableError as error:
+        if not target.own:
+            fail_unreachable(error)
+        running = None
+    except RefusedError as error:
+        fail_refused(error, as_json)
+    found = _found(settings, running) if target.own else dict(running or {})
+    if as_json:
+        print_json(found)
+        return
+    if running is None:
+        err_console.print(f"No router runs; the packages of {settings.packages_dir}:")
+    table = Table("model", "state", "memory", "waiting", "folder", box=None)
+    for name, model in found.items():
+        state = _coloured(model.get("state", "-"))
+        waiting = str(len(model["queue"])) if "queue" in model else "-"
+        table.add_row(name, state, _mib(model), waiting, _place(model))
+    console.print(table)
+
+
+def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> None:
+    """What runs, waits and fails, and how memory is shared."""
+    told = _look(find_router(read_settings(), url, key), "/status", as_json)
+    if as_json:
+        print_json(told)
+        return
+    memory = told["memory"]
+    console.print(
+        f"up {told['uptime_s']:.0f} s   memory {memory['held_bytes'] >> 20} of "
+        f"{memory['budget_bytes'] >> 20} MiB" + ("   stopping" if told["draining"] else "")
+    )
+    columns = ("model", "state", "running", "waiting", "memory", "load s", "run s", "loads")
+    table = Table(*columns, "evicted", "crashed", box=None)
+    for name, model in told["models"].items():
+        counts = (model["loads"], model["evictions"], model["crashes"])
+        table.add_row(
+            *(name, _coloured(model["state"]), str(len(model["running"]))),
+            *(str(len(model["queue"])), _mib(model)),
+            *(_seconds(model["load_s"]), _seconds(model["service_s"]), *map(str, counts)),
+        )
+    console.print(table)
+    for name, model in told["models"].items():
+        if reason := model.get("last_failure"):
+            retry = f"; tried again in {model['retry_in_s']:.0f} s" if model["retry_in_s"] else ""
+            console.print(f"[red]{name}[/red]: {escape(reason)}{retry}", soft_wrap=True)
+
+
+def logs(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    *,
+    lines: Annotated[int, typer.Option("--lines", "-n", help="How many, 200 at most.", min=1)] = 50,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come.")] = False,
+    url: Url = None,
+    key: KeyOption = None,
+    as_json: Json = False,
+) -> None:
+    """What a model's process printed last."""
+    target = find_router(read_settings(), url, key)
+    path = f"/models/{quote(model, safe='')}/logs"
+    shown: list[str] = _look(target, path, as_json)["lines"]
+    if as_json:
+        print_json(shown[-lines:])
+        return
+    for line in shown[-lines:]:
+        typer.echo(line)
+    if follow:
+        try:
+            asyncio.run(_follow(target, path, shown))
+        except KeyboardInterrupt:
+            return
+
+
+async def _follow(target: Target, path: str, shown: Sequence[str]) -> None:
+    async with RouterClient(target) as router:
+        while True:
+            await asyncio.sleep(FOLLOW_EVERY_S)
+            try:
+                now = (await router.get(path))["lines"]
+            except UnreachableError as error:
+                fail_unreachable(error)
+            for line in new_lines(shown, now):
+                typer.echo(line)
+            shown = now
+
+
+def new_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
+    """What `now`, the last lines of a log, has that `before`, the same a while ago, had not:
+    what comes after the longest end of `before` that `now` begins with."""
+    for overlap in range(min(len(before), len(now)), 0, -1):
+        if list(before[-overlap:]) == list(now[:overlap]):
+            return now[overlap:]
+    return now
+
+
+def _look(target: Target, path: str, as_json: bool) -> Any:
+    try:
+        return asyncio.run(_get(target, path))
+    except UnreachableError as error:
+        fail_unreachable(error)
+    except RefusedError as error:
+        fail_refused(error, as_json)
+
+
+async def _get(target: Target, path: str) -> Any:
+    async with RouterClient(target) as router:
+        return await router.get(path)
+
+
+def _found(settings: Settings, running: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Every package of the folder and every model that runs elsewhere, with what the running
+    router says of it."""
+    told = running or {}
+    found = {
+        name: {"folder": str(package.folder), **told.get(name, {})}
+        for name, package in discover(settings.packages_dir.resolve(), {}).items()
+    }
+    elsewhere = told if running is not None else _elsewhere(settings)
+    return {**elsewhere, **found}
+
+
+def _elsewhere(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The models that need no folder here."""
+    return {
+        name: {"backend": model.remote_kind}
+        for name, model in settings.models.items()
+        if model.remote_kind == model.backend
+    }
+
+
+def _place(model: dict[str, Any]) -> str:
+    """Its folder, or what it runs on where it has none."""
+    return model.get("folder") or f"({model.get('backend', 'elsewhere')})"
+
+
+def _coloured(state: str) -> str:
+    colour = COLOURS.get(state)
+    return f"[{colour}]{state}[/{colour}]" if colour else state
+
+
+def _mib(model: dict[str, Any]) -> str:
+    size = model.get("memory_bytes")
+    return f"{size >> 20} MiB" if size else "-"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,1 +1,0 @@
-"""What the router talks about: predictions, packages, errors, messages. Standard library only."""

@@ -1,0 +1,213 @@
+"""The one table of what can go wrong: each class is an HTTP status and a stable code.
+
+The faces render these in their own dialect (`router/http/errors.py`); docs/http.md
+lists them, and a test compares the two. Wording: "Cannot X: 'y' must be Z, got V".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+# Two or more components, so that "and/or" and "4/5" stay; what a web address goes on with is
+# no path of this machine.
+ABSOLUTE_PATH = re.compile(
+    r"(?P<url>https?://\S+)|(?<![\w/.])/{1,3}(?:[\w.+@-]+/)+(?P<name>[\w.+@-]+)"
+)
+
+
+def without_paths(message: str) -> str:
+    """The message with every absolute path, file:// ones too, cut to its last component."""
+    return ABSOLUTE_PATH.sub(lambda found: found["url"] or found["name"], message)
+
+
+class RouterError(Exception):
+    """Something a caller can be told about.
+
+    `message` is for a person and holds no path of this machine; `details` is for a program;
+    `retry_after_s` becomes the Retry-After header.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: Mapping[str, Any] | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.retry_after_s = retry_after_s
+
+
+class MalformedRequest(RouterError):
+    """The body is not what its Content-Type says, or ends early."""
+
+    status, code = 400, "malformed_request"
+
+
+class Unauthorized(RouterError):
+    """No key, a wrong key, or a signature that does not verify."""
+
+    status, code = 401, "unauthorized"
+
+
+class Forbidden(RouterError):
+    """There is no key yet and the client is not on this machine, or the key is no admin's."""
+
+    status, code = 403, "forbidden"
+
+
+class NotFound(RouterError):
+    """No such path."""
+
+    status, code = 404, "not_found"
+
+
+class UnknownModel(RouterError):
+    """No package of that name."""
+
+    status, code = 404, "unknown_model"
+
+
+class UnknownPrediction(RouterError):
+    """No prediction of that id, or its result has been swept."""
+
+    status, code = 404, "unknown_prediction"
+
+
+class MethodNotAllowed(RouterError):
+    """The path exists, the method does not."""
+
+    status, code = 405, "method_not_allowed"
+
+
+class NotAcceptable(RouterError):
+    """The answer cannot be given in the form that the Accept header asks for."""
+
+    status, code = 406, "not_acceptable"
+
+
+class RequestTimeout(RouterError):
+    """The head of a request did not end in time."""
+
+    status, code = 408, "request_timeout"
+
+
+class IdConflict(RouterError):
+    """The id of a PUT already names a prediction of another model or with other inputs."""
+
+    status, code = 409, "id_conflict"
+
+
+class PayloadTooLarge(RouterError):
+    """The body exceeds `max_upload_bytes`."""
+
+    status, code = 413, "payload_too_large"
+
+
+class UriTooLong(RouterError):
+    """The URL of a request exceeds its bound."""
+
+    status, code = 414, "uri_too_long"
+
+
+class UnsupportedMediaType(RouterError):
+    """The Content-Type is not one that this path reads."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class RangeNotSatisfiable(RouterError):
+    """The Range header asks for bytes that the file does not have."""
+
+    status, code = 416, "range_not_satisfiable"
+
+
+class InvalidInput(RouterError):
+    """An input is missing, unknown, out of range, or refused by the model itself."""
+
+    status, code = 422, "invalid_input"
+
+
+class QueueFull(RouterError):
+    """The model's queue is at its limit. Retry-After is computed from measured service times."""
+
+    status, code = 429, "queue_full"
+
+
+class RateLimited(RouterError):
+    """The key has made its requests of this minute, or has too many under way."""
+
+    status, code = 429, "rate_limited"
+
+
+class RequestHeadTooLarge(RouterError):
+    """Request line and header fields, or what a body has besides its bytes, exceed their bound."""
+
+    status, code = 431, "request_head_too_large"
+
+
+class PredictionFailed(RouterError):
+    """The model raised something other than an objection to its input."""
+
+    status, code = 500, "prediction_failed"
+
+
+class WorkerDied(RouterError):
+    """The model's process ended while it worked on this prediction."""
+
+    status, code = 502, "worker_died"
+
+
+class BackendFailed(RouterError):
+    """The model runs on another machine, which broke off or answered with what is no answer."""
+
+    status, code = 502, "backend_failed"
+
+
+class ModelUnavailable(RouterError):
+    """The model cannot be started now: its set-up failed, or no room can be made for it."""
+
+    status, code = 503, "model_unavailable"
+
+
+class TooManyConnections(RouterError):
+    """As many connections are open as may be, and all of them are at work."""
+
+    status, code = 503, "too_many_connections"
+
+
+class ShuttingDown(RouterError):
+    """The router is stopping."""
+
+    status, code = 503, "shutting_down"
+
+
+class DeadlineExceeded(RouterError):
+    """The prediction did not finish within its time limit and was stopped."""
+
+    status, code = 504, "deadline_exceeded"
+
+
+class InsufficientStorage(RouterError):
+    """The upload or the record could not be written to disk."""
+
+    status, code = 507, "insufficient_storage"
+
+
+class LoopDetected(RouterError):
+    """The request has been at this box before: a model's back-end leads back to it."""
+
+    status, code = 508, "loop_detected"
+
+
+class Canceled(RouterError):
+    """The prediction was canceled by request. 499 is the common status for a closed request."""
+
+    status, code = 499, "canceled"

@@ -1,0 +1,282 @@
+"""Who may call: bearer keys, signed requests, or, without any key, this machine alone.
+
+A plain ASGI layer around the application, so that no route can be added outside it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import ipaddress
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.errors import Forbidden, RateLimited, RouterError, Unauthorized
+from router.http.body_timeout import BodyReads
+from router.http.errors import render_error
+from router.http.headers import header
+from router.http.signatures import NonceCache, Signed, SignedBody, read_signature
+from router.keys.key import TRUSTED, Caller, Key, KeySource, verifier_of
+
+OPEN_PATHS = frozenset({"/health"})
+# Each URL below these holds a token of its own, which its handler checks (router/http/streams.py,
+# router/http/downloads.py).
+UNGUESSABLE_URLS = ("/v1/streams/", "/v1/files/streams/", "/v1/outputs/")
+# Any of these means that the request came through a proxy, whoever the peer is.
+PROXY_HEADERS = frozenset(
+    {
+        b"cf-ray",
+        b"cf-connecting-ip",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-real-ip",
+        b"forwarded",
+        b"via",
+    }
+)
+# `Token` is what Replicate's clients sent before 2024.
+BEARER_SCHEMES = frozenset({"bearer", "token"})
+SIGNATURE_HEADER = b"x-callme-signature"
+
+
+class Guard:
+    """The ASGI layer. With keys, every path but OPEN_PATHS needs one; without, only direct
+    requests from this machine's own programs are served."""
+
+    def __init__(
+        self, app: ASGIApp, keys: KeySource, max_body_bytes: int, reads: BodyReads
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+        self._reads = reads
+        self._limits = KeyLimits()
+        self._nonces = NonceCache()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it here."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        receive = self._reads.watch(receive)
+        try:
+            admitted = self._admit(scope)
+        except RouterError as error:
+            await render_error(scope, error)(scope, receive, send)
+            return
+        if isinstance(admitted, Signed):
+            await self._serve_signed(scope, receive, send, admitted)
+        elif admitted is None:
+            await self._app(scope, receive, send)
+        else:
+            await self._serve_bearer(scope, receive, send, admitted)
+
+    def _admit(self, scope: Scope) -> Key | Signed | None:
+        """By the head alone, before any of the body is read. Raises Unauthorized or Forbidden."""
+        accepted = self._keys.current()
+        if not accepted.required:
+            require_this_machine(scope)
+            set_caller(scope, TRUSTED)
+            return None
+        if scope["path"].startswith(UNGUESSABLE_URLS):
+            return None
+        if header(scope, SIGNATURE_HEADER) is not None:
+            return read_signature(scope, Headers(scope=scope), accepted.keys)
+        scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
+        if scheme.lower() not in BEARER_SCHEMES:
+            raise Unauthorized("Cannot authenticate: send 'Authorization: Bearer <key>' or sign")
+        verifier = verifier_of(token.strip())
+        for key in accepted.keys:
+            fits = hmac.compare_digest(verifier, key.verifier)
+            if fits and (not key.local or _is_direct(scope)):
+                return key
+        raise Unauthorized("Cannot authenticate: the key is not accepted")
+
+    async def _serve_bearer(self, scope: Scope, receive: Receive, send: Send, key: Key) -> None:
+        try:
+            await self._limits.enter(key)
+        except RouterError as error:
+            await render_error(scope, error)(scope, receive, send)
+            return
+        set_caller(scope, key.caller())
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._limits.leave(key)
+
+    async def _serve_signed(
+        self, scope: Scope, receive: Receive, send: Send, signed: Signed
+    ) -> None:
+        """A repeated request uses up nothing of its key; one over a limit uses up no nonce."""
+        key = signed.key
+        try:
+            self._nonces.check(key.id, signed.nonce)
+            await self._limits.enter(key)
+        except RouterError as error:
+            await render_error(scope, error)(scope, receive, send)
+            return
+        set_caller(scope, key.caller())
+        body = SignedBody(receive, signed.body_sha256, self._max_body_bytes)
+        try:
+            self._nonces.claim(key.id, signed.nonce, time.time())
+            if not _is_form_to_a_model(scope):
+                await body.read_ahead()
+        except RouterError as error:
+            await render_error(scope, error)(scope, receive, send)
+        else:
+            await self._serve_checked(scope, body, send)
+        finally:
+            self._limits.leave(key)
+
+    async def _serve_checked(self, scope: Scope, body: SignedBody, send: Send) -> None:
+        """Nothing that the application says of a body that was not signed reaches a client."""
+        refused = False
+
+        async def send_checked(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start":
+                try:
+                    await body.drain()
+                except RouterError as error:
+                    refused = True
+                    await render_error(scope, error)(scope, body.receive, send)
+            if not refused:
+                await send(message)
+
+        await self._app(scope, body.receive, send_checked)
+
+
+def _is_form_to_a_model(scope: Scope) -> bool:
+    """POST /{model} with a multipart form: read to its end before anything is done with it."""
+    content_type = Headers(scope=scope).get("content-type", "").lower()
+    return (
+        scope["method"] == "POST"
+        and scope["path"].count("/") == 1
+        and content_type.startswith("multipart/form-data")
+    )
+
+
+def require_this_machine(scope: Scope) -> None:
+    """Raises Forbidden unless the request came straight from a program on this machine.
+
+    A page in this machine's browser is not one: its Origin, or after DNS rebinding its Host,
+    names another site.
+    """
+    if not _is_direct(scope):
+        raise Forbidden(
+            "Cannot serve other machines: there is no key yet (callme keys create NAME)"
+        )
+    host = header(scope, b"host")
+    hosts = [_host(f"//{'localhost' if host is None else host}")]
+    if origin := header(scope, b"origin"):
+        hosts.append(_host(origin))
+    if not all(map(_is_loopback, hosts)):
+        raise Forbidden("Cannot serve web pages of other sites: there is no key yet")
+
+
+def _is_direct(scope: Scope) -> bool:
+    """From this machine, through no proxy."""
+    client = scope.get("client")
+    if not client or not _is_loopback(client[0]):
+        return False
+    return PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]])  # lower case, by ASGI
+
+
+@functools.lru_cache(maxsize=256)
+def _host(url: str) -> str:
+    """The host of a URL, "" where there is none that can be read."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+@functools.lru_cache(maxsize=256)
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+CALLER = "callme_caller"
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def set_caller(scope: Scope, caller: Caller) -> None:
+    """Note who has been let in."""
+    scope[CALLER] = caller
+
+
+def caller_of(request: Request) -> Caller:
+    """Who has been let in. Raises Unauthorized on a path that nobody needs a key for: what is
+    reached there belongs to nobody."""
+    caller: Caller | None = request.scope.get(CALLER)
+    if caller is None:
+        raise Unauthorized("Cannot serve this without a key")
+    return caller
+
+
+def admin_only(handler: Handler) -> Handler:
+    """A handler that shows what concerns every holder of a key. Raises Forbidden for the others."""
+
+    @functools.wraps(handler)
+    async def wrapped(request: Request) -> Response:
+        if not caller_of(request).is_admin:
+            raise Forbidden(
+                "Cannot show this: it needs an admin key (callme keys create NAME --admin)"
+            )
+        return await handler(request)
+
+    return wrapped
+
+
+# A slot becomes free when some answer ends; nobody knows when that is.
+CONCURRENT_RETRY_S = 1.0
+
+
+class KeyLimits:
+    """Counts every admitted request to its key. One object for the whole application."""
+
+    def __init__(self) -> None:
+        # 5 µs a request, as measured; the storage for threads starts one at most requests.
+        self._rates = MovingWindowRateLimiter(MemoryStorage())
+        self._in_flight: Counter[str] = Counter()
+
+    async def enter(self, key: Key) -> None:
+        """One more request of this key. Raises RateLimited; nothing is counted then but, as a
+        request of its minute, one that found too many under way."""
+        per_minute = key.requests_per_minute
+        if per_minute is not None:
+            item = RateLimitItemPerMinute(per_minute)
+            if not await self._rates.hit(item, key.id):
+                reset_at = (await self._rates.get_window_stats(item, key.id)).reset_time
+                raise RateLimited(
+                    f"Cannot serve more: this key may make {per_minute} requests a minute",
+                    retry_after_s=max(reset_at - time.time(), CONCURRENT_RETRY_S),
+                )
+        at_once = key.concurrent_requests
+        if at_once is not None and self._in_flight[key.id] >= at_once:
+            raise RateLimited(
+                f"Cannot serve more: this key may have {at_once} requests at a time",
+                retry_after_s=CONCURRENT_RETRY_S,
+            )
+        self._in_flight[key.id] += 1
+
+    def leave(self, key: Key) -> None:
+        """A request that had entered has been answered."""
+        self._in_flight[key.id] -= 1
+        if self._in_flight[key.id] <= 0:
+            del self._in_flight[key.id]

@@ -1,0 +1,296 @@
+"""Cog's face: under `/models/{model}` what a Cog server answers at its root.
+
+As Cog's docs/http.md has it, and coglet where that says nothing, but for what is better here:
+predictions queue (429 and 503 instead of 409), one can be asked for with GET, PUT never runs
+an id again after it has ended, and a stopped model reads as READY, since it is started by the
+prediction that it is asked for. There is no /trainings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router.errors import NotAcceptable, UnknownPrediction
+from router.http.auth import caller_of
+from router.http.cog_health import health_view
+from router.http.context import Context, context_of, wait_for_end
+from router.http.errors import json_response, render_error, retry_after
+from router.http.headers import header
+from router.http.json_body import read_json
+from router.http.prediction_params import (
+    base_url,
+    deadline_at,
+    prefers_async,
+    priority,
+    read_callback,
+    wrong,
+)
+from router.http.prediction_views import public_inputs, timestamp
+from router.http.sse import EVENT_STREAM, accepts
+from router.http.streams import cog_stream
+from router.inputs.data_uris import long_strings
+from router.keys.key import Caller
+from router.models.catalog import Package, does_stream
+from router.prediction import Json, Prediction, Status, new_id
+from router.secret_inputs import with_context
+
+# It becomes part of URLs, and coglet makes it part of a path.
+PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ROOT = "/models/{model}"
+# Credentials and the like; files are inputs.
+MAX_CONTEXT_CHARS = 16 << 10
+
+
+def cog_view(p: Prediction) -> dict[str, Any]:
+    """The prediction as Cog shows one. Cog has no word for `aborted`: it is `canceled`; and
+    none for what kind of failure it was, which another router wants to pass on."""
+    code = {"error_code": p.failure.code} if p.failure else {}
+    return {
+        **code,
+        "id": p.id,
+        "status": Status.CANCELED if p.status is Status.ABORTED else p.status,
+        "input": public_inputs(p),
+        "output": p.output,
+        "error": p.failure.message if p.failure else None,
+        "logs": p.logs,
+        "metrics": p.metrics,
+        "created_at": timestamp(p.created_at),
+        "started_at": timestamp(p.started_at),
+        "completed_at": timestamp(p.completed_at),
+    }
+
+
+# ---- creating ----------------------------------------------------------------------------
+
+
+async def create(request: Request) -> Response:
+    """POST: run it; 200 with how it ended, 202 when it is or becomes asynchronous.
+
+    With an `id` of the client's it is as idempotent as PUT, and its end is kept.
+    """
+    context, package, body = await _read(request)
+    if body.get("id") is not None:
+        return await _create_named(request, context, package, body, body["id"])
+    p = await _prediction(request, context, package, body, prediction_id=new_id())
+    live = await context.predictions.create(p)
+    if request.state.streams:
+        return cog_stream(request, live, p, cog_view, cancel=True)
+    if prefers_async(request):
+        return _accepted(live.prediction)
+    await wait_for_end(request, context, live)
+    if not live.done.done():
+        kept = await context.predictions.keep(p.id, caller_of(request))
+        return _accepted(await context.predictions.links.whole(kept))
+    if live.dropped_with is not None:
+        return render_error(request.scope, live.dropped_with)
+    p = live.prediction
+    return json_response(cog_view(p), headers=retry_after(p.failure))
+
+
+async def put(request: Request) -> Response:
+    """PUT: the same, but an id never runs twice, whatever becomes of this connection."""
+    context, package, body = await _read(request)
+    prediction_id = request.path_params["id"]
+    if body.get("id", prediction_id) != prediction_id:
+        raise wrong("id", "must match the id in the URL")
+    return await _create_named(request, context, package, body, prediction_id)
+
+
+async def _create_named(
+    request: Request, context: Context, package: Package, body: dict[str, Json], wanted_id: Json
+) -> Response:
+    if not isinstance(wanted_id, str) or not PREDICTION_ID.fullmatch(wanted_id):
+        raise wrong("id", "must be 1 to 64 letters, digits, '-' or '_'")
+    inputs_digest = await _digest(context, body.get("input") or {}, read_context(body))
+    digest = context.keyed_digest(inputs_digest)
+    caller = caller_of(request)
+
+    async def make() -> Prediction:
+        return await _prediction(
+            request, context, package, body, prediction_id=wanted_id, digest=digest
+        )
+
+    live = await context.predictions.create_once(wanted_id, package.name, digest, caller, make)
+    if request.state.streams:
+        p = await _whole(context, wanted_id, caller)
+        return cog_stream(request, context.predictions.live(wanted_id), p, cog_view, cancel=False)
+    if live is not None and not prefers_async(request):
+        # The client may have gone, to ask again: that is what the id is for.
+        await live.wait(context.sync_limit_s)
+    p = await _whole(context, wanted_id, caller)
+    return json_response(cog_view(p)) if p.status.is_terminal else _accepted(p)
+
+
+async def _whole(context: Context, prediction_id: str, caller: Caller) -> Prediction:
+    """The prediction with the files of its output as data: URIs."""
+    p = await context.predictions.get(prediction_id, caller)
+    return await context.predictions.links.whole(p)
+
+
+async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    request.state.streams = await _streams(request, context, package)
+    if header(request.scope, b"content-type") is None:
+        return context, package, {}  # a model without required inputs may be run by a bare POST
+    return context, package, await read_json(request, context.max_upload_bytes)
+
+
+async def _streams(request: Request, context: Context, package: Package) -> bool:
+    """Whether to answer with events. Raises NotAcceptable where nothing else will do and the
+    model does not stream."""
+    if not accepts(request, EVENT_STREAM):
+        return False
+    await context.spec(package)
+    if does_stream(context.schemas[package.name]):
+        return True
+    if accepts(request, "application/json") or accepts(request, "*/*"):
+        return False
+    raise NotAcceptable("Cannot stream: the model's run() is not decorated with @streaming")
+
+
+async def _prediction(
+    request: Request,
+    context: Context,
+    package: Package,
+    body: dict[str, Json],
+    *,
+    prediction_id: str,
+    digest: str = "",
+) -> Prediction:
+    """The prediction that the body describes, its files in the spool."""
+    now = time.time()
+    deadline, rank = deadline_at(request, now), priority(request)
+    values = body.get("input")
+    if not isinstance(values, dict) and values is not None:
+        raise wrong("input", "must be an object")
+    runner_context = read_context(body)
+    callback = read_callback(body, context.webhooks)
+    spec, caller = await context.spec(package), caller_of(request)
+    inputs, files = await context.intake.from_json(spec, values or {}, caller)
+    return Prediction(
+        id=prediction_id,
+        model=package.name,
+        inputs=inputs,
+        secrets=with_context(inputs.secrets, runner_context),
+        files=files,
+        created_at=now,
+        deadline_at=deadline,
+        owner=caller.owner,
+        priority=rank,
+        durable=bool(digest or callback) or prefers_async(request),
+        digest=digest,
+        callback=callback,
+        base_url=base_url(request) if callback else "",
+    )
+
+
+def read_context(body: Mapping[str, Json]) -> dict[str, str]:
+    """What the runner is to read as `current_scope().context`. Raises InvalidInput unless it is
+    an object of texts, at most MAX_CONTEXT_CHARS long together."""
+    given = body.get("context")
+    if given is None:
+        return {}
+    if not isinstance(given, dict) or not all(isinstance(v, str) for v in given.values()):
+        raise wrong("context", "must be an object whose values are all text")
+    if sum(len(k) + len(v) for k, v in given.items()) > MAX_CONTEXT_CHARS:
+        raise wrong("context", f"must have at most {MAX_CONTEXT_CHARS} characters")
+    return given
+
+
+async def _digest(context: Context, inputs: Json, runner_context: Mapping[str, str]) -> str:
+    """What a repeated PUT is compared by: the inputs as sent, in any order, and the context."""
+    turns = context.intake.turns
+    hashes = {id(s): await s.sha256(turns) for s in long_strings(inputs)}
+    canonical = msgspec.json.encode(inputs, enc_hook=lambda s: hashes[id(s)], order="sorted")
+    if runner_context:
+        canonical += msgspec.json.encode(runner_context, order="sorted")
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _accepted(p: Prediction) -> Response:
+    location = f"/models/{p.model}/predictions/{p.id}"
+    return json_response(cog_view(p), 202, {"Location": location})
+
+
+# ---- one prediction ----------------------------------------------------------------------
+
+
+async def get(request: Request) -> Response:
+    """A prediction that was answered with 202, or had an id of the client's."""
+    links = context_of(request).predictions.links
+    return json_response(cog_view(await links.whole(await _find(request))))
+
+
+async def cancel(request: Request) -> Response:
+    """200 and an empty object when there is such a prediction, whether or not it has ended."""
+    p = await _find(request)
+    context_of(request).predictions.cancel(p.id)
+    return json_response({})
+
+
+async def _find(request: Request) -> Prediction:
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    p = await context.predictions.get(request.path_params["id"], caller_of(request))
+    if p.model != package.name:
+        raise UnknownPrediction(f"Cannot find prediction '{p.id}' of '{package.name}'")
+    return p
+
+
+# ---- the model ---------------------------------------------------------------------------
+
+
+async def index(request: Request) -> Response:
+    """Cog's discovery document, with the paths as they are here."""
+    name = context_of(request).package(request.path_params["model"]).name
+    predictions = f"/models/{name}/predictions"
+    return json_response(
+        {
+            "docs_url": "/docs",
+            "openapi_url": f"/models/{name}/openapi.json",
+            "healthcheck_url": f"/models/{name}/health-check",
+            "predictions_url": predictions,
+            "predictions_idempotent_url": f"{predictions}/{{prediction_id}}",
+            "predictions_cancel_url": f"{predictions}/{{prediction_id}}/cancel",
+        }
+    )
+
+
+async def health_check(request: Request) -> Response:
+    """Always 200: read `status`."""
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    model = context.loop.scheduler.models[package.name]
+    return json_response(health_view(model, context.loop.set_up_log(package.name), package))
+
+
+async def openapi(request: Request) -> Response:
+    """The model's own schema, its paths relative to this face. 503 while it cannot be had."""
+    context = context_of(request)
+    package = context.package(request.path_params["model"])
+    await context.spec(package)
+    schema = context.schemas[package.name]
+    paths = {k: v for k, v in schema.get("paths", {}).items() if "training" not in k}
+    servers = [{"url": f"/models/{package.name}"}]
+    return json_response({**schema, "servers": servers, "paths": paths})
+
+
+def add_routes(app: Starlette) -> None:
+    """The face's routes."""
+    app.add_route(f"{ROOT}/predictions", create, methods=["POST"])
+    app.add_route(ROOT, index, methods=["GET"])
+    app.add_route(f"{ROOT}/health-check", health_check, methods=["GET"])
+    app.add_route(f"{ROOT}/openapi.json", openapi, methods=["GET"])
+    app.add_route(f"{ROOT}/predictions/{{id}}", put, methods=["PUT"])
+    app.add_route(f"{ROOT}/predictions/{{id}}", get, methods=["GET"])
+    app.add_route(f"{ROOT}/predictions/{{id}}/cancel", cancel, methods=["POST"])

@@ -1,0 +1,62 @@
+"""A model's state in the words of Cog's health-check."""
+
+from __future__ import annotations
+
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from router.http.prediction_views import timestamp
+from router.models.catalog import Package
+from router.scheduling.model import Model, Phase
+
+COG_VERSIONS = {"coglet": version("coglet"), "cog": version("cog")}
+
+
+def health_view(m: Model, set_up_log: str, package: Package) -> dict[str, Any]:
+    """`status`, `setup` once there has been one, and `version` where the router knows it."""
+    view: dict[str, Any] = {"status": _status(m)}
+    if setup := _setup(m, set_up_log):
+        view["setup"] = setup
+    if m.problem:
+        view["user_healthcheck_error"] = m.problem
+    if package.python == Path(sys.executable):
+        view["version"] = {**COG_VERSIONS, "python": sys.version.partition(" ")[0]}
+    return view
+
+
+def _status(m: Model) -> str:
+    match m.phase:
+        case Phase.STARTING:
+            return "STARTING"
+        case Phase.READY if m.problem:
+            return "UNHEALTHY"
+        case Phase.STOPPING | Phase.STOPPED | Phase.FAILED if m.problem:
+            # Its first restart is tried at once; one that has failed again is given up.
+            return "UNHEALTHY" if m.failures <= 1 else "DEFUNCT"
+        case Phase.FAILED:
+            return "DEFUNCT" if m.crashed else "SETUP_FAILED"
+        case Phase.READY if len(m.running) >= m.concurrency:
+            return "BUSY"
+        case _:
+            # Not loaded is READY too: whoever waits for it before he asks would wait for ever.
+            return "READY"
+
+
+def _setup(m: Model, set_up_log: str) -> dict[str, Any] | None:
+    since = time.time() - (time.monotonic() - m.phase_since)
+    match m.phase:
+        case Phase.STARTING:
+            return {"started_at": timestamp(since), "status": "starting"}
+        case Phase.READY:
+            began = since - (m.load_s or 0.0)
+            times = {"started_at": timestamp(began), "completed_at": timestamp(since)}
+            return {**times, "status": "succeeded", "logs": set_up_log}
+        case Phase.FAILED if not m.crashed:
+            logs = "\n".join([*m.last_words, m.failure_reason])
+            times = {"started_at": timestamp(since), "completed_at": timestamp(since)}
+            return {**times, "status": "failed", "logs": logs}
+        case _:
+            return None

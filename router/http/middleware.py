@@ -1,0 +1,149 @@
+"""ASGI layers around the routes: headers for browsers, loops, start-up errors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router import loop_detection
+from router.errors import LoopDetected
+from router.http.errors import render_error
+from router.http.headers import header
+
+PREFLIGHT_MAX_AGE_S = 600
+# What the faces read of a request beyond what a browser sends unasked.
+CORS_HEADERS = (
+    "Authorization",
+    "Cancel-After",
+    "Content-Encoding",  # to be answered 415 rather than by a failed preflight
+    "Content-Type",
+    "Last-Event-ID",
+    "Prefer",
+    "Range",
+    "X-Callme-Priority",
+    "X-Request-Id",
+)
+EXPOSED_HEADERS = ("Content-Range", "Location", "Retry-After", "X-Prediction-Id", "X-Request-Id")
+Header = tuple[bytes, bytes]
+COMMON = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+POLICY = b"content-security-policy"
+# A model's output shown as a page runs nothing, fetches nothing and is framed by nobody.
+INERT = (*COMMON, (POLICY, b"default-src 'none'; frame-ancestors 'none'; sandbox"))
+# FastAPI's /docs is an inline script and Swagger UI from a CDN. A page may bring stricter rules.
+PAGE = (
+    *COMMON,
+    (
+        POLICY,
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+        b"style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+        b"img-src 'self' data: blob: https://fastapi.tiangolo.com; media-src 'self' data: blob:; "
+        b"connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+)
+NAMES = frozenset(name for name, _ in INERT)
+
+
+def for_browsers(app: ASGIApp, cors_origins: Collection[str]) -> ASGIApp:
+    """`app` with security headers and, for these origins (`*`: all), CORS.
+
+    Answers hold no cookie and cookies open nothing, so credentials are not allowed.
+    """
+    if cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=cors_origins,
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=CORS_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+            max_age=PREFLIGHT_MAX_AGE_S,
+        )
+    return SecurityHeaders(app)
+
+
+class SecurityHeaders:
+    """The ASGI layer. A header that an endpoint has set itself stays."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, its answer with the headers."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": _with_headers(message.get("headers", ()))}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _with_headers(headers: Collection[Header]) -> list[Header]:
+    """On the way of every answer, so on raw headers: Starlette's took twice as long."""
+    there = {name.lower(): value for name, value in headers}
+    is_page = there.get(b"content-type", b"").startswith(b"text/html")
+    added = PAGE if is_page else INERT
+    if there.keys().isdisjoint(NAMES):
+        return [*headers, *added]
+    return [*headers, *(header for header in added if header[0] not in there)]
+
+
+HEADER = loop_detection.HEADER.lower().encode()
+
+
+class Hops:
+    """The ASGI layer. What it lets through knows through which boxes it came."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the request through, or answer it here."""
+        if scope["type"] != "http" or header(scope, HEADER) is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            via = loop_detection.read(",".join(Headers(scope=scope).getlist(loop_detection.HEADER)))
+        except LoopDetected as error:
+            await render_error(scope, error)(scope, receive, send)
+            return
+        with loop_detection.coming_through(via):
+            await self._app(scope, receive, send)
+
+
+# What the service's own errors of starting begin with; anything else is a bug, told in full.
+OWN_WORDS = "Cannot start: "
+
+
+class PlainStart:
+    """The outermost ASGI layer at start and end: Starlette gives uvicorn the whole traceback
+    to log, whose last line is the error's own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass everything on; shorten the message of a failed start that is ours."""
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def told(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                last = str(message.get("message", "")).rstrip().rpartition("\n")[2]
+                _, found, reason = last.partition(OWN_WORDS)
+                if found:
+                    message = {**message, "message": OWN_WORDS + reason}
+            await send(message)
+
+        await self._app(scope, receive, told)

@@ -1,0 +1,183 @@
+"""The two JSON faces as OpenAPI paths, and what every operation of the document looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+REF = "#/components/schemas/"
+ID = "prediction_id"
+REPLICATE = "Replicate"
+BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
+WEBHOOK: Mapping[str, Any] = {
+    "webhook": {"type": "string", "format": "uri"},
+    "webhook_events_filter": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["start", "output", "logs", "completed"]},
+    },
+}
+
+
+def operation(
+    summary: str, tag: str, *, in_path: tuple[str, ...] = (), needs_key: bool = True
+) -> dict[str, Any]:
+    """An operation that answers a JSON object, or an error in the shape of its API."""
+    error = "Problem" if tag == REPLICATE else "Error"
+    described: dict[str, Any] = {
+        "summary": summary,
+        "tags": [tag],
+        "responses": {
+            "200": {
+                "description": "Done",
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            },
+            "default": {
+                "description": "An error",
+                "content": {"application/json": {"schema": {"$ref": f"{REF}{error}"}}},
+            },
+        },
+    }
+    if needs_key:
+        described["security"] = [{"key": []}, {}]
+    if in_path:
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in in_path
+        ]
+    return described
+
+
+def cog_paths(name: str, described: bool) -> dict[str, Any]:
+    """Cog's face of one model."""
+    root, tag = f"/models/{name}", "Cog"
+    create = operation(f"Predict with {name}, as Cog's server does", tag)
+    wanted = {"$ref": f"{REF}{name}.Input"} if described else {"type": "object"}
+    create["requestBody"] = _json_body({"input": wanted, **WEBHOOK})
+    create["responses"]["202"] = {"description": "It goes on; ask for it at Location"}
+    create["responses"]["422"] = {
+        "description": "An input cannot be used",
+        "content": {"application/json": {"schema": {"$ref": f"{REF}Detail"}}},
+    }
+    put = {**create, "summary": "The same, never twice for one id"}
+    put["parameters"] = operation("", tag, in_path=(ID,))["parameters"]
+    one = f"{root}/predictions/{{prediction_id}}"
+    return {
+        root: {"get": operation(f"Where {name} is reached as Cog's server is", tag)},
+        f"{root}/logs": {"get": operation(f"What {name} printed last", "Operations")},
+        f"{root}/health-check": {"get": operation(f"Health of {name}", tag)},
+        f"{root}/openapi.json": {"get": operation(f"Schema of {name}", tag)},
+        f"{root}/predictions": {"post": create},
+        one: {"put": put, "get": operation("State of a prediction", tag, in_path=(ID,))},
+        f"{one}/cancel": {"post": operation("Cancel a prediction", tag, in_path=(ID,))},
+    }
+
+
+def replicate_paths() -> dict[str, Any]:
+    """Replicate's API; what it needs is in Replicate's own reference. What only refuses is not
+    shown (`router.http.replicate_catalog`)."""
+    model, one = ("owner", "name"), ("id",)
+    root = "/v1/models/{owner}/{name}"
+    version = {"version": {"type": "string"}}
+    create = _create("Predict, with a version's id or owner/name", version)
+    found = _get("Search models, collections and pages")
+    found["parameters"] = [
+        _in_query("query", {"type": "string"}, required=True),
+        _in_query("limit", {"type": "integer", "minimum": 1, "maximum": 50}),
+    ]
+    time = {"type": "string", "format": "date-time"}
+    listed = _get("The caller's predictions, newest first")
+    listed["parameters"] = [
+        _in_query("created_after", time),
+        _in_query("created_before", time),
+        _in_query("source", {"type": "string", "enum": ["web"]}),
+        _in_query("cursor", {"type": "string"}),
+    ]
+    return {
+        "/v1/predictions": {"post": create, "get": listed},
+        "/v1/predictions/{id}": {"get": _get("State of a prediction", one)},
+        "/v1/predictions/{id}/cancel": {
+            "post": operation("Cancel a prediction", REPLICATE, in_path=one)
+        },
+        "/v1/streams/{id}": {"get": _by_token("Follow a prediction", one, "text/event-stream")},
+        "/v1/files/streams/{id}": {
+            "get": _by_token("Follow a prediction that puts out files", one, "text/event-stream")
+        },
+        "/v1/outputs/{id}/{name}": {
+            "get": _by_token("A file of an output", ("id", "name"), "application/octet-stream")
+        },
+        "/v1/files": {"post": _upload(), "get": _get("The caller's files")},
+        "/v1/files/{id}": {
+            "get": _get("A file", one),
+            "delete": operation("Delete a file", REPLICATE, in_path=one),
+        },
+        "/v1/files/{id}/download": {
+            "get": _get("The content of a file", one, "application/octet-stream")
+        },
+        "/v1/models": {
+            "get": _get("List models"),
+            # OpenAPI 3.0 has no name for this method.
+            "x-query": operation("Search models", REPLICATE),
+        },
+        root: {"get": _get("A model", model)},
+        f"{root}/predictions": {"post": _create("Predict with a model", {}, in_path=model)},
+        f"{root}/versions": {"get": _get("A model's versions", model)},
+        f"{root}/versions/{{version}}": {"get": _get("A version", (*model, "version"))},
+        f"{root}/examples": {"get": _get("A model's examples: none", model)},
+        f"{root}/readme": {"get": _get("A model's README.md", model, "text/plain")},
+        "/v1/search": {"get": found},
+        "/v1/hardware": {"get": _get("What the models run on")},
+        "/v1/collections": {"get": _get("Collections: none")},
+        "/v1/deployments": {"get": _get("Deployments: none")},
+        "/v1/trainings": {"get": _get("Trainings: none")},
+        "/v1/account": {"get": _get("The account")},
+        "/v1/webhooks/default/secret": {"get": _get("What webhooks are signed with")},
+    }
+
+
+def _get(
+    summary: str, in_path: tuple[str, ...] = (), media_type: str = "application/json"
+) -> dict[str, Any]:
+    described = operation(summary, REPLICATE, in_path=in_path)
+    if media_type != "application/json":
+        text = {"type": "string"} if media_type.startswith("text/") else BINARY
+        described["responses"]["200"]["content"] = {media_type: {"schema": text}}
+    return described
+
+
+def _by_token(summary: str, in_path: tuple[str, ...], media_type: str) -> dict[str, Any]:
+    """What is opened by a token in its URL, and needs no key."""
+    described = _get(summary, in_path, media_type)
+    del described["security"]
+    described["parameters"].append(_in_query("token", {"type": "string"}, required=True))
+    return described
+
+
+def _in_query(name: str, schema: Mapping[str, Any], *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": dict(schema)}
+
+
+def _upload() -> dict[str, Any]:
+    described = operation("Upload a file", REPLICATE)
+    described["responses"]["201"] = described["responses"].pop("200")
+    text = {"type": "string"}
+    properties = {"content": BINARY, "filename": text, "type": text, "metadata": {"type": "object"}}
+    form = {"type": "object", "required": ["content"], "properties": properties}
+    described["requestBody"] = {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": form}},
+    }
+    return described
+
+
+def _create(summary: str, more: Mapping[str, Any], in_path: tuple[str, ...] = ()) -> dict[str, Any]:
+    described = operation(summary, REPLICATE, in_path=in_path)
+    described["requestBody"] = _json_body({"input": {"type": "object"}, **more, **WEBHOOK})
+    responses = described["responses"]
+    responses["201"] = responses.pop("200")
+    responses["202"] = {"description": "It has not ended within `Prefer: wait`"}
+    return described
+
+
+def _json_body(properties: Mapping[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "properties": dict(properties)}
+    return {"required": True, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,218 @@
+"""Replicate's face: the part of its HTTP API that its official clients use to run models.
+
+Any owner is accepted and told again: the box has one of each model. A model has one version,
+the one that is served. Every prediction made here is durable, so that it can be asked for; a
+client that leaves while it waits does not cancel it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router.errors import ModelUnavailable, NotFound
+from router.http.auth import admin_only, caller_of
+from router.http.context import Context, context_of
+from router.http.errors import json_response, retry_after
+from router.http.json_body import read_json
+from router.http.prediction_params import (
+    base_url,
+    deadline_at,
+    preferred_wait_s,
+    priority,
+    read_callback,
+    wrong,
+)
+from router.http.replicate_pages import list_predictions
+from router.http.replicate_views import (
+    model_view,
+    replicate_view,
+    version_view,
+)
+from router.models.catalog import Package
+from router.prediction import Json, Prediction, Status, new_id
+
+WAIT_S = 60.0
+REFERENCE = re.compile(r"(?P<owner>[^/:]{1,100})/(?P<name>[^/:]{1,100})(?::(?P<version>.{1,100}))?")
+MODEL = "/v1/models/{owner}/{name}"
+
+
+# ---- creating ----------------------------------------------------------------------------
+
+
+async def create_by_model(request: Request) -> Response:
+    """POST /v1/models/{owner}/{name}/predictions."""
+    context = context_of(request)
+    package = context.package(request.path_params["name"])
+    body = await read_json(request, context.max_upload_bytes)
+    return await _create(request, package, request.path_params["owner"], body)
+
+
+async def create(request: Request) -> Response:
+    """POST /v1/predictions: the model is in the body's `version` (or `model`)."""
+    context = context_of(request)
+    body = await read_json(request, context.max_upload_bytes)
+    key = "version" if body.get("version") is not None else "model"
+    reference = body.get(key)
+    if not isinstance(reference, str):
+        raise wrong("version", "must be a version's id, owner/name or owner/name:version")
+    package, owner = await _resolve(context, reference, key)
+    return await _create(request, package, owner, body)
+
+
+async def _create(
+    request: Request, package: Package, owner: str, body: dict[str, Json]
+) -> Response:
+    context, caller = context_of(request), caller_of(request)
+    now = time.time()
+    deadline, rank = deadline_at(request, now), priority(request)
+    wait_s = preferred_wait_s(request, WAIT_S)
+    values = body.get("input")
+    if not isinstance(values, dict):
+        raise wrong("input", "must be an object")
+    callback = read_callback(body, context.webhooks)
+    spec = await context.spec(package)
+    inputs, files = await context.intake.from_json(spec, values, caller)
+    base = base_url(request)
+    live = await context.predictions.create(
+        Prediction(
+            id=new_id(),
+            model=package.name,
+            inputs=inputs,
+            secrets=inputs.secrets,
+            files=files,
+            created_at=now,
+            deadline_at=deadline,
+            owner=caller.owner,
+            priority=rank,
+            durable=True,
+            callback=callback,
+            namespace=owner,
+            base_url=base,
+        )
+    )
+    if wait_s is not None:
+        await live.wait(min(wait_s, context.sync_limit_s))
+    view = await replicate_view(context, live.prediction, base)
+    if live.prediction.status.is_terminal:
+        return json_response(view, 201, retry_after(live.prediction.failure))
+    # The clients' `run` takes every other status of this answer for the end.
+    view["status"] = Status.STARTING
+    return json_response(view, 201 if wait_s is None else 202)
+
+
+async def _resolve(context: Context, reference: str, key: str) -> tuple[Package, str]:
+    """The package and the owner to be shown, of `owner/name[:version]` or a version's id."""
+    if found := REFERENCE.fullmatch(reference):
+        package = context.package(found["name"])
+        await _describe(context, package)
+        if found["version"] in (None, context.versions.get(package.name)):
+            return package, found["owner"]
+    else:
+        for package in context.packages.values():
+            await _describe(context, package)
+            if reference == context.versions.get(package.name):
+                return package, context.replicate_owner
+    raise wrong(key, "there is no such version")
+
+
+async def _describe(context: Context, package: Package) -> None:
+    """Have its schema at hand, if that can be had."""
+    with contextlib.suppress(ModelUnavailable):
+        await context.spec(package)
+
+
+# ---- predictions -------------------------------------------------------------------------
+
+
+async def get(request: Request) -> Response:
+    """One prediction."""
+    context = context_of(request)
+    p = await context.predictions.get(request.path_params["id"], caller_of(request))
+    return json_response(await replicate_view(context, p, base_url(request)))
+
+
+async def cancel(request: Request) -> Response:
+    """Cancel it if it has not ended; how it stands either way."""
+    predictions = context_of(request).predictions
+    p = await predictions.get(request.path_params["id"], caller_of(request))
+    predictions.cancel(p.id)
+    return await get(request)
+
+
+# ---- models ------------------------------------------------------------------------------
+
+
+async def list_models(request: Request) -> Response:
+    """Every model, on one page."""
+    context = context_of(request)
+    base = base_url(request)
+    results = [model_view(context, n, context.replicate_owner, base) for n in context.packages]
+    return json_response({"previous": None, "next": None, "results": results})
+
+
+async def get_model(request: Request) -> Response:
+    """One model with its version."""
+    context, package = await _model(request)
+    owner = request.path_params["owner"]
+    return json_response(model_view(context, package.name, owner, base_url(request)))
+
+
+async def list_versions(request: Request) -> Response:
+    """The one version there is."""
+    context, package = await _model(request)
+    version = version_view(context, package.name)
+    return json_response({"previous": None, "next": None, "results": [version] if version else []})
+
+
+async def get_version(request: Request) -> Response:
+    """The version that is served, if it has that id."""
+    context, package = await _model(request)
+    version = version_view(context, package.name)
+    if version is None or version["id"] != request.path_params["version"]:
+        raise NotFound(f"Cannot find that version of '{package.name}'")
+    return json_response(version)
+
+
+async def _model(request: Request) -> tuple[Context, Package]:
+    context = context_of(request)
+    package = context.package(request.path_params["name"])
+    await _describe(context, package)
+    return context, package
+
+
+# ---- the account -------------------------------------------------------------------------
+
+
+async def account(request: Request) -> Response:
+    """Whose box it is."""
+    owner = context_of(request).replicate_owner
+    view: dict[str, Any] = {"type": "organization", "username": owner, "name": owner}
+    return json_response({**view, "github_url": None, "avatar_url": None})
+
+
+@admin_only
+async def webhook_secret(request: Request) -> Response:
+    """What webhooks are signed with: for an admin, since it signs every holder's."""
+    return json_response({"key": context_of(request).webhook_secret})
+
+
+def add_routes(app: Starlette) -> None:
+    """The face's routes, files aside."""
+    app.add_route("/v1/predictions", create, methods=["POST"])
+    app.add_route("/v1/predictions", list_predictions, methods=["GET"])
+    app.add_route("/v1/predictions/{id}", get, methods=["GET"])
+    app.add_route("/v1/predictions/{id}/cancel", cancel, methods=["POST"])
+    app.add_route("/v1/models", list_models, methods=["GET"])
+    app.add_route(MODEL, get_model, methods=["GET"])
+    app.add_route(f"{MODEL}/predictions", create_by_model, methods=["POST"])
+    app.add_route(f"{MODEL}/versions", list_versions, methods=["GET"])
+    app.add_route(f"{MODEL}/versions/{{version}}", get_version, methods=["GET"])
+    app.add_route("/v1/account", account, methods=["GET"])
+    app.add_route("/v1/webhooks/default/secret", webhook_secret, methods=["GET"])

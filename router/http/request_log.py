@@ -1,0 +1,105 @@
+"""Request ids, the access log, and HTTP metrics: the outermost ASGI layer.
+
+Outside even the layer that answers a bug with 500, so that this answer has an id too.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from urllib.parse import quote
+
+import structlog
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from router.observability.facts import Observer
+from router.observability.telemetry import Afterwards
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+UNMATCHED = "unmatched"
+# A path may have 16 KiB and triples when it is quoted; anybody may ask for one.
+LOGGED_PATH_CHARS = 500
+
+
+class Access:
+    """Every response gets `X-Request-Id`: the client's own if it is one, else a new one."""
+
+    def __init__(self, app: ASGIApp, observer: Observer, afterwards: Afterwards) -> None:
+        self._app = app
+        self._observer = observer
+        self._afterwards = afterwards
+        self._templates: dict[object, str] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; when it has been answered, tell, afterwards."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        request_id = _request_id(scope)
+        scope["callme_request_id"] = request_id.decode()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - began
+            self._afterwards.do(lambda: self._tell(scope, status, seconds))
+
+    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
+        """`status` is 0 when the client was gone before it was answered."""
+        route = self._route(scope)
+        self._observer.request_ended(scope["method"], route, status, seconds)
+        log.info(
+            "request",
+            request_id=scope["callme_request_id"],
+            method=scope["method"],
+            # Quoted: a client could send a terminal's control characters.
+            path=quote(scope["path"][:LOGGED_PATH_CHARS]),
+            route=route,
+            status=status,
+            seconds=round(seconds, 4),
+        )
+
+    def _route(self, scope: Scope) -> str:
+        """The template of the route that answered; what none answered is all one.
+
+        By the endpoint, which every router leaves in the scope: FastAPI's leaves the route
+        itself for its own kind only.
+        """
+        endpoint = scope.get("endpoint")
+        if endpoint is None:
+            return UNMATCHED
+        if self._templates is None:
+            self._templates = templates(scope["app"].routes)
+        return self._templates.get(endpoint, UNMATCHED)
+
+
+def _request_id(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
+            return bytes(value)
+    return secrets.token_hex(16).encode()
+
+
+def templates(routes: Iterable[BaseRoute]) -> dict[object, str]:
+    """The path template of every endpoint; a mount's endpoint is its application."""
+    out: dict[object, str] = {}
+    for route in routes:
+        if isinstance(route, Route):
+            out.setdefault(route.endpoint, route.path)
+        elif isinstance(route, Mount):
+            out.setdefault(route.app, f"{route.path}/{{path}}")
+    return out

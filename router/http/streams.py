@@ -1,0 +1,239 @@
+"""One prediction's progress as Server-Sent Events, in Replicate's shape and in Cog's.
+
+A follower's place is a number of output elements and a number of log lines. It is the id of
+each event, so a client that comes again goes on where it was, even after the end; and nothing
+is kept for it. Lines of a long log that were left out count too: a client whose place is among
+them goes on behind them, and one line says how many it has missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from msgspec.structs import replace
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+
+from router.errors import Unauthorized
+from router.http.context import Context, context_of
+from router.http.prediction_params import base_url
+from router.http.replicate_views import FILE_STREAM_PATH, STREAM_PATH, stream_token, with_urls
+from router.http.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
+from router.keys.key import TRUSTED
+from router.prediction import (
+    Json,
+    LogText,
+    MetricUpdate,
+    OutputChunk,
+    Prediction,
+    Status,
+)
+from router.predictions.in_flight import Live, chunks_of, metrics_of
+from router.predictions.prediction_log import lines_since
+
+# For the last of a prediction that has ended with the router, to a client that reads.
+LAST_WORDS_S = 3.0
+PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How much a follower has had. Metrics are no part of the id: only Cog's API has them."""
+
+    outputs: int = 0
+    lines: int = 0
+    metrics: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.outputs}-{self.lines}"
+
+
+CogView = Callable[[Prediction], dict[str, Any]]
+Step = tuple[Place, OutputChunk | LogText | MetricUpdate | Prediction]
+
+
+async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterator[Step | None]:
+    """What comes after `place`, in order: the prediction when it has started, each line of the
+    log, each element of the output and each metric, the prediction when it has ended. None
+    where nothing has come for a while. Without an end the router has stopped before the
+    prediction has.
+
+    live: None when `p` has ended already.
+    """
+    told_of_start = False
+    while True:
+        version = 0
+        if live is not None:
+            p, version = live.prediction, live.version
+            chunks, lines = live.progress_since(place.outputs, place.lines)
+            metrics = live.metrics_since(place.metrics)
+        else:
+            chunks, lines = chunks_of(p)[place.outputs :], lines_since(p.logs, place.lines)
+            metrics = metrics_of(p)[place.metrics :]
+        if p.started_at is not None and not told_of_start:
+            told_of_start = True
+            yield place, replace(p, status=Status.PROCESSING)
+        for number, line in lines:
+            place = Place(place.outputs, number, place.metrics)
+            yield place, line
+        for piece in _in_order(chunks, metrics, place.outputs):
+            if isinstance(piece, OutputChunk):
+                place = Place(place.outputs + 1, place.lines, place.metrics)
+            else:
+                place = Place(place.outputs, place.lines, place.metrics + 1)
+            yield place, piece
+        if p.status.is_terminal:
+            yield place, p
+            return
+        # While those were sent it may have gone on, or ended.
+        if live is not None and (live.version != version or live.prediction is not p):
+            continue
+        if live is None or live.done.done():
+            return
+        if not await live.changed_since(version, HEARTBEAT_S):
+            yield None
+
+
+def _in_order(
+    chunks: list[Json], metrics: list[tuple[int, MetricUpdate]], outputs: int
+) -> Iterator[OutputChunk | MetricUpdate]:
+    """Elements of the output after so many, and each metric where it came among them."""
+    due = deque(metrics)
+    for number, chunk in enumerate(chunks, outputs):
+        while due and due[0][0] <= number:
+            yield due.popleft()[1]
+        yield OutputChunk(chunk)
+    for _, update in due:
+        yield update
+
+
+async def _over(context: Context, live: Live | None) -> None:
+    """When a client that has not read all is given up because the router stops."""
+    await context.events.closing.wait()
+    if live is not None:
+        await asyncio.wait({live.done})
+    await asyncio.sleep(LAST_WORDS_S)
+
+
+# ---- Replicate's words -------------------------------------------------------------------
+
+
+async def stream(request: Request) -> Response:
+    """`output`, `logs`, then `done`; `error` before that if it failed."""
+    context = context_of(request)
+    prediction_id = request.path_params["id"]
+    given = request.query_params.get("token", "").encode()
+    if not hmac.compare_digest(given, stream_token(context, prediction_id).encode()):
+        raise Unauthorized("Cannot follow: this is not a stream's URL")
+    p = await context.predictions.get(prediction_id, TRUSTED)
+    found = PLACE.fullmatch(request.headers.get("last-event-id", ""))
+    place = Place(*map(int, found.groups())) if found else Place()
+    live = context.predictions.live(prediction_id)
+    base = base_url(request)
+    links = context.predictions.links
+
+    async def link(index: int, value: Json) -> Json:
+        if live is None:
+            return value
+        rest, files, at = await links.linked_chunk(live, index, value)
+        return with_urls(context, prediction_id, rest, files, base, at=at)
+
+    if live is None:
+        p = await links.linked(p)
+        output = with_urls(context, p.id, p.output, p.output_files, base)
+        p = replace(p, output=output, output_files=())
+    events = _in_replicates_words(follow(live, p, place), link)
+    return EventResponse(events, lambda: _over(context, live))
+
+
+async def _in_replicates_words(
+    steps: AsyncIterator[Step | None], link: Callable[[int, Json], Awaitable[Json]]
+) -> AsyncIterator[bytes]:
+    """`link`: makes URLs of the files in the element of that number."""
+    async for step in steps:
+        if step is None:
+            yield HEARTBEAT
+            continue
+        place, what = step
+        match what:
+            case OutputChunk(value):
+                shown = await link(place.outputs - 1, value)
+                yield event_bytes("output", _as_text(shown), str(place))
+            case LogText(text):
+                yield event_bytes("logs", text, str(place))
+            case Prediction() if what.status.is_terminal:
+                yield _end(what, place)
+
+
+def _as_text(value: Json) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _end(p: Prediction, place: Place) -> bytes:
+    match p.status:
+        case Status.SUCCEEDED:
+            return event_bytes("done", "{}", str(place))
+        case Status.FAILED:
+            message = p.failure.message if p.failure else "no reason given"
+            detail = orjson.dumps({"detail": message}).decode()
+            error = event_bytes("error", detail, str(place))
+            return error + event_bytes("done", '{"reason":"error"}', str(place))
+        case _:
+            return event_bytes("done", '{"reason":"canceled"}', str(place))
+
+
+# ---- Cog's words -------------------------------------------------------------------------
+
+
+def cog_stream(
+    request: Request, live: Live | None, p: Prediction, view: CogView, *, cancel: bool
+) -> Response:
+    """The events that coglet sends: `start`, `output`, `log`, `metric`, `completed`.
+
+    live: None when `p` has ended already. cancel: whether a client that leaves cancels it.
+    """
+    context = context_of(request)
+    events = _in_cogs_words(follow(live, p, Place()), view)
+
+    def on_leave() -> None:
+        if cancel:
+            context.predictions.cancel(p.id)
+
+    return EventResponse(events, lambda: _over(context, live), on_leave=on_leave)
+
+
+async def _in_cogs_words(steps: AsyncIterator[Step | None], view: CogView) -> AsyncIterator[bytes]:
+    async for step in steps:
+        if step is None:
+            yield HEARTBEAT
+            continue
+        place, what = step
+        match what:
+            case OutputChunk(value):
+                yield _cog_event("output", {"chunk": value, "index": place.outputs - 1})
+            case LogText(text, source):
+                yield _cog_event("log", {"source": source, "data": text})
+            case MetricUpdate(name, value, mode):
+                yield _cog_event("metric", {"name": name, "value": value, "mode": mode})
+            case Prediction() if what.status.is_terminal:
+                yield _cog_event("completed", view(what))
+            case Prediction():
+                yield _cog_event("start", {"id": what.id, "status": what.status})
+
+
+def _cog_event(kind: str, data: dict[str, Any]) -> bytes:
+    return event_bytes(kind, orjson.dumps(data).decode())
+
+
+def add_routes(app: Starlette) -> None:
+    """Where Replicate's clients follow a prediction."""
+    app.add_route(STREAM_PATH, stream, methods=["GET"])
+    app.add_route(FILE_STREAM_PATH, stream, methods=["GET"])

@@ -1,0 +1,98 @@
+"""JSON that a client wrote: measured before it is parsed, then parsed once.
+
+A parsed value takes more memory than its text: an empty list of 3 bytes takes 80. So the text is
+bounded, and so is the number of values in it, which is counted without parsing.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from router.errors import PayloadTooLarge
+from router.prediction import Json
+
+# Of a whole body without its long data: URIs, and of all text parts of a form together.
+MAX_TEXT_BYTES = 1 << 20
+# Each takes at most some 200 bytes, as a member of an object with a name of its own.
+MAX_VALUES = 15_000
+MAX_DEPTH = 100
+# Python keeps a text with one emoji in it at four bytes for each of its characters.
+MAX_WIDE_CHARS = 512 << 10
+WIDE_ESCAPE = re.compile(rb"\\u[dD][89ABab]")
+NOT_WIDE = bytes(b for b in range(256) if not 0xF0 <= b <= 0xF4)
+CONTINUATION = bytes(range(0x80, 0xC0))
+
+
+def load_json(text: bytes | str) -> Json:
+    """The value. Whole numbers are exact, however large: orjson would read 2**64 as a float.
+
+    Raises PayloadTooLarge for a text over MAX_TEXT_BYTES or with over MAX_VALUES values, and
+    ValueError for what is not JSON or is nested deeper than MAX_DEPTH.
+    """
+    if isinstance(text, str) and not (text.isascii() and "\\u" not in text):
+        text = text.encode("utf-8", "surrogatepass")
+    # A str is its own UTF-8 here, and has no wide character: no copy of it is made.
+    if len(text) > MAX_TEXT_BYTES:
+        raise PayloadTooLarge(f"Cannot read the JSON: it exceeds {MAX_TEXT_BYTES} bytes of text")
+    if isinstance(text, bytes) and len(text) > MAX_WIDE_CHARS and wide_chars(text) > MAX_WIDE_CHARS:
+        raise too_wide("the JSON")
+    if _values(text) > MAX_VALUES and _values(_outside_strings(text)) > MAX_VALUES:
+        raise PayloadTooLarge(f"Cannot read the JSON: it has over {MAX_VALUES} values")
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if _count(text, "[{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def wide_chars(text: bytes | bytearray) -> int:
+    """How many characters it has, in UTF-8 or JSON, if one of them is beyond U+FFFF; else 0."""
+    is_wide = not text.isascii() and text.translate(None, NOT_WIDE)
+    if is_wide or (b"\\u" in text and WIDE_ESCAPE.search(text)):
+        return len(text.translate(None, CONTINUATION))
+    return 0
+
+
+def too_wide(what: str) -> PayloadTooLarge:
+    """The error for too many of them."""
+    return PayloadTooLarge(
+        f"Cannot read {what}: a text with emoji, or other characters beyond U+FFFF, "
+        f"may have at most {MAX_WIDE_CHARS} characters"
+    )
+
+
+def _count(text: bytes | str, marks: str) -> int:
+    if isinstance(text, str):
+        return sum(text.count(mark) for mark in marks)
+    return sum(text.count(mark.encode()) for mark in marks)
+
+
+def _values(text: bytes | str) -> int:
+    """No fewer than there are: all but the first come after a comma or a bracket that opens."""
+    return _count(text, "[{,") + 1
+
+
+def _outside_strings(text: bytes | str) -> bytes:
+    """What is not within a string; the text as it is where there are too many strings to look."""
+    text = text.encode() if isinstance(text, str) else text
+    bare = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    quotes = len(bare) - len(bare.translate(None, b'"'))
+    if quotes > 4 * MAX_VALUES:  # two for each string, and each value has at most one name
+        return text
+    return b"".join(bare.split(b'"')[::2])
+
+
+def _depth(value: Json) -> int:
+    """How many containers lie within each other at most. Without recursion."""
+    depth = 0
+    level = [value]
+    while level := [v for v in level if isinstance(v, list | dict)]:
+        depth += 1
+        level = [v for c in level for v in (c.values() if isinstance(c, dict) else c)]
+    return depth

@@ -1,0 +1,144 @@
+"""Files uploaded ahead of predictions, and their use as inputs.
+
+A URL of such a file is never fetched over HTTP: the prediction gets a link of its own to the
+content in the spool, so that either may be deleted first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from router.clock import Clock
+from router.errors import NotFound, RouterError
+from router.inputs.form_text import invalid
+from router.inputs.request_inputs import Fetcher, Upload
+from router.keys.key import Caller
+from router.media_types import ANY_TYPE
+from router.prediction import FileRef, Json, new_id
+from router.storage.store import Files, StoredFile, UploadIndex
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY_S = 600.0
+# Whatever the host: behind a tunnel the same file is reached under several names, and an id is
+# not guessed.
+FILE_PATH = re.compile(r"/v1/files/([0-9a-f]{32})")
+# The file of an output by its URL, None for any other URL. Raises NotFound.
+FindOutput = Callable[[str], Awaitable[FileRef | None]]
+
+
+class Uploads:
+    """Keeps uploads for `keep_s` seconds. Fulfils Fetcher, in front of the one for other URLs."""
+
+    def __init__(
+        self,
+        index: UploadIndex,
+        files: Files,
+        elsewhere: Fetcher,
+        clock: Clock,
+        keep_s: float,
+        *,
+        find_output: FindOutput,
+    ) -> None:
+        self._index = index
+        self._files = files
+        self._elsewhere = elsewhere
+        self._clock = clock
+        self._keep_s = keep_s
+        self._find_output = find_output
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> Sequence[StoredFile]:
+        """Every file there is; sweep regularly."""
+        self._sweeper = asyncio.create_task(self._sweep_regularly())
+        return await self._index.list_files()
+
+    async def close(self) -> None:
+        """Sweep and fetch no more."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self._elsewhere.close()
+
+    async def add(self, upload: Upload, metadata: Mapping[str, Json], caller: Caller) -> StoredFile:
+        """Take over an upload. When this raises, it is deleted."""
+        now = self._clock.time()
+        try:
+            size_bytes, sha256 = await asyncio.to_thread(_measure, Path(upload.path))
+            stored = StoredFile(
+                id=new_id(),
+                path=upload.path,
+                name=upload.name,
+                content_type=upload.content_type or ANY_TYPE,
+                size_bytes=size_bytes,
+                sha256=sha256,
+                created_at=now,
+                expires_at=now + self._keep_s,
+                metadata=metadata,
+                owner=caller.owner,
+            )
+            await self._index.put_file(stored)
+        except BaseException:
+            self._files.remove([FileRef("", upload.path, upload.name)])
+            raise
+        return stored
+
+    async def get(self, file_id: str, caller: Caller) -> StoredFile:
+        """Raises NotFound, also for what the caller may not see."""
+        stored = await self._index.get_file(file_id)
+        if (
+            stored is None
+            or stored.expires_at <= self._clock.time()
+            or not caller.may_see(stored.owner)
+        ):
+            raise NotFound(f"Cannot find file '{file_id[:80]}'")
+        return stored
+
+    async def list(self, caller: Caller) -> Sequence[StoredFile]:
+        """All that the caller may see and that have not expired, newest first."""
+        now = self._clock.time()
+        found = await self._index.list_files()
+        return [f for f in found if f.expires_at > now and caller.may_see(f.owner)]
+
+    async def delete(self, file_id: str, caller: Caller) -> None:
+        """Raises NotFound. Predictions that use it keep their link."""
+        stored = await self.get(file_id, caller)
+        await self._index.delete_file(stored.id)
+        self._files.remove([stored.ref()])
+
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
+        """The file of that URL: one of the caller's or of an output by a link, any other from
+        elsewhere. Raises InvalidInput for one that is not kept any more."""
+        found = FILE_PATH.fullmatch(urlsplit(url).path)
+        stored = await self._index.get_file(found[1]) if found else None
+        if stored is not None and caller.may_see(stored.owner):
+            return self._files.link(stored.ref()), stored.name
+        # Everyone who knows an output's URL may read it, so it need not be the caller's own.
+        try:
+            output = await self._find_output(url)
+        except NotFound as error:
+            raise invalid(field, "is the URL of an output that is not kept any more") from error
+        if output is not None:
+            return self._files.link(output), output.name
+        return await self._elsewhere.fetch(url, field, max_bytes, caller)
+
+    async def _sweep_regularly(self) -> None:
+        while True:
+            with contextlib.suppress(RouterError):
+                now = self._clock.time()
+                for old in await self._index.list_files():
+                    if old.expires_at <= now:
+                        await self._index.delete_file(old.id)
+                        self._files.remove([old.ref()])
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Who may call: keys, their holders, where they are kept."""

@@ -1,0 +1,181 @@
+"""Which packages there are: every folder with a cog.yaml, read once at start."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+import yaml
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+# Paths of the router's own, which a model of that name would hide.
+RESERVED = frozenset(
+    {"docs", "events", "health", "metrics", "models", "openapi.json", "playground"}
+    | {"predictions", "ready", "redoc", "static", "status", "v1"}
+)
+
+
+# No cog.yaml comes near these.
+MAX_CONFIG_CHARS = 256 << 10
+MAX_NODES = 10_000
+MAX_DEPTH = 50
+
+
+class PackageError(Exception):
+    """The folder has a cog.yaml but cannot be served; the message says why."""
+
+
+def read_package(folder: Path, env: Mapping[str, str]) -> Package:
+    """The package in `folder`. Raises PackageError."""
+    name = folder.name
+    if not NAME.fullmatch(name):
+        raise PackageError("its name must be lower-case letters, digits, '-' and '_'")
+    if name in RESERVED:
+        raise PackageError("its name is a path of the router's own")
+    config = _read_config(folder / "cog.yaml")
+    if not isinstance(config, dict):
+        raise PackageError("its cog.yaml is not a mapping")
+    # `predict` is the deprecated name of the same key; other people's packages have it.
+    runner = config.get("run") or config.get("predict")
+    if not isinstance(runner, str) or not re.fullmatch(r"[\w./-]+\.py:\w+", runner):
+        raise PackageError("its cog.yaml lacks `run: file.py:Class`")
+    own_python = folder / ".venv" / "bin" / "python"
+    return Package(
+        name=name,
+        folder=folder,
+        runner=runner,
+        python=own_python if own_python.exists() else Path(sys.executable),
+        max_concurrency=_read_concurrency(config),
+        env={**_read_environment(config), **env},
+        example=_read_example(folder),
+    )
+
+
+def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str, Package]:
+    """Every package in `folder`, by name. What cannot be served is logged and left out.
+
+    `env_of[name]`: what to add to that model's environment; `env_of["*"]`: to all others'.
+    """
+    packages: dict[str, Package] = {}
+    for cog_yaml in sorted(folder.glob("*/cog.yaml")):
+        name = cog_yaml.parent.name
+        try:
+            env = {**env_of.get("*", {}), **env_of.get(name, {})}
+            packages[name] = read_package(cog_yaml.parent.resolve(), env)
+        except PackageError as error:
+            log.warning("package left out", extra={"package": name, "reason": str(error)})
+    return packages
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Refuses what would take more than MAX_NODES values once its aliases are put in (a "YAML
+    bomb"), or is deeper than MAX_DEPTH."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # of each node, by its identity
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """As it is, and counted."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} levels deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None and id(node) not in self._sizes:
+            parts = node.value if isinstance(node.value, list) else []
+            below = (n for part in parts for n in (part if isinstance(part, tuple) else (part,)))
+            size = 1 + sum(self._sizes.get(id(n), 1) for n in below)
+            if size > MAX_NODES:
+                raise yaml.YAMLError(f"it has more than {MAX_NODES} values")
+            self._sizes[id(node)] = size
+        return node
+
+
+def _read_config(path: Path) -> Any:
+    """Raises PackageError, which says what is wrong and where."""
+    try:
+        text = path.read_text()
+        if len(text) > MAX_CONFIG_CHARS:
+            raise PackageError(f"its cog.yaml is longer than {MAX_CONFIG_CHARS >> 10} KiB")
+        return yaml.load(text, _BoundedLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise PackageError(f"its cog.yaml cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PackageError(f"its cog.yaml cannot be read: {reason}") from error
+
+
+def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:
+    """cog.yaml's `environment`, which Cog puts into the image: the package counts on it."""
+    lines = config.get("environment") or []
+    if not isinstance(lines, list) or not all(isinstance(s, str) and "=" in s for s in lines):
+        raise PackageError("its cog.yaml's `environment` must be a list of NAME=value")
+    return {name: value for name, _, value in (s.partition("=") for s in lines)}
+
+
+def _read_concurrency(config: Mapping[str, Any]) -> int:
+    """The deprecated `concurrency: max: n`; today a runner says it by `@concurrent(max=n)`."""
+    concurrency = config.get("concurrency")
+    at_once = concurrency.get("max", 1) if isinstance(concurrency, dict) else 1
+    if not isinstance(at_once, int) or at_once < 1:
+        raise PackageError("its cog.yaml's `concurrency.max` must be a positive integer")
+    return at_once
+
+
+def _read_example(folder: Path) -> Mapping[str, Any]:
+    try:
+        example = orjson.loads((folder / "example.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, orjson.JSONDecodeError) as error:
+        told = {
+            "package": folder.name,
+            "reason": error.strerror if isinstance(error, OSError) else str(error),
+        }
+        log.warning("example.json cannot be read; there will be no example", extra=told)
+        return {}
+    return example if isinstance(example, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One folder with a cog.yaml.
+
+    `runner` is `file.py:Class` as in cog.yaml; `python` the interpreter that runs it;
+    `streams` whether its output can be had element by element;
+    `env` what is added to its process's environment; `example` the flat JSON object of
+    example.json, if the folder has one (`@file` values are relative to the folder).
+    """
+
+    name: str
+    folder: Path
+    runner: str
+    python: Path
+    max_concurrency: int = 1
+    streams: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    example: Mapping[str, Any] = field(default_factory=dict)
+
+
+def does_stream(schema: Mapping[str, Any]) -> bool:
+    """Whether the model of this OpenAPI document, as `cog build` writes it, lets its output be
+    had element by element: its runner has `@streaming`."""
+    operation = schema.get("paths", {}).get("/predictions", {}).get("post", {})
+    return operation.get("x-cog-streaming") is True
+
+
+def yields_files(schema: Mapping[str, Any]) -> bool:
+    """Whether each element of the output is a file."""
+    output = schema.get("components", {}).get("schemas", {}).get("Output", {})
+    items = output.get("items") if output.get("type") == "array" else None
+    return isinstance(items, Mapping) and items.get("format") == "uri"

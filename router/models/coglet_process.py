@@ -1,0 +1,465 @@
+"""One coglet server and its worker: started, watched, spoken to and ended here alone.
+
+What is done about coglet 0.23.1's ways (docs/architecture.md tells how each was seen):
+- it answers 409 for some milliseconds after a prediction: retried, see cog_client.py;
+- its worker may die while the server lives on and answers 409 for ever: the worker's pid is
+  watched, and the whole group is replaced;
+- it leaves files in the temp folder: each start has a private one, swept after predictions;
+- on SIGTERM during set-up the worker survives the server: the group is always killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+import orjson
+
+from router.errors import without_paths
+from router.models.catalog import Package
+from router.models.coglet_client import CogClient
+from router.models.coglet_responses import (
+    MAX_BODY_BYTES,
+    BodyTooLargeError,
+    is_print_of_nobody,
+    is_print_of_prediction,
+    read_log_line,
+    read_outcome,
+)
+from router.models.loopback_http import ConnectionLostError
+from router.models.process import LogLine, NotStartedError, Report, StartError
+from router.models.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
+from router.models.schemas import why_not_spawned
+from router.models.temp_folder import TempFolder
+from router.models.worker_hook.sitecustomize import FILE_URL_PREFIX
+from router.prediction import (
+    Failure,
+    Job,
+    Json,
+    LogText,
+    Outcome,
+    Status,
+)
+
+HOOK_DIR = Path(__file__).parent / "worker_hook"
+# Whatever TMPDIR says, coglet 0.23.1 makes a folder here for each prediction, for ever.
+COGLET_FOLDERS = Path("/tmp/coglet/predictions")  # noqa: S108
+# What models print has a `source`. Of a prediction coglet logs its start and its end too: two more
+# lines to write and to read while the caller waits, and nothing that we do not know.
+COGLET_LOG = "info,coglet::prediction=warn,coglet::prediction[{source}]=info"
+REST_S = 1.0
+# A router that is killed cannot remove what it has put off.
+MAX_LEFT_BEHIND = 2000
+POLL_FIRST_S = 0.02
+POLL_MAX_S = 0.25
+# Without a worker (no `python` on its PATH, say) coglet would stay STARTING for ever.
+NO_WORKER_LIMIT_S = 20.0
+LAST_WORDS_S = 0.5
+UNKNOWN_AGAIN_S = 0.02
+CANCEL_AGAIN_S = 1.0
+HEALTH_EVERY_S = 5.0
+# A worker that holds the GIL for 10 s reads as UNHEALTHY too: one reading says nothing, and none
+# counts while a prediction runs, whose own time limit decides.
+UNHEALTHY_READINGS = 6
+WORKER_GONE = "channel closed"
+# What coglet puts before what the runner's own healthcheck() says, and when that takes over 5 s.
+OWN_CHECK = "Healthcheck failed: "
+OWN_CHECK_TIMED_OUT = f"{OWN_CHECK}user-defined healthcheck timed out"
+# Predictions wait for one that is not well, so it is asked more often.
+UNHEALTHY_EVERY_S = 1.0
+PROBLEM_CHARS = 500
+SET_UP_LOG_CHARS = 16 << 10
+# coglet is ready before it has read the last that the set-up printed. Its own log of the set-up
+# never gets those lines; they come afterwards, as nobody's.
+LATE_LINES_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """What every process is started with.
+
+    `measure` turns pids into bytes held, in the memory that models share.
+    """
+
+    spool_dir: Path
+    tmp_dir: Path
+    cache_dir: Path
+    setup_timeout_s: float
+    measure: Callable[[Sequence[int]], int]
+
+
+class CogProcess:
+    """Fulfils `router.models.process.Process` for one start of one package."""
+
+    def __init__(self, package: Package, options: ProcessOptions) -> None:
+        self._package = package
+        self._options = options
+        self._tmp = TempFolder(options.tmp_dir / f"{package.name}-{os.urandom(4).hex()}")
+        self._group: ProcessGroup | None = None
+        self._client: CogClient | None = None
+        self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._broken_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._worker_fd: int | None = None
+        self._running = 0
+        self._reports: dict[str, Report] = {}
+        self._left_behind: list[str] = []
+        self._last_run_at = 0.0
+        self._lines_read = 0
+        self._set_up_lines = math.inf
+        self._set_up_log = ""
+        self._late_log = ""
+        self._late_until = math.inf
+        self._problem = ""
+        self._tell_health: Callable[[str], None] | None = None
+
+    # ---- life ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Spawn and wait for READY. Raises StartError; then nothing is left of it."""
+        try:
+            self._group = await self._spawn()
+            self._watch(self._watch_exit(self._group))
+            await self._wait_ready()
+        except BaseException:
+            await self.stop(grace_s=0)
+            raise
+        self._set_up_lines = self._lines_read
+        self._late_until = time.monotonic() + LATE_LINES_S
+        self._tmp.keep_present()
+        self._watch(self._watch_health())
+
+    async def stop(self, grace_s: float) -> None:
+        """End the group, gently for `grace_s` seconds; remove what it left behind."""
+        self._forget_worker()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._group is not None:
+            await self._group.end(grace_s)
+        if self._client is not None:
+            await self._client.close()
+        await asyncio.to_thread(self._tmp.remove)
+        await asyncio.to_thread(_remove_folders, self._left_behind)
+
+    @property
+    def sleeper(self) -> None:
+        """coglet has no way to give memory back and go on: it can only be stopped."""
+        return
+
+    def watch_health(self, tell: Callable[[str], None]) -> None:
+        """See `router.models.process.Process`."""
+        self._tell_health = tell
+        if self._problem:
+            tell(self._problem)
+
+    async def broken(self) -> str:
+        """The reason, once the process is dead or beyond repair."""
+        return await asyncio.shield(self._broken)
+
+    def footprint_bytes(self) -> int:
+        """Memory held by the process group now."""
+        return self._options.measure(self.pids())
+
+    def pids(self) -> list[int]:
+        """The server, its worker, and what that started."""
+        return self._group.pids() if self._group else []
+
+    def log_tail(self) -> Sequence[LogLine]:
+        """The last lines that it printed, coglet's own among them, oldest first."""
+        if self._group is None:
+            return []
+        first = self._lines_read - len(self._group.lines)
+        return [
+            replace(read_log_line(line), in_set_up=number < self._set_up_lines)
+            for number, line in enumerate(self._group.lines, first)
+        ]
+
+    @property
+    def set_up_log(self) -> str:
+        """coglet's own lines and the model's, without paths."""
+        return without_paths((self._set_up_log + self._late_log)[-SET_UP_LOG_CHARS:])
+
+    # ---- predictions ---------------------------------------------------------------------
+
+    async def predict(self, job: Job, report: Report) -> Outcome:
+        """Run one prediction. Raises NotStartedError when it certainly never began."""
+        assert self._client is not None, "predict() before start()"  # noqa: S101
+        body = request_body(job)
+        on_progress = report if self._package.streams else None
+        self._tmp.see_to_it()
+        self._running += 1
+        self._reports[job.id] = report
+        try:
+            answer = await self._client.predict(body, self._broken.done, on_progress)
+            outcome = read_outcome(*answer)
+        except NotStartedError as error:
+            self._note_broken(str(error))
+            raise
+        except ConnectionLostError:
+            self._note_broken("the connection to its server was lost")
+            failure = Failure("worker_died", "The model's process ended while it worked on this")
+            outcome = Outcome(Status.FAILED, failure=failure)
+        except BodyTooLargeError:
+            failure = Failure(
+                "prediction_failed", f"The model's output is larger than {MAX_BODY_BYTES >> 20} MiB"
+            )
+            outcome = Outcome(Status.FAILED, failure=failure)
+        finally:
+            self._running -= 1
+            del self._reports[job.id]
+            self._remove_later(job.id)
+        if outcome.failure is not None and outcome.failure.code == "worker_died":
+            self._note_broken("the worker died")
+        elif self._running == 0:
+            self._tmp.sweep()
+        return outcome
+
+    async def cancel(self, prediction_id: str) -> None:
+        """Ask coglet to cancel; it acts at the runner's next bytecode boundary.
+
+        Asked until it has ended: a cancel may overtake the prediction on its way there, and
+        coglet forgets one that comes before its worker has begun.
+        """
+        while prediction_id in self._reports and self._client is not None:
+            is_known = await self._client.cancel(prediction_id)
+            await asyncio.sleep(CANCEL_AGAIN_S if is_known else UNKNOWN_AGAIN_S)
+
+    # ---- starting ------------------------------------------------------------------------
+
+    async def _spawn(self) -> ProcessGroup:
+        port = _free_port()
+        try:
+            self._tmp.make()
+        except OSError as error:
+            raise StartError(f"its temporary folder cannot be made: {error.strerror}") from error
+        self._client = CogClient(port)
+        argv = (str(self._package.python), "-m", "cog.server.http", "--host", "127.0.0.1")
+        try:
+            return await ProcessGroup.spawn(
+                argv,
+                cwd=self._package.folder,
+                env=self._environment(port),
+                on_line=self._read_line,
+            )
+        except OSError as error:
+            raise StartError(why_not_spawned(self._package, error)) from error
+
+    def _environment(self, port: int) -> dict[str, str]:
+        env = inherited_environment()
+        python_dir = str(self._package.python.parent)
+        return {
+            **env,
+            # coglet spawns its worker as bare `python`.
+            "PATH": f"{python_dir}{os.pathsep}{env.get('PATH', os.defpath)}",
+            "PORT": str(port),
+            "COG_PREDICT_TYPE_STUB": self._package.runner,
+            # With a wrong python coglet would stay STARTING for ever.
+            "COG_SETUP_TIMEOUT": str(max(1, int(self._options.setup_timeout_s))),
+            "COG_MAX_CONCURRENCY": str(self._package.max_concurrency),
+            "PYTHONUNBUFFERED": "1",
+            "RUST_LOG": env.get("RUST_LOG", COGLET_LOG),
+            "PYTHONPATH": str(HOOK_DIR),
+            SPOOL_NAME: str(self._options.spool_dir),
+            "CALLME_ROUTER_PID": str(os.getpid()),
+            "TMPDIR": str(self._tmp.path),
+            # By default it lives in TMPDIR, and would be lost with it.
+            "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
+            **self._package.env,
+        }
+
+    async def _wait_ready(self) -> None:
+        assert self._client is not None  # noqa: S101
+        began = time.monotonic()
+        poll_s = POLL_FIRST_S
+        while True:
+            # Watched from its first moment: when it dies in set-up coglet stays STARTING.
+            self._watch_worker()
+            health = await self._client.health()
+            is_ready = health.get("status") in ("READY", "BUSY") and not self._broken.done()
+            self._problem = _own_problem(health)  # then its set-up has succeeded all the same
+            if is_ready or self._problem:
+                self._set_up_log = _set_up_log(health)
+                return
+            if reason := self._why_it_failed(health, time.monotonic() - began):
+                raise StartError(f"{reason}{self._last_words(health)}")
+            if self._broken.done():
+                await asyncio.sleep(poll_s)
+            else:
+                await asyncio.wait({self._broken}, timeout=poll_s)
+            poll_s = min(poll_s * 1.5, POLL_MAX_S)
+
+    def _why_it_failed(self, health: Mapping[str, Json], waited_s: float) -> str | None:
+        """Why this start will come to nothing, None while it still may."""
+        if health.get("status") in ("SETUP_FAILED", "DEFUNCT"):
+            return "its set-up failed"
+        # A set-up that raises ends the worker some moments before coglet says why it did.
+        if self._broken.done() and time.monotonic() - self._broken_at > LAST_WORDS_S:
+            return "its process ended during set-up"
+        if waited_s > self._options.setup_timeout_s:
+            return f"its set-up took longer than {self._options.setup_timeout_s:.0f} s"
+        if self._worker_fd is None and waited_s > NO_WORKER_LIMIT_S:
+            return "its worker does not start"
+        return None
+
+    def _last_words(self, health: Mapping[str, Json]) -> str:
+        """The line that most likely says why: the last of the set-up's log, or of all."""
+        lines = _set_up_log(health).splitlines() or [line.text for line in self.log_tail()]
+        lines = [s for s in lines if s.strip()]
+        own = [s for s in lines if not s.startswith("[coglet")] or lines
+        return f": {own[-1].strip()}" if own else ""
+
+    def _read_line(self, line: bytes) -> None:
+        """coglet logs what a prediction prints as it comes, and gives it to whoever asks for
+        the prediction only with the end."""
+        self._lines_read += 1
+        if time.monotonic() < self._late_until and is_print_of_nobody(line):
+            if len(self._late_log) < SET_UP_LOG_CHARS:
+                self._late_log += f"{read_log_line(line).text}\n"
+        elif self._reports and is_print_of_prediction(line):
+            printed = read_log_line(line)
+            if report := self._reports.get(printed.prediction_id):
+                report(LogText(f"{printed.text}\n", printed.source))
+
+    # ---- watching ------------------------------------------------------------------------
+
+    def _watch_worker(self) -> None:
+        """Hear at once when the worker dies: coglet tells only whoever asks next."""
+        if self._group is None or self._worker_fd is not None or self._broken.done():
+            return
+        for pid in self._group.child_pids()[:1]:
+            with contextlib.suppress(OSError):
+                self._worker_fd = os.pidfd_open(pid)
+                loop = asyncio.get_running_loop()
+                loop.add_reader(self._worker_fd, self._worker_exited)
+
+    def _worker_exited(self) -> None:
+        self._forget_worker()
+        self._note_broken("the worker died")
+
+    def _forget_worker(self) -> None:
+        if self._worker_fd is not None:
+            asyncio.get_running_loop().remove_reader(self._worker_fd)
+            os.close(self._worker_fd)
+            self._worker_fd = None
+
+    async def _watch_exit(self, group: ProcessGroup) -> None:
+        self._note_broken(f"its server ended with {await group.wait()}")
+
+    async def _watch_health(self) -> None:
+        assert self._client is not None  # noqa: S101
+        bad = 0
+        while True:
+            await asyncio.sleep(UNHEALTHY_EVERY_S if self._problem else HEALTH_EVERY_S)
+            asked_at, running = time.monotonic(), self._running
+            health = await self._client.health()
+            # Whether a prediction may have kept the health check from its turn.
+            running = running or self._running or self._last_run_at >= asked_at
+            if problem := _own_problem(health):
+                bad = 0
+                if not (running and problem.startswith(OWN_CHECK_TIMED_OUT)):
+                    self._note_health(problem)
+                continue
+            if health.get("status") in ("READY", "BUSY", "STARTING"):
+                bad = 0
+                self._note_health("")
+                continue
+            bad = 0 if running else bad + 1
+            why = str(health.get("user_healthcheck_error", ""))
+            if WORKER_GONE in why or bad >= UNHEALTHY_READINGS:
+                self._note_broken(why or "it does not answer")
+                return
+
+    def _note_health(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            if self._tell_health is not None:
+                self._tell_health(problem)
+
+    def _watch(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _note_broken(self, reason: str) -> None:
+        if not self._broken.done():
+            self._broken_at = time.monotonic()
+            self._broken.set_result(reason)
+
+    def _remove_later(self, prediction_id: str) -> None:
+        """When the model has nothing to do, or when there are many: a journaling disk takes
+        0.2 ms for each, and meanwhile coglet waits to make the next, as measured."""
+        self._left_behind.append(prediction_id)
+        self._last_run_at = time.monotonic()
+        if len(self._left_behind) == 1:
+            self._watch(self._remove_left_behind())
+
+    async def _remove_left_behind(self) -> None:
+        while self._left_behind:
+            await asyncio.sleep(REST_S)
+            at_rest = not self._running and time.monotonic() - self._last_run_at >= REST_S
+            if at_rest or len(self._left_behind) >= MAX_LEFT_BEHIND:
+                ids = self._left_behind.copy()
+                await asyncio.to_thread(_remove_folders, ids)
+                del self._left_behind[: len(ids)]
+
+
+def _remove_folders(prediction_ids: Iterable[str]) -> None:
+    """What coglet has made for these predictions. Mostly three empty folders each, which `rmdir`
+    removes in a fraction of what a walk costs."""
+    for prediction_id in prediction_ids:
+        folder = COGLET_FOLDERS / prediction_id
+        try:
+            (folder / "inputs").rmdir()
+            (folder / "outputs").rmdir()
+            folder.rmdir()
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_up_log(health: Mapping[str, Json]) -> str:
+    return str((health.get("setup") or {}).get("logs") or "")
+
+
+def _own_problem(health: Mapping[str, Json]) -> str:
+    """What the runner's own health check says, "" when it is well or there is none."""
+    said = str(health.get("user_healthcheck_error") or "")
+    return without_paths(said[:PROBLEM_CHARS]) if said.startswith(OWN_CHECK) else ""
+
+
+def request_body(job: Job) -> bytes:
+    """What coglet is asked for."""
+    body: dict[str, Json] = {"id": job.id, "input": with_file_urls(job)}
+    if job.context:
+        body["context"] = job.context
+    return orjson.dumps(body)
+
+
+def with_file_urls(job: Job) -> dict[str, Json]:
+    """The inputs as coglet gets them: each file as the URL that the worker's hook knows."""
+    inputs = dict(job.inputs)
+    lists: dict[str, list[str]] = {}
+    for file in job.files:
+        url = FILE_URL_PREFIX + quote(Path(file.path).name)
+        if file.in_list:
+            inputs[file.field] = lists.setdefault(file.field, [])
+            lists[file.field].append(url)
+        else:
+            inputs[file.field] = url
+    return inputs
+
+
+def _free_port() -> int:
+    """A port that was free a moment ago; losing the race for it is a failed start."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port

@@ -1,0 +1,127 @@
+"""The memory that models share: the first visible GPU's, or the machine's where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+import psutil
+import pynvml
+
+from router.models.process import Memory
+
+# The driver gives memory back some time after a process ends; Ollama polls like this too.
+FREED_POLL_S = 0.25
+FREED_LIMIT_S = 5.0
+# A CUDA context alone takes more than this.
+NOTICEABLE_BYTES = 128 << 20
+
+
+class HostMemory:
+    """Main memory, for models that run on the CPU."""
+
+    def __init__(self, reserve_bytes: int, limit_bytes: int | None = None) -> None:
+        self._reserve_bytes = reserve_bytes
+        self._limit_bytes = limit_bytes
+
+    def measure(self, pids: Sequence[int]) -> int:
+        """Resident bytes less the shared ones, which another process pays for as well."""
+        total = 0
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                info = psutil.Process(pid).memory_info()
+                total += max(info.rss - info.shared, 0)
+        return total
+
+    def budget_bytes(self, held_by_models: int) -> int:
+        """What is available now and what models hold already, less the reserve."""
+        free = psutil.virtual_memory().available
+        budget = max(free + held_by_models - self._reserve_bytes, 0)
+        return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
+
+    async def wait_freed(self, pids: Iterable[int]) -> None:
+        """The kernel has freed a process's memory by the time the process is gone."""
+
+
+class GpuMemory:
+    """One GPU's memory by NVML. Raises pynvml.NVMLError when there is no driver.
+
+    In a container with pids of its own the driver's pids match none of ours. Then no model can
+    be measured (the scheduler keeps its assumption), and what others use is taken to be what
+    was in use before the first model came.
+    """
+
+    def __init__(self, reserve_bytes: int, limit_bytes: int | None = None) -> None:
+        self._reserve_bytes = reserve_bytes
+        self._limit_bytes = limit_bytes
+        pynvml.nvmlInit()
+        self._device = _first_visible_device()
+        self._used_before = int(pynvml.nvmlDeviceGetMemoryInfo(self._device).used)
+        self._sees_pids = True
+
+    def measure(self, pids: Sequence[int]) -> int:
+        """Bytes that the driver attributes to these processes, 0 when it knows none of them."""
+        used_by_pid = self._used_by_pid()
+        known = [used_by_pid[pid] for pid in pids if pid in used_by_pid]
+        if known:
+            self._sees_pids = True
+        elif pids and self._used() > self._used_before + NOTICEABLE_BYTES:
+            self._sees_pids = False
+        return sum(known)
+
+    def budget_bytes(self, held_by_models: int) -> int:
+        """The card's total less what others use and the reserve."""
+        info = pynvml.nvmlDeviceGetMemoryInfo(self._device)
+        by_others = int(info.used) - held_by_models if self._sees_pids else self._used_before
+        budget = max(int(info.total) - max(by_others, 0) - self._reserve_bytes, 0)
+        return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
+
+    def device_name(self) -> str:
+        """As the driver has it, like "NVIDIA H100 80GB HBM3"."""
+        name = pynvml.nvmlDeviceGetName(self._device)
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def _used(self) -> int:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(self._device).used)
+
+    async def wait_freed(self, pids: Iterable[int]) -> None:
+        """Wait until the driver lists none of them, FREED_LIMIT_S at most."""
+        gone = set(pids)
+        deadline = time.monotonic() + FREED_LIMIT_S
+        while gone & self._used_by_pid().keys() and time.monotonic() < deadline:
+            await asyncio.sleep(FREED_POLL_S)
+
+    def _used_by_pid(self) -> dict[int, int]:
+        used: dict[int, int] = {}
+        for list_processes in (
+            pynvml.nvmlDeviceGetComputeRunningProcesses,
+            pynvml.nvmlDeviceGetGraphicsRunningProcesses,
+        ):
+            with contextlib.suppress(pynvml.NVMLError):
+                for p in list_processes(self._device):
+                    used[int(p.pid)] = max(used.get(int(p.pid), 0), int(p.usedGpuMemory or 0))
+        return used
+
+
+def _first_visible_device() -> object:
+    """CUDA_VISIBLE_DEVICES' first entry, an index or a UUID; device 0 without it."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+    if first.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+    return pynvml.nvmlDeviceGetHandleByUUID(first)
+
+
+def hardware_name(memory: Memory) -> str:
+    """What the models run on: the GPU's name, or "CPU"."""
+    return memory.device_name() if isinstance(memory, GpuMemory) else "CPU"
+
+
+def detect_memory(reserve_bytes: int, limit_bytes: int | None = None) -> GpuMemory | HostMemory:
+    """The GPU's memory when NVML finds one that may be used, else the machine's."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() not in ("", "-1"):
+        with contextlib.suppress(pynvml.NVMLError):
+            return GpuMemory(reserve_bytes, limit_bytes)
+    return HostMemory(reserve_bytes, limit_bytes)

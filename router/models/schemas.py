@@ -1,0 +1,178 @@
+"""Each package's OpenAPI schema: read from its `.cog` folder, made again when missing or stale.
+
+coglet validates against `.cog/openapi_schema.json` and nothing else, and only `cog build`
+writes it, so without Docker it is the router that must. The file beside it remembers the
+sources that it was made from; a folder that cannot be written to is no error, only slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from router.models.catalog import Package, does_stream
+from router.models.process import StartError
+from router.models.process_group import ProcessGroup, inherited_environment
+
+log = logging.getLogger(__name__)
+
+SCRIPT = Path(__file__).with_name("runner_schema.py")
+SCHEMA_NAME = "openapi_schema.json"
+STAMP_NAME = "callme.json"
+# Importing torch and a model library for the first time from a cold disk takes most of this.
+DESCRIBE_TIMEOUT_S = 300.0
+# Of what an import prints, the schema last: enough for the reason of one that fails.
+PRINTED_LINES = 50
+LONGEST_SCHEMA = 16 << 20
+UNREAD_FOLDERS = frozenset({".venv", ".cog", ".git", "__pycache__", "weights", "node_modules"})
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a package takes, gives, and may do at once."""
+
+    schema: dict[str, Any]
+    max_concurrency: int
+
+    @property
+    def streams(self) -> bool:
+        """Whether its output can be had element by element, as Server-Sent Events."""
+        return does_stream(self.schema)
+
+
+class Schemas:
+    """Descriptions by package name; each is made at most once at a time."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Description] = {}
+        self._making: dict[str, asyncio.Task[Description]] = {}
+
+    def known(self, package: Package) -> Description | None:
+        """The description if it is at hand, in memory or fresh on disk."""
+        if package.name not in self._known and (found := _read(package, fingerprint(package))):
+            self._known[package.name] = found
+        return self._known.get(package.name)
+
+    async def describe(self, package: Package) -> Description:
+        """The description, made now if need be. Raises StartError when the runner cannot be
+        imported; the next call tries again."""
+        if known := self.known(package):
+            return known
+        task = self._making.get(package.name)
+        if task is None:
+            task = asyncio.create_task(_make(package))
+            self._making[package.name] = task
+            task.add_done_callback(lambda _: self._making.pop(package.name, None))
+        description = await asyncio.shield(task)
+        self._known[package.name] = description
+        return description
+
+
+def fingerprint(package: Package) -> str:
+    """A hash over what the schema depends on: the sources, the cog.yaml, the interpreter."""
+    digest = hashlib.sha256()
+    digest.update(f"{package.runner}\0{package.python}\0".encode())
+    digest.update(SCRIPT.read_bytes())
+    for folder, folders, names in os.walk(package.folder):
+        folders[:] = sorted(set(folders) - UNREAD_FOLDERS)
+        for name in sorted(names):
+            if name.endswith(".py") or name == "cog.yaml":
+                path = Path(folder, name)
+                digest.update(f"{path.relative_to(package.folder)}\0".encode())
+                digest.update(_content(path))
+    return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # gone since it was listed, or not for us: so it will be to Python
+        return str(error.errno).encode()
+
+
+def _read(package: Package, stamp: str) -> Description | None:
+    folder = package.folder / ".cog"
+    try:
+        remembered = orjson.loads((folder / STAMP_NAME).read_bytes())
+        if remembered["fingerprint"] != stamp:
+            return None
+        schema = orjson.loads((folder / SCHEMA_NAME).read_bytes())
+        return Description(schema, int(remembered["max_concurrency"]))
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return None
+
+
+async def _make(package: Package) -> Description:
+    stamp = fingerprint(package)
+    printed: deque[bytes] = deque(maxlen=PRINTED_LINES)
+    argv = (str(package.python), str(SCRIPT), package.runner)
+    env = {**inherited_environment(), **package.env}
+    try:
+        group = await ProcessGroup.spawn(
+            argv, cwd=package.folder, env=env, on_line=printed.append, longest_line=LONGEST_SCHEMA
+        )
+    except OSError as error:
+        raise StartError(why_not_spawned(package, error)) from error
+    try:
+        async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+            ending = await group.wait()
+    except TimeoutError as error:
+        raise StartError("its runner takes too long to import") from error
+    finally:
+        await group.end(0)
+    description = _description(printed)
+    if description is None:
+        last = printed[-1].decode(errors="replace").strip() if printed else ""
+        raise StartError(f"its runner cannot be read: {last or f'its import ended with {ending}'}")
+    if description.max_concurrency == 1:  # cog.yaml's deprecated key counts less
+        description = replace(description, max_concurrency=package.max_concurrency)
+    _write(package, stamp, description)
+    return description
+
+
+def why_not_spawned(package: Package, error: OSError) -> str:
+    """Why no process of the package can be started, in words."""
+    if not package.folder.is_dir():
+        return f"its folder '{package.folder.name}' is gone"
+    return f"its interpreter cannot be run: {error.strerror}"
+
+
+def _description(printed: Sequence[bytes]) -> Description | None:
+    """What the script has printed last; None where the import did not let it come so far."""
+    for line in reversed(printed):
+        if line.startswith(b'{"schema":'):
+            try:
+                answer = orjson.loads(line)
+                return Description(answer["schema"], int(answer["max_concurrency"]))
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+                return None
+    return None
+
+
+def _write(package: Package, stamp: str, description: Description) -> None:
+    folder = package.folder / ".cog"
+    remembered = {"fingerprint": stamp, "max_concurrency": description.max_concurrency}
+    try:
+        folder.mkdir(exist_ok=True)
+        _replace(folder / SCHEMA_NAME, orjson.dumps(description.schema))
+        _replace(folder / STAMP_NAME, orjson.dumps(remembered))
+    except OSError as error:
+        log.warning(
+            "schema not written; the model's own server will not validate",
+            extra={"package": package.name, "reason": error.strerror},
+        )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    part = path.with_suffix(".part")
+    part.write_bytes(content)
+    part.replace(path)

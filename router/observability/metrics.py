@@ -1,0 +1,169 @@
+"""Prometheus: facts become counters and histograms, the scheduler's state becomes gauges.
+
+Every label has few values: models are packages, routes are templates, outcomes are statuses
+and error codes. A path or an id as a label would grow without end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from router.observability.facts import Reading
+from router.prediction import Prediction, Status
+
+M = TypeVar("M", bound=MetricWrapperBase)
+# A prediction and its wait: from a warm small model to the time limit. A load may download.
+RUN_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+LOAD_BUCKETS_S = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
+REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
+# Others are the client's invention.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class PrometheusObserver:
+    """Fulfils Observer. Has a registry of its own, so that two can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._gauges = Gauges()
+        self.registry.register(self._gauges)
+        self._predictions = self._counter(
+            "callme_predictions_total", "Predictions that ended or were refused", "model", "outcome"
+        )
+        self._run_s = self._histogram(
+            "callme_prediction_seconds", "Time from start to end", RUN_BUCKETS_S, "model"
+        )
+        self._queue_s = self._histogram(
+            "callme_queue_seconds", "Time from creation to start", RUN_BUCKETS_S, "model"
+        )
+        self._loads = self._counter(
+            "callme_model_loads_total", "Starts that ended", "model", "outcome"
+        )
+        self._load_s = self._histogram(
+            "callme_model_load_seconds", "Time of starts that succeeded", LOAD_BUCKETS_S, "model"
+        )
+        self._evictions = self._counter(
+            "callme_model_evictions_total", "Stops to make room", "model"
+        )
+        self._crashes = self._counter("callme_model_crashes_total", "Unexpected ends", "model")
+        self._requests = self._counter(
+            "callme_http_requests_total", "HTTP requests answered", "route", "method", "status"
+        )
+        self._request_s = self._histogram(
+            "callme_http_request_seconds", "Time to the answer's end", REQUEST_BUCKETS_S, "route"
+        )
+
+    def watch(self, models: tuple[str, ...], read: Callable[[], Reading]) -> None:
+        """Show what `read` returns at every scrape, and every model's counters from 0: one
+        that first appears at 1 has no increase that an alert could see."""
+        self._gauges.read = read
+        for model in models:
+            self._evictions.labels(model)
+            self._crashes.labels(model)
+            for outcome in ("ready", "failed"):
+                self._loads.labels(model, outcome)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+    # ---- facts (router.observability.facts.Observer) -------------------------------------
+
+    def prediction_changed(self, p: Prediction) -> None:
+        """Its wait is known when it starts, its outcome when it ends."""
+        if p.status is Status.PROCESSING and p.started_at is not None:
+            self._queue_s.labels(p.model).observe(max(p.started_at - p.created_at, 0.0))
+        elif p.status.is_terminal:
+            outcome = p.status.value if p.failure is None else p.failure.code
+            self._predictions.labels(p.model, outcome).inc()
+            if p.started_at is not None and p.completed_at is not None:
+                self._run_s.labels(p.model).observe(max(p.completed_at - p.started_at, 0.0))
+
+    def prediction_refused(self, model: str, code: str) -> None:
+        """An outcome like the others, but without a duration."""
+        self._predictions.labels(model, code).inc()
+
+    def model_changed(self, model: str, state: str, reason: str = "") -> None:
+        """A stop has a reason; states themselves are gauges."""
+        if reason in ("crashed", "unhealthy"):
+            self._crashes.labels(model).inc()
+        elif reason == "memory" or reason.startswith("evicted"):
+            self._evictions.labels(model).inc()
+
+    def load_ended(self, model: str, seconds: float, *, ready: bool) -> None:
+        """How long a failed start took says nothing about loading."""
+        self._loads.labels(model, "ready" if ready else "failed").inc()
+        if ready:
+            self._load_s.labels(model).observe(seconds)
+
+    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
+        """`route` is a template, never a path."""
+        known = method if method in METHODS else "other"
+        self._requests.labels(route, known, str(status)).inc()
+        self._request_s.labels(route).observe(seconds)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Family[Counter]:
+        return Family(Counter(name, text, labels, registry=self.registry))
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], *labels: str
+    ) -> Family[Histogram]:
+        return Family(Histogram(name, text, labels, buckets=buckets, registry=self.registry))
+
+
+class Family(Generic[M]):
+    """A metric, and its children by their labels: the library's own way to a child takes a lock
+    and some µs, five times in each prediction."""
+
+    def __init__(self, metric: M) -> None:
+        self._metric: M = metric
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def labels(self, *values: str) -> M:
+        """The child with these labels."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = self._metric.labels(*values)
+        return child
+
+
+class Gauges(Collector):
+    """Reads the scheduler when it is scraped: nothing is kept twice, nothing can be stale."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Reading] | None = None
+
+    def describe(self) -> list[Metric]:
+        """Nothing: registering must not read what is not there yet."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One sample per model, and one per state of it."""
+        if self.read is None:
+            return
+        reading = self.read()
+        depth = _gauge("callme_queue_depth", "Predictions waiting", "model")
+        running = _gauge("callme_running", "Predictions running", "model")
+        memory = _gauge("callme_model_memory_bytes", "Memory held for it", "model")
+        state = _gauge("callme_model_state", "1 for the state that it is in", "model", "state")
+        for m in reading.models:
+            depth.add_metric([m.name], m.queued)
+            running.add_metric([m.name], m.running)
+            memory.add_metric([m.name], m.memory_bytes)
+            for name, is_in in m.states.items():
+                state.add_metric([m.name, name], float(is_in))
+        budget = _gauge("callme_memory_budget_bytes", "What models may use together")
+        budget.add_metric([], reading.budget_bytes)
+        yield from (depth, running, memory, state, budget)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=labels)

@@ -1,0 +1,1 @@
+"""Connections to the public internet, and where they must not lead."""

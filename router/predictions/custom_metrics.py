@@ -1,0 +1,95 @@
+"""The metrics that a model itself records: how its updates add up, and how much is kept.
+
+The rules are those of coglet 0.23.1 (`set_metric` in crates/coglet/src/prediction.rs): a dot in
+a name makes an object, `increment` adds numbers, `append` makes a list, and replacing a value
+by null removes it. The sizes are ours: coglet has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from router.prediction import Json, MetricUpdate
+
+# All of one prediction's together, as JSON. They are in every answer, list and webhook.
+MAX_BYTES = 64 << 10
+MAX_NAMES = 1000
+# Deeper than any metric is, and far less deep than what orjson still writes (254).
+MAX_DEPTH = 32
+INTEGERS = 1 << 64
+
+
+def size_bytes(value: Json) -> int | None:
+    """The size of the value as JSON; None for one that is too large or nested too deeply to be
+    kept."""
+    try:
+        size = len(msgspec.json.encode(value))
+    except RecursionError:
+        return None
+    # In this order: a large value is measured in C, and never looked through in Python.
+    return size if size <= MAX_BYTES and _is_flat_enough(value, MAX_DEPTH) else None
+
+
+def bounded(metrics: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
+    """The metrics that are kept, and the names of those that are left out: the largest, until
+    all others together are at most MAX_BYTES, and those after the first MAX_NAMES."""
+    names = list(metrics)
+    sizes = {name: size_bytes(metrics[name]) for name in names[:MAX_NAMES]}
+    known = [(size, name) for name, size in sizes.items() if size is not None]
+    left_out = [name for name, size in sizes.items() if size is None] + names[MAX_NAMES:]
+    total = sum(size + len(name) for size, name in known)
+    for size, name in sorted(known, reverse=True):
+        if total <= MAX_BYTES:
+            break
+        left_out.append(name)
+        total -= size + len(name)
+    gone = set(left_out)
+    return {name: v for name, v in metrics.items() if name not in gone}, left_out
+
+
+def apply(metrics: dict[str, Json], update: MetricUpdate) -> None:
+    """Change `metrics` as coglet does. A name with an empty part is ignored."""
+    *parents, leaf = update.name.split(".")
+    if not leaf or not all(parents):
+        return
+    place = metrics
+    for name in parents:
+        if not isinstance(place.get(name), dict):
+            place[name] = {}
+        place = place[name]
+    match update.mode:
+        case "increment":
+            place[leaf] = _sum(place.get(leaf, 0), update.value)
+        case "append" if isinstance(place.get(leaf), list):
+            place[leaf] = [*place[leaf], update.value]
+        case "append":
+            place[leaf] = [place[leaf], update.value] if leaf in place else [update.value]
+        case _ if update.value is None:
+            place.pop(leaf, None)
+        case _:
+            place[leaf] = update.value
+
+
+def _sum(old: Json, value: Json) -> Json:
+    """What is no number is not added. Integers stay within 64 bits, as JSON's readers want."""
+    if not (_is_number(old) and _is_number(value)):
+        return old
+    total: Any = old + value
+    if isinstance(total, int):
+        return (total + INTEGERS // 2) % INTEGERS - INTEGERS // 2
+    return total
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_flat_enough(value: Json, depth: int) -> bool:
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_flat_enough(v, depth - 1) for v in value.values())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_flat_enough(v, depth - 1) for v in value)
+    return True

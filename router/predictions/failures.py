@@ -1,0 +1,92 @@
+"""What a failed prediction tells its caller: the error, the log's end, no secrets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from router import errors
+from router.errors import RouterError, without_paths
+from router.models.process import LogLine
+from router.prediction import Failure, Outcome, Prediction
+from router.secret_inputs import OBJECTION, SecretValues, without_secrets
+
+
+def scrubbed(failure: Failure, secrets: SecretValues) -> Failure:
+    """The failure as it may be shown and kept: a model's server that objects to an input quotes
+    it, however short it is, and an exception may."""
+    failure = _without_objections(failure, secrets)
+    message = without_secrets(failure.message, secrets)
+    return replace(failure, message=message, details=without_secrets(failure.details, secrets))
+
+
+def _without_objections(failure: Failure, secrets: SecretValues) -> Failure:
+    problems = (failure.details or {}).get("problems")
+    if not isinstance(problems, list) or not any(_is_about(p, secrets) for p in problems):
+        return failure
+    kept = [{**p, "message": OBJECTION} if _is_about(p, secrets) else p for p in problems]
+    message = f"Cannot use '{kept[0].get('input')}': {kept[0].get('message')}"
+    return replace(failure, message=message, details={**(failure.details or {}), "problems": kept})
+
+
+def _is_about(problem: Any, secrets: SecretValues) -> bool:
+    return isinstance(problem, dict) and problem.get("input") in secrets
+
+
+# Of each line: a picture that was printed by mistake does not make an error of megabytes.
+LINE_CHARS = 300
+
+
+def last_words(lines: Sequence[LogLine], prediction_id: str = "") -> tuple[str, ...]:
+    """The lines of the set-up and of this prediction, without paths of this machine.
+
+    What was printed for another prediction may hold another person's words; and a subprocess
+    prints without saying for whom, so that counts only where nobody else can have been meant.
+    """
+    began = next((i for i, line in enumerate(lines) if line.prediction_id == prediction_id), None)
+    since = lines[began:] if prediction_id and began is not None else ()
+    alone = all(line.prediction_id in ("", prediction_id) for line in since)
+    own = [line for line in lines if line.in_set_up]
+    own += [x for x in since if x.prediction_id == prediction_id or (alone and not x.in_set_up)]
+    return tuple(without_paths(line.text)[:LINE_CHARS] for line in own)
+
+
+def with_last_words(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str) -> Outcome:
+    """The failed outcome with `log_tail` in its failure's details."""
+    if outcome.failure is None:
+        return outcome
+    tail = list(last_words(lines, prediction_id))
+    details = {**(outcome.failure.details or {}), "log_tail": tail}
+    failure = dataclasses.replace(outcome.failure, details=details)
+    return msgspec.structs.replace(outcome, failure=failure)
+
+
+ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
+    cls.code: cls
+    for cls in (
+        errors.InvalidInput,
+        errors.PredictionFailed,
+        errors.WorkerDied,
+        errors.BackendFailed,
+        errors.ModelUnavailable,
+        errors.ShuttingDown,
+        errors.DeadlineExceeded,
+        errors.InsufficientStorage,
+        errors.QueueFull,
+        errors.LoopDetected,
+        errors.Canceled,
+    )
+}
+
+
+def error_of(p: Prediction) -> RouterError | None:
+    """The error that an ended prediction answers with, None for a success."""
+    if p.failure is None:
+        return None
+    cls = ERROR_OF_CODE.get(p.failure.code, errors.PredictionFailed)
+    failure = p.failure
+    return cls(failure.message, details=failure.details, retry_after_s=failure.retry_after_s)

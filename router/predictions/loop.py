@@ -1,0 +1,395 @@
+"""The loop around the scheduler: it alone calls it, performs its effects, reports back.
+
+Everything runs on one event loop, so there are no locks: `post` hands an event to the
+scheduler and turns the effects into tasks. No effect is awaited here, so a slow stop of one
+model never delays another's request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+from router.clock import Clock
+from router.errors import RouterError, without_paths
+from router.models.catalog import Package
+from router.models.process import (
+    LogLine,
+    Memory,
+    NotStartedError,
+    Process,
+    ProcessFactory,
+    Sleeper,
+    StartError,
+)
+from router.observability.facts import Observer, Observers
+from router.prediction import Failure, Job, Outcome, Progress, Status
+from router.predictions.failures import last_words, with_last_words
+from router.scheduling import messages as msg
+from router.scheduling.model import COMING, GONE, LEAVING, Phase
+from router.scheduling.scheduler import Scheduler
+
+log = logging.getLogger(__name__)
+
+MEASURE_EVERY_S = 5.0
+# After a cancel coglet acts at the next bytecode boundary; code that has not reached one in
+# this time is killed with its process.
+CANCEL_GRACE_S = 10.0
+STOP_GRACE_S = 10.0
+
+
+# Reports after which a model may be in a phase that it has not been told to come to.
+STEPS_OF_A_PROCESS = (
+    *(msg.Ready, msg.HealthChanged, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped),
+)
+
+
+class SchedulerLoop:
+    """Owns the scheduler and one process object for each model that has one."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        packages: Mapping[str, Package],
+        make_process: ProcessFactory,
+        memory: Memory,
+        clock: Clock,
+        *,
+        observer: Observer | None = None,
+    ) -> None:
+        self.scheduler = scheduler
+        self.jobs: Jobs | None = None
+        self._packages = packages
+        self._make_process = make_process
+        self._memory = memory
+        self._clock = clock
+        self._observer = observer or Observers()
+        self._processes: dict[str, Process] = {}
+        self._changing: dict[str, asyncio.Task[None]] = {}  # starts, falls asleep or wakes
+        self._last_logs: dict[str, Sequence[LogLine]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._events: deque[msg.Event] = deque()
+        self._handling = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+
+    # ---- life ----------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin measuring memory."""
+        self._measure()
+        self._spawn(self._measure_regularly())
+
+    async def close(self, grace_s: float) -> None:
+        """Drop what waits, give what runs `grace_s` seconds, then stop every process."""
+        self.post(msg.Draining())
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._all_stopped()
+        except TimeoutError:
+            self.post(msg.Draining(force=True))
+            await self._all_stopped()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._timer:
+            self._timer.cancel()
+
+    async def _all_stopped(self) -> None:
+        while any(m.phase not in GONE or m.running for m in self.scheduler.models.values()):
+            self._changed.clear()
+            await self._changed.wait()
+
+    # ---- events in, effects out ----------------------------------------------------------
+
+    def post(self, event: msg.Event) -> None:
+        """Hand an event to the scheduler and perform what it decides. Never blocks.
+
+        An effect may post again (a drop may lead to a withdrawal); such events wait their
+        turn, so the scheduler is never entered twice.
+        """
+        self._events.append(event)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            while self._events:
+                event = self._events.popleft()
+                effects = self.scheduler.handle(event, self._clock.monotonic())
+                if isinstance(event, STEPS_OF_A_PROCESS):
+                    self._tell_phase(event.model)
+                for effect in effects:
+                    self._perform(effect)
+        finally:
+            self._handling = False
+        self._changed.set()
+        self._set_timer()
+
+    def _tell_phase(self, model: str) -> None:
+        """Of a phase that was come to; one that is being left is told with its effect."""
+        m = self.scheduler.models[model]
+        if m.phase not in COMING and m.phase not in LEAVING:
+            state = m.state if m.problem else m.phase
+            self._observer.model_changed(model, state, m.problem)
+
+    def _perform(self, effect: msg.Effect) -> None:
+        match effect:
+            case msg.Run():
+                # Marked as started here and not in the task: between the two somebody may
+                # cancel it, and must find it running.
+                self._spawn(self._run(effect, self._owner.started(effect.id)))
+            case msg.Drop():
+                self._owner.dropped(effect.id, effect.error)
+            case msg.Start():
+                self._observer.model_changed(effect.model, Phase.STARTING)
+                self._follow(effect.model, self._start(effect))
+            case msg.Stop():
+                self._observer.model_changed(effect.model, Phase.STOPPING, effect.reason)
+                self._spawn(self._stop(effect))
+            case msg.Sleep():
+                self._observer.model_changed(effect.model, Phase.SUSPENDING, effect.reason)
+                self._follow(effect.model, self._sleep(effect))
+            case msg.Wake():
+                self._observer.model_changed(effect.model, Phase.WAKING)
+                self._follow(effect.model, self._wake(effect))
+            case msg.Interrupt():
+                self._spawn(self._interrupt(effect))
+
+    @property
+    def _owner(self) -> Jobs:
+        assert self.jobs is not None, "set when the application is composed"  # noqa: S101
+        return self.jobs
+
+    def _set_timer(self) -> None:
+        """See that a Tick comes when time alone could change something.
+
+        A timer that is too early is left alone: it finds nothing to do and sets the next. Most
+        events only put the moment off, and setting one anew costs more than deciding.
+        """
+        now = self._clock.monotonic()
+        wakeup = self.scheduler.next_wakeup(now)
+        if wakeup is None:
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(wakeup - now, 0.0) + 0.001
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.post(msg.Tick())
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _follow(self, model: str, work: Coroutine[None, None, None]) -> None:
+        """Do work that a stop of the model must cancel and see ended."""
+        task = self._changing[model] = self._spawn(work)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if self._changing.get(model) is task:
+                del self._changing[model]
+
+        task.add_done_callback(ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("an effect failed", exc_info=error)
+
+    # ---- effects -------------------------------------------------------------------------
+
+    async def _start(self, e: msg.Start) -> None:
+        began = self._clock.monotonic()
+        log.info("model starting", extra={"model": e.model})
+        process = self._make_process(self._packages[e.model])
+        self._processes[e.model] = process
+        try:
+            await process.start()
+        except Exception as error:
+            known = isinstance(error, StartError)
+            reason = without_paths(str(error)) if known else "the server failed"
+            self._last_logs[e.model] = process.log_tail()
+            del self._processes[e.model]
+            log.error(
+                "model failed to start",
+                exc_info=not known,
+                extra={"model": e.model, "reason": reason},
+            )
+            self._observer.load_ended(e.model, self._clock.monotonic() - began, ready=False)
+            words = last_words(process.log_tail())
+            asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
+            self.post(msg.StartFailed(e.model, e.generation, reason, words, asked_s))
+            return
+        load_s = self._clock.monotonic() - began
+        footprint = process.footprint_bytes()
+        log.info(
+            "model ready",
+            extra={"model": e.model, "load_s": round(load_s, 2), "mib": footprint >> 20},
+        )
+        self._observer.load_ended(e.model, load_s, ready=True)
+        process.watch_health(partial(self._health_changed, e))
+        can_sleep = process.sleeper is not None
+        self.post(msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))
+        self._measure()
+        self._spawn(self._report_death(process, e))
+
+    def _health_changed(self, e: msg.Start, problem: str) -> None:
+        fields = {"model": e.model, **({"reason": problem} if problem else {})}
+        log.warning("model is not well" if problem else "model is well again", extra=fields)
+        self.post(msg.HealthChanged(e.model, e.generation, problem))
+
+    async def _report_death(self, process: Process, e: msg.Start) -> None:
+        reason = await process.broken()
+        if self._processes.get(e.model) is process:
+            words = last_words(process.log_tail())
+            self.post(msg.Died(e.model, e.generation, reason, words))
+
+    async def _sleep(self, e: msg.Sleep) -> None:
+        log.info("model falling asleep", extra={"model": e.model, "reason": e.reason})
+        try:
+            await self._sleeper(e.model).sleep()
+        except Exception:
+            log.exception("model not put to sleep", extra={"model": e.model})
+            self.post(msg.SleepFailed(e.model, e.generation))
+        else:
+            self.post(msg.Slept(e.model, e.generation))
+        self._measure()
+
+    async def _wake(self, e: msg.Wake) -> None:
+        began = self._clock.monotonic()
+        process = self._processes[e.model]
+        try:
+            await self._sleeper(e.model).wake()
+        except Exception as error:
+            log.exception("model not woken", extra={"model": e.model})
+            words = last_words(process.log_tail())
+            self.post(msg.Died(e.model, e.generation, f"it could not be woken: {error}", words))
+        else:
+            wake_s = self._clock.monotonic() - began
+            log.info("model awake", extra={"model": e.model, "wake_s": round(wake_s, 3)})
+            self.post(msg.Woke(e.model, e.generation, wake_s, process.footprint_bytes()))
+        self._measure()
+
+    def _sleeper(self, model: str) -> Sleeper:
+        sleeper = self._processes[model].sleeper
+        assert sleeper is not None, "only such a model is put to sleep"  # noqa: S101
+        return sleeper
+
+    async def _stop(self, e: msg.Stop) -> None:
+        log.info("model stopping", extra={"model": e.model, "reason": e.reason})
+        if changing := self._changing.pop(e.model, None):
+            # Cancelled, `start` cleans up after itself; what runs on is stopped below.
+            changing.cancel()
+            await asyncio.wait({changing})
+        process = self._processes.pop(e.model, None)
+        if process is not None:
+            self._last_logs[e.model] = process.log_tail()
+            pids = list(process.pids())
+            at_once = e.reason in ("crashed", "unhealthy", "forced")
+            try:
+                await process.stop(0.0 if at_once else STOP_GRACE_S)
+                await self._memory.wait_freed(pids)
+            except Exception:
+                # Said to be stopped all the same: the model must be able to start again.
+                log.exception("process not stopped cleanly", extra={"model": e.model})
+        self.post(msg.Stopped(e.model, e.generation))
+        self._measure()
+
+    async def _run(self, e: msg.Run, job: Job) -> None:
+        process = self._processes.get(e.model)
+        try:
+            if process is None:
+                raise NotStartedError("the process has just been stopped")
+            outcome = await process.predict(job, partial(self._owner.progressed, e.id))
+        except NotStartedError as error:
+            self._owner.handed_back(e.id)
+            self.post(msg.Died(e.model, e.generation, str(error)))
+            self.post(msg.Requeued(e.id, e.model, e.generation))
+            return
+        except Exception:
+            # A bug, but the slot must come free and the caller must be told all the same.
+            log.exception("a run failed in the router itself", extra={"model": e.model})
+            outcome = Outcome(Status.FAILED, failure=Failure("internal_error", "The server failed"))
+        died = outcome.failure is not None and outcome.failure.code == "worker_died"
+        if died and process is not None:
+            outcome = with_last_words(outcome, process.log_tail(), e.id)
+        service_s = self._owner.finished(e.id, outcome)
+        if died:
+            # Before the slot is reported free, or the next prediction would be sent to it.
+            self.post(msg.Died(e.model, e.generation, "the worker died"))
+        elif not self.scheduler.models[e.model].waiting:
+            # Nobody waits for the slot, and somebody may for the answer: that goes out first.
+            await asyncio.sleep(0)
+        self.post(msg.Finished(e.id, e.model, e.generation, service_s))
+
+    async def _interrupt(self, e: msg.Interrupt) -> None:
+        model = self.scheduler.models[e.model]
+        process = self._processes.get(e.model)
+        if process is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_GRACE_S):
+                await process.cancel(e.id)
+                await asyncio.sleep(CANCEL_GRACE_S)
+        run = model.running.get(e.id)
+        if run is not None and run.generation == e.generation:
+            self.post(msg.Died(e.model, e.generation, "it did not heed a cancel"))
+
+    # ---- memory --------------------------------------------------------------------------
+
+    async def _measure_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(MEASURE_EVERY_S)
+            self._measure()
+
+    def _measure(self) -> None:
+        ready = {
+            name: process.footprint_bytes()
+            for name, process in self._processes.items()
+            if self.scheduler.models[name].phase is Phase.READY
+        }
+        held = sum(process.footprint_bytes() for process in self._processes.values())
+        self.post(msg.Measured(self._memory.budget_bytes(held), ready))
+
+    # ---- what callers may ask ------------------------------------------------------------
+
+    def set_up_log(self, model: str) -> str:
+        """The end of what the model's process printed until it was ready."""
+        process = self._processes.get(model)
+        return process.set_up_log if process else ""
+
+    def log_tail(self, model: str) -> Sequence[str]:
+        """The last lines that the model's process printed, of the last one if it is gone."""
+        process = self._processes.get(model)
+        lines = process.log_tail() if process else self._last_logs.get(model, ())
+        return [line.text for line in lines]
+
+
+class Jobs(Protocol):
+    """Whoever owns the predictions: told of every step, in this order."""
+
+    def started(self, prediction_id: str) -> Job:
+        """It is about to run: what to run."""
+
+    def progressed(self, prediction_id: str, progress: Progress) -> None:
+        """It has printed something, or put out a part of its output."""
+
+    def handed_back(self, prediction_id: str) -> None:
+        """It did not begin after all and waits again."""
+
+    def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
+        """It ended. The return value is its service time in seconds if that says something."""
+
+    def dropped(self, prediction_id: str, error: RouterError) -> None:
+        """It will never run."""

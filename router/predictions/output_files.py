@@ -1,0 +1,283 @@
+"""The files of outputs: out of a prediction's output and into the spool, and back again.
+
+Replicate's API shows them as URLs, the app's and Cog's as data: URIs, as the model's server gives
+them. A file is stored once: when it is first shown as a URL, or when its prediction is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+
+from router.errors import InsufficientStorage
+from router.media_types import MEDIA_TYPE, suffix_of_type
+from router.prediction import Json, OutputFile, Place
+from router.storage.store import Files
+
+log = logging.getLogger(__name__)
+
+# Over that many, the rest of an output's files stay in it as data: URIs.
+MAX_FILES = 1000
+# Decoded and written in pieces, so that no step holds Python's lock for long; in quanta of four
+# characters, which are three bytes.
+PIECE_CHARS = 4 << 18
+PIECE_BYTES = PIECE_CHARS // 4 * 3
+# What is done at once, without a thread: it takes less time than the way to one.
+SMALL_CHARS = 1 << 16
+UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+URL_PATH = re.compile(r"/v1/outputs/([A-Za-z0-9_-]{1,64})/([A-Za-z0-9_.~-]{1,200})")
+
+
+@dataclass(slots=True)
+class Shelf:
+    """The files of one prediction that are in the spool, while it is on its way: at each place of
+    its output the data: URI and the file that was made of it. `closed`: its end has been stored,
+    and no more is added."""
+
+    files: dict[Place, tuple[str, OutputFile]] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    closed: bool = False
+
+
+class Outputs:
+    """Stores output files in `files`. `secret` makes their URLs unguessable."""
+
+    def __init__(self, files: Files, secret: str) -> None:
+        self._files = files
+        self._secret = secret.encode()
+        self._working: set[asyncio.Task[tuple[OutputFile, ...]]] = set()
+
+    # ---- into the spool --------------------------------------------------------------------
+
+    async def store(
+        self, shelf: Shelf, prediction_id: str, output: Json, *, at: Place = (), last: bool = False
+    ) -> tuple[Json, tuple[OutputFile, ...]]:
+        """The output with a hole for each of its files, and the files. `at`: where it is in the
+        prediction's output. `last`: it is all of that, and the prediction has ended; what was
+        stored of an earlier attempt is deleted.
+
+        What the disk does not take stays in the output, and nothing of it on the disk.
+        """
+        if not may_hold_files(output) and not shelf.files:
+            return output, ()
+        # A task of its own: a caller that leaves must not leave files that nobody knows.
+        work = asyncio.create_task(self._store(shelf, prediction_id, output, at, last=last))
+        self._working.add(work)
+        work.add_done_callback(self._working.discard)
+        files = await asyncio.shield(work)
+        return with_values(output, [(f.place[len(at) :], None) for f in files]), files
+
+    async def _store(
+        self, shelf: Shelf, prediction_id: str, output: Json, at: Place, *, last: bool
+    ) -> tuple[OutputFile, ...]:
+        found = [((*at, *place), uri) for place, uri in islice(data_uris(output), MAX_FILES)]
+        async with shelf.lock:
+            new = [(place, uri) for place, uri in found if not _is_known(shelf, place, uri)]
+            if new and not shelf.closed:
+                if sum(len(uri) for _, uri in new) <= SMALL_CHARS:
+                    made = self._write_all(prediction_id, new, shelf)
+                else:
+                    made = await asyncio.to_thread(self._write_all, prediction_id, new, shelf)
+                self._put(shelf, made)
+            if last and not shelf.closed:
+                self._remove(shelf, shelf.files.keys() - {place for place, _ in found})
+                # For good, also where the disk has refused one: what is stored after the row has
+                # been written would be in no row. `Links` tries again from the row.
+                shelf.closed = True
+            return tuple(
+                shelf.files[place][1] for place, uri in found if _is_known(shelf, place, uri)
+            )
+
+    def remove(self, files: Iterable[OutputFile]) -> None:
+        """Delete them."""
+        self._files.remove([file.ref() for file in files])
+
+    def _put(self, shelf: Shelf, made: Iterable[tuple[str, OutputFile]]) -> None:
+        made = list(made)
+        self._remove(shelf, shelf.files.keys() & {file.place for _, file in made})
+        for uri, file in made:
+            shelf.files[file.place] = uri, file
+
+    def _remove(self, shelf: Shelf, places: Collection[Place]) -> None:
+        self._files.remove([shelf.files.pop(place)[1].ref() for place in places])
+
+    def _write_all(
+        self, prediction_id: str, found: Iterable[tuple[Place, str]], shelf: Shelf
+    ) -> list[tuple[str, OutputFile]]:
+        """Those that could be written. May run in a thread: it changes nothing but the disk."""
+        taken = {file.name for _, file in shelf.files.values()}
+        made = []
+        try:
+            for place, uri in found:
+                if (file := self._write(prediction_id, place, uri, taken)) is not None:
+                    taken.add(file.name)
+                    made.append((uri, file))
+        except (InsufficientStorage, OSError) as error:
+            # Also where the folder is gone or damaged: a result must not be lost with it.
+            log.error("a file of an output stays in it: %s", error)
+        return made
+
+    def _write(
+        self, prediction_id: str, place: Place, uri: str, taken: Collection[str]
+    ) -> OutputFile | None:
+        """The file; None for a text that only begins like one, or that would not come back as it
+        was. Raises InsufficientStorage."""
+        head = DATA_URI.match(uri)
+        if head is None:
+            return None
+        media_type = head["type"] or ""
+        suffix = suffix_of_type(media_type)
+        file = self._files.create(f"output{suffix}", prediction_id)
+        name = _name(place, suffix, taken)
+        stored = OutputFile(place, str(file.path), name, media_type, 0)
+        try:
+            for start in range(head.end(), len(uri), PIECE_CHARS):
+                text = uri[start : start + PIECE_CHARS]
+                piece = base64.b64decode(text, validate=True)
+                if not _is_canonical(text, piece, is_last=start + PIECE_CHARS >= len(uri)):
+                    raise binascii.Error
+                file.write(piece)
+        except ValueError:  # binascii.Error is one
+            self._files.remove([stored.ref()])
+            return None
+        except BaseException:
+            self._files.remove([stored.ref()])
+            raise
+        finally:
+            file.close()
+        return OutputFile(place, str(file.path), name, media_type, file.size_bytes)
+
+    # ---- out of it -------------------------------------------------------------------------
+
+    async def whole(self, output: Json, files: Iterable[OutputFile]) -> Json:
+        """The output with every file in its place as the data: URI that it was; null for one that
+        is gone."""
+        files = list(files)
+        if sum(f.size_bytes for f in files) <= SMALL_CHARS:
+            return with_values(output, _read_all(files))
+        return with_values(output, await asyncio.to_thread(_read_all, files))
+
+    # ---- URLs ------------------------------------------------------------------------------
+
+    def url_path(self, prediction_id: str, file: OutputFile) -> str:
+        """Path and query of the file's URL; who knows it may read the file."""
+        return (
+            f"/v1/outputs/{prediction_id}/{file.name}?token={self.token(prediction_id, file.name)}"
+        )
+
+    def token(self, prediction_id: str, name: str) -> str:
+        """What makes the URL unguessable: 128 bits. It stays the same over restarts."""
+        message = f"output\0{prediction_id}\0{name}".encode()
+        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
+
+    def named_by(self, url: str) -> tuple[str, str] | None:
+        """The prediction's id and the file's name of a URL that was given out here, under
+        whatever host; None for any other."""
+        parts = urlsplit(url)
+        found = URL_PATH.fullmatch(parts.path)
+        if found is None:
+            return None
+        given = parse_qs(parts.query).get("token", [""])[0]
+        is_ours = hmac.compare_digest(given.encode(), self.token(found[1], found[2]).encode())
+        return (found[1], found[2]) if is_ours else None
+
+
+def _is_canonical(text: str, piece: bytes, *, is_last: bool) -> bool:
+    """Whether encoding the piece again gives the same text: no bits to spare, and no end before
+    the last piece."""
+    rest = len(piece) % 3
+    if rest and not is_last:
+        return False
+    return base64.b64encode(piece[-(rest or 3) :]).decode() == text[-4:]
+
+
+def _is_known(shelf: Shelf, place: Place, uri: str) -> bool:
+    known = shelf.files.get(place)
+    return known is not None and known[0] == uri
+
+
+def _name(place: Place, suffix: str, taken: Collection[str]) -> str:
+    """`output-mask.png` of `{"mask": …}`: the last part of a URL, by which clients name files."""
+    stem = "-".join(["output", *(UNSAFE.sub("_", str(step))[:32] for step in place[-3:])])
+    name, number = f"{stem}{suffix}", 1
+    while name in taken:
+        number += 1
+        name = f"{stem}~{number}{suffix}"
+    return name
+
+
+def _read_all(files: Iterable[OutputFile]) -> list[tuple[Place, str | None]]:
+    return [(f.place, _read(f)) for f in files]
+
+
+def _read(file: OutputFile) -> str | None:
+    parts = [f"data:{file.media_type};base64,"]
+    try:
+        with Path(file.path).open("rb") as content:
+            while piece := content.read(PIECE_BYTES):
+                parts.append(base64.b64encode(piece).decode())
+    except OSError as error:
+        log.error("a file of an output cannot be read: %s", error.strerror)
+        return None
+    return "".join(parts)
+
+
+DATA_URI = re.compile(rf"data:(?P<type>{MEDIA_TYPE.pattern})?;base64,", re.ASCII)
+
+
+def may_hold_files(output: Json) -> bool:
+    """False when there is certainly no data: URI in the output. For most outputs this is all that
+    is ever asked, and a walk in Python through a long list would hold the event loop."""
+    if isinstance(output, str):
+        return output.startswith("data:")
+    if not isinstance(output, list | dict):
+        return False
+    for value in output if isinstance(output, list) else output.values():
+        if isinstance(value, str) and value.startswith("data:"):
+            return True  # without a copy of what may be a hundred pictures
+    try:
+        return b'"data:' in orjson.dumps(output, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # nested deeper than orjson writes
+        return False
+
+
+def data_uris(output: Json) -> Iterator[tuple[Place, str]]:
+    """Every string of the output that begins as a data: URI in base64, in order."""
+    waiting: list[tuple[Place, Json]] = [((), output)]
+    while waiting:  # no recursion: how deep an output is nested is the model's choice
+        place, value = waiting.pop()
+        if isinstance(value, str):
+            if DATA_URI.match(value):
+                yield place, value
+        elif isinstance(value, list):
+            waiting += [((*place, i), v) for i, v in enumerate(value)][::-1]
+        elif isinstance(value, dict):
+            waiting += [((*place, k), v) for k, v in value.items()][::-1]
+
+
+def with_values(output: Json, values: Iterable[tuple[Place, Json]]) -> Json:
+    """A copy of the output that has these values in these places."""
+    root: dict[str, Any] = {"": output}
+    copies: dict[Place, Any] = {}
+    for place, value in values:
+        holder, key = root, ""
+        for depth, step in enumerate(place):
+            above = place[:depth]
+            if above not in copies:
+                copies[above] = holder[key] = holder[key].copy()
+            holder, key = copies[above], step  # type: ignore[assignment]
+        holder[key] = value
+    return root[""]

@@ -1,0 +1,110 @@
+"""A prediction as it is shown: the files of its output by reference, or as data: URIs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from msgspec.structs import replace
+
+from router.errors import NotFound, RouterError
+from router.prediction import FileRef, Json, OutputFile, Place, Prediction
+from router.predictions.in_flight import Live
+from router.predictions.output_files import Outputs, Shelf, data_uris, may_hold_files, with_values
+from router.storage.store import Store
+
+
+class Links:
+    """Both forms of every prediction, on its way or ended. `live`: the one of that id while it is
+    on its way."""
+
+    def __init__(self, store: Store, outputs: Outputs, live: Callable[[str], Live | None]) -> None:
+        self._store = store
+        self._outputs = outputs
+        self._live = live
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def linked(self, p: Prediction) -> Prediction:
+        """The prediction with the files of its output in `output_files`.
+
+        One that is not durable is gone with its answer, and has no place for files.
+        """
+        if p.output_files or not p.durable:
+            return p
+        live = self._live(p.id)
+        # What an earlier attempt has left on the shelf goes with the end, whatever that holds.
+        if not may_hold_files(p.output) and (live is None or live.shelf is None):
+            return p
+        if live is None:
+            return await self._linked_from_store(p)
+        output, files = await self._outputs.store(
+            live.shelved(), p.id, p.output, last=p.status.is_terminal
+        )
+        return replace(p, output=output, output_files=files)
+
+    async def linked_chunk(
+        self, live: Live, index: int, value: Json
+    ) -> tuple[Json, tuple[OutputFile, ...], Place]:
+        """One element of the output of a prediction on its way, without its files; the files; and
+        where the element is in the output. `live` may have ended by now."""
+        p = live.prediction
+        is_whole = p.status.is_terminal and not isinstance(p.output, list)
+        at: Place = () if is_whole else (index,)
+        if not p.durable:
+            return value, (), at
+        return *await self._outputs.store(live.shelved(), p.id, value, at=at), at
+
+    async def whole(self, p: Prediction) -> Prediction:
+        """The prediction with the files of its output in it, as data: URIs."""
+        if not p.output_files:
+            return p
+        output = await self._outputs.whole(p.output, p.output_files)
+        return replace(p, output=output, output_files=())
+
+    async def file(self, prediction_id: str, name: str) -> OutputFile:
+        """The file of that name. Raises NotFound."""
+        live = self._live(prediction_id)
+        if live is not None and live.shelf is not None:
+            files = [file for _, file in live.shelf.files.values()]
+        else:
+            stored = await self._store.get(prediction_id)
+            files = list(stored.output_files) if stored else []
+        for file in files:
+            if file.name == name:
+                return file
+        raise NotFound(f"Cannot find file '{name[:80]}': its prediction is not kept any more")
+
+    async def file_of_url(self, url: str) -> FileRef | None:
+        """The file of a URL that was given out here, None for any other. Raises NotFound when it
+        is not kept any more."""
+        named = self._outputs.named_by(url)
+        return (await self.file(*named)).ref() if named else None
+
+    async def _linked_from_store(self, p: Prediction) -> Prediction:
+        """Of one that has ended. The row may be older than output files, or have been written when
+        the disk was full: then its files are stored now."""
+        lock = self._locks.setdefault(p.id, asyncio.Lock())
+        async with lock:
+            stored = await self._store.get(p.id)
+            if stored is None or not stored.status.is_terminal:
+                return p
+            if not stored.output_files:
+                stored = await self._moved(stored)
+        # `p` may be from before its end, and hold less.
+        known = {f.place: f for f in stored.output_files}
+        files = tuple(known[place] for place, _ in data_uris(p.output) if place in known)
+        output = with_values(p.output, [(f.place, None) for f in files])
+        return replace(p, output=output, output_files=files)
+
+    async def _moved(self, stored: Prediction) -> Prediction:
+        output, files = await self._outputs.store(Shelf(), stored.id, stored.output, last=True)
+        if not files:
+            return stored
+        moved = replace(stored, output=output, output_files=files)
+        try:
+            await self._store.put(moved)
+        except RouterError:
+            self._outputs.remove(files)
+            return stored
+        return moved

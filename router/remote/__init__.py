@@ -1,0 +1,1 @@
+"""Models on another machine: Cog, Replicate, Modal. Only `router.backends` imports it."""

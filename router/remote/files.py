@@ -1,0 +1,70 @@
+"""Files on their way to a back-end on another machine, and back.
+
+Inputs lie in the spool and travel as `data:` URIs. Outputs come back as `data:` URIs from
+Cog, and as URLs that expire from Replicate: those are fetched, so that a result is the same
+wherever it was made and can still be had a day later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import mimetypes
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from router.prediction import FileRef, Job, Json
+
+ANY_TYPE = "application/octet-stream"
+
+Place = Callable[[FileRef], Awaitable[str]]
+Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
+
+
+def media_type(name: str) -> str:
+    """What a file of that name most likely is."""
+    return mimetypes.guess_type(name)[0] or ANY_TYPE
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """The content as a data: URI."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+async def inline(file: FileRef) -> str:
+    """A file of the spool as a data: URI. The type is the name's: the client's, where it has an
+    ending that is known, else the spool's."""
+
+    def read() -> str:
+        kind = media_type(file.name)
+        if kind == ANY_TYPE:
+            kind = media_type(file.path)
+        return data_uri(Path(file.path).read_bytes(), kind)
+
+    return await asyncio.to_thread(read)
+
+
+async def with_files(job: Job, place: Place = inline) -> dict[str, Json]:
+    """The inputs, each file in its place as what `place` makes of it."""
+    inputs = dict(job.inputs)
+    lists: dict[str, list[str]] = {}
+    for file in job.files:
+        made = await place(file)
+        if file.in_list:
+            lists.setdefault(file.field, []).append(made)
+        else:
+            inputs[file.field] = made
+    return {**inputs, **lists}
+
+
+async def with_outputs(output: Json, is_ours: Callable[[str], bool], fetch: Fetch) -> Json:
+    """The output with every URL that `is_ours` fetched and in the answer as a data: URI."""
+    if isinstance(output, str) and output.startswith(("https://", "http://")) and is_ours(output):
+        content, kind = await fetch(output)
+        return data_uri(content, kind or media_type(urlsplit(output).path))
+    if isinstance(output, list):
+        return [await with_outputs(o, is_ours, fetch) for o in output]
+    if isinstance(output, dict):
+        return {k: await with_outputs(v, is_ours, fetch) for k, v in output.items()}
+    return output

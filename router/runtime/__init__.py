@@ -1,1 +1,0 @@
-"""What happens over time: the loop around the scheduler, and the lives of predictions."""

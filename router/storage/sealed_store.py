@@ -1,0 +1,223 @@
+"""Predictions' secret inputs on disk: one sealed file each, and only until the prediction's end.
+
+Not in the database: what SQLite has deleted may stay in its write-ahead log, in free pages and in
+the gaps of others. A file that is removed is gone with all that it held.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec.structs import replace
+
+from router.errors import InsufficientStorage
+from router.prediction import FileRef, Prediction
+from router.secret_inputs import SecretValues
+from router.storage.private_files import require_private, write_private
+from router.storage.store import Cursor, Store
+
+log = logging.getLogger(__name__)
+
+
+class SealedStore:
+    """A `Store` around another one, which keeps only the secrets' names.
+
+    A prediction's row comes first and its sealed file second, both before it is acknowledged; at
+    its end the row comes first again. A router that is killed in between leaves a prediction that
+    nobody was promised, or a file that `remove_others` removes at the next start.
+    """
+
+    def __init__(self, store: Store, folder: Path, box_key: BoxKey) -> None:
+        self._store = store
+        self._folder = folder
+        self._box_key = box_key
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        # Of those whose file is, or is about to be, there; and of those whose file is.
+        self._ids = {path.name for path in folder.iterdir()}
+        self._written = set(self._ids)
+        # In the order of the calls: an end must not be overtaken by a step before it.
+        self._lock = asyncio.Lock()  # short, and taken for predictions with secrets only
+
+    async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
+        """As the store does. Raises InsufficientStorage."""
+        if prediction.secrets:
+            self._ids.add(prediction.id)
+        elif prediction.id not in self._ids:
+            await self._store.put(prediction, announce_at)
+            return
+        async with self._lock:
+            if prediction.secrets and prediction.id not in self._written:
+                await self._seal(prediction)
+            await self._store.put(prediction, announce_at)
+            if prediction.completed_at is not None:
+                self._forget(prediction.id)
+
+    async def claim(self, prediction: Prediction) -> bool:
+        """As the store does; when the secrets cannot be written the id is free again. Raises
+        InsufficientStorage."""
+        if not await self._store.claim(prediction):
+            return False
+        if prediction.secrets:
+            async with self._lock:
+                try:
+                    await self._seal(prediction)
+                except InsufficientStorage:
+                    await self._store.delete(prediction.id)
+                    raise
+        return True
+
+    async def get(self, prediction_id: str) -> Prediction | None:
+        """As the store does; without the values of secrets, which nobody is shown."""
+        return await self._store.get(prediction_id)
+
+    async def delete(self, prediction_id: str) -> None:
+        """As the store does."""
+        await self._store.delete(prediction_id)
+        self._forget(prediction_id)
+
+    async def unfinished(self) -> Sequence[Prediction]:
+        """As the store does, with the secrets' values; None for those that cannot be had."""
+        found = await self._store.unfinished()
+        return [self._with_values(p) if p.secrets else p for p in found]
+
+    async def page(
+        self,
+        owner: str | None,
+        *,
+        before: Cursor | None = None,
+        after: Cursor | None = None,
+        limit: int = 100,
+    ) -> Sequence[Prediction]:
+        """As the store does, without the values of secrets."""
+        return await self._store.page(owner, before=before, after=after, limit=limit)
+
+    async def sweep(self, completed_before: float) -> Sequence[FileRef]:
+        """As the store does: what has ended has no secrets any more."""
+        return await self._store.sweep(completed_before)
+
+    async def ended_ids(self) -> Collection[str]:
+        """As the store does."""
+        return await self._store.ended_ids()
+
+    def remove_others(self, prediction_ids: Iterable[str]) -> None:
+        """Remove every sealed file that belongs to none of these."""
+        for prediction_id in self._ids - set(prediction_ids):
+            self._forget(prediction_id)
+
+    # ---- within --------------------------------------------------------------------------
+
+    async def _seal(self, p: Prediction) -> None:
+        path = self._path(p.id)
+        sealed = self._box_key.seal(p.id, p.secrets)
+        self._ids.add(p.id)
+        try:
+            await asyncio.to_thread(self._write, path, sealed)
+        except OSError as error:
+            self._forget(p.id)
+            reason = (error.strerror or "disk error").lower()
+            raise InsufficientStorage(
+                f"Cannot keep the secret inputs: {reason}", retry_after_s=30
+            ) from error
+        self._written.add(p.id)
+
+    def _write(self, path: Path, sealed: bytes) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it may have been removed
+        write_private(path, sealed)
+
+    def _with_values(self, p: Prediction) -> Prediction:
+        try:
+            values = self._box_key.unseal(p.id, self._path(p.id).read_bytes())
+        except (OSError, UnsealError) as error:
+            told = {"prediction": p.id, "reason": type(error).__name__}
+            log.error("secret inputs cannot be read", extra=told)
+            return p
+        return replace(p, secrets=SecretValues({name: values.get(name) for name in p.secrets}))
+
+    def _forget(self, prediction_id: str) -> None:
+        try:
+            self._path(prediction_id).unlink(missing_ok=True)
+        except OSError as error:
+            # Sealed, and tried again at the next start.
+            log.error("sealed inputs cannot be removed yet: %s", error.strerror)
+        else:
+            self._ids.discard(prediction_id)
+            self._written.discard(prediction_id)
+
+    def _path(self, prediction_id: str) -> Path:
+        """Ids are letters, digits, `-` and `_` (router/http/cog.py)."""
+        return self._folder / Path(prediction_id).name
+
+
+BOX_KEY_FILE = "box_key"
+KEY_BYTES = 32
+NONCE_BYTES = 12  # AES-GCM's own
+KEY_TEXT = re.compile(r"[0-9a-f]{64}\n?")
+SEALING, DIGESTS = b"callme secret inputs v1", b"callme request digests v1"
+
+
+class BoxKeyError(RuntimeError):
+    """The file holds no key; the message says what to do."""
+
+
+class UnsealError(Exception):
+    """Sealed with another key, for another prediction, or damaged."""
+
+
+def load_box_key(path: Path) -> BoxKey:
+    """The key in that file, made where there is none. Raises BoxKeyError, NotPrivateError,
+    OSError."""
+    require_private(path)
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        text = secrets.token_hex(KEY_BYTES)
+        write_private(path, f"{text}\n".encode())
+    except UnicodeDecodeError:
+        text = ""
+    if not KEY_TEXT.fullmatch(text):
+        raise BoxKeyError(
+            f"{path} is damaged: it must hold 64 hex digits; restore it, or remove it, and "
+            "predictions that wait with secret inputs will fail"
+        )
+    return BoxKey(bytes.fromhex(text))
+
+
+class BoxKey:
+    """Seals and opens values (AES-256-GCM), and makes digests that nobody else can check a guess
+    against (HMAC-SHA256). Each under a key of its own, derived from this one."""
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(hmac.digest(key, SEALING, hashlib.sha256))
+        self._digest_key = hmac.digest(key, DIGESTS, hashlib.sha256)
+
+    def seal(self, prediction_id: str, values: Mapping[str, Any]) -> bytes:
+        """The values for that prediction and no other."""
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, orjson.dumps(values), prediction_id.encode())
+
+    def unseal(self, prediction_id: str, sealed: bytes) -> dict[str, Any]:
+        """What `seal` was given. Raises UnsealError."""
+        nonce, rest = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
+        try:
+            values: dict[str, Any] = orjson.loads(
+                self._aead.decrypt(nonce, rest, prediction_id.encode())
+            )
+        except (InvalidTag, ValueError) as error:
+            raise UnsealError(prediction_id) from error
+        return values
+
+    def digest(self, text: str) -> str:
+        """64 hex digits that stand for the text."""
+        return hmac.new(self._digest_key, text.encode(), hashlib.sha256).hexdigest()

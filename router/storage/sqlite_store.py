@@ -1,0 +1,469 @@
+"""Predictions in SQLite: one thread owns the one connection that writes and reads.
+
+Callers hand the thread a function and await its result, so a caller that is cancelled cannot
+leave a transaction half done, and the event loop never waits for the disk. Written with the
+standard library's sqlite3; docs/decisions.md says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, astuple
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import orjson
+
+from router.errors import InsufficientStorage
+from router.prediction import (
+    Callback,
+    Delivery,
+    Failure,
+    FileRef,
+    OutputFile,
+    Prediction,
+    Status,
+)
+from router.secret_inputs import SecretValues
+from router.storage.store import Cursor, StoredFile
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], None]
+
+SCHEMA_VERSION = 3
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS predictions (
+    id           TEXT PRIMARY KEY,
+    model        TEXT NOT NULL,
+    status       TEXT NOT NULL,
+    created_at   REAL NOT NULL,
+    completed_at REAL,
+    document     BLOB NOT NULL,
+    owner        TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX IF NOT EXISTS predictions_unfinished
+    ON predictions (created_at) WHERE completed_at IS NULL;
+CREATE INDEX IF NOT EXISTS predictions_completed
+    ON predictions (completed_at) WHERE completed_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS predictions_created ON predictions (created_at, id);
+CREATE TABLE IF NOT EXISTS files (
+    id         TEXT PRIMARY KEY,
+    created_at REAL NOT NULL,
+    document   BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS outbox (
+    prediction_id TEXT PRIMARY KEY,
+    attempts      INTEGER NOT NULL,
+    due_at        REAL NOT NULL
+) STRICT;
+"""
+# What version 3 has added; its index cannot be made before.
+ADD_OWNER = """
+ALTER TABLE predictions ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+UPDATE predictions SET owner = coalesce(json_extract(CAST(document AS TEXT), '$.owner'), '')
+    WHERE json_valid(CAST(document AS TEXT));
+"""
+OWNER_INDEX = """
+CREATE INDEX IF NOT EXISTS predictions_owner ON predictions (owner, created_at, id)
+"""
+INSERT = "INSERT INTO predictions (id, model, status, created_at, completed_at, owner, document)"
+OR_REPLACE = """
+ON CONFLICT (id) DO UPDATE SET status = excluded.status,
+    completed_at = excluded.completed_at, document = excluded.document RETURNING rowid
+"""
+OR_NOTHING = "ON CONFLICT (id) DO NOTHING RETURNING rowid"
+# A longer document is written into the row once it is there: SQLite copies each value that it is
+# given twice before it writes one, and a prediction's text may be a megabyte.
+LONG_BYTES = 64 << 10
+ANNOUNCE = """
+INSERT INTO outbox (prediction_id, attempts, due_at) VALUES (?, ?, ?)
+ON CONFLICT (prediction_id) DO UPDATE SET attempts = excluded.attempts, due_at = excluded.due_at
+"""
+SWEEP = "DELETE FROM predictions WHERE completed_at < ? RETURNING document"
+SWEEP_OUTBOX = "DELETE FROM outbox WHERE prediction_id NOT IN (SELECT id FROM predictions)"
+PAGE = "SELECT document FROM predictions"
+OF_OWNER, OLDER, NEWER = "owner = ?", "(created_at, id) < (?, ?)", "(created_at, id) > (?, ?)"
+NEWEST_FIRST = "ORDER BY created_at DESC, id DESC LIMIT ?"
+OLDEST_FIRST = "ORDER BY created_at, id LIMIT ?"
+# A page ends here even if it holds fewer: outputs may be pictures of some megabytes each.
+PAGE_BYTES = 8 << 20
+# How long a statement waits for another program's lock on the file.
+BUSY_TIMEOUT_S = 5.0
+
+
+# How long a start looks for damaged pages, and after how many steps it looks at the clock.
+CHECK_S = 10.0
+CHECK_STEPS = 100_000
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class StoreUnusableError(RuntimeError):
+    """The database cannot be opened; the message says what to do."""
+
+
+class SqliteStore:
+    """Fulfils `router.storage.store.Store`. Opens the file, and makes it, when constructed."""
+
+    def __init__(self, path: Path) -> None:
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._path = path
+        self._damage = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnusableError(
+                f"Cannot start: {path.name} in the state folder cannot be used "
+                f"({self._in_words(error)}); move it away to begin with an empty one"
+            ) from error
+        self._thread = threading.Thread(target=self._work, name="sqlite", daemon=True)
+        self._thread.start()
+
+    def _open(self) -> None:
+        self._connection = sqlite3.connect(
+            self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        self._path.chmod(0o600)
+        self._prepare()
+        self._check()
+        self._identity = self._identify()
+        self._damage = ""
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _in_words(self, error: Exception) -> str:
+        if self._path.is_dir():
+            return "it is a folder"
+        return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+    def _check(self) -> None:
+        """Raises DatabaseError when a page is damaged. A large file is looked at for CHECK_S."""
+        until = time.monotonic() + CHECK_S
+        self._connection.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
+        try:
+            (told,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            log.info("the database is large and was looked at in part")
+            return
+        finally:
+            self._connection.set_progress_handler(None, 0)
+        if told != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged: {' '.join(told.split())}")
+
+    def _prepare(self) -> None:
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # FULL: an acknowledged prediction survives a power cut, not only a crash.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        # KiB: the operating system has the file in memory too.
+        self._connection.execute("PRAGMA cache_size = -512")
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"it is of a later version, {version}")
+        self._connection.executescript(SCHEMA)
+        columns = self._connection.execute("PRAGMA table_info(predictions)").fetchall()
+        if "owner" not in {column[1] for column in columns}:
+            self._connection.executescript(f"BEGIN IMMEDIATE;{ADD_OWNER}COMMIT;")
+        self._connection.execute(OWNER_INDEX)
+        self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    async def close(self) -> None:
+        """Finish what is queued and close the file."""
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
+        """Insert or replace, and announce. Raises InsufficientStorage when the disk does not
+        take it."""
+        # Rows are made by the thread, one at a time: one of a megabyte takes milliseconds.
+        if announce_at is None:
+            await self._do(lambda c: _insert(c, prediction, OR_REPLACE))
+            return
+        due = (prediction.id, 0, announce_at)
+
+        def both(c: sqlite3.Connection) -> None:
+            with _transaction(c):
+                _insert(c, prediction, OR_REPLACE)
+                c.execute(ANNOUNCE, due)
+
+        await self._do(both)
+
+    async def claim(self, prediction: Prediction) -> bool:
+        """Insert it if its id is free; False when it is taken. Raises InsufficientStorage."""
+        return await self._do(lambda c: _insert(c, prediction, OR_NOTHING))
+
+    async def get(self, prediction_id: str) -> Prediction | None:
+        """The prediction, or None."""
+        found = await self._do(
+            lambda c: c.execute(
+                "SELECT document FROM predictions WHERE id = ?", (prediction_id,)
+            ).fetchone()
+        )
+        return _readable(found[0]) if found else None
+
+    async def delete(self, prediction_id: str) -> None:
+        """Forget it."""
+        await self._do(
+            lambda c: c.execute("DELETE FROM predictions WHERE id = ?", (prediction_id,))
+        )
+
+    async def unfinished(self) -> Sequence[Prediction]:
+        """Every prediction that has not ended, oldest first."""
+        rows = await self._do(
+            lambda c: c.execute(
+                "SELECT document FROM predictions WHERE completed_at IS NULL ORDER BY created_at"
+            ).fetchall()
+        )
+        return [p for r in rows if (p := _readable(r[0]))]
+
+    async def page(
+        self,
+        owner: str | None,
+        *,
+        before: Cursor | None = None,
+        after: Cursor | None = None,
+        limit: int = 100,
+    ) -> Sequence[Prediction]:
+        """At most `limit` predictions, newest first, and at most some PAGE_BYTES of them."""
+        statement, values = _page_query(owner, before, after)
+        values = (*values, limit)
+
+        def read(c: sqlite3.Connection) -> list[bytes]:
+            documents: list[bytes] = []
+            for (document,) in c.execute(statement, values):
+                documents.append(document)
+                if sum(map(len, documents)) > PAGE_BYTES:
+                    break
+            return documents
+
+        documents = await self._do(read)
+        ordered = reversed(documents) if after else documents
+        return [p for d in ordered if (p := _readable(d))]
+
+    async def sweep(self, completed_before: float) -> Sequence[FileRef]:
+        """Delete what ended before then; return the files that are nobody's now."""
+
+        def both(c: sqlite3.Connection) -> list[tuple[bytes]]:
+            with _transaction(c):
+                swept = c.execute(SWEEP, (completed_before,)).fetchall()
+                if swept:
+                    c.execute(SWEEP_OUTBOX)
+                return swept
+
+        rows = await self._do(both)
+        swept = [p for r in rows if (p := _readable(r[0]))]
+        return [f for p in swept for f in (*p.files, *(o.ref() for o in p.output_files))]
+
+    async def ended_ids(self) -> Collection[str]:
+        """The id of every prediction that has ended."""
+        rows = await self._do(
+            lambda c: c.execute(
+                "SELECT id FROM predictions WHERE completed_at IS NOT NULL"
+            ).fetchall()
+        )
+        return {r[0] for r in rows}
+
+    async def deliveries(self) -> Sequence[Delivery]:
+        """Every webhook in the outbox."""
+        rows = await self._do(
+            lambda c: c.execute("SELECT prediction_id, attempts, due_at FROM outbox").fetchall()
+        )
+        return [Delivery(*row) for row in rows]
+
+    async def postpone(self, delivery: Delivery) -> None:
+        """Note an attempt that failed and when the next is due."""
+        await self._do(lambda c: c.execute(ANNOUNCE, astuple(delivery)))
+
+    async def delivered(self, prediction_id: str) -> None:
+        """Take it out of the outbox."""
+        await self._do(
+            lambda c: c.execute("DELETE FROM outbox WHERE prediction_id = ?", (prediction_id,))
+        )
+
+    async def put_file(self, file: StoredFile) -> None:
+        """Insert. Raises InsufficientStorage."""
+        row = (file.id, file.created_at, orjson.dumps(asdict(file)))
+        await self._do(lambda c: c.execute("INSERT INTO files VALUES (?, ?, ?)", row))
+
+    async def get_file(self, file_id: str) -> StoredFile | None:
+        """The file, or None."""
+        found = await self._do(
+            lambda c: c.execute("SELECT document FROM files WHERE id = ?", (file_id,)).fetchone()
+        )
+        return StoredFile(**orjson.loads(found[0])) if found else None
+
+    async def list_files(self) -> Sequence[StoredFile]:
+        """All of them, newest first."""
+        rows = await self._do(
+            lambda c: c.execute("SELECT document FROM files ORDER BY created_at DESC").fetchall()
+        )
+        return [StoredFile(**orjson.loads(r[0])) for r in rows]
+
+    async def delete_file(self, file_id: str) -> None:
+        """Forget it."""
+        await self._do(lambda c: c.execute("DELETE FROM files WHERE id = ?", (file_id,)))
+
+    async def _do(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(set_it: Callable[..., None], value: Any) -> None:
+            if not done.done():
+                set_it(value)
+
+        def job(connection: sqlite3.Connection) -> None:
+            try:
+                value = fn(connection)
+            except sqlite3.Error as error:
+                # Full disk, read-only file, lock held too long: the caller may try again.
+                if getattr(error, "sqlite_errorcode", None) in DAMAGED:
+                    self._damage = str(error)
+                told = InsufficientStorage(f"Cannot record: {error}", retry_after_s=10)
+                told.__cause__ = error
+                report = (done.set_exception, told)
+            except Exception as error:  # a bug, which must not end the thread
+                report = (done.set_exception, error)  # type: ignore[assignment]
+            else:
+                report = (done.set_result, value)  # type: ignore[assignment]
+            # The loop may be closed if the caller's program is ending.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, *report)
+
+        self._jobs.put(job)
+        return await done
+
+    async def problem(self) -> str:
+        """What is wrong with the file, in words; "" while nothing is known to be.
+
+        One that was removed or replaced is opened again, or made: a connection to a file without
+        a name would take results that nobody finds after a restart.
+        """
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+
+        def settle(problem: str) -> None:
+            if not done.done():
+                done.set_result(problem)
+
+        def job(_: sqlite3.Connection) -> None:
+            problem = self._look()
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(settle, problem)
+
+        self._jobs.put(job)
+        return await done
+
+    def _look(self) -> str:
+        name = self._path.name
+        if self._identity is None or self._identify() != self._identity:
+            log.error("%s was removed or replaced while the router ran; it is opened again", name)
+            self._connection.close()
+            self._identity = None
+            try:
+                self._open()
+            except (sqlite3.Error, OSError) as error:
+                self._connection.close()
+                return f"{name} cannot be opened: {self._in_words(error)}"
+        if self._damage:
+            return f"{name} is damaged ({self._damage}): stop the router and move it away"
+        return ""
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job(self._connection)
+            del job  # it may hold a prediction with a megabyte of text
+
+
+@contextlib.contextmanager
+def _transaction(c: sqlite3.Connection) -> Iterator[None]:
+    c.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        # A full disk may have rolled it back already.
+        if c.in_transaction:
+            c.execute("ROLLBACK")
+        raise
+    c.execute("COMMIT")
+
+
+def _page_query(
+    owner: str | None, before: Cursor | None, after: Cursor | None
+) -> tuple[str, tuple[Any, ...]]:
+    """The statement without its limit, and its values: each part is one of the texts above."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    if owner is not None:
+        conditions.append(OF_OWNER)
+        values.append(owner)
+    for condition, cursor in ((OLDER, before), (NEWER, after)):
+        if cursor is not None:
+            conditions.append(condition)
+            values += cursor
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = NEWEST_FIRST if after is None else OLDEST_FIRST
+    return f"{PAGE} {where} {order}", tuple(values)
+
+
+def _insert(c: sqlite3.Connection, p: Prediction, on_conflict: str) -> bool:
+    """Write the prediction's row, in a transaction where its document is long. False when its id
+    was taken and `on_conflict` left it so."""
+    # Of secret inputs only which they are; their values are `router.storage.sealed_store`'s.
+    fields = msgspec.structs.asdict(p) | {"secrets": list(p.secrets)}
+    document = orjson.dumps(fields)
+    is_long = len(document) > LONG_BYTES
+    value = "zeroblob(?)" if is_long else "?"
+    columns = (p.id, p.model, p.status, p.created_at, p.completed_at, p.owner)
+    row = (*columns, len(document) if is_long else document)
+    statement = f"{INSERT} VALUES (?, ?, ?, ?, ?, ?, {value}) {on_conflict}"
+    with contextlib.nullcontext() if c.in_transaction or not is_long else _transaction(c):
+        written = c.execute(statement, row).fetchall()
+        if written and is_long:
+            with c.blobopen("predictions", "document", written[0][0]) as blob:
+                blob.write(document)
+    return bool(written)
+
+
+def _readable(document: bytes) -> Prediction | None:
+    """The prediction, None for a row that cannot be read: one such row must not keep all the
+    others from being served."""
+    try:
+        return _prediction(document)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        log.exception("a row of the database cannot be read; it is left out")
+        return None
+
+
+def _prediction(document: bytes) -> Prediction:
+    fields = orjson.loads(document)
+    fields["status"] = Status(fields["status"])
+    fields["files"] = tuple(FileRef(**f) for f in fields["files"])
+    if outputs := fields.get("output_files"):
+        fields["output_files"] = tuple(
+            OutputFile(**{**o, "place": tuple(o["place"])}) for o in outputs
+        )
+    else:
+        fields["output_files"] = ()
+    if fields["failure"] is not None:
+        fields["failure"] = Failure(**fields["failure"])
+    if (callback := fields.get("callback")) is not None:
+        fields["callback"] = Callback(callback["url"], tuple(callback["events"]))
+    fields["secrets"] = SecretValues.fromkeys(fields.get("secrets", ()))
+    return Prediction(**fields)

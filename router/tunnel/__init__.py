@@ -1,0 +1,1 @@
+"""The box on the internet: cloudflared, who is told its address. Only `router.cli` imports it."""

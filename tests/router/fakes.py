@@ -1,0 +1,309 @@
+"""A world for predictions: time, processes, spool and store, all in the test's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import orjson
+
+from router.models.catalog import Package
+from router.models.process import LogLine, Report, StartError
+from router.observability.facts import Observers
+from router.prediction import FileRef, Job, Json, Outcome, Prediction, Status
+from router.predictions.loop import SchedulerLoop
+from router.predictions.service import Predictions
+from router.predictions.webhooks import Webhooks
+from router.scheduling.scheduler import Policy, Scheduler
+from router.storage.store import Files, Outbox, Store
+from tests.router.conftest import AnyStore
+
+GOOD = Outcome(Status.SUCCEEDED, output={"x": 1}, logs="a line\n", predict_time_s=0.1)
+TIME_LIMIT_S = 600.0
+QUEUE_LIMIT = 4
+
+
+@dataclass
+class Alarm:
+    """A call to come."""
+
+    at: float
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    canceled: bool = False
+
+    def cancel(self) -> None:
+        """It will not come."""
+        self.canceled = True
+
+
+class HandClock:
+    """Fulfils Clock and Timers. Time stands still but for `advance`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.alarms: list[Alarm] = []
+
+    def monotonic(self) -> float:
+        """The test's time."""
+        return self.now
+
+    def time(self) -> float:
+        """The test's time."""
+        return self.now
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Alarm:
+        """Noted."""
+        self.alarms.append(Alarm(self.now + delay, callback, args))
+        return self.alarms[-1]
+
+    def pending(self) -> list[Alarm]:
+        """What is still to come, next first."""
+        return sorted((a for a in self.alarms if not a.canceled), key=lambda a: a.at)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; what falls due is called in order."""
+        until = self.now + seconds
+        while (due := self.pending()) and due[0].at <= until:
+            self.now = max(self.now, due[0].at)
+            due[0].canceled = True
+            due[0].callback(*due[0].args)
+        self.now = until
+
+
+class PlentyOfMemory:
+    """Fulfils Memory."""
+
+    def measure(self, pids: Sequence[int]) -> int:
+        """Nothing much."""
+        return 1
+
+    def budget_bytes(self, held_by_models: int) -> int:
+        """Plenty."""
+        return 1 << 40
+
+    async def wait_freed(self, pids: Iterable[int]) -> None:
+        """At once."""
+
+
+class Model:
+    """Fulfils Process: ready at once unless `opens` is cleared, and every answer is the test's."""
+
+    def __init__(self) -> None:
+        self.opens = asyncio.Event()
+        self.opens.set()
+        self.start_error: StartError | None = None
+        self.answers: dict[str, asyncio.Future[Outcome]] = {}
+        self.jobs: list[Job] = []
+        self.reports: dict[str, Report] = {}
+        self.canceled: list[str] = []
+
+    async def start(self) -> None:
+        """Ready when it may be, or failed with `start_error`."""
+        await self.opens.wait()
+        if self.start_error is not None:
+            raise self.start_error
+
+    @property
+    def sleeper(self) -> None:
+        """It never sleeps."""
+        return
+
+    async def predict(self, job: Job, report: Report) -> Outcome:
+        """What the test says, when it says it."""
+        self.jobs.append(job)
+        self.reports[job.id] = report
+        self.answers[job.id] = asyncio.get_running_loop().create_future()
+        return await self.answers[job.id]
+
+    async def cancel(self, prediction_id: str) -> None:
+        """Heeded at once."""
+        self.canceled.append(prediction_id)
+        self.answers[prediction_id].set_result(Outcome(Status.CANCELED))
+
+    async def stop(self, grace_s: float) -> None:
+        """Nothing to stop."""
+
+    def watch_health(self, tell: Callable[[str], None]) -> None:
+        """Always well."""
+
+    async def broken(self) -> str:
+        """Never."""
+        never: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        return await never
+
+    def footprint_bytes(self) -> int:
+        """One."""
+        return 1
+
+    def pids(self) -> Sequence[int]:
+        """None."""
+        return []
+
+    def log_tail(self) -> Sequence[LogLine]:
+        """None."""
+        return []
+
+    @property
+    def set_up_log(self) -> str:
+        """Nothing."""
+        return ""
+
+
+@dataclass
+class Spool:
+    """The removing half of Files."""
+
+    removed: list[str] = field(default_factory=list)
+
+    def remove(self, files: Iterable[FileRef]) -> None:
+        """Noted."""
+        self.removed += [f.path for f in files]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A webhook that was sent."""
+
+    url: str
+    message_id: str
+    body: dict[str, Json]
+
+
+class Receiver:
+    """Fulfils WebhookSender: everybody's server, with the answers that the test wants."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.status = 200
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def check(self, url: str) -> None:
+        """Any will do."""
+
+    async def send(self, url: str, message_id: str, body: bytes) -> int:
+        """Noted; answered when the gate is open, by fast.… at once."""
+        self.calls.append(Call(url, message_id, orjson.loads(body)))
+        if "//fast." not in url:
+            await self.gate.wait()
+        return self.status
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def render(p: Prediction) -> dict[str, Json]:
+    """Enough to tell one webhook from another."""
+    return {"id": p.id, "status": p.status, "output": p.output, "logs": p.logs}
+
+
+class Disk:
+    """A store as one router sees it: cut off from it, its writes do not arrive any more."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if self.cut:
+                await asyncio.get_running_loop().create_future()
+            return await getattr(self._store, name)(*args, **kwargs)
+
+        return call
+
+
+class Refusals(Observers):
+    """Fulfils Observer: notes what was refused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[tuple[str, str]] = []
+
+    def prediction_refused(self, model: str, code: str) -> None:
+        """Noted."""
+        self.noted.append((model, code))
+
+
+class Router:
+    """One run of the router, with one model `echo`."""
+
+    def __init__(self, store: Store, clock: HandClock, spool: Spool, receiver: Receiver) -> None:
+        self.disk = Disk(store)
+        disk = cast(Store, self.disk)
+        outbox = cast(Outbox, self.disk)
+        self.webhooks = Webhooks(disk, outbox, receiver, clock, render, timers=clock)
+        self.model = Model()
+        self.refusals = Refusals()
+        package = Package("echo", Path("/echo"), "run.py:Runner", Path(sys.executable))
+        scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(QUEUE_LIMIT, default_footprint_bytes=1))
+        memory = PlentyOfMemory()
+        self.loop = SchedulerLoop(scheduler, {"echo": package}, lambda _: self.model, memory, clock)
+        self.predictions = Predictions(
+            self.loop,
+            disk,
+            cast(Files, spool),
+            clock,
+            self.webhooks,
+            time_limit_s=TIME_LIMIT_S,
+            keep_results_s=86400.0,
+            timers=clock,
+            observer=self.refusals,
+        )
+
+
+class World:
+    """A store that outlives the routers on it."""
+
+    def __init__(self, store: AnyStore) -> None:
+        self.store = store
+        self.clock = HandClock()
+        self.spool = Spool()
+        self.receiver = Receiver()
+        self.router = Router(store, self.clock, self.spool, self.receiver)
+
+    async def open(self) -> None:
+        """As the application does."""
+        await self.router.webhooks.open()
+        await self.router.predictions.open()
+
+    async def kill_and_restart(self) -> None:
+        """kill -9: nothing more is written by the old one, and a new one takes up its rows."""
+        self.router.disk.cut = True
+        for alarm in self.clock.alarms:
+            alarm.cancel()
+        self.router = Router(self.store, self.clock, self.spool, self.receiver)
+        await self.open()
+
+    async def running(self, prediction_id: str) -> None:
+        """Wait until the model works on it, and the disk knows."""
+        await until(lambda: prediction_id in self.router.model.answers)
+        await self.stored(prediction_id, Status.PROCESSING)
+
+    async def stored(self, prediction_id: str, status: Status) -> Prediction:
+        """Wait until the disk has it in that status."""
+        deadline = time.monotonic() + 30
+        while True:
+            p = await self.store.get(prediction_id)
+            if p is not None and p.status is status:
+                return p
+            assert time.monotonic() < deadline, f"never {status}: {p}"
+            await asyncio.sleep(0.001)
+
+    def answer(self, prediction_id: str, outcome: Outcome = GOOD) -> None:
+        """The model's answer."""
+        self.router.model.answers[prediction_id].set_result(outcome)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let tasks run until it holds; fails after five seconds."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "never"
+        await asyncio.sleep(0.001)

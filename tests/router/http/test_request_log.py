@@ -1,0 +1,123 @@
+"""Every answer has a request id, is logged in one line and counted under its route."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from router.http.request_log import Access
+from router.observability.metrics import PrometheusObserver
+from router.observability.telemetry import Afterwards
+
+
+@pytest.fixture
+def metrics() -> PrometheusObserver:
+    """What the requests are counted in."""
+    return PrometheusObserver()
+
+
+@pytest.fixture
+def afterwards() -> Afterwards:
+    """When they are."""
+    return Afterwards()
+
+
+@pytest.fixture
+def client(metrics: PrometheusObserver, afterwards: Afterwards) -> httpx.AsyncClient:
+    """A client of an application with one route that answers and one that has a bug."""
+
+    async def answering(request: Request) -> Response:
+        return PlainTextResponse(request.scope["callme_request_id"])
+
+    async def buggy(request: Request) -> Response:
+        raise ValueError
+
+    app = Starlette()
+    app.add_route("/bug", buggy, methods=["GET"])
+    app.add_route("/items/{item}", answering, methods=["GET"])
+    transport = httpx.ASGITransport(
+        app=Access(app, metrics, afterwards), raise_app_exceptions=False
+    )
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+@pytest.mark.parametrize("given", ["web-77", "A_b-9", "x" * 64])
+async def test_the_clients_own_id_is_kept(client: httpx.AsyncClient, given: str) -> None:
+    """In the answer and for the handlers."""
+    answer = await client.get("/items/1", headers={"X-Request-Id": given})
+    assert answer.headers.get_list("x-request-id") == [given]
+    assert answer.text == given
+
+
+@pytest.mark.parametrize("given", [None, "", "x" * 65, "a b", 'a"b', "a.b", "a\tb"])
+async def test_others_are_replaced(client: httpx.AsyncClient, given: str | None) -> None:
+    """What could not stand in a log line or a header is not repeated; each gets its own."""
+    headers = {} if given is None else {"X-Request-Id": given}
+    ids = {(await client.get("/items/1", headers=headers)).headers["x-request-id"] for _ in "ab"}
+    assert len(ids) == 2
+    assert all(re.fullmatch("[0-9a-f]{32}", i) for i in ids)
+
+
+async def test_errors_have_one_too(
+    client: httpx.AsyncClient, metrics: PrometheusObserver, afterwards: Afterwards
+) -> None:
+    """404, 405 and the answer to a bug."""
+    for method, path, status in (("GET", "/no", 404), ("PUT", "/bug", 405), ("GET", "/bug", 500)):
+        answer = await client.request(method, path)
+        assert answer.status_code == status
+        assert answer.headers["x-request-id"]
+    afterwards.catch_up()
+    labels = {"route": "/bug", "method": "GET", "status": "500"}
+    assert metrics.registry.get_sample_value("callme_http_requests_total", labels) == 1.0
+
+
+async def test_routes_are_templates(
+    client: httpx.AsyncClient, metrics: PrometheusObserver, afterwards: Afterwards
+) -> None:
+    """A thousand paths are two routes: the label must not grow with what clients ask for."""
+    for i in range(500):
+        await client.get(f"/items/{i}")
+        await client.get(f"/nowhere/{i}")
+    afterwards.catch_up()
+    text = metrics.exposition().decode()
+    routes = set(re.findall(r'callme_http_requests_total\{[^}]*route="([^"]*)"', text))
+    assert routes == {"/items/{item}", "unmatched"}
+
+
+async def test_one_line_in_the_log(client: httpx.AsyncClient, afterwards: Afterwards) -> None:
+    """With id, method, path, route, status and seconds."""
+    with structlog.testing.capture_logs() as lines:
+        await client.get("/items/1", headers={"X-Request-Id": "web-77"})
+        afterwards.catch_up()
+    [told] = lines
+    assert (told["event"], told["log_level"]) == ("request", "info")
+    assert (told["request_id"], told["method"], told["path"]) == ("web-77", "GET", "/items/1")
+    assert (told["route"], told["status"]) == ("/items/{item}", 200)
+    assert 0 <= told["seconds"] < 1
+
+
+async def test_no_control_characters_in_the_log(
+    client: httpx.AsyncClient, afterwards: Afterwards
+) -> None:
+    """A path is logged as it was sent: percent-encoded."""
+    with structlog.testing.capture_logs() as lines:
+        await client.get("/items/%1b%5b2J%0Anext")
+        afterwards.catch_up()
+    [told] = lines
+    assert told["path"] == "/items/%1B%5B2J%0Anext"
+
+
+async def test_a_long_path_is_cut_in_the_log(
+    client: httpx.AsyncClient, afterwards: Afterwards
+) -> None:
+    """A line has a bound, whatever a client without a key asks for."""
+    with structlog.testing.capture_logs() as lines:
+        await client.get("/items/" + "%1b" * 5000)
+        afterwards.catch_up()
+    assert len(lines[0]["path"]) <= 1500

@@ -1,0 +1,254 @@
+"""URLs as inputs: fetched from the public internet only, in bounds, with nothing left behind."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import zlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from router.errors import InvalidInput, PayloadTooLarge
+from router.inputs.fetch import UrlFetcher
+from router.keys.key import TRUSTED
+from router.storage.spool import Spool
+
+TEXT = b"the content\n" * 1000
+
+
+def _bare_deflate(content: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(content) + packer.flush()
+
+
+CODED = {
+    "plain": TEXT,
+    "gzip": gzip.compress(TEXT),
+    "members": b"".join(gzip.compress(TEXT[i : i + 100]) for i in range(0, len(TEXT), 100)),
+    "padded": gzip.compress(TEXT) + bytes(1000),
+    "zlib": zlib.compress(TEXT),
+    "bare": _bare_deflate(TEXT),
+    "cut": gzip.compress(TEXT)[:-9],
+    "cut-zlib": zlib.compress(TEXT)[:-5],
+    "damaged": gzip.compress(TEXT)[:-8] + bytes(8),
+    "bomb": gzip.compress(bytes(64 << 20)),
+    "bombs": gzip.compress(bytes(1 << 20)) * 64,
+    "nothing": gzip.compress(b"") * 30_000,
+    "empty": b"",
+}
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[str]:
+    """A web site on loopback that serves, redirects and fails."""
+
+    async def file(request: web.Request) -> web.Response:
+        return web.Response(body=b"content")
+
+    async def moved(request: web.Request) -> web.Response:
+        raise web.HTTPFound(request.query["to"])
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(100):
+            await response.write(b"x" * 1000)
+        return response
+
+    async def coded(request: web.Request) -> web.Response:
+        """The body and the Content-Encoding that the query names."""
+        body = CODED[request.query["body"]]
+        headers = {"Content-Encoding": request.query["coding"]}
+        return web.Response(body=body, headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/coded.txt", coded)
+    app.router.add_get("/a.PNG", file)
+    app.router.add_get("/moved", moved)
+    app.router.add_get("/endless", endless)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = _free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    yield f"http://127.0.0.1:{port}"
+    await runner.cleanup()
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+async def test_fetching(site: str, tmp_path: Path) -> None:
+    """The file lies in the spool, with the suffix of the URL; redirects are followed."""
+    spool = Spool(tmp_path)
+    fetcher = UrlFetcher(spool, allow_private=True)
+    for url in (f"{site}/a.PNG", f"{site}/moved?to=/a.PNG"):
+        path, name = await fetcher.fetch(url, "image", 100, TRUSTED)
+        assert (Path(path).read_bytes(), Path(path).suffix, name) == (b"content", ".png", "a.PNG")
+        Path(path).unlink()
+
+
+async def test_what_cannot_be_had(site: str, tmp_path: Path) -> None:
+    """Errors, loops, other schemes, closed ports and too much: refused, nothing left."""
+    spool = Spool(tmp_path)
+    fetcher = UrlFetcher(spool, allow_private=True)
+    loop = f"{site}/moved?to=/moved%3Fto%3D/missing"
+    urls = (f"{site}/missing", loop, f"{site}/moved?to=file:///etc/passwd", "http://", "http://[")
+    for url in (*urls, f"http://127.0.0.1:{_free_port()}/", "http://nosuch.invalid/"):
+        with pytest.raises(InvalidInput):
+            await fetcher.fetch(url, "image", 100, TRUSTED)
+    with pytest.raises(PayloadTooLarge):
+        await fetcher.fetch(f"{site}/endless", "image", 5000, TRUSTED)
+    with pytest.raises(PayloadTooLarge):
+        await fetcher.fetch(f"{site}/a.PNG", "image", 3, TRUSTED)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("identity", "plain"),
+        ("", "plain"),
+        ("gzip", "gzip"),
+        ("GZip", "gzip"),
+        ("x-gzip", "gzip"),
+        ("identity, gzip", "gzip"),
+        ("gzip", "members"),
+        ("gzip", "padded"),
+        ("deflate", "zlib"),
+        ("deflate", "bare"),
+    ],
+)
+async def test_what_was_compressed_unasked(
+    coding: str, body: str, site: str, tmp_path: Path
+) -> None:
+    """The model gets the content, as it was before it was compressed for the way."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    url = f"{site}/coded.txt?coding={coding}&body={body}"
+    path, _ = await fetcher.fetch(url, "text", len(TEXT), TRUSTED)
+    assert Path(path).read_bytes() == TEXT
+    with pytest.raises(PayloadTooLarge):
+        await fetcher.fetch(url, "text", len(TEXT) - 1, TRUSTED)
+    assert [str(p) for p in tmp_path.iterdir()] == [path]
+    await fetcher.close()
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "why"),
+    [
+        ("br", "plain", "'br', which is not read"),
+        ("zstd", "plain", "'zstd', which is not read"),
+        ("compress", "plain", "'compress', which is not read"),
+        ("gzip, gzip", "gzip", "'gzip, gzip', which is not read"),
+        ("gzip", "plain", "damaged"),
+        ("gzip", "damaged", "damaged"),
+        ("deflate", "gzip", "damaged"),
+        ("gzip", "cut", "ends too early"),
+        ("deflate", "cut-zlib", "ends too early"),
+    ],
+)
+async def test_what_cannot_be_decoded(
+    coding: str, body: str, why: str, site: str, tmp_path: Path
+) -> None:
+    """Is refused with the reason, and never reaches a model."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    with pytest.raises(InvalidInput, match=why):
+        await fetcher.fetch(
+            f"{site}/coded.txt?coding={coding}&body={body}", "text", 1 << 20, TRUSTED
+        )
+    assert list(tmp_path.iterdir()) == []
+    await fetcher.close()
+
+
+@pytest.mark.parametrize("body", ["bomb", "bombs"])
+async def test_a_bomb_is_refused_while_it_is_decoded(body: str, site: str, tmp_path: Path) -> None:
+    """What comes out of it is counted, not what came in."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    with pytest.raises(PayloadTooLarge):
+        await fetcher.fetch(f"{site}/coded.txt?coding=gzip&body={body}", "text", 1 << 20, TRUSTED)
+    assert list(tmp_path.iterdir()) == []
+    await fetcher.close()
+
+
+async def test_a_body_of_nothing_but_heads(site: str, tmp_path: Path) -> None:
+    """600 KB of empty gzip files: more than came in may not come in, whatever comes out."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    url = f"{site}/coded.txt?coding=gzip&body=nothing"
+    with pytest.raises(PayloadTooLarge):
+        await fetcher.fetch(url, "text", 100, TRUSTED)
+    path, _ = await fetcher.fetch(url, "text", 1 << 20, TRUSTED)
+    assert Path(path).read_bytes() == b""
+    await fetcher.close()
+
+
+async def test_an_empty_body_needs_no_decoding(site: str, tmp_path: Path) -> None:
+    """As some servers answer for an empty file."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    path, _ = await fetcher.fetch(f"{site}/coded.txt?coding=gzip&body=empty", "text", 100, TRUSTED)
+    assert Path(path).read_bytes() == b""
+    await fetcher.close()
+
+
+SPELLINGS = [
+    "http://127.0.0.1:{port}/",
+    "http://localhost:{port}/",
+    "http://[::1]:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://[::127.0.0.1]:{port}/",
+    "http://2130706433:{port}/",
+    "http://0x7f.1:{port}/",
+    "http://0177.0.0.1:{port}/",
+    "http://127.1:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://0:{port}/",
+    "http://[::]:{port}/",
+    "http://127.0.0.1.:{port}/",
+    "http://localhost.:{port}/",
+    "http://user:pass@127.0.0.1:{port}/",
+    "http://example.com@127.0.0.1:{port}/",
+    "http://１２７.０.０.１:{port}/",
+    "http://127。0。0。1:{port}/",
+    "http://127．0．0．1:{port}/",
+    "http://127｡0｡0｡1:{port}/",
+    "http://①②⑦.⓪.⓪.①:{port}/",
+    "http://¹²⁷.⁰.⁰.¹:{port}/",
+    "http://𝟏𝟐𝟕.𝟎.𝟎.𝟏:{port}/",
+    "http://ｌｏｃａｌｈｏｓｔ:{port}/",
+    "http://ⓛⓞⓒⓐⓛⓗⓞⓢⓣ:{port}/",
+    "http://[::１]:{port}/",
+    "http://127.0.0.%31:{port}/",
+    "http://%31%32%37.0.0.1:{port}/",
+]
+ELSEWHERE = [
+    "http://169.254.169.254/latest/meta-data",
+    "http://１６９.254.169.254/",
+    "http://10.0.0.1/",
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+async def test_no_spelling_reaches_this_machine(spelling: str, site: str, tmp_path: Path) -> None:
+    """Nor tells an open port from a closed one: what is answered is the same for both."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=False)
+    answers = []
+    for port in (site.rpartition(":")[2], _free_port()):
+        with pytest.raises(InvalidInput) as refusal:
+            await fetcher.fetch(spelling.format(port=port) + "a.PNG", "image", 100, TRUSTED)
+        answers.append((refusal.value.message, refusal.value.details))
+    assert answers[0] == answers[1]
+    await fetcher.close()
+
+
+@pytest.mark.parametrize("url", ELSEWHERE)
+async def test_private_addresses_are_refused(url: str, tmp_path: Path) -> None:
+    """Before anything is connected to: at once, and in one sentence for all."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=False)
+    with pytest.raises(InvalidInput, match="public internet"):
+        await fetcher.fetch(url, "image", 100, TRUSTED)
+    await fetcher.close()

@@ -1,0 +1,164 @@
+"""From what a client sent to checked values and spooled files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from router.errors import InvalidInput, PayloadTooLarge, RouterError
+from router.inputs.input_schema import InputSpec
+from router.inputs.request_inputs import MAX_FILES, Intake, Text, Upload
+from router.keys.key import TRUSTED, Caller
+from router.models.coglet_process import with_file_urls
+from router.prediction import FileRef, Job
+from router.storage.spool import Spool
+
+FILE = {"type": "string", "format": "uri"}
+SCHEMA = {
+    "components": {
+        "schemas": {
+            "Input": {
+                "properties": {
+                    "image": {"x-order": 0, **FILE},
+                    "more": {"x-order": 1, "type": "array", "items": FILE},
+                    "steps": {"x-order": 2, "type": "integer", "maximum": 5},
+                }
+            }
+        }
+    }
+}
+
+
+def spec() -> InputSpec:
+    """What the model takes, read again for each test."""
+    return InputSpec(SCHEMA)
+
+
+class NoFetcher:
+    """There is no network here."""
+
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
+        """Refuses."""
+        raise InvalidInput(f"Cannot fetch '{field}'")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    """An empty spool."""
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def intake(spool: Spool) -> Intake:
+    """An intake of files of at most 100 bytes."""
+    return Intake(spool, NoFetcher(), 100)
+
+
+@pytest.mark.parametrize(
+    ("uri", "content", "suffix"),
+    [
+        ("data:text/plain;base64,aGVsbG8=", b"hello", ".txt"),
+        ("DATA:text/plain;base64,aGVsbG8", b"hello", ".txt"),
+        ("data:audio/webm;codecs=opus;base64,aGVsbG8", b"hello", ".webm"),
+        ("data:,a%20b", b"a b", ""),
+        ("data:image/png;base64,-_-_", b"\xfb\xff\xbf", ".png"),
+        ("data:;base64,aGVs\r\nbG8 ==", b"hello", ""),
+        ("data:;base64,aGVsbG8%3D", b"hello", ""),
+        ("data:,100%25 of 5%", b"100% of 5%", ""),
+        ("data:,\u00e9", b"\xc3\xa9", ""),
+        ("data:,", b"", ""),
+    ],
+)
+async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) -> None:
+    """Every kind becomes a file with the suffix of its type."""
+    _, (ref,) = await intake.from_json(spec(), {"image": uri}, TRUSTED)
+    path = Path(ref.path)
+    assert (path.read_bytes(), path.suffix) == (content, suffix)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "data:no comma",
+        "data:;base64,!!!",
+        "data:;base64,aGVs=bG8",
+        "data:;base64,a",
+        "data:" + ";a" * 3000 + ",x",
+        "http://a.example/" + "x" * 9000,
+        "data:," + "x" * 101,
+        "http://[::1",
+        "http://a.example/x",
+        7,
+        ["data:,a", "data:,b"],
+    ],
+)
+async def test_what_is_no_file(intake: Intake, spool: Spool, value: object) -> None:
+    """Refused, and nothing stays in the spool."""
+    with pytest.raises(RouterError):
+        await intake.from_json(spec(), {"image": value}, TRUSTED)
+    assert list(spool.folder.iterdir()) == []
+
+
+async def test_more_files_than_may_be(intake: Intake, spool: Spool) -> None:
+    """Refused before the first is written; as many as may be are taken, in their order."""
+    with pytest.raises(PayloadTooLarge):
+        await intake.from_json(spec(), {"more": ["data:,x"] * (MAX_FILES + 1)}, TRUSTED)
+    assert list(spool.folder.iterdir()) == []
+    _, refs = await intake.from_json(
+        spec(), {"more": [f"data:,{i}" for i in range(MAX_FILES)]}, TRUSTED
+    )
+    assert [Path(r.path).read_text() for r in refs] == [str(i) for i in range(MAX_FILES)]
+
+
+async def test_a_wrong_value_costs_the_uploads(intake: Intake, spool: Spool) -> None:
+    """Files that came with a form that is refused are deleted."""
+    file = spool.create("a.png")
+    file.write(b"x")
+    file.close()
+    upload = Upload("image", str(file.path), "a.png")
+    with pytest.raises(InvalidInput):
+        await intake.from_form(spec(), [Text("steps", "9"), upload], TRUSTED)
+    assert list(spool.folder.iterdir()) == []
+
+
+def test_files_in_lists_reach_coglet_in_their_order() -> None:
+    """One URL each, beside the plain values."""
+    files = tuple(FileRef("more", f"/spool/{i}.png", "n", in_list=True) for i in range(3))
+    job = Job("id", {"steps": 1}, (*files, FileRef("image", "/spool/x y.png", "n")))
+    assert with_file_urls(job) == {
+        "steps": 1,
+        "more": [f"http://spool.callme.invalid/{i}.png" for i in range(3)],
+        "image": "http://spool.callme.invalid/x%20y.png",
+    }
+
+
+async def test_files_keep_the_order_of_the_forms_parts(intake: Intake, spool: Spool) -> None:
+    """Uploads, data: URIs and a JSON array of them, as they came."""
+    parts: list[Text | Upload] = []
+    for content in (b"1", b"3"):
+        file = spool.create("a")
+        file.write(content)
+        file.close()
+        parts.append(Upload("more", str(file.path), "a"))
+    parts.insert(1, Text("more", "data:,2"))
+    parts += [Text("more", '["data:,4", "data:,5"]'), Text("more", ""), Text("image", "")]
+    _, refs = await intake.from_form(spec(), parts, TRUSTED)
+    assert [Path(r.path).read_text() for r in refs] == ["1", "2", "3", "4", "5"]
+    assert {(r.field, r.in_list) for r in refs} == {("more", True)}
+
+
+async def test_a_form_may_not_give_one_file_twice(intake: Intake, spool: Spool) -> None:
+    """As an upload and as a text."""
+    file = spool.create("a")
+    file.close()
+    with pytest.raises(InvalidInput, match="must be given once"):
+        await intake.from_form(
+            spec(), [Upload("image", str(file.path), "a"), Text("image", "data:,x")], TRUSTED
+        )
+    assert list(spool.folder.iterdir()) == []

@@ -1,0 +1,371 @@
+"""What the router connects to for a caller: the public internet, however it is spelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import psutil
+import pytest
+from aiohttp import ClientError
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.test_utils import TestServer
+from aiohttp.web import Application, Request, Response, StreamResponse
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from router.errors import InvalidInput
+from router.inputs.fetch import UrlFetcher
+from router.keys.key import TRUSTED
+from router.outbound import public_http
+from router.outbound.public_http import (
+    PrivateAddressError,
+    PublicHttp,
+    PublicResolver,
+    is_public,
+    is_this_machine,
+    judge_url,
+    open_public_socket,
+    parse_url,
+)
+from router.storage.spool import Spool
+
+PUBLIC = ("93.184.215.14", "2606:2800:21f:cb07::1", "64:ff9b::5db8:d70e", "::ffff:93.184.215.14")
+PRIVATE = (
+    "127.0.0.1",
+    "127.255.255.254",
+    "0.0.0.0",
+    "0.1.2.3",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",  # metadata of most clouds
+    "192.0.0.192",  # of one
+    "100.100.100.200",  # of another
+    "168.63.129.16",  # a cloud's machine agent, at an address that looks public
+    "fd00:ec2::254",  # metadata by IPv6
+    "100.64.0.1",
+    "192.88.99.1",
+    "198.18.0.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::1%lo",
+    "::7f00:1",  # IPv4-compatible
+    "::ffff:127.0.0.1",  # mapped
+    "::ffff:10.0.0.1",
+    "::ffff:0:127.0.0.1",  # translated
+    "64:ff9b::7f00:1",  # NAT64
+    "64:ff9b:1::7f00:1",  # NAT64 of one network
+    "2002:7f00:1::",  # 6to4
+    "2002:5db8:d70e::1",
+    "2001::5db8:d70e",  # Teredo
+    "100::1",
+    "2001:db8::1",
+    "3fff::1",
+    "5f00::1",
+    "fd00::1",
+    "fe80::1%eth0",
+    "fec0::1",
+    "ff02::1",
+)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_what_is_public(address: str) -> None:
+    """And what carries such an address."""
+    assert is_public(address)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_what_is_not_public(address: str) -> None:
+    """Loopback, private, link-local, shared, multicast, reserved, and what may carry one."""
+    assert not is_public(address)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sockaddr = (address, 80, 0, 0) if ":" in address else (address, 80)
+    with pytest.raises(PrivateAddressError):
+        open_public_socket((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", sockaddr))
+
+
+def test_this_machines_own_addresses() -> None:
+    """Whatever they are: a public one too is no way around the firewall in front of it."""
+    own = [a.address for found in psutil.net_if_addrs().values() for a in found]
+    mine = [a.partition("%")[0] for a in own if a.count(".") == 3 or "::" in a]
+    assert mine
+    assert all(is_this_machine(a) for a in mine if not a.startswith("fe80"))
+    assert not is_this_machine("93.184.215.14")
+
+
+def test_its_own_public_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback stands for it here."""
+    monkeypatch.setattr(public_http, "is_public", lambda _: True)
+    info = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", ("127.0.0.1", 80))
+    with pytest.raises(PrivateAddressError):
+        open_public_socket(info)
+
+
+class Names(AbstractResolver):
+    """Resolves every name to the same addresses."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """The given addresses."""
+        return [
+            ResolveResult(hostname=host, host=a, port=port, family=family, proto=0, flags=0)
+            for a in self.addresses
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def test_a_name_with_any_private_address_is_refused() -> None:
+    """One private address among public ones is enough."""
+    assert await PublicResolver(Names("93.184.215.14")).resolve("a.example")
+    with pytest.raises(PrivateAddressError):
+        await PublicResolver(Names("93.184.215.14", "127.0.0.1")).resolve("a.example")
+
+
+async def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is one that does not resolve."""
+
+    class Silent(Names):
+        async def resolve(self, *_: object, **__: object) -> list[ResolveResult]:
+            await asyncio.Event().wait()
+            return []
+
+    monkeypatch.setattr(public_http, "RESOLVE_TIMEOUT_S", 0.01)
+    with pytest.raises(OSError, match="no answer"):
+        await PublicResolver(Silent()).resolve("a.example")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "x",
+        "//93.184.215.14/",
+        "ftp://93.184.215.14/",
+        "http:/93.184.215.14/",
+        "http://",
+        "http://[",
+        "http://a..b/",
+        "http://" + "a" * 64 + ".com/",
+        "http://a\\@b/",
+        "http://93.184.215.14:99999/",
+        "http://1.2.3.4.5/",
+        "http://a.0x5/",
+        "http://1572395790/",  # 93.184.215.14, which the client would not connect to
+    ],
+)
+def test_what_is_no_url(url: str) -> None:
+    """And what never connects."""
+    with pytest.raises(ValueError):
+        judge_url(url, allow_private=True)
+
+
+@pytest.mark.parametrize("start", ["http://", "//", "ht\ttp:/\n/", "HTTPS://user@", " http://"])
+def test_a_host_that_is_far_too_long(start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is never mapped: that alone would hold up every other request."""
+    monkeypatch.setattr(public_http, "URL", None)
+    for char in ("é", "①", "é."):
+        with pytest.raises(ValueError, match="too long"):
+            parse_url(f"{start}{char * 4000}/x")
+
+
+def test_what_is_long_but_no_host() -> None:
+    """A path and a query may be."""
+    long = "x" * 4000
+    for text in (f"http://a.example/{long}", f"http://a.example?{long}", f"/{long}//{long}"):
+        assert str(parse_url(text)).endswith(long)
+
+
+def test_what_may_be_tried() -> None:
+    """A name's addresses are not the text's to tell."""
+    for url in ("https://a.example/x?y=1", "HTTP://93.184.215.14:8080/", "http://ünï.example/"):
+        assert judge_url(url, allow_private=False).raw_host
+    assert judge_url("http://127.0.0.1/", allow_private=True).raw_host == "127.0.0.1"
+
+
+# ---- against a listener ------------------------------------------------------------------
+
+
+@dataclass
+class Trap:
+    """Listens on loopback, IPv4 and IPv6, and accepts nobody: who connects stays in its queue."""
+
+    port: int
+    sockets: list[socket.socket]
+
+    def was_touched(self) -> bool:
+        """Whether anybody has connected."""
+        for listener in self.sockets:
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+                return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def trap() -> Iterator[Trap]:
+    """One port on both."""
+    with contextlib.ExitStack() as stack:
+        four = stack.enter_context(socket.socket(socket.AF_INET))
+        four.bind(("127.0.0.1", 0))
+        port = four.getsockname()[1]
+        sockets = [four]
+        if socket.has_ipv6:
+            six = stack.enter_context(socket.socket(socket.AF_INET6))
+            six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            six.bind(("::1", port))
+            sockets.append(six)
+        for listener in sockets:
+            listener.listen(64)
+            listener.setblocking(False)
+        yield Trap(port, sockets)
+
+
+@pytest.fixture(scope="module")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Spool:
+    """Nothing comes into it."""
+    return Spool(tmp_path_factory.mktemp("spool"))
+
+
+def _look_alikes() -> dict[str, list[str]]:
+    """What UTS 46 maps to each character of a host."""
+    found: dict[str, list[str]] = {c: [c] for c in string.hexdigits + ".:[]lohstx"}
+    for i, digit in enumerate(string.digits):
+        for start in (0xFF10, 0x1D7CE, 0x1D7D8, 0x1D7E2, 0x1D7EC, 0x1D7F6, 0x1FBF0):
+            found[digit].append(chr(start + i))
+        found[digit] += [chr(0x2080 + i), chr(0x2460 + i - 1) if i else "⓪"]
+    found["."] += list("。．｡")
+    for letter in string.ascii_lowercase:
+        more = [chr(0xFF41 + ord(letter) - 97), chr(0x24D0 + ord(letter) - 97), letter.upper()]
+        found[letter] = [*found.get(letter, [letter]), *more]
+    return found
+
+
+LOOK_ALIKES = _look_alikes()
+FORMS: list[Callable[[int], str]] = [str, hex, lambda n: f"0{n:o}", lambda n: f"{n:03d}"]
+
+
+@st.composite
+def loopback_hosts(draw: st.DrawFn) -> str:
+    """127.0.0.1, ::1 or localhost in one of their countless spellings."""
+    form = st.sampled_from(FORMS)
+    shapes = [[127, 0, 0, 1], [127, 0, 1], [127, 1], [0x7F000001], [0, 0, 0, 0], [0]]
+    four = ".".join(draw(form)(n) for n in draw(st.sampled_from(shapes)))
+    six = ["::1", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1", "::"]
+    six += ["64:ff9b::7f00:1", "2002:7f00:1::", "::1%lo", "::1%25lo", "::ffff:0:7f00:1"]
+    names = ["localhost", "a.localhost", "loopback.example"]
+    plain = draw(st.sampled_from([four, four, *(f"[{s}]" for s in six), *names]))
+    spelled = "".join(draw(_spellings(c)) for c in plain)
+    return spelled + draw(st.sampled_from(["", "", ".", "..", "。"]))
+
+
+def _spellings(c: str) -> st.SearchStrategy[str]:
+    """One character: as it is, like another, or by its number."""
+    alike, percent = LOOK_ALIKES.get(c, [c]), f"%{ord(c):02x}"
+    return st.one_of(st.just(c), st.just(c), st.sampled_from(alike), st.sampled_from([c, percent]))
+
+
+SCHEMES = st.sampled_from(["http", "HTTP", "https", "hTTps"])
+USERS = st.sampled_from(["", "", "a@", "a:b@", "example.com@", "example.com%40", "[::1]@", "\t"])
+TAILS = st.sampled_from(["/", "", "/x", "?a", "#@example.com", "/#@example.com", "\\@a.example"])
+URLS = st.tuples(SCHEMES, USERS, loopback_hosts(), TAILS)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(parts=URLS)
+def test_no_spelling_connects(trap: Trap, spool: Spool, parts: tuple[str, str, str, str]) -> None:
+    """Though every name that is asked for resolves to this machine: refused, and the server there
+    never sees a connection."""
+
+    scheme, user, host, tail = parts
+
+    async def fetch() -> None:
+        fetcher = UrlFetcher(
+            spool, allow_private=False, make_resolver=lambda: Names("127.0.0.1", "::1")
+        )
+        try:
+            with pytest.raises(InvalidInput):
+                await fetcher.fetch(f"{scheme}://{user}{host}:{trap.port}{tail}", "f", 100, TRUSTED)
+        finally:
+            await fetcher.close()
+
+    asyncio.run(fetch())
+    assert not trap.was_touched()
+
+
+async def test_the_socket_decides(trap: Trap) -> None:
+    """Whatever a look at the text would have let through."""
+    http = PublicHttp(allow_private=False, make_resolver=lambda: Names("127.0.0.1"))
+    for host in ("127.0.0.1", "[::1]", "a.example", "１２７.０.０.１", "[::ffff:127.0.0.1]"):
+        with pytest.raises(ClientError):
+            await http.session().get(f"http://{host}:{trap.port}/")
+    await http.close()
+    assert not trap.was_touched()
+
+
+async def test_no_proxy_of_the_environment(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would connect to what it is asked for, from inside the network."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{trap.port}")
+    http = PublicHttp(allow_private=False, make_resolver=Names)
+    with pytest.raises(ClientError):
+        await http.session().get("http://a.example/")
+    await http.close()
+    assert not trap.was_touched()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        "127.0.0.1",
+        "１２７.０.０.１",
+        "①②⑦.⓪.⓪.①",
+        "127。0。0。1",
+        "localhost",
+        "[::1]",
+        "2130706433",
+    ],
+)
+async def test_a_redirect_is_judged_too(
+    there: str, trap: Trap, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """127.0.0.9 stands for a public site here, which sends its visitors to this machine."""
+    judge = is_public
+    monkeypatch.setattr(public_http, "is_public", lambda a: a == "127.0.0.9" or judge(a))
+    monkeypatch.setattr(public_http, "is_this_machine", lambda _: False)
+    visits = []
+
+    async def moved(request: Request) -> StreamResponse:
+        visits.append(request.path)
+        to = f"http://{there}:{trap.port}/"
+        return Response(status=302, headers={"Location": to})
+
+    app = Application()
+    app.router.add_get("/", moved)
+    server = TestServer(app, host="127.0.0.9")
+    await server.start_server()
+    names = Names("127.0.0.1")
+    fetcher = UrlFetcher(spool, allow_private=False, make_resolver=lambda: names)
+    try:
+        with pytest.raises(InvalidInput):
+            await fetcher.fetch(str(server.make_url("/")), "f", 100, TRUSTED)
+    finally:
+        await fetcher.close()
+        await server.close()
+    assert visits == ["/"]
+    assert not trap.was_touched()

@@ -1,0 +1,75 @@
+"""The cost guard and the breaker."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, Allowance, Breaker
+from tests.router.fakes import HandClock
+
+
+def is_open(breaker: Breaker) -> bool:
+    """Asked anew each time; a type checker takes an attribute for unchanged."""
+    return breaker.is_open
+
+
+def test_so_many_in_any_hour() -> None:
+    """A sliding window: the place of the first is free an hour after it, not at the full hour."""
+    clock = HandClock()
+    allowance = Allowance(2, clock)
+    assert allowance.take()
+    clock.advance(1000)
+    assert allowance.take()
+    assert not allowance.take()
+    assert allowance.wait_s() == pytest.approx(HOUR_S - 1000)
+    clock.advance(HOUR_S - 1000)
+    assert allowance.wait_s() == 0
+    assert allowance.take()
+    assert not allowance.take()
+    assert allowance.spent() == 2
+
+
+def test_what_was_refused_is_not_counted() -> None:
+    """Or those who ask too often would never be let in again."""
+    clock = HandClock()
+    allowance = Allowance(1, clock)
+    assert allowance.take()
+    for _ in range(100):
+        clock.advance(30)
+        assert not allowance.take()
+    clock.advance(HOUR_S - 3000)
+    assert allowance.take()
+
+
+def test_no_limit_and_none_at_all() -> None:
+    """None means no limit; 0 means never."""
+    clock = HandClock()
+    free, shut = Allowance(None, clock), Allowance(0, clock)
+    assert all(free.take() for _ in range(10_000))
+    assert not shut.take()
+    assert shut.wait_s() > 0
+
+
+def test_a_breaker_opens_on_failures_in_a_row() -> None:
+    """A success between them starts the count anew."""
+    breaker = Breaker()
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breaker.failed()
+    breaker.succeeded()
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breaker.failed()
+    assert not is_open(breaker)
+    breaker.failed()
+    assert is_open(breaker)
+
+
+def test_once_open_one_request_decides() -> None:
+    """A failure leaves it open; a success closes it for good."""
+    breaker = Breaker()
+    for _ in range(FAILURES_TO_OPEN + 1):
+        breaker.failed()
+    assert is_open(breaker)
+    breaker.succeeded()
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breaker.failed()
+    assert not is_open(breaker)
