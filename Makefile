@@ -1,13 +1,13 @@
-# Python 3.11 and make are all that a machine needs; everything else is installed into .venv.
+# Python 3.11 to 3.13 and make are all that a machine needs; everything else is installed into .venv.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(shell command -v python3.11 python3 python))
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 python))
 BIN := .venv/bin
 PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router bench-layers bench-bodies bench-http-servers bench-fluency lock clean
+.PHONY: help setup weights up serve lint format type test test-router test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers bench-fluency lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -15,8 +15,8 @@ help: ## what there is
 setup: .venv/.installed ## install everything into .venv; quick when nothing changed
 
 .venv/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "Cannot set up: Python 3.11 is needed, $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Cannot set up: Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing torch (once; the CPU build where pip is offered one) ..."
 	@$(PIP) torch
@@ -79,6 +79,9 @@ soak: setup ## steady load for MINUTES=5, then what grew
 
 bench-router: setup .venv-bench/.installed ## the router against coglet, a plain proxy and LitServe
 	$(BIN)/python bench/router.py
+
+bench-paired: setup .venv-bench/.installed ## this checkout of the router against another: BEFORE=DIR, ROUNDS=60
+	$(BIN)/python bench/paired.py $(BEFORE) . --rounds $(or $(ROUNDS),60)
 
 bench-layers: setup .venv-bench/.installed ## where each microsecond of a prediction goes
 	$(BIN)/python bench/layers.py

@@ -31,7 +31,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 from router.http.cog import cog_view  # noqa: E402
-from router.inputs.input_schema import InputSpec  # noqa: E402
+from router.inputs.input_schema import InputSchema  # noqa: E402
 from router.models.coglet_client import CogClient  # noqa: E402
 from router.models.coglet_responses import read_outcome  # noqa: E402
 from router.prediction import Prediction, Status, advance, conclude, new_id  # noqa: E402
@@ -82,7 +82,7 @@ async def through_our_client(port: int) -> tuple[float, bytes]:
 
 def in_process(schema: dict[str, Any], answer: bytes) -> dict[str, float]:
     """The router's own work on one prediction, piece by piece, in µs."""
-    spec = InputSpec(schema)
+    spec = InputSchema(schema)
     scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(default_footprint_bytes=1))
     scheduler.handle(msg.Warm("echo"), 0.0)
     scheduler.handle(msg.Ready("echo", 1, 1.0, 1), 1.0)

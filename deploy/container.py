@@ -18,7 +18,7 @@ from pathlib import Path
 from cog_image import UNCOPIED, CannotDeployError, ImageParts, read_image_parts, schema_command
 
 HERE = Path(__file__).resolve().parent
-SCHEMA_SCRIPT = HERE.parent / "router" / "adapters" / "runner_schema.py"
+SCHEMA_SCRIPT = HERE.parent / "router" / "models" / "runner_schema.py"
 UV_VERSION = "0.13.9"
 EPILOG = "What follows -- is for `docker build`."
 

@@ -24,7 +24,7 @@ from modal_front import CogServer, ask, create_front
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "/root"  # where Modal puts this module, and looks for what it imports
-SCHEMA_SCRIPT = HERE.parent / "router" / "adapters" / "runner_schema.py"
+SCHEMA_SCRIPT = HERE.parent / "router" / "models" / "runner_schema.py"
 # What the front needs beside the package's own requirements; as in pyproject.toml.
 FRONT_PACKAGES = ("aiohttp==3.14.5", "fastapi==0.165.0", "PyYAML==6.0.3")
 # The cheapest card on which every default preset fits (klein: 15 GiB).

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
-import shutil
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -20,6 +17,7 @@ from starlette.types import ASGIApp
 
 from router.backends import LOCAL, Backends
 from router.clock import SystemClock
+from router.disk import Disk, clear_temp, locked, open_disk, private_errors
 from router.errors import RouterError
 from router.http import (
     cog,
@@ -32,17 +30,18 @@ from router.http import (
     replicate_files,
     streams,
 )
-from router.http.auth import Guard
+from router.http.auth import AuthMiddleware
 from router.http.body_timeout import BodyReads
 from router.http.connections import Limits
-from router.http.context import Context, Describe
+from router.http.context import Context
 from router.http.errors import on_http_exception, on_router_error, on_unexpected
-from router.http.middleware import Hops, PlainStart, for_browsers
+from router.http.middleware import LoopDetection, StartupErrors, with_security_headers
 from router.http.openapi import build_openapi
 from router.http.replicate_views import webhook_view
-from router.http.request_log import Access
+from router.http.request_log import RequestLog
 from router.inputs.fetch import BoundedFetcher, UrlFetcher
-from router.inputs.request_inputs import Intake
+from router.inputs.model_schemas import ModelSchemas
+from router.inputs.request_inputs import RequestInputs
 from router.inputs.uploads import Uploads
 from router.keys.key import parse_keys, who_is_served
 from router.keys.key_store import KeyFileError, Keyring
@@ -50,31 +49,23 @@ from router.models.catalog import Package, discover
 from router.models.coglet_process import CogProcess, ProcessOptions
 from router.models.memory import GpuMemory, detect_memory, hardware_name
 from router.models.process import Memory, Process, StartError
-from router.models.process_group import end_left_behind
-from router.models.schemas import Schemas
-from router.observability.telemetry import Telemetry
+from router.models.schemas import Description
+from router.observability.events import EventStream
+from router.observability.facts import Facts
+from router.observability.metrics import PrometheusMetrics
 from router.prediction import Prediction
-from router.predictions.loop import SchedulerLoop
+from router.predictions.loop import Jobs, SchedulerLoop
 from router.predictions.output_files import Outputs
 from router.predictions.service import Predictions
-from router.predictions.webhook_sender import WEBHOOK_FILE, HttpWebhookSender, load_secret
+from router.predictions.webhook_sender import HttpWebhookSender
 from router.predictions.webhooks import Webhooks
-from router.scheduling.messages import Described, Warm
+from router.scheduling.messages import Described, Draining, Warm
 from router.scheduling.scheduler import Policy, Scheduler
-from router.server_limits import bounded_server
+from router.server_limits import bounded_server, running_server
 from router.settings import Settings, Weights
-from router.shutdown import stop_on_signal
-from router.storage.private_files import NotPrivateError, make_state_folder
-from router.storage.sealed_store import BOX_KEY_FILE, BoxKey, BoxKeyError, SealedStore, load_box_key
-from router.storage.spool import Spool
-from router.storage.sqlite_store import SqliteStore
-from router.storage.state_folder import StateFolder
+from router.shutdown import Shutdown, stop_on_signal
 
 log = logging.getLogger(__name__)
-
-
-class StateInUseError(RuntimeError):
-    """Another router has this state folder open."""
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -84,17 +75,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     has_gpu = isinstance(memory, GpuMemory)
     packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
     backends = Backends(settings, packages, SystemClock())
-    telemetry = Telemetry()
-    reads = BodyReads()
+    shutdown = Shutdown()
+    metrics, stream = PrometheusMetrics(), EventStream(shutdown)
+    telemetry = Telemetry(metrics, stream, Facts([metrics.note, stream.note]))
     keys = _make_keyring(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = Limits(settings.max_connections, settings.keep_alive_s)
         with bounded_server(limits):  # before the signals' handlers, by which it finds the server
-            async with running(settings, backends, memory, telemetry) as context:
+            async with running(settings, backends, memory, telemetry, shutdown) as context:
                 app.state.context = context
-                undo = stop_on_signal(context, reads, settings.shutdown_grace_s)
+                undo = _stop_on_signal(context, settings.shutdown_grace_s)
                 try:
                     with _opened(keys):
                         yield
@@ -114,9 +106,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RouterError, on_router_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_unexpected)
-    app.add_middleware(Hops)  # within the guard
-    app.add_middleware(Guard, keys=keys, max_body_bytes=settings.max_upload_bytes, reads=reads)
-    _observe_requests(app, telemetry, settings.cors_origins)
+    app.add_middleware(LoopDetection)  # within the guard
+    app.add_middleware(
+        AuthMiddleware,
+        keys=keys,
+        max_body_bytes=settings.max_upload_bytes,
+        reads=BodyReads(shutdown),
+    )
+    _observe_requests(app, telemetry.facts, settings.cors_origins)
     # A request is compared with one route after the other: what is asked for most comes first,
     # and `/{model}`, which fits every short path, last.
     cog.add_routes(app)
@@ -134,15 +131,35 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _observe_requests(app: FastAPI, telemetry: Telemetry, cors_origins: Collection[str]) -> None:
+def _observe_requests(app: FastAPI, facts: Facts, cors_origins: Collection[str]) -> None:
     """`add_middleware` would put these inside the layer that answers a bug with 500."""
     build = app.build_middleware_stack
 
     def build_all() -> ASGIApp:
-        within = for_browsers(build(), cors_origins)
-        return PlainStart(Access(within, telemetry.at_once, telemetry.afterwards))
+        within = with_security_headers(build(), cors_origins)
+        return StartupErrors(RequestLog(within, facts))
 
     app.build_middleware_stack = build_all  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What is told of what happens: `facts` tells the other two."""
+
+    metrics: PrometheusMetrics
+    events: EventStream
+    facts: Facts
+
+
+def _stop_on_signal(context: Context, grace_s: float) -> Callable[[], None]:
+    def begin() -> None:
+        context.shutdown.begin()
+        context.loop.post(Draining())
+
+    def force() -> None:
+        context.loop.post(Draining(force=True))
+
+    return stop_on_signal(begin, force, grace_s, running_server())
 
 
 def _make_keyring(settings: Settings) -> Keyring:
@@ -156,7 +173,7 @@ def _make_keyring(settings: Settings) -> Keyring:
 @contextlib.contextmanager
 def _opened(keys: Keyring) -> Iterator[None]:
     try:
-        with _private():
+        with private_errors():
             keys.open()
     except KeyFileError as error:
         reason = str(error).removeprefix("Cannot read keys: ")
@@ -172,22 +189,26 @@ def _opened(keys: Keyring) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, backends: Backends, memory: Memory, telemetry: Telemetry
+    settings: Settings, backends: Backends, memory: Memory, telemetry: Telemetry, shutdown: Shutdown
 ) -> AsyncIterator[Context]:
     """Everything that has a life of its own, started, and stopped in reverse."""
-    with _locked(settings.state):
-        with _private():
-            _clear_temp(settings.state)
-        disk = _open_disk(settings.state)
-        schemas = Schemas()
-        loop = _make_loop(settings, backends, memory, schemas, telemetry)
+    with locked(settings.state):
+        with private_errors():
+            clear_temp(settings.state)
+        disk = open_disk(settings.state)
+        schemas = ModelSchemas(backends.describe)
+        shutdown.reset()
+        make_loop = partial(_make_loop, settings, backends, memory, schemas, facts=telemetry.facts)
         context = _make_context(
-            *(settings, backends, loop, schemas),
+            *(settings, backends, make_loop, schemas),
             disk=disk,
             telemetry=telemetry,
+            shutdown=shutdown,
             hardware=hardware_name(memory),
         )
-        telemetry.open(loop.scheduler)
+        loop = context.loop
+        schemas.on_described(lambda model, told: loop.post(Described(model, told.max_concurrency)))
+        telemetry.metrics.watch(tuple(backends.homes), loop.snapshot)
         loop.open()
         # Before any result can be added to what an earlier run had not delivered.
         await context.webhooks.open()
@@ -198,12 +219,10 @@ async def running(
         disk.outputs.remove_unowned(await disk.store.ended_ids())
         disk.watch.open()
         preparing = asyncio.create_task(_prepare(context, settings.preload))
-        context.is_open = True
         try:
             yield context
         finally:
-            context.is_open = False
-            telemetry.close()
+            shutdown.begin()
             preparing.cancel()
             await disk.watch.close()
             await loop.close(settings.shutdown_grace_s)
@@ -213,39 +232,15 @@ async def running(
             await disk.database.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """What lies in the state folder."""
-
-    database: SqliteStore
-    store: SealedStore
-    spool: Spool
-    outputs: Spool  # files of results, which are kept as long as those
-    secret: str
-    box_key: BoxKey
-    watch: StateFolder
-
-
-def _open_disk(state: Path) -> Disk:
-    with _private():
-        secret = load_secret(state / WEBHOOK_FILE)
-        box_key = load_box_key(state / BOX_KEY_FILE)
-        database = SqliteStore(state / "predictions.sqlite3")
-        store = SealedStore(database, state / "sealed", box_key)
-        spool, outputs = Spool(state / "spool"), Spool(state / "outputs")
-    names = ("spool", "outputs", "sealed", "tmp", "cache")
-    watch = StateFolder([state / name for name in names if (state / name).is_dir()], database)
-    return Disk(database, store, spool, outputs, secret, box_key, watch)
-
-
 def _make_context(
     settings: Settings,
     backends: Backends,
-    loop: SchedulerLoop,
-    schemas: Schemas,
+    make_loop: Callable[[Jobs], SchedulerLoop],
+    schemas: ModelSchemas,
     *,
     disk: Disk,
     telemetry: Telemetry,
+    shutdown: Shutdown,
     hardware: str,
 ) -> Context:
     async def render(p: Prediction) -> dict[str, Any]:
@@ -258,22 +253,23 @@ def _make_context(
     webhooks = Webhooks(store, database, sender, clock, render)
     fetcher = BoundedFetcher(UrlFetcher(spool, allow_private=settings.allow_private_urls))
     predictions = Predictions(
-        *(loop, store, spool, clock, webhooks),
+        *(make_loop, store, spool, clock, webhooks),
         time_limit_s=settings.prediction_timeout_s,
         keep_results_s=keep_s,
-        observer=telemetry.observer,
-        routes=backends.routes,
+        facts=telemetry.facts,
+        rules=backends.rules,
         outputs=Outputs(disk.outputs, disk.secret),
     )
     find_output = predictions.links.file_of_url
     uploads = Uploads(database, spool, fetcher, clock, keep_s, find_output=find_output)
     context = Context(
         packages=backends.packages,
-        loop=loop,
+        loop=predictions.loop,
+        shutdown=shutdown,
         predictions=predictions,
-        intake=Intake(spool, uploads, settings.max_upload_bytes),
+        request_inputs=RequestInputs(spool, uploads, settings.max_upload_bytes),
         files=spool,
-        describe=_make_describe(schemas, loop, backends),
+        schemas=schemas,
         max_upload_bytes=settings.max_upload_bytes,
         sync_limit_s=settings.sync_limit_s,
         started_at=clock.time(),
@@ -283,7 +279,7 @@ def _make_context(
         replicate_owner=settings.replicate_owner,
         cog_version=version("cog"),
         hardware=hardware,
-        metrics=telemetry.exposition,
+        metrics=telemetry.metrics.exposition,
         events=telemetry.events,
         keyed_digest=disk.box_key.digest,
         backend_of=backends.kind,
@@ -292,30 +288,21 @@ def _make_context(
     return context
 
 
-def _make_describe(schemas: Schemas, loop: SchedulerLoop, backends: Backends) -> Describe:
-    async def describe(package: Package) -> Mapping[str, Any]:
-        runs_here = backends.kind(package.name) == LOCAL
-        try:
-            description = await schemas.describe(package) if package.runner else None
-        except StartError:
-            if runs_here:
-                raise
-            description = None  # what it needs is installed there, and need not be here
-        if description is None:
-            return await backends.schema(package.name)
-        if runs_here:
-            loop.post(Described(package.name, description.max_concurrency))
-        return description.schema
-
-    return describe
+def _note_concurrency(
+    backends: Backends, loop: SchedulerLoop, model: str, description: Description
+) -> None:
+    if backends.kind(model) == LOCAL:  # elsewhere the settings say it
+        loop.post(Described(model, description.max_concurrency))
 
 
 def _make_loop(
     settings: Settings,
     backends: Backends,
     memory: Memory,
-    schemas: Schemas,
-    telemetry: Telemetry,
+    schemas: ModelSchemas,
+    jobs: Jobs,
+    *,
+    facts: Facts,
 ) -> SchedulerLoop:
     state = settings.state
     options = ProcessOptions(
@@ -336,15 +323,17 @@ def _make_loop(
     def make_process(package: Package) -> Process:
         if remote := backends.process(package.name):
             return remote
-        known = schemas.known(package)
+        known = schemas.known(package.name)
         if known:
             package = replace(package, max_concurrency=known.max_concurrency, streams=known.streams)
         return CogProcess(package, options)
 
     budget_bytes = memory.budget_bytes(0)
-    scheduler = Scheduler(backends.concurrency, budget_bytes, policy, backends.weightless)
+    scheduler = Scheduler(
+        backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels
+    )
     return SchedulerLoop(
-        scheduler, backends.homes, make_process, memory, SystemClock(), observer=telemetry.observer
+        *(scheduler, backends.homes, make_process, memory, SystemClock()), jobs=jobs, facts=facts
     )
 
 
@@ -352,7 +341,7 @@ async def _prepare(context: Context, preload: tuple[str, ...]) -> None:
     """Read every package's schema, one after the other, and load those that are wanted."""
     for name, package in context.packages.items():
         try:
-            await context.spec(package)
+            await context.input_schema(package)
         except (RouterError, StartError) as error:
             log.error("package cannot be read", extra={"model": name, "reason": str(error)})
             continue
@@ -368,45 +357,3 @@ def _environments(settings: Settings, has_gpu: bool) -> dict[str, dict[str, str]
     demo = settings.weights is Weights.DEMO or (settings.weights is Weights.AUTO and not has_gpu)
     common = {"WEIGHTS": "demo"} if demo else {}
     return {"*": common, **{name: dict(m.env) for name, m in settings.models.items()}}
-
-
-def _clear_temp(state: Path) -> None:
-    """Private folders, made again: what an earlier router left in temp is nobody's, as are the
-    processes that its models left."""
-    if not end_left_behind(state / "spool"):
-        log.error("what an earlier router has left running cannot be ended")
-    shutil.rmtree(state / "tmp", ignore_errors=True)
-    for name in ("tmp", "cache"):
-        (state / name).mkdir(mode=0o700, exist_ok=True)
-
-
-@contextlib.contextmanager
-def _private() -> Iterator[None]:
-    try:
-        yield
-    except (NotPrivateError, BoxKeyError) as error:
-        raise RuntimeError(f"Cannot start: {error}") from error
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise RuntimeError(f"Cannot start: {error.filename or 'state folder'}: {reason}") from error
-
-
-@contextlib.contextmanager
-def _locked(state: Path) -> Iterator[None]:
-    """Hold the state folder for this process alone. Raises StateInUseError."""
-    with _private():
-        make_state_folder(state)
-        # Unbuffered: on a full disk a buffer would fail a second time, when it is closed.
-        lock = (state / "lock").open("ab+", buffering=0)
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StateInUseError(
-                "Cannot start: another router uses this state folder (CALLME_STATE_DIR)"
-            ) from error
-        with _private():
-            lock.seek(0)
-            lock.truncate()
-            lock.write(f"{os.getpid()}\n".encode())
-        yield

@@ -17,8 +17,9 @@ from pathlib import Path
 from router.clock import Clock
 from router.models.catalog import NAME, RESERVED, Package
 from router.models.process import StartError
+from router.models.schemas import Description, describe
 from router.prediction import Json
-from router.predictions.overflow import Route
+from router.predictions.overflow import OverflowRule
 from router.remote.backend import (
     PAID,
     PAID_REQUESTS_PER_HOUR,
@@ -42,13 +43,15 @@ MODAL_SCHEMA_LIMIT_S = 60.0
 
 class Backends:
     """`packages`: the models as the faces know them. `homes`: as the scheduler does, each with
-    its `concurrency`; those of `weightless` take no memory here. `routes`: second homes."""
+    its `concurrency`; those of `weightless` take no memory here. `rules`: who has a second
+    home; `labels`: what that is called where people read it."""
 
     def __init__(self, settings: Settings, local: Mapping[str, Package], clock: Clock) -> None:
         self.packages = dict(local)
         self.homes = dict(local)
         self.concurrency = dict.fromkeys(local, 1)
-        self.routes: dict[str, Route] = {}
+        self.rules: dict[str, OverflowRule] = {}
+        self.labels: dict[str, str] = {}
         self._remotes: dict[str, tuple[RemoteOptions, Guards]] = {}
         for name, model in settings.models.items():
             if model.remote_kind:
@@ -65,7 +68,20 @@ class Backends:
         remote = self._remotes.get(home)
         return RemoteProcess(make_backend(remote[0]), remote[1]) if remote else None
 
-    async def schema(self, home: str) -> Mapping[str, Json]:
+    async def describe(self, package: Package) -> Description:
+        """What a model takes: from its package, or from the machine where it runs. Raises
+        StartError."""
+        runs_here = self.kind(package.name) == LOCAL
+        if package.runner:
+            try:
+                return await describe(package)
+            except StartError:
+                if runs_here:
+                    raise
+        # What it needs is installed there, and need not be here.
+        return Description(await self._remote_schema(package.name), 1)
+
+    async def _remote_schema(self, home: str) -> Mapping[str, Json]:
         """What a model takes that runs elsewhere, as it says there. Raises StartError."""
         options = self._remotes[home][0]
         limit_s = MODAL_SCHEMA_LIMIT_S if options.kind is Kind.MODAL else SCHEMA_LIMIT_S
@@ -92,7 +108,8 @@ class Backends:
         self._remotes[home] = options, make_guards(options, clock)
         if has_two:
             to_box = options.kind is not Kind.MODAL and bool(options.url)
-            self.routes[name] = Route(home, model.overflow_after_s, to_box)
+            self.labels[home] = name
+            self.rules[name] = OverflowRule(home, model.overflow_after_s, to_box)
 
 
 def _why(has_two: bool) -> str:

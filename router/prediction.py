@@ -61,16 +61,18 @@ class IllegalTransition(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file of a prediction in the spool.
+    """A file in the spool.
 
-    `field` is the input it fills (one element of it if `in_list`), `path` where the router
-    put it, `name` what the client called it (never used as a path).
+    `field` is the input it fills (one element of it if `in_list`), or the form field that it came
+    in; `path` where the router put it; `name` what the client called it (never used as a path);
+    `media_type` what a form said of it, "" where nothing was said.
     """
 
     field: str
     path: str
     name: str
     in_list: bool = False
+    media_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)

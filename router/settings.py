@@ -19,14 +19,27 @@ from pydantic_settings import (
 )
 
 from router.keys.key import split_key
+from router.scheduling.policy import Policy
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_NAME = "callme.toml"
+POLICY = Policy()
 # 16 characters of hex are 64 bits: nobody guesses that over a network.
 MIN_KEY_CHARS = 16
 # What this machine's own programs are called.
 RESERVED_ID = "local"
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+
+
+def default_packages_dir() -> Path:
+    """Where packages are searched for when no setting says it: the current folder if it holds a
+    package or a callme.toml, else the checkout that this code is part of. Code that was installed
+    from a wheel is part of none: then it is the current folder all the same."""
+    here = Path.cwd()
+    for folder in (here, CHECKOUT):
+        if (folder / CONFIG_NAME).is_file() or any(folder.glob("*/cog.yaml")):
+            return folder
+    return here
 
 
 class Weights(StrEnum):
@@ -110,7 +123,11 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # it may be a key
     )
 
-    packages_dir: Path = Field(CHECKOUT, description="The folder searched for packages.")
+    packages_dir: Path = Field(
+        default_factory=default_packages_dir,
+        description="The folder searched for packages; default: the current one if it holds any, "
+        "else the checkout.",
+    )
     state_dir: Path | None = Field(
         None, description="Database, spool and temp files; default: var/ beside the packages."
     )
@@ -147,7 +164,9 @@ class Settings(BaseSettings):
     keep_alive_s: float = Field(
         120.0, gt=0, description="A connection unused for so long after an answer is closed."
     )
-    queue_limit: int = Field(64, ge=1, description="Predictions that may wait for one model.")
+    queue_limit: int = Field(
+        POLICY.queue_limit, ge=1, description="Predictions that may wait for one model."
+    )
     sync_limit_s: float = Field(
         85.0, gt=0, description="A synchronous call that takes longer is answered 202."
     )
@@ -157,13 +176,17 @@ class Settings(BaseSettings):
     setup_timeout_s: float = Field(600.0, gt=0, description="A set-up that takes longer failed.")
     keep_results_s: float = Field(86400.0, gt=0, description="How long results are kept.")
     idle_to_sleep_s: float = Field(
-        300.0, gt=0, description="A model unused for so long gives its memory back."
+        POLICY.idle_to_sleep_s,
+        gt=0,
+        description="A model unused for so long gives its memory back.",
     )
     min_residency_s: float = Field(
-        10.0, ge=0, description="A model that has just loaded is left alone for so long."
+        POLICY.min_residency_s,
+        ge=0,
+        description="A model that has just loaded is left alone for so long.",
     )
     unhealthy_to_restart_s: float = Field(
-        15.0,
+        POLICY.unhealthy_to_restart_s,
         ge=0,
         description="A model that runs nothing and whose own healthcheck() says no for so long is "
         "restarted.",
@@ -176,7 +199,9 @@ class Settings(BaseSettings):
     )
     memory_reserve_bytes: int = Field(512 << 20, ge=0, description="Memory left to others.")
     default_footprint_bytes: int = Field(
-        2 << 30, ge=1, description="Assumed of a model that has never been measured."
+        POLICY.default_footprint_bytes,
+        ge=1,
+        description="Assumed of a model that has never been measured.",
     )
     allow_private_urls: bool = Field(
         False,
@@ -266,6 +291,6 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then callme.toml."""
-        folder = Path(os.environ.get("CALLME_PACKAGES_DIR") or CHECKOUT)
+        folder = Path(os.environ.get("CALLME_PACKAGES_DIR") or default_packages_dir())
         toml = TomlConfigSettingsSource(settings_cls, toml_file=folder / CONFIG_NAME)
         return init_settings, env_settings, toml

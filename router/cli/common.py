@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -36,9 +37,11 @@ def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
     raise typer.Exit(code)
 
 
-def read_settings(**given: Any) -> Settings:
-    """The settings, those of `given` that are not None over all others. Ends with code 2 when
-    one cannot be used."""
+def read_settings(packages: Path | None = None, **given: Any) -> Settings:
+    """The settings, those of `given` that are not None over all others. With `packages`, those of
+    the callme.toml in that folder. Ends with code 2 when one cannot be used."""
+    if packages is not None:
+        os.environ["CALLME_PACKAGES_DIR"] = str(packages.resolve())
     try:
         return Settings().model_copy(update={k: v for k, v in given.items() if v is not None})
     except ValidationError as error:

@@ -105,6 +105,11 @@ def deploy(
         "MAX_CONTAINERS": "" if max_containers is None else str(max_containers),
         "SNAPSHOT": "on" if snapshot else "off",
     }
+    if not MODAL_APP.is_file():
+        fail(
+            "Cannot deploy to Modal: this is an installed wheel, without deploy/modal_app.py",
+            "use a checkout of the repository",
+        )
     _run(command, CHECKOUT, {k: v for k, v in told.items() if v})
 
 

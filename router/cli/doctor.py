@@ -8,6 +8,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -39,7 +40,7 @@ HUB = ("huggingface.co", 443)
 HUB_LIMIT_S = 5.0
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """`warn`: it works without, less well."""
 
     OK = "ok"
@@ -48,9 +49,9 @@ class Verdict(StrEnum):
 
 
 MARKS = {
-    Verdict.OK: "[green]✓[/green]",
-    Verdict.WARN: "[yellow]·[/yellow]",
-    Verdict.FAIL: "[red]✗[/red]",
+    CheckStatus.OK: "[green]✓[/green]",
+    CheckStatus.WARN: "[yellow]·[/yellow]",
+    CheckStatus.FAIL: "[red]✗[/red]",
 }
 
 
@@ -59,7 +60,7 @@ class Finding:
     """One thing looked at: what was found and, unless it is ok, what to do."""
 
     check: str
-    verdict: Verdict
+    verdict: CheckStatus
     found: str
     mend: str = ""
 
@@ -79,7 +80,7 @@ def doctor(as_json: Json = False) -> None:
             _show(finding)
     if as_json:
         print_json([asdict(finding) for finding in findings])
-    if any(finding.verdict is Verdict.FAIL for finding in findings):
+    if any(finding.verdict is CheckStatus.FAIL for finding in findings):
         raise typer.Exit(1)
 
 
@@ -88,7 +89,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield check_python()
     has_gpu = False
     for finding in check_gpu():
-        has_gpu = has_gpu or (finding.check == "GPU" and finding.verdict is Verdict.OK)
+        has_gpu = has_gpu or (finding.check == "GPU" and finding.verdict is CheckStatus.OK)
         yield finding
     packages = discover(settings.packages_dir.resolve(), {})
     yield from check_packages(settings, packages)
@@ -108,11 +109,11 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def check_python() -> Finding:
-    """The interpreter's version is the one that everything is pinned for."""
+    """The interpreter's version is one that every pin has wheels for."""
     found = platform.python_version()
-    if found.startswith("3.11."):
-        return Finding("Python", Verdict.OK, found)
-    return Finding("Python", Verdict.FAIL, found, "make setup PYTHON=/path/to/python3.11")
+    if (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return Finding("Python", CheckStatus.OK, found)
+    return Finding("Python", CheckStatus.FAIL, found, "make setup PYTHON=/path/to/python3.11")
 
 
 def check_gpu() -> Iterator[Finding]:
@@ -121,16 +122,16 @@ def check_gpu() -> Iterator[Finding]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         mend = "without one, models run on the CPU; with one, install NVIDIA's driver"
-        yield Finding("GPU", Verdict.WARN, f"none ({error})", mend)
+        yield Finding("GPU", CheckStatus.WARN, f"none ({error})", mend)
         return
     driver = pynvml.nvmlSystemGetDriverVersion()
-    yield Finding("driver", Verdict.OK, f"NVIDIA {driver}")
+    yield Finding("driver", CheckStatus.OK, f"NVIDIA {driver}")
     for i in range(pynvml.nvmlDeviceGetCount()):
         card = pynvml.nvmlDeviceGetHandleByIndex(i)
         memory = pynvml.nvmlDeviceGetMemoryInfo(card)
         name = pynvml.nvmlDeviceGetName(card)
         free = f"{int(memory.free) / GIB:.1f} of {int(memory.total) / GIB:.1f} GiB free"
-        yield Finding("GPU", Verdict.OK, f"{name}, {free}")
+        yield Finding("GPU", CheckStatus.OK, f"{name}, {free}")
 
 
 def check_packages(settings: Settings, packages: dict[str, Package]) -> Iterator[Finding]:
@@ -138,12 +139,12 @@ def check_packages(settings: Settings, packages: dict[str, Package]) -> Iterator
     folders = {path.parent.name for path in settings.packages_dir.glob("*/cog.yaml")}
     if left_out := sorted(folders - packages.keys()):
         mend = "callme serve says in its log what is wrong with their cog.yaml"
-        yield Finding("packages", Verdict.FAIL, f"left out: {', '.join(left_out)}", mend)
+        yield Finding("packages", CheckStatus.FAIL, f"left out: {', '.join(left_out)}", mend)
     if packages:
-        yield Finding("packages", Verdict.OK, ", ".join(packages))
+        yield Finding("packages", CheckStatus.OK, ", ".join(packages))
     elif not left_out:
         mend = "set CALLME_PACKAGES_DIR to the folder that holds them"
-        yield Finding("packages", Verdict.FAIL, f"none in {settings.packages_dir}", mend)
+        yield Finding("packages", CheckStatus.FAIL, f"none in {settings.packages_dir}", mend)
 
 
 def check_torch(python: Path, has_gpu: bool) -> Finding:
@@ -153,13 +154,13 @@ def check_torch(python: Path, has_gpu: bool) -> Finding:
         version, cuda, available = done.split()
     except (OSError, subprocess.SubprocessError, ValueError):
         mend = f"make setup, or install the package's requirements with {python}"
-        return Finding("CUDA", Verdict.WARN, f"no torch for {python}", mend)
+        return Finding("CUDA", CheckStatus.WARN, f"no torch for {python}", mend)
     if available == "True":
-        return Finding("CUDA", Verdict.OK, f"torch {version} with CUDA {cuda}")
+        return Finding("CUDA", CheckStatus.OK, f"torch {version} with CUDA {cuda}")
     if not has_gpu:
-        return Finding("CUDA", Verdict.OK, f"torch {version} on the CPU, as there is no GPU")
+        return Finding("CUDA", CheckStatus.OK, f"torch {version} on the CPU, as there is no GPU")
     mend = "install torch for CUDA, or a driver that is new enough for it"
-    return Finding("CUDA", Verdict.FAIL, f"torch {version} (CUDA {cuda}) sees no GPU", mend)
+    return Finding("CUDA", CheckStatus.FAIL, f"torch {version} (CUDA {cuda}) sees no GPU", mend)
 
 
 def check_weights(
@@ -175,10 +176,10 @@ def check_weights(
         if wanted != "demo":
             needs_hub = True
         elif folder.is_dir() and any(folder.rglob("*.safetensors")):
-            yield Finding(f"weights of {name}", Verdict.OK, "demo")
+            yield Finding(f"weights of {name}", CheckStatus.OK, "demo")
         elif folder.parent.is_dir() or (package.folder / "demo_weights.py").exists():
             yield Finding(
-                f"weights of {name}", Verdict.FAIL, "demo weights missing", "make weights"
+                f"weights of {name}", CheckStatus.FAIL, "demo weights missing", "make weights"
             )
     if needs_hub:
         yield _check_hub()
@@ -189,8 +190,10 @@ def _check_hub() -> Finding:
         socket.create_connection(HUB, timeout=HUB_LIMIT_S).close()
     except OSError:
         mend = "connect the box, or copy a filled cache there (HF_HOME); demo: CALLME_WEIGHTS=demo"
-        return Finding("hub", Verdict.WARN, f"{HUB[0]} does not answer; cache: {hub_cache()}", mend)
-    return Finding("hub", Verdict.OK, f"{HUB[0]} answers; cache: {hub_cache()}")
+        return Finding(
+            "hub", CheckStatus.WARN, f"{HUB[0]} does not answer; cache: {hub_cache()}", mend
+        )
+    return Finding("hub", CheckStatus.OK, f"{HUB[0]} answers; cache: {hub_cache()}")
 
 
 def check_disk(what: str, folder: Path) -> Finding:
@@ -199,10 +202,10 @@ def check_disk(what: str, folder: Path) -> Finding:
     free = psutil.disk_usage(str(there)).free
     found = f"{free / GIB:.1f} GiB free at {there}"
     if free < LEAST_DISK_BYTES:
-        return Finding(what, Verdict.FAIL, found, "make room: uploads are refused with 507")
+        return Finding(what, CheckStatus.FAIL, found, "make room: uploads are refused with 507")
     if free < LOW_DISK_BYTES:
-        return Finding(what, Verdict.WARN, found, "full weights take 2 to 40 GB a model")
-    return Finding(what, Verdict.OK, found)
+        return Finding(what, CheckStatus.WARN, found, "full weights take 2 to 40 GB a model")
+    return Finding(what, CheckStatus.OK, found)
 
 
 def check_port(settings: Settings) -> Finding:
@@ -214,10 +217,10 @@ def check_port(settings: Settings) -> Finding:
             s.bind((settings.host, settings.port))
     except OSError as error:
         if asyncio.run(_is_router(settings)):
-            return Finding("port", Verdict.OK, f"a router runs on {where}")
+            return Finding("port", CheckStatus.OK, f"a router runs on {where}")
         reason = (error.strerror or str(error)).lower()
-        return Finding("port", Verdict.FAIL, f"{where}: {reason}", "set another: CALLME_PORT")
-    return Finding("port", Verdict.OK, f"{where} is free")
+        return Finding("port", CheckStatus.FAIL, f"{where}: {reason}", "set another: CALLME_PORT")
+    return Finding("port", CheckStatus.OK, f"{where} is free")
 
 
 async def _is_router(settings: Settings) -> bool:
@@ -233,24 +236,24 @@ def check_keys(settings: Settings) -> Finding:
         served = who_is_served(count, file.is_closed())
     except KeyFileError as error:
         fix = "until then no key of it opens anything; or move it away and make new keys"
-        return Finding("keys", Verdict.FAIL, str(error), fix)
+        return Finding("keys", CheckStatus.FAIL, str(error), fix)
     secrets = [settings.state / name for name in (FILE_NAME, WEBHOOK_FILE, BOX_KEY_FILE)]
     if seen := [path for path in secrets if is_readable_by_others(path)]:
         fix = f"chmod 600 {shlex.join(map(str, seen))}"
-        return Finding("keys", Verdict.WARN, f"others may read {seen[0].name}", fix)
-    return Finding("keys", Verdict.OK, served)
+        return Finding("keys", CheckStatus.WARN, f"others may read {seen[0].name}", fix)
+    return Finding("keys", CheckStatus.OK, served)
 
 
 def check_program(name: str, ask: str, mend: str) -> Finding:
     """A program on PATH, by what it says of its version."""
     path = shutil.which(name)
     if path is None:
-        return Finding(name, Verdict.WARN, "not on PATH", mend)
+        return Finding(name, CheckStatus.WARN, "not on PATH", mend)
     try:
         told = _run([path, ask], PROGRAM_LIMIT_S)
     except (OSError, subprocess.SubprocessError):
-        return Finding(name, Verdict.FAIL, f"{path} does not run", mend)
-    return Finding(name, Verdict.OK, told.strip().partition("\n")[0] or path)
+        return Finding(name, CheckStatus.FAIL, f"{path} does not run", mend)
+    return Finding(name, CheckStatus.OK, told.strip().partition("\n")[0] or path)
 
 
 def _run(argv: list[str], limit_s: float) -> str:
@@ -263,5 +266,5 @@ def _show(finding: Finding) -> None:
     console.print(
         f" {MARKS[finding.verdict]} {finding.check}: {escape(finding.found)}", soft_wrap=True
     )
-    if finding.mend and finding.verdict is not Verdict.OK:
+    if finding.mend and finding.verdict is not CheckStatus.OK:
         console.print(f"     {finding.mend}", soft_wrap=True, markup=False)

@@ -27,7 +27,7 @@ from router.http.context import Context
 from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
 from router.logs import configure_logging
 from router.models.catalog import Package
-from router.scheduling.model import Phase
+from router.scheduling.snapshot import Phase
 from router.server_limits import tune_allocator
 from router.settings import Settings
 from router.tunnel.announce import Exposed, Exposure
@@ -39,6 +39,14 @@ NO_KEY_HINT = (
 )
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Packages = Annotated[
+    Path | None,
+    typer.Option(
+        help="The folder with the packages; default: this one if it holds any.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 Port = Annotated[int | None, typer.Option(help="Port to listen on.", min=1, max=65535)]
 
 
@@ -48,17 +56,18 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(up)
 
 
-def serve(host: Host = None, port: Port = None) -> None:
+def serve(packages: Packages = None, host: Host = None, port: Port = None) -> None:
     """Serve, with logs on stderr. Models start when they are first asked for."""
     tune_allocator()
     configure_logging()
-    settings = read_settings(host=host, port=port)
+    settings = read_settings(packages, host=host, port=port)
     forget_secrets()
     server = Server(settings)
     _run(server, server.serve())
 
 
 def up(
+    packages: Packages = None,
     host: Host = None,
     port: Port = None,
     *,
@@ -76,7 +85,7 @@ def up(
     """Serve, load every model that fits, and show a line to try for each."""
     tune_allocator()
     configure_logging(logging.WARNING)
-    settings = read_settings(host=host, port=port)
+    settings = read_settings(packages, host=host, port=port)
     if not settings.preload:
         settings = settings.model_copy(update={"preload": ("all",)})
     if (publish or dry_run) and not public:
@@ -160,7 +169,7 @@ async def _show(server: Server, settings: Settings) -> None:
     here = Path.cwd()
     for name, package in context.packages.items():
         line = curl_line(package, base_url(settings), here, key_file)
-        if line and gives_files(context.schemas.get(name, {})):
+        if line and gives_files(context.schemas.openapi.get(name, {})):
             line += f" | {_shown(Path(sys.executable).parent / 'callme', here)} save"
         if line:
             console.print(f"  {line}", soft_wrap=True, markup=False)
@@ -178,15 +187,17 @@ def _asks_for_a_key(settings: Settings) -> bool:
 
 
 async def _show_model(context: Context, target: Target, name: str) -> None:
-    model = context.loop.scheduler.models[name]
+    model = context.loop.snapshot().models[name]
     async with shown_progress(target, name):
         try:
-            await context.spec(context.packages[name])
+            await context.input_schema(context.packages[name])
         except RouterError as error:
             console.print(f"  [red]✗[/red] {name}  {escape(error.message)}")
             return
+        model = context.loop.snapshot().models[name]
         while model.phase is not Phase.READY and (model.wanted or model.phase is Phase.STARTING):
             await asyncio.sleep(0.1)
+            model = context.loop.snapshot().models[name]
     if model.phase is Phase.READY:
         mib = (model.footprint_bytes or 0) >> 20
         console.print(f"  [green]✓[/green] {name}  ready in {model.load_s:.1f} s, {mib} MiB")

@@ -49,7 +49,7 @@ BEARER_SCHEMES = frozenset({"bearer", "token"})
 SIGNATURE_HEADER = b"x-callme-signature"
 
 
-class Guard:
+class AuthMiddleware:
     """The ASGI layer. With keys, every path but OPEN_PATHS needs one; without, only direct
     requests from this machine's own programs are served."""
 

@@ -11,6 +11,7 @@ import asyncio
 from starlette.types import Message, Receive
 
 from router.errors import MalformedRequest, ShuttingDown
+from router.shutdown import Shutdown
 
 # Between two pieces of a body. A phone that has lost its network comes back within this or not.
 IDLE_LIMIT_S = 30.0
@@ -21,10 +22,11 @@ CHECKS = 8
 class BodyReads:
     """The reads of bodies under way. One object for the whole application."""
 
-    def __init__(self, idle_limit_s: float = IDLE_LIMIT_S) -> None:
+    def __init__(self, shutdown: Shutdown, idle_limit_s: float = IDLE_LIMIT_S) -> None:
+        self._shutdown = shutdown
+        shutdown.on_begin(self._end)
         self._idle_limit_s = idle_limit_s
         self._since: dict[asyncio.Timeout, float] = {}
-        self._closed = False
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, receive: Receive) -> Receive:
@@ -43,21 +45,20 @@ class BodyReads:
 
         return patient
 
-    def close(self) -> None:
-        """End every read that waits, and every later one that would have to."""
-        self._closed = True
+    def _end(self) -> None:
+        """End every read that waits: the server stops."""
         now = asyncio.get_running_loop().time()
         for timeout in list(self._since):
             timeout.reschedule(now)
 
     async def _next(self, receive: Receive) -> Message:
-        timeout = asyncio.timeout(0.0 if self._closed else None)
+        timeout = asyncio.timeout(0.0 if self._shutdown.begun else None)
         try:
             async with timeout:
                 self._watch(timeout)
                 return await receive()
         except TimeoutError as error:
-            if self._closed:
+            if self._shutdown.begun:
                 raise ShuttingDown("Cannot read the body: the server is stopping") from error
             raise MalformedRequest("Cannot read the body: it stopped coming") from error
         finally:

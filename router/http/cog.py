@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,11 +25,10 @@ from router.http.context import Context, context_of, wait_for_end
 from router.http.errors import json_response, render_error, retry_after
 from router.http.headers import header
 from router.http.json_body import read_json
+from router.http.new_prediction import new_prediction
 from router.http.prediction_params import (
     base_url,
-    deadline_at,
     prefers_async,
-    priority,
     read_callback,
     wrong,
 )
@@ -41,7 +39,6 @@ from router.inputs.data_uris import long_strings
 from router.keys.key import Caller
 from router.models.catalog import Package, does_stream
 from router.prediction import Json, Prediction, Status, new_id
-from router.secret_inputs import with_context
 
 # It becomes part of URLs, and coglet makes it part of a path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -81,18 +78,18 @@ async def create(request: Request) -> Response:
     if body.get("id") is not None:
         return await _create_named(request, context, package, body, body["id"])
     p = await _prediction(request, context, package, body, prediction_id=new_id())
-    live = await context.predictions.create(p)
+    in_flight = await context.predictions.create(p)
     if request.state.streams:
-        return cog_stream(request, live, p, cog_view, cancel=True)
+        return cog_stream(request, in_flight, p, cog_view, cancel=True)
     if prefers_async(request):
-        return _accepted(live.prediction)
-    await wait_for_end(request, context, live)
-    if not live.done.done():
+        return _accepted(in_flight.prediction)
+    await wait_for_end(request, context, in_flight)
+    if not in_flight.done.done():
         kept = await context.predictions.keep(p.id, caller_of(request))
         return _accepted(await context.predictions.links.whole(kept))
-    if live.dropped_with is not None:
-        return render_error(request.scope, live.dropped_with)
-    p = live.prediction
+    if in_flight.dropped_with is not None:
+        return render_error(request.scope, in_flight.dropped_with)
+    p = in_flight.prediction
     return json_response(cog_view(p), headers=retry_after(p.failure))
 
 
@@ -119,13 +116,15 @@ async def _create_named(
             request, context, package, body, prediction_id=wanted_id, digest=digest
         )
 
-    live = await context.predictions.create_once(wanted_id, package.name, digest, caller, make)
+    in_flight = await context.predictions.create_once(wanted_id, package.name, digest, caller, make)
     if request.state.streams:
         p = await _whole(context, wanted_id, caller)
-        return cog_stream(request, context.predictions.live(wanted_id), p, cog_view, cancel=False)
-    if live is not None and not prefers_async(request):
+        return cog_stream(
+            request, context.predictions.in_flight(wanted_id), p, cog_view, cancel=False
+        )
+    if in_flight is not None and not prefers_async(request):
         # The client may have gone, to ask again: that is what the id is for.
-        await live.wait(context.sync_limit_s)
+        await in_flight.wait(context.sync_limit_s)
     p = await _whole(context, wanted_id, caller)
     return json_response(cog_view(p)) if p.status.is_terminal else _accepted(p)
 
@@ -150,8 +149,8 @@ async def _streams(request: Request, context: Context, package: Package) -> bool
     model does not stream."""
     if not accepts(request, EVENT_STREAM):
         return False
-    await context.spec(package)
-    if does_stream(context.schemas[package.name]):
+    await context.input_schema(package)
+    if does_stream(context.schemas.openapi[package.name]):
         return True
     if accepts(request, "application/json") or accepts(request, "*/*"):
         return False
@@ -168,28 +167,20 @@ async def _prediction(
     digest: str = "",
 ) -> Prediction:
     """The prediction that the body describes, its files in the spool."""
-    now = time.time()
-    deadline, rank = deadline_at(request, now), priority(request)
     values = body.get("input")
     if not isinstance(values, dict) and values is not None:
         raise wrong("input", "must be an object")
     runner_context = read_context(body)
     callback = read_callback(body, context.webhooks)
-    spec, caller = await context.spec(package), caller_of(request)
-    inputs, files = await context.intake.from_json(spec, values or {}, caller)
-    return Prediction(
-        id=prediction_id,
-        model=package.name,
-        inputs=inputs,
-        secrets=with_context(inputs.secrets, runner_context),
-        files=files,
-        created_at=now,
-        deadline_at=deadline,
-        owner=caller.owner,
-        priority=rank,
+    return await new_prediction(
+        request,
+        package,
+        lambda schema, caller: context.request_inputs.from_json(schema, values or {}, caller),
         durable=bool(digest or callback) or prefers_async(request),
+        prediction_id=prediction_id,
         digest=digest,
         callback=callback,
+        runner_context=runner_context,
         base_url=base_url(request) if callback else "",
     )
 
@@ -209,7 +200,7 @@ def read_context(body: Mapping[str, Json]) -> dict[str, str]:
 
 async def _digest(context: Context, inputs: Json, runner_context: Mapping[str, str]) -> str:
     """What a repeated PUT is compared by: the inputs as sent, in any order, and the context."""
-    turns = context.intake.turns
+    turns = context.request_inputs.turns
     hashes = {id(s): await s.sha256(turns) for s in long_strings(inputs)}
     canonical = msgspec.json.encode(inputs, enc_hook=lambda s: hashes[id(s)], order="sorted")
     if runner_context:
@@ -270,7 +261,7 @@ async def health_check(request: Request) -> Response:
     """Always 200: read `status`."""
     context = context_of(request)
     package = context.package(request.path_params["model"])
-    model = context.loop.scheduler.models[package.name]
+    model = context.loop.snapshot().models[package.name]
     return json_response(health_view(model, context.loop.set_up_log(package.name), package))
 
 
@@ -278,8 +269,8 @@ async def openapi(request: Request) -> Response:
     """The model's own schema, its paths relative to this face. 503 while it cannot be had."""
     context = context_of(request)
     package = context.package(request.path_params["model"])
-    await context.spec(package)
-    schema = context.schemas[package.name]
+    await context.input_schema(package)
+    schema = context.schemas.openapi[package.name]
     paths = {k: v for k, v in schema.get("paths", {}).items() if "training" not in k}
     servers = [{"url": f"/models/{package.name}"}]
     return json_response({**schema, "servers": servers, "paths": paths})

@@ -10,12 +10,12 @@ from typing import Any
 
 from router.http.prediction_views import timestamp
 from router.models.catalog import Package
-from router.scheduling.model import Model, Phase
+from router.scheduling.snapshot import ModelSnapshot, Phase
 
 COG_VERSIONS = {"coglet": version("coglet"), "cog": version("cog")}
 
 
-def health_view(m: Model, set_up_log: str, package: Package) -> dict[str, Any]:
+def health_view(m: ModelSnapshot, set_up_log: str, package: Package) -> dict[str, Any]:
     """`status`, `setup` once there has been one, and `version` where the router knows it."""
     view: dict[str, Any] = {"status": _status(m)}
     if setup := _setup(m, set_up_log):
@@ -27,7 +27,7 @@ def health_view(m: Model, set_up_log: str, package: Package) -> dict[str, Any]:
     return view
 
 
-def _status(m: Model) -> str:
+def _status(m: ModelSnapshot) -> str:
     match m.phase:
         case Phase.STARTING:
             return "STARTING"
@@ -45,8 +45,8 @@ def _status(m: Model) -> str:
             return "READY"
 
 
-def _setup(m: Model, set_up_log: str) -> dict[str, Any] | None:
-    since = time.time() - (time.monotonic() - m.phase_since)
+def _setup(m: ModelSnapshot, set_up_log: str) -> dict[str, Any] | None:
+    since = time.time() - (m.phase_for_s or 0.0)
     match m.phase:
         case Phase.STARTING:
             return {"started_at": timestamp(since), "status": "starting"}
@@ -55,7 +55,7 @@ def _setup(m: Model, set_up_log: str) -> dict[str, Any] | None:
             times = {"started_at": timestamp(began), "completed_at": timestamp(since)}
             return {**times, "status": "succeeded", "logs": set_up_log}
         case Phase.FAILED if not m.crashed:
-            logs = "\n".join([*m.last_words, m.failure_reason])
+            logs = "\n".join([*m.log_tail, m.failure_reason])
             times = {"started_at": timestamp(since), "completed_at": timestamp(since)}
             return {**times, "status": "failed", "logs": logs}
         case _:

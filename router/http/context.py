@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import orjson
 from starlette.requests import Request
 
-from router.errors import ModelUnavailable, UnknownModel
-from router.inputs.input_schema import InputSpec
-from router.inputs.request_inputs import Intake
+from router.errors import UnknownModel
+from router.inputs.input_schema import InputSchema
+from router.inputs.model_schemas import ModelSchemas
+from router.inputs.request_inputs import RequestInputs
 from router.inputs.uploads import Uploads
 from router.models.catalog import Package
-from router.models.process import StartError
 from router.observability.events import EventStream
-from router.predictions.in_flight import Live
+from router.predictions.in_flight import InFlight
 from router.predictions.loop import SchedulerLoop
 from router.predictions.service import Predictions
 from router.predictions.webhooks import Webhooks
+from router.shutdown import Shutdown
 from router.storage.store import Files
-
-Describe = Callable[[Package], Awaitable[Mapping[str, Any]]]
-
-# Soon enough for a back-end that is just starting; a loop of boxes, or one that never answers,
-# would otherwise be asked with every request.
-RETRY_DESCRIBE_S = 5.0
-RETRY_DESCRIBE_MAX_S = 300.0  # where a back-end asks for more patience than the first
 
 
 async def no_problems() -> Sequence[str]:
@@ -44,10 +34,11 @@ class Context:
 
     packages: Mapping[str, Package]
     loop: SchedulerLoop
+    shutdown: Shutdown
     predictions: Predictions
-    intake: Intake
+    request_inputs: RequestInputs
     files: Files
-    describe: Describe
+    schemas: ModelSchemas
     max_upload_bytes: int
     sync_limit_s: float
     started_at: float
@@ -63,12 +54,6 @@ class Context:
     backend_of: Callable[[str], str]  # of a model of the scheduler: local, cog, replicate, modal
     # Of the state folder now, each in a sentence.
     problems: Callable[[], Awaitable[Sequence[str]]] = no_problems
-    is_open: bool = False
-    schemas: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)  # a hash of each of the schemas
-    _specs: dict[str, InputSpec] = field(default_factory=dict)
-    _describing: dict[str, asyncio.Task[InputSpec | None]] = field(default_factory=dict)
-    _unreadable: dict[str, tuple[str, float]] = field(default_factory=dict)  # why, until when
 
     def package(self, name: str) -> Package:
         """The package of that name. Raises UnknownModel."""
@@ -78,45 +63,9 @@ class Context:
             raise UnknownModel(f"Cannot find model '{name[:80]}'; there are: {known}")
         return package
 
-    async def spec(self, package: Package) -> InputSpec:
-        """What the model takes; waits while its schema is being made or asked for, once for all
-        who wait. Raises ModelUnavailable when it cannot be had, and again without another try
-        for RETRY_DESCRIBE_S after that."""
-        name = package.name
-        if (spec := self._specs.get(name)) is not None:
-            return spec
-        self._raise_recent(name)
-        task = self._describing.get(name)
-        if task is None:
-            task = self._describing[name] = asyncio.create_task(self._describe(package))
-            task.add_done_callback(lambda _: self._describing.pop(name, None))
-        # Shielded: a caller that leaves takes nothing from the others.
-        spec = await asyncio.shield(task)
-        if spec is None:
-            self._raise_recent(name)
-            raise ModelUnavailable(f"Cannot read '{name}'", retry_after_s=1)
-        return spec
-
-    async def _describe(self, package: Package) -> InputSpec | None:
-        """None when it cannot be had; the reason is kept."""
-        name = package.name
-        try:
-            schema = await self.describe(package)
-        except StartError as error:
-            wait_s = max(RETRY_DESCRIBE_S, min(error.retry_after_s or 0.0, RETRY_DESCRIBE_MAX_S))
-            self._unreadable[name] = str(error), time.monotonic() + wait_s
-            return None
-        self.schemas[name] = schema
-        described = orjson.dumps([name, schema], option=orjson.OPT_SORT_KEYS)
-        self.versions[name] = hashlib.sha256(described).hexdigest()
-        spec = self._specs[name] = InputSpec(schema)
-        return spec
-
-    def _raise_recent(self, name: str) -> None:
-        """Raise a failure that is not yet to be tried again."""
-        reason, until = self._unreadable.get(name, ("", 0.0))
-        if (left_s := until - time.monotonic()) > 0:
-            raise ModelUnavailable(f"Cannot read '{name}': {reason}", retry_after_s=max(left_s, 1))
+    async def input_schema(self, package: Package) -> InputSchema:
+        """What the model takes. Raises ModelUnavailable when that cannot be had."""
+        return await self.schemas.input_schema(package)
 
 
 def context_of(request: Request) -> Context:
@@ -136,27 +85,27 @@ async def gone(request: Request) -> None:
         pass
 
 
-async def wait_for_end(request: Request, context: Context, live: Live) -> None:
+async def wait_for_end(request: Request, context: Context, in_flight: InFlight) -> None:
     """Wait until the prediction ends or the synchronous limit is reached.
 
     When the client goes away meanwhile, the prediction is canceled, and that is its end.
     """
-    await live.wait(DISCONNECT_CHECK_AFTER_S)
-    if live.done.done():
+    await in_flight.wait(DISCONNECT_CHECK_AFTER_S)
+    if in_flight.done.done():
         return
     leaving = asyncio.create_task(gone(request))
     try:
         await asyncio.wait(
-            {live.done, leaving},
+            {in_flight.done, leaving},
             timeout=context.sync_limit_s - DISCONNECT_CHECK_AFTER_S,
             return_when=asyncio.FIRST_COMPLETED,
         )
         if leaving.done():
-            context.predictions.cancel(live.prediction.id)
-            await asyncio.wait({live.done})
+            context.predictions.cancel(in_flight.prediction.id)
+            await asyncio.wait({in_flight.done})
     except asyncio.CancelledError:
         # The server cancels handlers when it is itself told to stop at once.
-        context.predictions.cancel(live.prediction.id)
+        context.predictions.cancel(in_flight.prediction.id)
         raise
     finally:
         leaving.cancel()

@@ -48,7 +48,7 @@ def event_response(stream: EventStream, first: list[bytes]) -> EventResponse:
 async def events(request: Request) -> Response:
     """Every model's state now, then what changes."""
     context = context_of(request)
-    models = context.loop.scheduler.models.values()
+    models = context.loop.snapshot().models.values()
     first = [told("model", {"model": m.name, "state": m.phase.value}) for m in models]
     return event_response(context.events, first)
 

@@ -168,7 +168,7 @@ async def read_json(request: Request, max_bytes: int) -> dict[str, Json]:
     await read_body(request, max_bytes, body.take)
     try:
         if body.is_long:
-            value = await context_of(request).intake.turns.take(body.load)
+            value = await context_of(request).request_inputs.turns.take(body.load)
         else:
             value = body.load()
     except ValueError as error:

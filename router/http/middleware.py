@@ -51,7 +51,7 @@ PAGE = (
 NAMES = frozenset(name for name, _ in INERT)
 
 
-def for_browsers(app: ASGIApp, cors_origins: Collection[str]) -> ASGIApp:
+def with_security_headers(app: ASGIApp, cors_origins: Collection[str]) -> ASGIApp:
     """`app` with security headers and, for these origins (`*`: all), CORS.
 
     Answers hold no cookie and cookies open nothing, so credentials are not allowed.
@@ -101,7 +101,7 @@ def _with_headers(headers: Collection[Header]) -> list[Header]:
 HEADER = loop_detection.HEADER.lower().encode()
 
 
-class Hops:
+class LoopDetection:
     """The ASGI layer. What it lets through knows through which boxes it came."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -125,7 +125,7 @@ class Hops:
 OWN_WORDS = "Cannot start: "
 
 
-class PlainStart:
+class StartupErrors:
     """The outermost ASGI layer at start and end: Starlette gives uvicorn the whole traceback
     to log, whose last line is the error's own."""
 

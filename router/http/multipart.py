@@ -18,7 +18,7 @@ from starlette.requests import Request
 from router.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from router.http.json_body import media_type, read_body
 from router.inputs.json_text import MAX_TEXT_BYTES, MAX_WIDE_CHARS, too_wide, wide_chars
-from router.inputs.request_inputs import Text, Upload
+from router.inputs.request_inputs import Text
 from router.prediction import FileRef
 from router.storage.store import Files, OpenFile
 
@@ -38,12 +38,12 @@ class Form:
     """A form's parts in their order. The uploads are in the spool: who takes the form takes
     them too."""
 
-    parts: list[Text | Upload] = field(default_factory=list)
+    parts: list[Text | FileRef] = field(default_factory=list)
 
     @property
-    def uploads(self) -> list[Upload]:
+    def uploads(self) -> list[FileRef]:
         """The file parts."""
-        return [p for p in self.parts if isinstance(p, Upload)]
+        return [p for p in self.parts if isinstance(p, FileRef)]
 
     @property
     def texts(self) -> dict[str, list[str]]:
@@ -125,7 +125,9 @@ class FormReader:
     def _open_file(self, client_name: str) -> None:
         self._file = self._files.create(client_name)
         mime = self._headers.get(b"content-type", b"").decode("latin-1")
-        self.form.parts.append(Upload(self._name, str(self._file.path), client_name, mime))
+        self.form.parts.append(
+            FileRef(self._name, str(self._file.path), client_name, media_type=mime)
+        )
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         """Some of the part's content."""
@@ -169,7 +171,7 @@ class FormReader:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._files.remove(FileRef(u.field, u.path, u.name) for u in self.form.uploads)
+        self._files.remove(self.form.uploads)
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size

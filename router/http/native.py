@@ -5,8 +5,6 @@ This is what the edge function calls; any package gets it by its name.
 
 from __future__ import annotations
 
-import time
-
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,48 +14,37 @@ from router.http.auth import caller_of
 from router.http.context import context_of, wait_for_end
 from router.http.errors import json_response, render_error
 from router.http.multipart import read_form
-from router.http.prediction_params import deadline_at, prefers_async, priority
+from router.http.new_prediction import Inputs, new_prediction
+from router.http.prediction_params import prefers_async
 from router.http.prediction_views import prediction_view
-from router.prediction import Prediction, new_id
+from router.inputs.input_schema import InputSchema
+from router.keys.key import Caller
 from router.predictions.failures import error_of
 
 
 async def predict(request: Request) -> Response:
     """Run one prediction: 200 with the output, 202 when it is or becomes asynchronous."""
-    context, caller = context_of(request), caller_of(request)
+    context = context_of(request)
     package = context.package(request.path_params["model"])
-    spec = await context.spec(package)
-    now = time.time()
-    deadline, rank = deadline_at(request, now), priority(request)
-    # Nothing here may keep the form: the prediction has its texts as values.
-    inputs, files = await context.intake.from_form(
-        spec, (await read_form(request, context.files, context.max_upload_bytes)).parts, caller
-    )
-    p = Prediction(
-        id=new_id(),
-        model=package.name,
-        inputs=inputs,
-        secrets=inputs.secrets,
-        files=files,
-        created_at=now,
-        deadline_at=deadline,
-        owner=caller.owner,
-        priority=rank,
-        durable=prefers_async(request),
-    )
+
+    async def read_inputs(schema: InputSchema, caller: Caller) -> Inputs:
+        form = await read_form(request, context.files, context.max_upload_bytes)
+        return await context.request_inputs.from_form(schema, form.parts, caller)
+
+    p = await new_prediction(request, package, read_inputs, durable=prefers_async(request))
     headers = {"X-Prediction-Id": p.id}
     try:
-        live = await context.predictions.create(p)
+        in_flight = await context.predictions.create(p)
         if p.durable:
             return await accepted(request, p.id)
-        await wait_for_end(request, context, live)
-        if not live.done.done():
+        await wait_for_end(request, context, in_flight)
+        if not in_flight.done.done():
             return await accepted(request, p.id)
-        if error := live.dropped_with or error_of(live.prediction):
+        if error := in_flight.dropped_with or error_of(in_flight.prediction):
             raise error
     except RouterError as error:
         return render_error(request.scope, error, headers)
-    return json_response(live.prediction.output, headers=headers)
+    return json_response(in_flight.prediction.output, headers=headers)
 
 
 async def accepted(request: Request, prediction_id: str) -> Response:

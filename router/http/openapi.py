@@ -65,7 +65,7 @@ def build_openapi(context: Context) -> dict[str, Any]:
     }
     paths |= replicate_paths()
     for name in context.packages:
-        schema = context.schemas.get(name)
+        schema = context.schemas.openapi.get(name)
         if schema is not None:
             _merge_schemas(name, schema, components)
         paths[f"/{name}"] = {"post": _model_operation(name, schema is not None)}

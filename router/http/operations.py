@@ -12,9 +12,7 @@ from starlette.responses import Response
 from router.http.auth import admin_only
 from router.http.context import Context, context_of
 from router.http.errors import json_response
-from router.scheduling.model import Model
-from router.scheduling.refusals import eta_s
-from router.scheduling.residency import held_bytes
+from router.scheduling.snapshot import ModelSnapshot
 
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
@@ -27,8 +25,9 @@ async def health(request: Request) -> Response:
 async def ready(request: Request) -> Response:
     """200 when predictions are accepted and the state folder is well, else 503 with `problems`."""
     context = context_of(request)
-    accepting = context.is_open and not context.loop.scheduler.draining and bool(context.packages)
-    models = {m.name: m.state for m in context.loop.scheduler.models.values()}
+    snapshot = context.loop.snapshot()
+    accepting = not context.shutdown.begun and not snapshot.draining and bool(context.packages)
+    models = {m.name: m.state for m in snapshot.models.values()}
     problems = await context.problems()
     accepting = accepting and not problems
     body: dict[str, Any] = {"ready": accepting, "models": models}
@@ -41,16 +40,16 @@ async def ready(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """Every model's state, queue, memory and what it has cost so far."""
     context = context_of(request)
-    scheduler = context.loop.scheduler
+    snapshot = context.loop.snapshot()
     return json_response(
         {
             "uptime_s": round(time.time() - context.started_at, 1),
-            "draining": scheduler.draining,
+            "draining": snapshot.draining,
             "memory": {
-                "budget_bytes": scheduler.budget_bytes,
-                "held_bytes": held_bytes(scheduler.models.values()),
+                "budget_bytes": snapshot.budget_bytes,
+                "held_bytes": snapshot.held_bytes,
             },
-            "models": {m.name: _model_view(context, m) for m in scheduler.models.values()},
+            "models": {m.name: _model_view(context, m) for m in snapshot.models.values()},
         }
     )
 
@@ -61,22 +60,21 @@ async def metrics(request: Request) -> Response:
     return Response(context_of(request).metrics(), media_type=METRICS_TYPE)
 
 
-def _model_view(context: Context, m: Model) -> dict[str, Any]:
-    now, policy = time.monotonic(), context.loop.scheduler.policy
-    served, last_served = context.predictions.homes.record(m.name)
+def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
+    served, last_served = context.predictions.overflow.record(m.name)
     view: dict[str, Any] = {
         "state": m.state,
         "backend": context.backend_of(m.name),
-        "state_for_s": round(now - m.phase_since, 1) if m.phase_since else None,
-        "running": sorted(m.running),
+        "state_for_s": _rounded(m.phase_for_s, 1),
+        "running": list(m.running),
         "queue": [
             {
-                "id": w.id,
-                "position": i,
-                "waited_s": round(now - w.since, 1),
-                "eta_s": round(eta_s(m, i, policy, now), 1),
+                "id": q.id,
+                "position": q.position,
+                "waited_s": round(q.waited_s, 1),
+                "eta_s": round(q.eta_s, 1),
             }
-            for i, w in enumerate(m.waiting.order(now), 1)
+            for q in m.queue
         ],
         "served": served,
         "last_served": last_served,
@@ -92,14 +90,14 @@ def _model_view(context: Context, m: Model) -> dict[str, Any]:
         view["problem"] = m.problem
     if m.failure_reason:
         view["last_failure"] = m.failure_reason
-        view["retry_in_s"] = round(max(m.retry_at - now, 0.0), 1)
+        view["retry_in_s"] = round(m.retry_in_s, 1)
     if tail := context.loop.log_tail(m.name):
         view["log_tail"] = list(tail)
     return view
 
 
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
+def _rounded(seconds: float | None, digits: int = 3) -> float | None:
+    return None if seconds is None else round(seconds, digits)
 
 
 @admin_only

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from typing import Any
 
 from starlette.applications import Starlette
@@ -21,11 +20,10 @@ from router.http.auth import admin_only, caller_of
 from router.http.context import Context, context_of
 from router.http.errors import json_response, retry_after
 from router.http.json_body import read_json
+from router.http.new_prediction import new_prediction
 from router.http.prediction_params import (
     base_url,
-    deadline_at,
     preferred_wait_s,
-    priority,
     read_callback,
     wrong,
 )
@@ -36,7 +34,7 @@ from router.http.replicate_views import (
     version_view,
 )
 from router.models.catalog import Package
-from router.prediction import Json, Prediction, Status, new_id
+from router.prediction import Json, Status
 
 WAIT_S = 60.0
 REFERENCE = re.compile(r"(?P<owner>[^/:]{1,100})/(?P<name>[^/:]{1,100})(?::(?P<version>.{1,100}))?")
@@ -69,39 +67,27 @@ async def create(request: Request) -> Response:
 async def _create(
     request: Request, package: Package, owner: str, body: dict[str, Json]
 ) -> Response:
-    context, caller = context_of(request), caller_of(request)
-    now = time.time()
-    deadline, rank = deadline_at(request, now), priority(request)
+    context = context_of(request)
     wait_s = preferred_wait_s(request, WAIT_S)
     values = body.get("input")
     if not isinstance(values, dict):
         raise wrong("input", "must be an object")
-    callback = read_callback(body, context.webhooks)
-    spec = await context.spec(package)
-    inputs, files = await context.intake.from_json(spec, values, caller)
     base = base_url(request)
-    live = await context.predictions.create(
-        Prediction(
-            id=new_id(),
-            model=package.name,
-            inputs=inputs,
-            secrets=inputs.secrets,
-            files=files,
-            created_at=now,
-            deadline_at=deadline,
-            owner=caller.owner,
-            priority=rank,
-            durable=True,
-            callback=callback,
-            namespace=owner,
-            base_url=base,
-        )
+    p = await new_prediction(
+        request,
+        package,
+        lambda schema, caller: context.request_inputs.from_json(schema, values, caller),
+        durable=True,
+        callback=read_callback(body, context.webhooks),
+        namespace=owner,
+        base_url=base,
     )
+    in_flight = await context.predictions.create(p)
     if wait_s is not None:
-        await live.wait(min(wait_s, context.sync_limit_s))
-    view = await replicate_view(context, live.prediction, base)
-    if live.prediction.status.is_terminal:
-        return json_response(view, 201, retry_after(live.prediction.failure))
+        await in_flight.wait(min(wait_s, context.sync_limit_s))
+    view = await replicate_view(context, in_flight.prediction, base)
+    if in_flight.prediction.status.is_terminal:
+        return json_response(view, 201, retry_after(in_flight.prediction.failure))
     # The clients' `run` takes every other status of this answer for the end.
     view["status"] = Status.STARTING
     return json_response(view, 201 if wait_s is None else 202)
@@ -112,12 +98,12 @@ async def _resolve(context: Context, reference: str, key: str) -> tuple[Package,
     if found := REFERENCE.fullmatch(reference):
         package = context.package(found["name"])
         await _describe(context, package)
-        if found["version"] in (None, context.versions.get(package.name)):
+        if found["version"] in (None, context.schemas.versions.get(package.name)):
             return package, found["owner"]
     else:
         for package in context.packages.values():
             await _describe(context, package)
-            if reference == context.versions.get(package.name):
+            if reference == context.schemas.versions.get(package.name):
                 return package, context.replicate_owner
     raise wrong(key, "there is no such version")
 
@@ -125,7 +111,7 @@ async def _resolve(context: Context, reference: str, key: str) -> tuple[Package,
 async def _describe(context: Context, package: Package) -> None:
     """Have its schema at hand, if that can be had."""
     with contextlib.suppress(ModelUnavailable):
-        await context.spec(package)
+        await context.input_schema(package)
 
 
 # ---- predictions -------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from router.http.multipart import Form, read_form
 from router.http.prediction_params import base_url, wrong
 from router.http.replicate_views import file_view
 from router.inputs.json_text import load_json
-from router.inputs.request_inputs import Upload
 from router.media_types import MEDIA_TYPE
 from router.prediction import FileRef, Json
 from router.storage.store import Files
@@ -72,7 +71,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 DEFAULT_NAME = "file"
 
 
-def take_file(form: Form, files: Files) -> tuple[Upload, dict[str, Json]]:
+def take_file(form: Form, files: Files) -> tuple[FileRef, dict[str, Json]]:
     """The upload and its metadata. Every other file of the form is deleted; all of them when this
     raises InvalidInput or InsufficientStorage."""
     try:
@@ -80,17 +79,17 @@ def take_file(form: Form, files: Files) -> tuple[Upload, dict[str, Json]]:
         metadata = _metadata(form)
         content = _content(form, files)
     except BaseException:
-        files.remove(_ref(u) for u in form.uploads)
+        files.remove(form.uploads)
         raise
-    files.remove(_ref(u) for u in form.uploads if u is not content)
+    files.remove(u for u in form.uploads if u is not content)
     return replace(
         content,
         name=name or content.name or DEFAULT_NAME,
-        content_type=media_type or content.content_type,
+        media_type=media_type or content.media_type,
     ), metadata
 
 
-def _content(form: Form, files: Files) -> Upload:
+def _content(form: Form, files: Files) -> FileRef:
     """The one file, which may have come as text: then it is put into the spool here."""
     contents = [u for u in form.uploads if u.field == "content"]
     texts = form.texts.get("content", [])
@@ -99,7 +98,7 @@ def _content(form: Form, files: Files) -> Upload:
     if contents:
         return contents[0]
     file = files.create("")
-    upload = Upload("content", str(file.path), "", "text/plain")
+    upload = FileRef("content", str(file.path), "", media_type="text/plain")
     form.parts.append(upload)
     try:
         file.write(texts[0].encode())
@@ -170,10 +169,6 @@ def _nested(values: dict[str, list[str]]) -> dict[str, Json]:
     return root
 
 
-def _head(upload: Upload) -> bytes:
+def _head(upload: FileRef) -> bytes:
     with Path(upload.path).open("rb") as file:
         return file.read(MAX_METADATA_BYTES + 1)
-
-
-def _ref(upload: Upload) -> FileRef:
-    return FileRef(upload.field, upload.path, upload.name)

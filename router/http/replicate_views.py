@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from router.errors import Canceled
 from router.http.context import Context
 from router.http.prediction_views import public_inputs, timestamp
 from router.models.catalog import does_stream, yields_files
@@ -49,17 +50,17 @@ async def webhook_view(context: Context, p: Prediction) -> dict[str, Any]:
 
 def prediction_body(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
     """Replicate's shape of a prediction; a file that is still in its output stays as it is."""
-    failure = p.failure if p.failure and p.failure.code != "canceled" else None
+    failure = p.failure if p.failure and p.failure.code != Canceled.code else None
     url = f"{base_url}/v1/predictions/{p.id}"
     urls = {"get": url, "cancel": f"{url}/cancel"}
-    schema = context.schemas.get(p.model, {})
+    schema = context.schemas.openapi.get(p.model, {})
     if does_stream(schema):
         path = (FILE_STREAM_PATH if yields_files(schema) else STREAM_PATH).format(id=p.id)
         urls["stream"] = f"{base_url}{path}?token={stream_token(context, p.id)}"
     return {
         "id": p.id,
         "model": f"{p.namespace or context.replicate_owner}/{p.model}",
-        "version": context.versions.get(p.model, UNKNOWN_VERSION),
+        "version": context.schemas.versions.get(p.model, UNKNOWN_VERSION),
         "input": public_inputs(p),
         "output": with_urls(context, p.id, p.output, p.output_files, base_url),
         "logs": p.logs,
@@ -107,7 +108,7 @@ def model_view(context: Context, name: str, owner: str, base_url: str) -> dict[s
         "url": f"{base_url}/models/{name}",
         "owner": owner,
         "name": name,
-        "description": _description(context.schemas.get(name)),
+        "description": _description(context.schemas.openapi.get(name)),
         "visibility": "private",
         "github_url": None,
         "paper_url": None,
@@ -121,13 +122,13 @@ def model_view(context: Context, name: str, owner: str, base_url: str) -> dict[s
 
 def version_view(context: Context, name: str) -> dict[str, Any] | None:
     """The version that is served. Its id is a hash of what the model takes and gives."""
-    if name not in context.versions:
+    if name not in context.schemas.versions:
         return None
     return {
-        "id": context.versions[name],
+        "id": context.schemas.versions[name],
         "created_at": utc(context.started_at),
         "cog_version": context.cog_version,
-        "openapi_schema": context.schemas[name],
+        "openapi_schema": context.schemas.openapi[name],
     }
 
 

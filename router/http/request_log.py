@@ -5,20 +5,19 @@ Outside even the layer that answers a bug with 500, so that this answer has an i
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
 from collections.abc import Iterable
 from urllib.parse import quote
 
-import structlog
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.observability.facts import Observer
-from router.observability.telemetry import Afterwards
+from router.observability.facts import Facts, RequestEnded
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 UNMATCHED = "unmatched"
@@ -26,17 +25,16 @@ UNMATCHED = "unmatched"
 LOGGED_PATH_CHARS = 500
 
 
-class Access:
+class RequestLog:
     """Every response gets `X-Request-Id`: the client's own if it is one, else a new one."""
 
-    def __init__(self, app: ASGIApp, observer: Observer, afterwards: Afterwards) -> None:
+    def __init__(self, app: ASGIApp, facts: Facts) -> None:
         self._app = app
-        self._observer = observer
-        self._afterwards = afterwards
+        self._facts = facts
         self._templates: dict[object, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; when it has been answered, tell, afterwards."""
+        """Pass the request on; when it has been answered, log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -56,22 +54,22 @@ class Access:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - began
-            self._afterwards.do(lambda: self._tell(scope, status, seconds))
+            self._tell(scope, status, seconds)
 
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         """`status` is 0 when the client was gone before it was answered."""
         route = self._route(scope)
-        self._observer.request_ended(scope["method"], route, status, seconds)
-        log.info(
-            "request",
-            request_id=scope["callme_request_id"],
-            method=scope["method"],
+        self._facts.tell(RequestEnded(scope["method"], route, status, seconds))
+        fields = {
+            "request_id": scope["callme_request_id"],
+            "method": scope["method"],
             # Quoted: a client could send a terminal's control characters.
-            path=quote(scope["path"][:LOGGED_PATH_CHARS]),
-            route=route,
-            status=status,
-            seconds=round(seconds, 4),
-        )
+            "path": quote(scope["path"][:LOGGED_PATH_CHARS]),
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 4),
+        }
+        log.info("request", extra=fields)
 
     def _route(self, scope: Scope) -> str:
         """The template of the route that answered; what none answered is all one.

@@ -36,11 +36,11 @@ from router.prediction import (
     Prediction,
     Status,
 )
-from router.predictions.in_flight import Live, chunks_of, metrics_of
+from router.predictions.in_flight import InFlight, chunks_of, metrics_of
 from router.predictions.prediction_log import lines_since
 
 # For the last of a prediction that has ended with the router, to a client that reads.
-LAST_WORDS_S = 3.0
+LAST_EVENTS_S = 3.0
 PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
 
 
@@ -60,21 +60,23 @@ CogView = Callable[[Prediction], dict[str, Any]]
 Step = tuple[Place, OutputChunk | LogText | MetricUpdate | Prediction]
 
 
-async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterator[Step | None]:
+async def follow(
+    in_flight: InFlight | None, p: Prediction, place: Place
+) -> AsyncIterator[Step | None]:
     """What comes after `place`, in order: the prediction when it has started, each line of the
     log, each element of the output and each metric, the prediction when it has ended. None
     where nothing has come for a while. Without an end the router has stopped before the
     prediction has.
 
-    live: None when `p` has ended already.
+    in_flight: None when `p` has ended already.
     """
     told_of_start = False
     while True:
         version = 0
-        if live is not None:
-            p, version = live.prediction, live.version
-            chunks, lines = live.progress_since(place.outputs, place.lines)
-            metrics = live.metrics_since(place.metrics)
+        if in_flight is not None:
+            p, version = in_flight.prediction, in_flight.version
+            chunks, lines = in_flight.progress_since(place.outputs, place.lines)
+            metrics = in_flight.metrics_since(place.metrics)
         else:
             chunks, lines = chunks_of(p)[place.outputs :], lines_since(p.logs, place.lines)
             metrics = metrics_of(p)[place.metrics :]
@@ -94,11 +96,13 @@ async def follow(live: Live | None, p: Prediction, place: Place) -> AsyncIterato
             yield place, p
             return
         # While those were sent it may have gone on, or ended.
-        if live is not None and (live.version != version or live.prediction is not p):
+        if in_flight is not None and (
+            in_flight.version != version or in_flight.prediction is not p
+        ):
             continue
-        if live is None or live.done.done():
+        if in_flight is None or in_flight.done.done():
             return
-        if not await live.changed_since(version, HEARTBEAT_S):
+        if not await in_flight.changed_since(version, HEARTBEAT_S):
             yield None
 
 
@@ -115,12 +119,12 @@ def _in_order(
         yield update
 
 
-async def _over(context: Context, live: Live | None) -> None:
+async def _over(context: Context, in_flight: InFlight | None) -> None:
     """When a client that has not read all is given up because the router stops."""
-    await context.events.closing.wait()
-    if live is not None:
-        await asyncio.wait({live.done})
-    await asyncio.sleep(LAST_WORDS_S)
+    await context.shutdown.wait()
+    if in_flight is not None:
+        await asyncio.wait({in_flight.done})
+    await asyncio.sleep(LAST_EVENTS_S)
 
 
 # ---- Replicate's words -------------------------------------------------------------------
@@ -136,22 +140,22 @@ async def stream(request: Request) -> Response:
     p = await context.predictions.get(prediction_id, TRUSTED)
     found = PLACE.fullmatch(request.headers.get("last-event-id", ""))
     place = Place(*map(int, found.groups())) if found else Place()
-    live = context.predictions.live(prediction_id)
+    in_flight = context.predictions.in_flight(prediction_id)
     base = base_url(request)
     links = context.predictions.links
 
     async def link(index: int, value: Json) -> Json:
-        if live is None:
+        if in_flight is None:
             return value
-        rest, files, at = await links.linked_chunk(live, index, value)
+        rest, files, at = await links.linked_chunk(in_flight, index, value)
         return with_urls(context, prediction_id, rest, files, base, at=at)
 
-    if live is None:
+    if in_flight is None:
         p = await links.linked(p)
         output = with_urls(context, p.id, p.output, p.output_files, base)
         p = replace(p, output=output, output_files=())
-    events = _in_replicates_words(follow(live, p, place), link)
-    return EventResponse(events, lambda: _over(context, live))
+    events = _in_replicates_words(follow(in_flight, p, place), link)
+    return EventResponse(events, lambda: _over(context, in_flight))
 
 
 async def _in_replicates_words(
@@ -194,20 +198,20 @@ def _end(p: Prediction, place: Place) -> bytes:
 
 
 def cog_stream(
-    request: Request, live: Live | None, p: Prediction, view: CogView, *, cancel: bool
+    request: Request, in_flight: InFlight | None, p: Prediction, view: CogView, *, cancel: bool
 ) -> Response:
     """The events that coglet sends: `start`, `output`, `log`, `metric`, `completed`.
 
-    live: None when `p` has ended already. cancel: whether a client that leaves cancels it.
+    in_flight: None when `p` has ended already. cancel: whether a client that leaves cancels it.
     """
     context = context_of(request)
-    events = _in_cogs_words(follow(live, p, Place()), view)
+    events = _in_cogs_words(follow(in_flight, p, Place()), view)
 
     def on_leave() -> None:
         if cancel:
             context.predictions.cancel(p.id)
 
-    return EventResponse(events, lambda: _over(context, live), on_leave=on_leave)
+    return EventResponse(events, lambda: _over(context, in_flight), on_leave=on_leave)
 
 
 async def _in_cogs_words(steps: AsyncIterator[Step | None], view: CogView) -> AsyncIterator[bytes]:

@@ -61,7 +61,7 @@ class Field:
         return any(kind in k for k in self.kinds)
 
 
-class InputSpec:
+class InputSchema:
     """The inputs of one model."""
 
     def __init__(self, openapi: Mapping[str, Any]) -> None:

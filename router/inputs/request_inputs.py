@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from router.errors import PayloadTooLarge
 from router.inputs.data_uris import LONG_BYTES, DataUri, LongString, Turns, open_data_uri
 from router.inputs.form_text import invalid
-from router.inputs.input_schema import Field, InputSpec
+from router.inputs.input_schema import Field, InputSchema
 from router.inputs.json_text import MAX_TEXT_BYTES, load_json
 from router.keys.key import Caller
 from router.prediction import FileRef, Json
@@ -49,20 +49,10 @@ class Text:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A file part of a form, in the spool already."""
-
-    field: str
-    path: str
-    name: str
-    content_type: str = ""
-
-
 Source = str | LongString | FileRef
 
 
-class Intake:
+class RequestInputs:
     """Turns requests into inputs. Whatever fails, no file of it stays in the spool."""
 
     def __init__(self, files: Files, fetcher: Fetcher, max_file_bytes: int) -> None:
@@ -72,36 +62,36 @@ class Intake:
         self._max_file_bytes = max_file_bytes
 
     async def from_form(
-        self, spec: InputSpec, parts: Sequence[Text | Upload], caller: Caller
+        self, input_schema: InputSchema, parts: Sequence[Text | FileRef], caller: Caller
     ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
         """A multipart form's parts. Takes over the uploads, also when it raises."""
-        taken = [FileRef(p.field, p.path, p.name) for p in parts if isinstance(p, Upload)]
+        taken = [p for p in parts if isinstance(p, FileRef)]
         try:
             if sum(len(p.text) for p in parts if isinstance(p, Text)) > LONG_BYTES:
-                values = await self.turns.take(lambda: _by_field(spec, parts))
+                values = await self.turns.take(lambda: _by_field(input_schema, parts))
             else:
-                values = _by_field(spec, parts)
-            return await self._complete(spec, values, caller)
+                values = _by_field(input_schema, parts)
+            return await self._complete(input_schema, values, caller)
         except BaseException:
             self._files.remove(taken)
             raise
 
     async def from_json(
-        self, spec: InputSpec, values: Mapping[str, Json], caller: Caller
+        self, input_schema: InputSchema, values: Mapping[str, Json], caller: Caller
     ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
         """The `input` of a JSON request. Unknown inputs are dropped, as Cog does."""
-        known = {k: v for k, v in values.items() if k in spec.fields}
-        return await self._complete(spec, known, caller)
+        known = {k: v for k, v in values.items() if k in input_schema.fields}
+        return await self._complete(input_schema, known, caller)
 
     async def _complete(
-        self, spec: InputSpec, values: Mapping[str, Json], caller: Caller
+        self, input_schema: InputSchema, values: Mapping[str, Json], caller: Caller
     ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
         refs: list[FileRef] = []
         try:
             plain: dict[str, Json] = {}
             sources: list[tuple[Field, Source]] = []
             for name, value in values.items():
-                if not (field := spec.fields[name]).is_file:
+                if not (field := input_schema.fields[name]).is_file:
                     plain[name] = value
                 elif value not in (None, "", []):
                     sources += [(field, s) for s in _sources(field, value)]
@@ -109,7 +99,7 @@ class Intake:
                 raise PayloadTooLarge(f"Cannot take the request: it has over {MAX_FILES} files")
             _at_most_one(sources)
             # Checked before anything is fetched: a request that is wrong costs nothing.
-            checked = spec.check(with_texts(plain), {f.name for f, _ in sources})
+            checked = input_schema.check(with_texts(plain), {f.name for f, _ in sources})
             for field, source in sources:
                 refs.append(await self._materialise(field, source, caller))
         except BaseException:
@@ -177,25 +167,27 @@ class Intake:
             raise invalid(name, str(error)) from error
 
 
-def _by_field(spec: InputSpec, parts: Sequence[Text | Upload]) -> dict[str, Json]:
+def _by_field(input_schema: InputSchema, parts: Sequence[Text | FileRef]) -> dict[str, Json]:
     """The form's values by the names of their inputs; of a file input each part, in order."""
-    given: dict[str, list[Text | Upload]] = {}
+    given: dict[str, list[Text | FileRef]] = {}
     for part in parts:
         given.setdefault(part.field, []).append(part)
     values: dict[str, Json] = {}
     for name, group in given.items():
-        if (field := spec.field(name)).is_file:
+        if (field := input_schema.field(name)).is_file:
             values[name] = [s for part in group for s in _form_sources(field, part)]
-        elif any(isinstance(part, Upload) for part in group):
+        elif any(isinstance(part, FileRef) for part in group):
             raise invalid(name, "must be text, got a file")
         else:
-            values[name] = spec.from_text(name, [p.text for p in group if isinstance(p, Text)])
+            values[name] = input_schema.from_text(
+                name, [p.text for p in group if isinstance(p, Text)]
+            )
     return values
 
 
-def _form_sources(field: Field, part: Text | Upload) -> list[Json]:
-    if isinstance(part, Upload):
-        return [FileRef(part.field, part.path, part.name)]
+def _form_sources(field: Field, part: Text | FileRef) -> list[Json]:
+    if isinstance(part, FileRef):
+        return [part]
     if field.kind == "array" and part.text.lstrip().startswith("["):
         try:
             many: list[Json] = load_json(part.text)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from router.clock import Clock
 from router.errors import NotFound, RouterError
 from router.inputs.form_text import invalid
-from router.inputs.request_inputs import Fetcher, Upload
+from router.inputs.request_inputs import Fetcher
 from router.keys.key import Caller
 from router.media_types import ANY_TYPE
 from router.prediction import FileRef, Json, new_id
@@ -66,7 +66,9 @@ class Uploads:
             self._sweeper.cancel()
         await self._elsewhere.close()
 
-    async def add(self, upload: Upload, metadata: Mapping[str, Json], caller: Caller) -> StoredFile:
+    async def add(
+        self, upload: FileRef, metadata: Mapping[str, Json], caller: Caller
+    ) -> StoredFile:
         """Take over an upload. When this raises, it is deleted."""
         now = self._clock.time()
         try:
@@ -75,7 +77,7 @@ class Uploads:
                 id=new_id(),
                 path=upload.path,
                 name=upload.name,
-                content_type=upload.content_type or ANY_TYPE,
+                content_type=upload.media_type or ANY_TYPE,
                 size_bytes=size_bytes,
                 sha256=sha256,
                 created_at=now,
@@ -85,7 +87,7 @@ class Uploads:
             )
             await self._index.put_file(stored)
         except BaseException:
-            self._files.remove([FileRef("", upload.path, upload.name)])
+            self._files.remove([upload])
             raise
         return stored
 

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote
 
 import orjson
 
@@ -17,7 +19,8 @@ from router.models.coglet_responses import (
 )
 from router.models.loopback_http import ConnectionLostError, LoopbackClient, NotListeningError
 from router.models.process import NotStartedError
-from router.prediction import Json, MetricUpdate, OutputChunk
+from router.models.worker_hook.sitecustomize import FILE_URL_PREFIX
+from router.prediction import Job, Json, MetricUpdate, OutputChunk
 
 EVENT_STREAM = "text/event-stream"
 JSON_TYPE = "application/json"
@@ -173,3 +176,25 @@ class EventReader:
             self._parts_bytes += len(rest)
             if self._parts_bytes > MAX_LINE_BYTES:
                 raise BodyTooLargeError("an event is too large")
+
+
+def request_body(job: Job) -> bytes:
+    """What coglet is asked for."""
+    body: dict[str, Json] = {"id": job.id, "input": with_file_urls(job)}
+    if job.context:
+        body["context"] = job.context
+    return orjson.dumps(body)
+
+
+def with_file_urls(job: Job) -> dict[str, Json]:
+    """The inputs as coglet gets them: each file as the URL that the worker's hook knows."""
+    inputs = dict(job.inputs)
+    lists: dict[str, list[str]] = {}
+    for file in job.files:
+        url = FILE_URL_PREFIX + quote(Path(file.path).name)
+        if file.in_list:
+            inputs[file.field] = lists.setdefault(file.field, [])
+            lists[file.field].append(url)
+        else:
+            inputs[file.field] = url
+    return inputs

@@ -14,33 +14,31 @@ import asyncio
 import contextlib
 import math
 import os
-import shutil
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
-import orjson
-
-from router.errors import without_paths
+from router.errors import PredictionFailed, WorkerDied, without_paths
 from router.models.catalog import Package
-from router.models.coglet_client import CogClient
+from router.models.coglet_client import CogClient, request_body
 from router.models.coglet_responses import (
     MAX_BODY_BYTES,
+    OWN_CHECK_TIMED_OUT,
     BodyTooLargeError,
     is_print_of_nobody,
     is_print_of_prediction,
+    own_problem,
     read_log_line,
     read_outcome,
+    set_up_log,
 )
 from router.models.loopback_http import ConnectionLostError
 from router.models.process import LogLine, NotStartedError, Report, StartError
 from router.models.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
 from router.models.schemas import why_not_spawned
-from router.models.temp_folder import TempFolder
-from router.models.worker_hook.sitecustomize import FILE_URL_PREFIX
+from router.models.temp_folder import LeftBehind, TempFolder
 from router.prediction import (
     Failure,
     Job,
@@ -51,19 +49,14 @@ from router.prediction import (
 )
 
 HOOK_DIR = Path(__file__).parent / "worker_hook"
-# Whatever TMPDIR says, coglet 0.23.1 makes a folder here for each prediction, for ever.
-COGLET_FOLDERS = Path("/tmp/coglet/predictions")  # noqa: S108
 # What models print has a `source`. Of a prediction coglet logs its start and its end too: two more
 # lines to write and to read while the caller waits, and nothing that we do not know.
 COGLET_LOG = "info,coglet::prediction=warn,coglet::prediction[{source}]=info"
-REST_S = 1.0
-# A router that is killed cannot remove what it has put off.
-MAX_LEFT_BEHIND = 2000
 POLL_FIRST_S = 0.02
 POLL_MAX_S = 0.25
 # Without a worker (no `python` on its PATH, say) coglet would stay STARTING for ever.
 NO_WORKER_LIMIT_S = 20.0
-LAST_WORDS_S = 0.5
+REASON_WAIT_S = 0.5
 UNKNOWN_AGAIN_S = 0.02
 CANCEL_AGAIN_S = 1.0
 HEALTH_EVERY_S = 5.0
@@ -71,12 +64,8 @@ HEALTH_EVERY_S = 5.0
 # counts while a prediction runs, whose own time limit decides.
 UNHEALTHY_READINGS = 6
 WORKER_GONE = "channel closed"
-# What coglet puts before what the runner's own healthcheck() says, and when that takes over 5 s.
-OWN_CHECK = "Healthcheck failed: "
-OWN_CHECK_TIMED_OUT = f"{OWN_CHECK}user-defined healthcheck timed out"
 # Predictions wait for one that is not well, so it is asked more often.
 UNHEALTHY_EVERY_S = 1.0
-PROBLEM_CHARS = 500
 SET_UP_LOG_CHARS = 16 << 10
 # coglet is ready before it has read the last that the set-up printed. Its own log of the set-up
 # never gets those lines; they come afterwards, as nobody's.
@@ -112,7 +101,7 @@ class CogProcess:
         self._worker_fd: int | None = None
         self._running = 0
         self._reports: dict[str, Report] = {}
-        self._left_behind: list[str] = []
+        self._left_behind = LeftBehind()
         self._last_run_at = 0.0
         self._lines_read = 0
         self._set_up_lines = math.inf
@@ -148,7 +137,7 @@ class CogProcess:
         if self._client is not None:
             await self._client.close()
         await asyncio.to_thread(self._tmp.remove)
-        await asyncio.to_thread(_remove_folders, self._left_behind)
+        await self._left_behind.close()
 
     @property
     def sleeper(self) -> None:
@@ -206,18 +195,20 @@ class CogProcess:
             raise
         except ConnectionLostError:
             self._note_broken("the connection to its server was lost")
-            failure = Failure("worker_died", "The model's process ended while it worked on this")
+            failure = Failure(WorkerDied.code, "The model's process ended while it worked on this")
             outcome = Outcome(Status.FAILED, failure=failure)
         except BodyTooLargeError:
             failure = Failure(
-                "prediction_failed", f"The model's output is larger than {MAX_BODY_BYTES >> 20} MiB"
+                PredictionFailed.code,
+                f"The model's output is larger than {MAX_BODY_BYTES >> 20} MiB",
             )
             outcome = Outcome(Status.FAILED, failure=failure)
         finally:
             self._running -= 1
             del self._reports[job.id]
-            self._remove_later(job.id)
-        if outcome.failure is not None and outcome.failure.code == "worker_died":
+            self._last_run_at = time.monotonic()
+            self._left_behind.add(job.id)
+        if outcome.failure is not None and outcome.failure.code == WorkerDied.code:
             self._note_broken("the worker died")
         elif self._running == 0:
             self._tmp.sweep()
@@ -285,12 +276,12 @@ class CogProcess:
             self._watch_worker()
             health = await self._client.health()
             is_ready = health.get("status") in ("READY", "BUSY") and not self._broken.done()
-            self._problem = _own_problem(health)  # then its set-up has succeeded all the same
+            self._problem = own_problem(health)  # then its set-up has succeeded all the same
             if is_ready or self._problem:
-                self._set_up_log = _set_up_log(health)
+                self._set_up_log = set_up_log(health)
                 return
             if reason := self._why_it_failed(health, time.monotonic() - began):
-                raise StartError(f"{reason}{self._last_words(health)}")
+                raise StartError(f"{reason}{self._likely_reason(health)}")
             if self._broken.done():
                 await asyncio.sleep(poll_s)
             else:
@@ -302,7 +293,7 @@ class CogProcess:
         if health.get("status") in ("SETUP_FAILED", "DEFUNCT"):
             return "its set-up failed"
         # A set-up that raises ends the worker some moments before coglet says why it did.
-        if self._broken.done() and time.monotonic() - self._broken_at > LAST_WORDS_S:
+        if self._broken.done() and time.monotonic() - self._broken_at > REASON_WAIT_S:
             return "its process ended during set-up"
         if waited_s > self._options.setup_timeout_s:
             return f"its set-up took longer than {self._options.setup_timeout_s:.0f} s"
@@ -310,9 +301,9 @@ class CogProcess:
             return "its worker does not start"
         return None
 
-    def _last_words(self, health: Mapping[str, Json]) -> str:
+    def _likely_reason(self, health: Mapping[str, Json]) -> str:
         """The line that most likely says why: the last of the set-up's log, or of all."""
-        lines = _set_up_log(health).splitlines() or [line.text for line in self.log_tail()]
+        lines = set_up_log(health).splitlines() or [line.text for line in self.log_tail()]
         lines = [s for s in lines if s.strip()]
         own = [s for s in lines if not s.startswith("[coglet")] or lines
         return f": {own[-1].strip()}" if own else ""
@@ -363,7 +354,7 @@ class CogProcess:
             health = await self._client.health()
             # Whether a prediction may have kept the health check from its turn.
             running = running or self._running or self._last_run_at >= asked_at
-            if problem := _own_problem(health):
+            if problem := own_problem(health):
                 bad = 0
                 if not (running and problem.startswith(OWN_CHECK_TIMED_OUT)):
                     self._note_health(problem)
@@ -393,68 +384,6 @@ class CogProcess:
         if not self._broken.done():
             self._broken_at = time.monotonic()
             self._broken.set_result(reason)
-
-    def _remove_later(self, prediction_id: str) -> None:
-        """When the model has nothing to do, or when there are many: a journaling disk takes
-        0.2 ms for each, and meanwhile coglet waits to make the next, as measured."""
-        self._left_behind.append(prediction_id)
-        self._last_run_at = time.monotonic()
-        if len(self._left_behind) == 1:
-            self._watch(self._remove_left_behind())
-
-    async def _remove_left_behind(self) -> None:
-        while self._left_behind:
-            await asyncio.sleep(REST_S)
-            at_rest = not self._running and time.monotonic() - self._last_run_at >= REST_S
-            if at_rest or len(self._left_behind) >= MAX_LEFT_BEHIND:
-                ids = self._left_behind.copy()
-                await asyncio.to_thread(_remove_folders, ids)
-                del self._left_behind[: len(ids)]
-
-
-def _remove_folders(prediction_ids: Iterable[str]) -> None:
-    """What coglet has made for these predictions. Mostly three empty folders each, which `rmdir`
-    removes in a fraction of what a walk costs."""
-    for prediction_id in prediction_ids:
-        folder = COGLET_FOLDERS / prediction_id
-        try:
-            (folder / "inputs").rmdir()
-            (folder / "outputs").rmdir()
-            folder.rmdir()
-        except OSError:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _set_up_log(health: Mapping[str, Json]) -> str:
-    return str((health.get("setup") or {}).get("logs") or "")
-
-
-def _own_problem(health: Mapping[str, Json]) -> str:
-    """What the runner's own health check says, "" when it is well or there is none."""
-    said = str(health.get("user_healthcheck_error") or "")
-    return without_paths(said[:PROBLEM_CHARS]) if said.startswith(OWN_CHECK) else ""
-
-
-def request_body(job: Job) -> bytes:
-    """What coglet is asked for."""
-    body: dict[str, Json] = {"id": job.id, "input": with_file_urls(job)}
-    if job.context:
-        body["context"] = job.context
-    return orjson.dumps(body)
-
-
-def with_file_urls(job: Job) -> dict[str, Json]:
-    """The inputs as coglet gets them: each file as the URL that the worker's hook knows."""
-    inputs = dict(job.inputs)
-    lists: dict[str, list[str]] = {}
-    for file in job.files:
-        url = FILE_URL_PREFIX + quote(Path(file.path).name)
-        if file.in_list:
-            inputs[file.field] = lists.setdefault(file.field, [])
-            lists[file.field].append(url)
-        else:
-            inputs[file.field] = url
-    return inputs
 
 
 def _free_port() -> int:

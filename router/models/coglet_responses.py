@@ -8,10 +8,18 @@ one class name makes it the caller's fault. Every other exception is the model's
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import orjson
 
-from router.errors import without_paths
+from router.errors import (
+    Canceled,
+    InsufficientStorage,
+    InvalidInput,
+    PredictionFailed,
+    WorkerDied,
+    without_paths,
+)
 from router.models.process import LogLine, NotStartedError
 from router.prediction import Failure, Json, Outcome, Status
 
@@ -35,12 +43,12 @@ def read_failure(error: str) -> Failure:
     """The failure behind coglet's error text."""
     text = _bare(error)
     if text.startswith(WORKER_LOST):
-        return Failure("worker_died", "The model's process ended while it worked on this")
+        return Failure(WorkerDied.code, "The model's process ended while it worked on this")
     if text.startswith(NO_FOLDER):
-        return Failure("insufficient_storage", "The disk does not take the prediction's files")
+        return Failure(InsufficientStorage.code, "The disk does not take the prediction's files")
     if text.startswith(INVALID_INPUT):
-        return Failure("invalid_input", without_paths(text.removeprefix(INVALID_INPUT)))
-    return Failure("prediction_failed", f"The model failed: {without_paths(text)}")
+        return Failure(InvalidInput.code, without_paths(text.removeprefix(INVALID_INPUT)))
+    return Failure(PredictionFailed.code, f"The model failed: {without_paths(text)}")
 
 
 def read_outcome(status: int, body: bytes) -> Outcome:
@@ -54,7 +62,7 @@ def read_outcome(status: int, body: bytes) -> Outcome:
         return Outcome(Status.FAILED, failure=_validation_failure(answer))
     if status != 200 or not isinstance(answer, dict):
         text = f"The model's server answered {status} with something unreadable"
-        return Outcome(Status.FAILED, failure=Failure("prediction_failed", text))
+        return Outcome(Status.FAILED, failure=Failure(PredictionFailed.code, text))
     logs = str(answer.get("logs") or "")
     metrics = answer.get("metrics") or {}
     predict_time_s = metrics.pop("predict_time", None)
@@ -68,7 +76,7 @@ def read_outcome(status: int, body: bytes) -> Outcome:
                 metrics=metrics,
             )
         case "canceled":
-            failure = Failure("canceled", "The prediction was canceled")
+            failure = Failure(Canceled.code, "The prediction was canceled")
             return Outcome(
                 Status.CANCELED,
                 failure=failure,
@@ -98,7 +106,7 @@ def _validation_failure(answer: dict[str, Json]) -> Failure:
     ]
     first = problems[0] if problems else {"input": "?", "message": "the input is refused"}
     return Failure(
-        "invalid_input",
+        InvalidInput.code,
         f"Cannot use '{first['input']}': {first['message']}",
         {"problems": problems},
     )
@@ -219,3 +227,20 @@ def without_long_log(body: bytes) -> bytes:
     answer = AnswerBody()
     answer.feed(body)
     return answer.whole()
+
+
+# What coglet puts before what the runner's own healthcheck() says, and when that takes over 5 s.
+OWN_CHECK = "Healthcheck failed: "
+OWN_CHECK_TIMED_OUT = f"{OWN_CHECK}user-defined healthcheck timed out"
+PROBLEM_CHARS = 500
+
+
+def set_up_log(health: Mapping[str, Json]) -> str:
+    """What the set-up printed, as the health check has it; "" for nothing."""
+    return str((health.get("setup") or {}).get("logs") or "")
+
+
+def own_problem(health: Mapping[str, Json]) -> str:
+    """What the runner's own health check says, "" when it is well or there is none."""
+    said = str(health.get("user_healthcheck_error") or "")
+    return without_paths(said[:PROBLEM_CHARS]) if said.startswith(OWN_CHECK) else ""

@@ -29,7 +29,7 @@ class ConnectionLostError(OSError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class LoopbackResponse:
     """A response. `body` is empty where its pieces were handed out as they came."""
 
     status: int
@@ -54,7 +54,7 @@ class LoopbackClient:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         stream: tuple[str, OnPiece] | None = None,
-    ) -> Answer:
+    ) -> LoopbackResponse:
         """Send one request and read the answer to it. Cancelled, it hangs up.
 
         With `stream`, a content type and a function, an answer of that type is handed to the
@@ -100,13 +100,15 @@ class _Connection(asyncio.Protocol):
         self._registry = registry
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: asyncio.Future[Answer] | None = None
+        self._answer: asyncio.Future[LoopbackResponse] | None = None
         self._stream: tuple[str, OnPiece] | None = None
         self._on_piece: OnPiece | None = None
         self._content_type = ""
         self._body: list[bytes] = []
 
-    async def exchange(self, request: list[bytes], stream: tuple[str, OnPiece] | None) -> Answer:
+    async def exchange(
+        self, request: list[bytes], stream: tuple[str, OnPiece] | None
+    ) -> LoopbackResponse:
         """Send and wait. Raises ConnectionLostError, and what `stream`'s function raises."""
         assert self._transport is not None  # noqa: S101 - connected before it is given out
         self._answer = asyncio.get_running_loop().create_future()
@@ -176,7 +178,7 @@ class _Connection(asyncio.Protocol):
         else:
             body = b"".join(self._body)
             status = self._parser.get_status_code()
-            self._answer.set_result(Answer(status, self._content_type, body))
+            self._answer.set_result(LoopbackResponse(status, self._content_type, body))
         self._body.clear()
         self._stream = self._on_piece = None
         if not keep_alive:

@@ -29,7 +29,7 @@ NOT_FOR_MODELS = frozenset({"SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"})
 GONE_LIMIT_S = 5.0
 
 
-LAST_WORDS_S = 0.2
+LAST_OUTPUT_S = 0.2
 # A line is kept in memory until it ends, so it must.
 LONGEST_LINE = 1 << 16
 
@@ -155,7 +155,7 @@ class ProcessGroup:
         """How the leader ended, in words, once it has."""
         await asyncio.wait({self._output.exited})
         # What it said last may still be in the pipe; what it started may hold the pipe open.
-        await asyncio.wait({self._output.ended}, timeout=LAST_WORDS_S)
+        await asyncio.wait({self._output.ended}, timeout=LAST_OUTPUT_S)
         code = self._child.get_returncode() or 0
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 

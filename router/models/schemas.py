@@ -12,7 +12,7 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ UNREAD_FOLDERS = frozenset({".venv", ".cog", ".git", "__pycache__", "weights", "
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a package takes, gives, and may do at once."""
+    """What a package takes, gives, and may do at once. `schema`: an OpenAPI document."""
 
-    schema: dict[str, Any]
+    schema: Mapping[str, Any]
     max_concurrency: int
 
     @property
@@ -49,32 +49,15 @@ class Description:
         return does_stream(self.schema)
 
 
-class Schemas:
-    """Descriptions by package name; each is made at most once at a time."""
+async def describe(package: Package) -> Description:
+    """The description: from disk if it is fresh there, else made now. Raises StartError when the
+    runner cannot be imported."""
+    return read_description(package) or await _make(package)
 
-    def __init__(self) -> None:
-        self._known: dict[str, Description] = {}
-        self._making: dict[str, asyncio.Task[Description]] = {}
 
-    def known(self, package: Package) -> Description | None:
-        """The description if it is at hand, in memory or fresh on disk."""
-        if package.name not in self._known and (found := _read(package, fingerprint(package))):
-            self._known[package.name] = found
-        return self._known.get(package.name)
-
-    async def describe(self, package: Package) -> Description:
-        """The description, made now if need be. Raises StartError when the runner cannot be
-        imported; the next call tries again."""
-        if known := self.known(package):
-            return known
-        task = self._making.get(package.name)
-        if task is None:
-            task = asyncio.create_task(_make(package))
-            self._making[package.name] = task
-            task.add_done_callback(lambda _: self._making.pop(package.name, None))
-        description = await asyncio.shield(task)
-        self._known[package.name] = description
-        return description
+def read_description(package: Package) -> Description | None:
+    """The description on disk, None when there is none of the present sources."""
+    return _read(package, fingerprint(package))
 
 
 def fingerprint(package: Package) -> str:

@@ -1,4 +1,4 @@
-"""The stream of changes that clients may follow: an observer with subscribers.
+"""The stream of changes that clients may follow.
 
 A subscriber that does not keep up is dropped: nobody waits for it, and what it has missed it
 can ask for when it comes again.
@@ -7,9 +7,10 @@ can ask for when it comes again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from router.prediction import Prediction
+from router.observability.facts import Fact, ModelChanged, PredictionChanged
+from router.shutdown import Shutdown
 
 # A burst of this many changes between two reads of one client.
 QUEUE_LIMIT = 256
@@ -42,30 +43,22 @@ class Subscription:
 
 
 class EventStream:
-    """Fulfils Observer: tells subscribers of models' states and predictions' statuses."""
+    """Tells subscribers of models' states and predictions' statuses."""
 
-    def __init__(self, catch_up: Callable[[], object] = lambda: None) -> None:
-        """`catch_up` tells of everything that has happened so far."""
-        self._catch_up = catch_up
+    def __init__(self, shutdown: Shutdown) -> None:
+        """Subscriptions end when the server stops: it waits for its clients."""
+        self._shutdown = shutdown
         self._subscriptions: set[Subscription] = set()
-        self.closing = asyncio.Event()
+        shutdown.on_begin(self._end)
 
-    def open(self) -> None:
-        """Take subscribers."""
-        self.closing.clear()
-
-    def close(self) -> None:
-        """End every subscription and, at once, those still to come: a server that stops waits
-        for its clients."""
-        self.closing.set()
+    def _end(self) -> None:
         for subscription in self._subscriptions:
             subscription.end()
 
     def subscribe(self) -> Subscription:
         """A subscription from now on, until `unsubscribe`."""
-        self._catch_up()
         subscription = Subscription()
-        if self.closing.is_set():
+        if self._shutdown.begun:
             subscription.end()
         self._subscriptions.add(subscription)
         return subscription
@@ -74,24 +67,17 @@ class EventStream:
         """Nobody reads it any more."""
         self._subscriptions.discard(subscription)
 
-    def prediction_changed(self, p: Prediction) -> None:
-        """Its id, model and status: no input and no output."""
-        if self._subscriptions:
-            self._put("prediction", {"id": p.id, "model": p.model, "status": p.status.value})
-
-    def prediction_refused(self, model: str, code: str) -> None:
-        """No change of anything that was there."""
-
-    def model_changed(self, model: str, state: str, reason: str = "") -> None:
-        """Its new state."""
-        if self._subscriptions:
-            self._put("model", {"model": model, "state": state})
-
-    def load_ended(self, model: str, seconds: float, *, ready: bool) -> None:
-        """Told by the new state."""
-
-    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Not for clients."""
+    def note(self, fact: Fact) -> None:
+        """Tell the subscribers of a model's new state, or a prediction's: its id, model and status,
+        no input and no output. A listener of `router.observability.facts`."""
+        if not self._subscriptions:
+            return
+        match fact:
+            case PredictionChanged(p):
+                data = {"id": p.id, "model": p.model, "status": p.status.value}
+                self._put("prediction", data)
+            case ModelChanged():
+                self._put("model", {"model": fact.model, "state": fact.state})
 
     def _put(self, kind: str, data: Mapping[str, str]) -> None:
         for subscription in self._subscriptions:

@@ -15,8 +15,16 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from router.observability.facts import Reading
+from router.observability.facts import (
+    Fact,
+    LoadEnded,
+    ModelChanged,
+    PredictionChanged,
+    PredictionRefused,
+    RequestEnded,
+)
 from router.prediction import Prediction, Status
+from router.scheduling.snapshot import STATES, Snapshot
 
 M = TypeVar("M", bound=MetricWrapperBase)
 # A prediction and its wait: from a warm small model to the time limit. A load may download.
@@ -27,8 +35,8 @@ REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class PrometheusObserver:
-    """Fulfils Observer. Has a registry of its own, so that two can live in one process."""
+class PrometheusMetrics:
+    """Has a registry of its own, so that two can live in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -61,7 +69,7 @@ class PrometheusObserver:
             "callme_http_request_seconds", "Time to the answer's end", REQUEST_BUCKETS_S, "route"
         )
 
-    def watch(self, models: tuple[str, ...], read: Callable[[], Reading]) -> None:
+    def watch(self, models: tuple[str, ...], read: Callable[[], Snapshot]) -> None:
         """Show what `read` returns at every scrape, and every model's counters from 0: one
         that first appears at 1 has no increase that an alert could see."""
         self._gauges.read = read
@@ -75,9 +83,29 @@ class PrometheusObserver:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
 
-    # ---- facts (router.observability.facts.Observer) -------------------------------------
+    def note(self, fact: Fact) -> None:
+        """Count it. A listener of `router.observability.facts`."""
+        match fact:
+            case PredictionChanged():
+                self._note_prediction(fact.prediction)
+            case RequestEnded():
+                known = fact.method if fact.method in METHODS else "other"
+                self._requests.labels(fact.route, known, str(fact.status)).inc()
+                self._request_s.labels(fact.route).observe(fact.seconds)
+            case PredictionRefused():
+                # An outcome like the others, but without a duration.
+                self._predictions.labels(fact.model, fact.code).inc()
+            case ModelChanged():
+                if fact.reason in ("crashed", "unhealthy"):
+                    self._crashes.labels(fact.model).inc()
+                elif fact.reason == "memory" or fact.reason.startswith("evicted"):
+                    self._evictions.labels(fact.model).inc()
+            case LoadEnded():
+                self._loads.labels(fact.model, "ready" if fact.ready else "failed").inc()
+                if fact.ready:  # how long a failed start took says nothing about loading
+                    self._load_s.labels(fact.model).observe(fact.seconds)
 
-    def prediction_changed(self, p: Prediction) -> None:
+    def _note_prediction(self, p: Prediction) -> None:
         """Its wait is known when it starts, its outcome when it ends."""
         if p.status is Status.PROCESSING and p.started_at is not None:
             self._queue_s.labels(p.model).observe(max(p.started_at - p.created_at, 0.0))
@@ -86,29 +114,6 @@ class PrometheusObserver:
             self._predictions.labels(p.model, outcome).inc()
             if p.started_at is not None and p.completed_at is not None:
                 self._run_s.labels(p.model).observe(max(p.completed_at - p.started_at, 0.0))
-
-    def prediction_refused(self, model: str, code: str) -> None:
-        """An outcome like the others, but without a duration."""
-        self._predictions.labels(model, code).inc()
-
-    def model_changed(self, model: str, state: str, reason: str = "") -> None:
-        """A stop has a reason; states themselves are gauges."""
-        if reason in ("crashed", "unhealthy"):
-            self._crashes.labels(model).inc()
-        elif reason == "memory" or reason.startswith("evicted"):
-            self._evictions.labels(model).inc()
-
-    def load_ended(self, model: str, seconds: float, *, ready: bool) -> None:
-        """How long a failed start took says nothing about loading."""
-        self._loads.labels(model, "ready" if ready else "failed").inc()
-        if ready:
-            self._load_s.labels(model).observe(seconds)
-
-    def request_ended(self, method: str, route: str, status: int, seconds: float) -> None:
-        """`route` is a template, never a path."""
-        known = method if method in METHODS else "other"
-        self._requests.labels(route, known, str(status)).inc()
-        self._request_s.labels(route).observe(seconds)
 
     def _counter(self, name: str, text: str, *labels: str) -> Family[Counter]:
         return Family(Counter(name, text, labels, registry=self.registry))
@@ -139,7 +144,7 @@ class Gauges(Collector):
     """Reads the scheduler when it is scraped: nothing is kept twice, nothing can be stale."""
 
     def __init__(self) -> None:
-        self.read: Callable[[], Reading] | None = None
+        self.read: Callable[[], Snapshot] | None = None
 
     def describe(self) -> list[Metric]:
         """Nothing: registering must not read what is not there yet."""
@@ -149,19 +154,19 @@ class Gauges(Collector):
         """One sample per model, and one per state of it."""
         if self.read is None:
             return
-        reading = self.read()
+        snapshot = self.read()
         depth = _gauge("callme_queue_depth", "Predictions waiting", "model")
         running = _gauge("callme_running", "Predictions running", "model")
         memory = _gauge("callme_model_memory_bytes", "Memory held for it", "model")
         state = _gauge("callme_model_state", "1 for the state that it is in", "model", "state")
-        for m in reading.models:
-            depth.add_metric([m.name], m.queued)
-            running.add_metric([m.name], m.running)
+        for m in snapshot.models.values():
+            depth.add_metric([m.name], len(m.queue))
+            running.add_metric([m.name], len(m.running))
             memory.add_metric([m.name], m.memory_bytes)
-            for name, is_in in m.states.items():
-                state.add_metric([m.name, name], float(is_in))
+            for name in STATES:
+                state.add_metric([m.name, name], float(name == m.state))
         budget = _gauge("callme_memory_budget_bytes", "What models may use together")
-        budget.add_metric([], reading.budget_bytes)
+        budget.add_metric([], snapshot.budget_bytes)
         yield from (depth, running, memory, state, budget)
 
 

@@ -41,7 +41,7 @@ def _is_about(problem: Any, secrets: SecretValues) -> bool:
 LINE_CHARS = 300
 
 
-def last_words(lines: Sequence[LogLine], prediction_id: str = "") -> tuple[str, ...]:
+def failure_log_tail(lines: Sequence[LogLine], prediction_id: str = "") -> tuple[str, ...]:
     """The lines of the set-up and of this prediction, without paths of this machine.
 
     What was printed for another prediction may hold another person's words; and a subprocess
@@ -55,11 +55,11 @@ def last_words(lines: Sequence[LogLine], prediction_id: str = "") -> tuple[str, 
     return tuple(without_paths(line.text)[:LINE_CHARS] for line in own)
 
 
-def with_last_words(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str) -> Outcome:
+def with_log_tail(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str) -> Outcome:
     """The failed outcome with `log_tail` in its failure's details."""
     if outcome.failure is None:
         return outcome
-    tail = list(last_words(lines, prediction_id))
+    tail = list(failure_log_tail(lines, prediction_id))
     details = {**(outcome.failure.details or {}), "log_tail": tail}
     failure = dataclasses.replace(outcome.failure, details=details)
     return msgspec.structs.replace(outcome, failure=failure)

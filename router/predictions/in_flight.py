@@ -10,7 +10,7 @@ import orjson
 from msgspec.structs import replace
 
 from router.clock import Timer
-from router.errors import RouterError
+from router.errors import Canceled, DeadlineExceeded, PredictionFailed, RouterError, WorkerDied
 from router.prediction import (
     TIMES,
     Failure,
@@ -50,7 +50,7 @@ LINK_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EndReason:
     """Why a prediction is withdrawn, and how it then ends: while it waits, or while it runs."""
 
     failure: Failure
@@ -58,18 +58,18 @@ class Verdict:
     running: Status
 
 
-CANCELED = Verdict(
-    Failure("canceled", "The prediction was canceled"), Status.CANCELED, Status.CANCELED
+CANCELED = EndReason(
+    Failure(Canceled.code, "The prediction was canceled"), Status.CANCELED, Status.CANCELED
 )
 # Replicate's words for `Cancel-After`: aborted before it ran, canceled while it ran.
-OVERDUE = Verdict(
-    Failure("deadline_exceeded", "The prediction did not end before its deadline"),
+OVERDUE = EndReason(
+    Failure(DeadlineExceeded.code, "The prediction did not end before its deadline"),
     Status.ABORTED,
     Status.CANCELED,
 )
-TOO_LARGE = Verdict(
+TOO_LARGE = EndReason(
     Failure(
-        "prediction_failed", f"The model's output is larger than {MAX_STREAMED_BYTES >> 20} MiB"
+        PredictionFailed.code, f"The model's output is larger than {MAX_STREAMED_BYTES >> 20} MiB"
     ),
     Status.FAILED,
     Status.FAILED,
@@ -77,12 +77,12 @@ TOO_LARGE = Verdict(
 
 
 @dataclass(slots=True)
-class Live:
+class InFlight:
     """A prediction on its way. `prediction` is always its present state, `done` its end."""
 
     prediction: Prediction
     done: asyncio.Future[None]
-    verdict: Verdict | None = None  # overrides what the model says
+    end_reason: EndReason | None = None  # overrides what the model says
     timer: Timer | None = None  # runs out when it has run too long
     deadline: Timer | None = None  # runs out when it has lived too long
     dropped_with: RouterError | None = None
@@ -287,8 +287,8 @@ def hopeless(p: Prediction, now: float) -> tuple[Status, Failure] | None:
         return (OVERDUE.running if running else OVERDUE.waiting), OVERDUE.failure
     if is_lost(p.secrets):
         reason = "Its secret inputs cannot be read any more; send it again"
-        return Status.FAILED, Failure("internal_error", reason)
+        return Status.FAILED, Failure(RouterError.code, reason)
     if running and p.attempts >= MAX_ATTEMPTS:
         reason = f"The server stopped during each of {p.attempts} attempts"
-        return Status.FAILED, Failure("worker_died", reason)
+        return Status.FAILED, Failure(WorkerDied.code, reason)
     return None

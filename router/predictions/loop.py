@@ -16,7 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from router.clock import Clock
-from router.errors import RouterError, without_paths
+from router.errors import RouterError, WorkerDied, without_paths
 from router.models.catalog import Package
 from router.models.process import (
     LogLine,
@@ -27,12 +27,13 @@ from router.models.process import (
     Sleeper,
     StartError,
 )
-from router.observability.facts import Observer, Observers
+from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
-from router.predictions.failures import last_words, with_last_words
+from router.predictions.failures import failure_log_tail, with_log_tail
 from router.scheduling import messages as msg
 from router.scheduling.model import COMING, GONE, LEAVING, Phase
 from router.scheduling.scheduler import Scheduler
+from router.scheduling.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,25 @@ STEPS_OF_A_PROCESS = (
 )
 
 
+class Jobs(Protocol):
+    """The owner of the predictions. The loop calls it at every step, in this order."""
+
+    def started(self, prediction_id: str) -> Job:
+        """It is about to run: what to run."""
+
+    def progressed(self, prediction_id: str, progress: Progress) -> None:
+        """It has printed something, or put out a part of its output."""
+
+    def handed_back(self, prediction_id: str) -> None:
+        """It did not begin after all and waits again."""
+
+    def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
+        """It ended. The return value is its service time in seconds if that says something."""
+
+    def dropped(self, prediction_id: str, error: RouterError) -> None:
+        """It will never run."""
+
+
 class SchedulerLoop:
     """Owns the scheduler and one process object for each model that has one."""
 
@@ -60,15 +80,16 @@ class SchedulerLoop:
         memory: Memory,
         clock: Clock,
         *,
-        observer: Observer | None = None,
+        jobs: Jobs,
+        facts: Facts | None = None,
     ) -> None:
         self.scheduler = scheduler
-        self.jobs: Jobs | None = None
+        self._owner = jobs
         self._packages = packages
         self._make_process = make_process
         self._memory = memory
         self._clock = clock
-        self._observer = observer or Observers()
+        self._facts = facts or Facts()
         self._processes: dict[str, Process] = {}
         self._changing: dict[str, asyncio.Task[None]] = {}  # starts, falls asleep or wakes
         self._last_logs: dict[str, Sequence[LogLine]] = {}
@@ -134,7 +155,7 @@ class SchedulerLoop:
         m = self.scheduler.models[model]
         if m.phase not in COMING and m.phase not in LEAVING:
             state = m.state if m.problem else m.phase
-            self._observer.model_changed(model, state, m.problem)
+            self._facts.tell(ModelChanged(model, state, m.problem))
 
     def _perform(self, effect: msg.Effect) -> None:
         match effect:
@@ -145,24 +166,19 @@ class SchedulerLoop:
             case msg.Drop():
                 self._owner.dropped(effect.id, effect.error)
             case msg.Start():
-                self._observer.model_changed(effect.model, Phase.STARTING)
+                self._facts.tell(ModelChanged(effect.model, Phase.STARTING))
                 self._follow(effect.model, self._start(effect))
             case msg.Stop():
-                self._observer.model_changed(effect.model, Phase.STOPPING, effect.reason)
+                self._facts.tell(ModelChanged(effect.model, Phase.STOPPING, effect.reason))
                 self._spawn(self._stop(effect))
             case msg.Sleep():
-                self._observer.model_changed(effect.model, Phase.SUSPENDING, effect.reason)
+                self._facts.tell(ModelChanged(effect.model, Phase.SUSPENDING, effect.reason))
                 self._follow(effect.model, self._sleep(effect))
             case msg.Wake():
-                self._observer.model_changed(effect.model, Phase.WAKING)
+                self._facts.tell(ModelChanged(effect.model, Phase.WAKING))
                 self._follow(effect.model, self._wake(effect))
             case msg.Interrupt():
                 self._spawn(self._interrupt(effect))
-
-    @property
-    def _owner(self) -> Jobs:
-        assert self.jobs is not None, "set when the application is composed"  # noqa: S101
-        return self.jobs
 
     def _set_timer(self) -> None:
         """See that a Tick comes when time alone could change something.
@@ -226,8 +242,8 @@ class SchedulerLoop:
                 exc_info=not known,
                 extra={"model": e.model, "reason": reason},
             )
-            self._observer.load_ended(e.model, self._clock.monotonic() - began, ready=False)
-            words = last_words(process.log_tail())
+            self._facts.tell(LoadEnded(e.model, self._clock.monotonic() - began, ready=False))
+            words = failure_log_tail(process.log_tail())
             asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
             self.post(msg.StartFailed(e.model, e.generation, reason, words, asked_s))
             return
@@ -237,7 +253,7 @@ class SchedulerLoop:
             "model ready",
             extra={"model": e.model, "load_s": round(load_s, 2), "mib": footprint >> 20},
         )
-        self._observer.load_ended(e.model, load_s, ready=True)
+        self._facts.tell(LoadEnded(e.model, load_s, ready=True))
         process.watch_health(partial(self._health_changed, e))
         can_sleep = process.sleeper is not None
         self.post(msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))
@@ -252,7 +268,7 @@ class SchedulerLoop:
     async def _report_death(self, process: Process, e: msg.Start) -> None:
         reason = await process.broken()
         if self._processes.get(e.model) is process:
-            words = last_words(process.log_tail())
+            words = failure_log_tail(process.log_tail())
             self.post(msg.Died(e.model, e.generation, reason, words))
 
     async def _sleep(self, e: msg.Sleep) -> None:
@@ -273,7 +289,7 @@ class SchedulerLoop:
             await self._sleeper(e.model).wake()
         except Exception as error:
             log.exception("model not woken", extra={"model": e.model})
-            words = last_words(process.log_tail())
+            words = failure_log_tail(process.log_tail())
             self.post(msg.Died(e.model, e.generation, f"it could not be woken: {error}", words))
         else:
             wake_s = self._clock.monotonic() - began
@@ -320,10 +336,10 @@ class SchedulerLoop:
         except Exception:
             # A bug, but the slot must come free and the caller must be told all the same.
             log.exception("a run failed in the router itself", extra={"model": e.model})
-            outcome = Outcome(Status.FAILED, failure=Failure("internal_error", "The server failed"))
-        died = outcome.failure is not None and outcome.failure.code == "worker_died"
+            outcome = Outcome(Status.FAILED, failure=Failure(RouterError.code, "The server failed"))
+        died = outcome.failure is not None and outcome.failure.code == WorkerDied.code
         if died and process is not None:
-            outcome = with_last_words(outcome, process.log_tail(), e.id)
+            outcome = with_log_tail(outcome, process.log_tail(), e.id)
         service_s = self._owner.finished(e.id, outcome)
         if died:
             # Before the slot is reported free, or the next prediction would be sent to it.
@@ -364,6 +380,10 @@ class SchedulerLoop:
 
     # ---- what callers may ask ------------------------------------------------------------
 
+    def snapshot(self) -> Snapshot:
+        """Every model, its queue and its memory now."""
+        return self.scheduler.snapshot(self._clock.monotonic())
+
     def set_up_log(self, model: str) -> str:
         """The end of what the model's process printed until it was ready."""
         process = self._processes.get(model)
@@ -374,22 +394,3 @@ class SchedulerLoop:
         process = self._processes.get(model)
         lines = process.log_tail() if process else self._last_logs.get(model, ())
         return [line.text for line in lines]
-
-
-class Jobs(Protocol):
-    """Whoever owns the predictions: told of every step, in this order."""
-
-    def started(self, prediction_id: str) -> Job:
-        """It is about to run: what to run."""
-
-    def progressed(self, prediction_id: str, progress: Progress) -> None:
-        """It has printed something, or put out a part of its output."""
-
-    def handed_back(self, prediction_id: str) -> None:
-        """It did not begin after all and waits again."""
-
-    def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
-        """It ended. The return value is its service time in seconds if that says something."""
-
-    def dropped(self, prediction_id: str, error: RouterError) -> None:
-        """It will never run."""

@@ -10,19 +10,20 @@ from msgspec.structs import replace
 
 from router.errors import NotFound, RouterError
 from router.prediction import FileRef, Json, OutputFile, Place, Prediction
-from router.predictions.in_flight import Live
+from router.predictions.in_flight import InFlight
 from router.predictions.output_files import Outputs, Shelf, data_uris, may_hold_files, with_values
 from router.storage.store import Store
 
 
 class Links:
-    """Both forms of every prediction, on its way or ended. `live`: the one of that id while it is
-    on its way."""
+    """Both forms of every prediction. `in_flight`: the one of that id while it has not ended."""
 
-    def __init__(self, store: Store, outputs: Outputs, live: Callable[[str], Live | None]) -> None:
+    def __init__(
+        self, store: Store, outputs: Outputs, in_flight: Callable[[str], InFlight | None]
+    ) -> None:
         self._store = store
         self._outputs = outputs
-        self._live = live
+        self._in_flight = in_flight
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def linked(self, p: Prediction) -> Prediction:
@@ -32,28 +33,28 @@ class Links:
         """
         if p.output_files or not p.durable:
             return p
-        live = self._live(p.id)
+        in_flight = self._in_flight(p.id)
         # What an earlier attempt has left on the shelf goes with the end, whatever that holds.
-        if not may_hold_files(p.output) and (live is None or live.shelf is None):
+        if not may_hold_files(p.output) and (in_flight is None or in_flight.shelf is None):
             return p
-        if live is None:
+        if in_flight is None:
             return await self._linked_from_store(p)
         output, files = await self._outputs.store(
-            live.shelved(), p.id, p.output, last=p.status.is_terminal
+            in_flight.shelved(), p.id, p.output, last=p.status.is_terminal
         )
         return replace(p, output=output, output_files=files)
 
     async def linked_chunk(
-        self, live: Live, index: int, value: Json
+        self, in_flight: InFlight, index: int, value: Json
     ) -> tuple[Json, tuple[OutputFile, ...], Place]:
         """One element of the output of a prediction on its way, without its files; the files; and
-        where the element is in the output. `live` may have ended by now."""
-        p = live.prediction
+        where the element is in the output. `in_flight` may have ended by now."""
+        p = in_flight.prediction
         is_whole = p.status.is_terminal and not isinstance(p.output, list)
         at: Place = () if is_whole else (index,)
         if not p.durable:
             return value, (), at
-        return *await self._outputs.store(live.shelved(), p.id, value, at=at), at
+        return *await self._outputs.store(in_flight.shelved(), p.id, value, at=at), at
 
     async def whole(self, p: Prediction) -> Prediction:
         """The prediction with the files of its output in it, as data: URIs."""
@@ -64,9 +65,9 @@ class Links:
 
     async def file(self, prediction_id: str, name: str) -> OutputFile:
         """The file of that name. Raises NotFound."""
-        live = self._live(prediction_id)
-        if live is not None and live.shelf is not None:
-            files = [file for _, file in live.shelf.files.values()]
+        in_flight = self._in_flight(prediction_id)
+        if in_flight is not None and in_flight.shelf is not None:
+            files = [file for _, file in in_flight.shelf.files.values()]
         else:
             stored = await self._store.get(prediction_id)
             files = list(stored.output_files) if stored else []

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from router import errors
 from router.clock import Clock, Timer
 from router.errors import RouterError
 from router.prediction import Prediction
 from router.scheduling import messages
+from router.scheduling.scheduler import Scheduler
 
 # Refusals that the other home may not share. One that is stopping stops both.
 ELSEWHERE_PERHAPS = (errors.ModelUnavailable, errors.QueueFull)
@@ -30,7 +30,7 @@ CallLater = Callable[..., Timer]
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class OverflowRule:
     """`remote`: what the scheduler calls the second home. `after_s`: seconds that a prediction
     may have to wait here. `to_box`: it is another box, which may have a second home too. What
     came from a box does not go on to one: two that help each other out would send it to and fro.
@@ -41,21 +41,8 @@ class Route:
     to_box: bool = False
 
 
-class Lines(Protocol):
-    """What is asked of the scheduler."""
-
-    def expected_wait_s(self, model: str, now: float) -> float:
-        """Until one more would start; infinite when it never would."""
-
-    def takes(self, model: str, owner: str, now: float) -> bool:
-        """Whether one more would be let in."""
-
-    def is_waiting(self, prediction_id: str, now: float) -> bool:
-        """In a line, and not running."""
-
-
 @dataclass(slots=True)
-class _Stay:
+class Placement:
     """One prediction on its way: where it is, who has refused it."""
 
     prediction: Prediction
@@ -69,75 +56,79 @@ class _Stay:
             self.timer = None
 
 
-class Homes:
+class Overflow:
     """Submits predictions, and remembers which home served them."""
 
     def __init__(
         self,
         post: Callable[[messages.Event], None],
-        lines: Lines,
+        scheduler: Scheduler,
         clock: Clock,
         call_later: CallLater,
-        routes: Mapping[str, Route] | None = None,
+        rules: Mapping[str, OverflowRule] | None = None,
     ) -> None:
         self._post = post
-        self._lines = lines
+        self._scheduler = scheduler
         self._clock = clock
         self._call_later = call_later
-        self._routes = routes or {}
-        self._stays: dict[str, _Stay] = {}
+        self._rules = rules or {}
+        self._placements: dict[str, Placement] = {}
         self._served: Counter[str] = Counter()
         self._last: dict[str, deque[str]] = {}
 
     def submit(self, p: Prediction) -> None:
         """Put it into the line where it is likely to run first."""
-        route = self._routes.get(p.model)
-        if route is None or (route.to_box and p.via):
+        rule = self._rules.get(p.model)
+        if rule is None or (rule.to_box and p.via):
             self._post(messages.Submitted(p.id, p.model, p.owner, p.priority))
             return
-        if p.home == route.remote:
-            stay = self._stays[p.id] = _Stay(p, p.home, refused_by={p.model})
-            self._go(stay, p.home)
+        if p.home == rule.remote:
+            placement = self._placements[p.id] = Placement(p, p.home, refused_by={p.model})
+            self._go(placement, p.home)
             return
         now = self._clock.monotonic()
-        too_long = self._lines.expected_wait_s(p.model, now) > route.after_s
-        stay = self._stays[p.id] = _Stay(p, p.model)
-        if too_long and self._lines.takes(route.remote, p.owner, now):
-            self._go(stay, route.remote)
+        too_long = self._scheduler.estimate(p.model, p.owner, now).wait_s > rule.after_s
+        placement = self._placements[p.id] = Placement(p, p.model)
+        if too_long and self._scheduler.estimate(rule.remote, p.owner, now).accepted:
+            self._go(placement, rule.remote)
             # Or nobody would ever start it here again. It takes only memory that nobody uses.
             self._post(messages.Warm(p.model))
         else:
-            self._go(stay, p.model)
+            self._go(placement, p.model)
 
     def refused(self, prediction_id: str, error: RouterError) -> bool:
         """It was refused where it is. True when it has been sent to its other home instead."""
-        stay = self._stays.get(prediction_id)
-        if stay is None or not isinstance(error, ELSEWHERE_PERHAPS):
+        placement = self._placements.get(prediction_id)
+        if placement is None or not isinstance(error, ELSEWHERE_PERHAPS):
             return False
-        stay.refused_by.add(stay.home)
-        model = stay.prediction.model
-        other = self._routes[model].remote if stay.home == model else model
-        if other in stay.refused_by:
+        placement.refused_by.add(placement.home)
+        model = placement.prediction.model
+        other = self._rules[model].remote if placement.home == model else model
+        if other in placement.refused_by:
             return False
-        self._go(stay, other)
+        self._go(placement, other)
         return True
 
     def second_home(self, prediction_id: str) -> str:
         """Where it is, if that is not here; "" when it is."""
-        stay = self._stays.get(prediction_id)
-        return "" if stay is None or stay.home == stay.prediction.model else stay.home
+        placement = self._placements.get(prediction_id)
+        return (
+            ""
+            if placement is None or placement.home == placement.prediction.model
+            else placement.home
+        )
 
     def served(self, p: Prediction) -> None:
         """It has run, with whatever result."""
-        stay = self._stays.get(p.id)
-        home = stay.home if stay else p.model
+        placement = self._placements.get(p.id)
+        home = placement.home if placement else p.model
         self._served[home] += 1
         self._last.setdefault(home, deque(maxlen=LAST_SERVED)).append(p.id)
 
     def forget(self, prediction_id: str) -> None:
         """It has ended."""
-        if (stay := self._stays.pop(prediction_id, None)) is not None:
-            stay.stop_timer()
+        if (placement := self._placements.pop(prediction_id, None)) is not None:
+            placement.stop_timer()
 
     def record(self, home: str) -> tuple[int, list[str]]:
         """How many predictions ran there, and the ids of the last ones, oldest first."""
@@ -145,29 +136,29 @@ class Homes:
 
     # ---- within ----------------------------------------------------------------------------
 
-    def _go(self, stay: _Stay, home: str) -> None:
-        p = stay.prediction
-        stay.stop_timer()
-        stay.home = home
+    def _go(self, placement: Placement, home: str) -> None:
+        p = placement.prediction
+        placement.stop_timer()
+        placement.home = home
         self._post(messages.Submitted(p.id, home, p.owner, p.priority))
         # It may have been refused at once and be elsewhere by now, or be no more.
-        if home == p.model and self._stays.get(p.id) is stay and stay.home == home:
-            self._watch(stay)
+        if home == p.model and self._placements.get(p.id) is placement and placement.home == home:
+            self._watch(placement)
 
-    def _watch(self, stay: _Stay) -> None:
-        route = self._routes[stay.prediction.model]
-        stay.timer = self._call_later(route.after_s, self._has_waited, stay)
+    def _watch(self, placement: Placement) -> None:
+        rule = self._rules[placement.prediction.model]
+        placement.timer = self._call_later(rule.after_s, self._has_waited, placement)
 
-    def _has_waited(self, stay: _Stay) -> None:
+    def _has_waited(self, placement: Placement) -> None:
         """Its time here is over, if it still waits and the other home takes it."""
-        p, route = stay.prediction, self._routes[stay.prediction.model]
+        p, rule = placement.prediction, self._rules[placement.prediction.model]
         now = self._clock.monotonic()
-        stay.timer = None
-        if route.remote in stay.refused_by or not self._lines.is_waiting(p.id, now):
+        placement.timer = None
+        if rule.remote in placement.refused_by or self._scheduler.standing(p.id, now) is None:
             return
-        if self._lines.takes(route.remote, p.owner, now):
+        if self._scheduler.estimate(rule.remote, p.owner, now).accepted:
             # A waiter that is withdrawn leaves its line without a word.
             self._post(messages.Withdrawn(p.id))
-            self._go(stay, route.remote)
+            self._go(placement, rule.remote)
         else:
-            self._watch(stay)
+            self._watch(placement)

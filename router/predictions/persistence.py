@@ -19,7 +19,7 @@ SWEEP_EVERY_S = 600.0
 SETTLE_AGAIN_S = 5.0
 
 
-class Records:
+class Persistence:
     """Writes in the background, in the order in which it is told."""
 
     def __init__(

@@ -16,7 +16,7 @@ from router import errors
 from router.clock import Clock, Timer, Timers
 from router.errors import RouterError
 from router.keys.key import Caller
-from router.observability.facts import Observer, Observers
+from router.observability.facts import Facts, PredictionChanged, PredictionRefused
 from router.prediction import (
     Failure,
     Job,
@@ -31,15 +31,14 @@ from router.prediction import (
     conclude,
 )
 from router.predictions.failures import scrubbed
-from router.predictions.in_flight import CANCELED, OVERDUE, TOO_LARGE, Live, Verdict, hopeless
-from router.predictions.loop import SchedulerLoop
+from router.predictions.in_flight import CANCELED, OVERDUE, TOO_LARGE, EndReason, InFlight, hopeless
+from router.predictions.loop import Jobs, SchedulerLoop
 from router.predictions.output_files import Outputs
 from router.predictions.output_links import Links
-from router.predictions.overflow import Homes, Route
-from router.predictions.persistence import Records
+from router.predictions.overflow import Overflow, OverflowRule
+from router.predictions.persistence import Persistence
 from router.predictions.webhooks import Webhooks
 from router.scheduling import messages
-from router.scheduling.outlook import Outlook
 from router.secret_inputs import opened
 from router.storage.store import Cursor, Files, Store
 
@@ -49,7 +48,7 @@ class Predictions:
 
     def __init__(
         self,
-        loop: SchedulerLoop,
+        make_loop: Callable[[Jobs], SchedulerLoop],
         store: Store,
         files: Files,
         clock: Clock,
@@ -58,32 +57,32 @@ class Predictions:
         time_limit_s: float,
         keep_results_s: float,
         timers: Timers | None = None,
-        observer: Observer | None = None,
-        routes: Mapping[str, Route] | None = None,
+        facts: Facts | None = None,
+        rules: Mapping[str, OverflowRule] | None = None,
         outputs: Outputs | None = None,
     ) -> None:
-        self._loop = loop
+        self.loop = make_loop(self)
         self._store = store
         self._files = files
         self._clock = clock
         self._webhooks = webhooks
         self._time_limit_s = time_limit_s
         failure = Failure(
-            "deadline_exceeded", f"The prediction took longer than {time_limit_s:.0f} s"
+            errors.DeadlineExceeded.code, f"The prediction took longer than {time_limit_s:.0f} s"
         )
-        self._too_long = Verdict(failure, Status.ABORTED, Status.FAILED)
+        self._too_long = EndReason(failure, Status.ABORTED, Status.FAILED)
         self.outputs = outputs or Outputs(files, "")
-        self.links = Links(store, self.outputs, self.live)
-        self._records = Records(
+        self.links = Links(store, self.outputs, self.in_flight)
+        self._persistence = Persistence(
             store, files, clock, webhooks, keep_results_s, link=self.links.linked
         )
         self._timers = timers
-        self._observer = observer or Observers()
-        self._live: dict[str, Live] = {}
+        self._facts = facts or Facts()
+        self._in_flight: dict[str, InFlight] = {}
         self._claims: dict[str, asyncio.Future[None]] = {}
-        outlook = Outlook(loop.scheduler)
-        self.homes = Homes(loop.post, outlook, clock, self._call_later, routes)
-        loop.jobs = self
+        self.overflow = Overflow(
+            self.loop.post, self.loop.scheduler, clock, self._call_later, rules
+        )
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -92,26 +91,26 @@ class Predictions:
         resumed = []
         now = self._clock.time()
         for p in await self._store.unfinished():
-            if (verdict := hopeless(p, now)) is not None:
-                status, failure = verdict
+            if (end_reason := hopeless(p, now)) is not None:
+                status, failure = end_reason
                 ended = conclude(p, Outcome(status, failure=failure), now)
-                await self._records.conclude(ended)
-                self._observer.prediction_changed(ended)
+                await self._persistence.conclude(ended)
+                self._facts.tell(PredictionChanged(ended))
                 self._files.remove(p.files)
                 continue
             waiting = advance(p, Status.STARTING, now) if p.status is Status.PROCESSING else p
             resumed.append(waiting)
             self._enter(waiting, accepted=True)
-        self._records.open()
+        self._persistence.open()
         return resumed
 
     async def close(self) -> None:
         """Finish every write. The loop must be closed before: it ends what runs."""
-        await self._records.close()
+        await self._persistence.close()
 
     # ---- what the faces call -------------------------------------------------------------
 
-    async def create(self, p: Prediction) -> Live:
+    async def create(self, p: Prediction) -> InFlight:
         """Accept a prediction. Its files are the prediction's from here on, whatever happens.
 
         The answer follows it to its end. Raises the refusal (QueueFull, ModelUnavailable,
@@ -126,12 +125,12 @@ class Predictions:
             except RouterError:
                 self._files.remove(p.files)
                 raise
-        live = self._enter(p)
-        if live.dropped_with is not None:
+        in_flight = self._enter(p)
+        if in_flight.dropped_with is not None:
             if p.durable:
                 await self._store.delete(p.id)
-            raise live.dropped_with
-        return live
+            raise in_flight.dropped_with
+        return in_flight
 
     async def create_once(
         self,
@@ -140,7 +139,7 @@ class Predictions:
         digest: str,
         caller: Caller,
         make: Callable[[], Awaitable[Prediction]],
-    ) -> Live | None:
+    ) -> InFlight | None:
         """Create what `make` returns, a durable prediction of that id, unless the id is known.
 
         None when it is, and was made by the same request: it runs or has run, and never runs
@@ -182,21 +181,23 @@ class Predictions:
         """The caller's durable predictions as they are now, newest first; see `Store.page`."""
         owner = caller.only_owner
         stored = await self._store.page(owner, before=before, after=after, limit=limit)
-        return [live.present() if (live := self._live.get(p.id)) else p for p in stored]
+        return [
+            in_flight.present() if (in_flight := self._in_flight.get(p.id)) else p for p in stored
+        ]
 
     async def keep(self, prediction_id: str, caller: Caller) -> Prediction:
         """Make a running prediction durable: its caller will come back for it."""
-        live = self._live.get(prediction_id)
-        if live is None:
+        in_flight = self._in_flight.get(prediction_id)
+        if in_flight is None:
             return await self.get(prediction_id, caller)
-        live.prediction = replace(live.prediction, durable=True)
-        await self._store.put(live.prediction)
-        return live.prediction
+        in_flight.prediction = replace(in_flight.prediction, durable=True)
+        await self._store.put(in_flight.prediction)
+        return in_flight.prediction
 
-    def live(self, prediction_id: str) -> Live | None:
+    def in_flight(self, prediction_id: str) -> InFlight | None:
         """The prediction while it is on its way, None when it has ended or never was. The
         caller has been found to be allowed to see it (`get`), as for `cancel`."""
-        return self._live.get(prediction_id)
+        return self._in_flight.get(prediction_id)
 
     def cancel(self, prediction_id: str) -> None:
         """Withdraw it: at once if it waits, as soon as its model heeds it if it runs."""
@@ -204,24 +205,24 @@ class Predictions:
 
     def eta(self, prediction_id: str) -> tuple[int, float] | None:
         """Queue position (1 is next) and expected seconds until start, None if not waiting."""
-        standing = self._loop.scheduler.standing(prediction_id, self._clock.monotonic())
+        standing = self.loop.scheduler.standing(prediction_id, self._clock.monotonic())
         return (standing.position, standing.eta_s) if standing else None
 
     # ---- what the loop calls (router.predictions.loop.Jobs) -----------------------------------
 
     def started(self, prediction_id: str) -> Job:
         """Mark it processing and set its time limit."""
-        live = self._live[prediction_id]
-        p = advance(live.prediction, Status.PROCESSING, self._clock.time())
-        home = self.homes.second_home(prediction_id)
-        live.prediction = p if p.home == home else replace(p, home=home)
-        live.wake_followers()
-        self._records.note(live.prediction)
-        self._observer.prediction_changed(live.prediction)
-        live.timer = self._call_later(
+        in_flight = self._in_flight[prediction_id]
+        p = advance(in_flight.prediction, Status.PROCESSING, self._clock.time())
+        home = self.overflow.second_home(prediction_id)
+        in_flight.prediction = p if p.home == home else replace(p, home=home)
+        in_flight.wake_followers()
+        self._persistence.note(in_flight.prediction)
+        self._facts.tell(PredictionChanged(in_flight.prediction))
+        in_flight.timer = self._call_later(
             self._time_limit_s, self._withdraw, prediction_id, self._too_long
         )
-        p = live.prediction
+        p = in_flight.prediction
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)
         inputs, context = opened(p.inputs, p.secrets)
@@ -229,121 +230,125 @@ class Predictions:
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """Keep what it has printed or put out, and tell whoever wants to know."""
-        live = self._live.get(prediction_id)
-        if live is None or live.prediction.status is not Status.PROCESSING:
+        in_flight = self._in_flight.get(prediction_id)
+        if in_flight is None or in_flight.prediction.status is not Status.PROCESSING:
             return  # the last line of its log may come after its outcome
-        if not live.note(progress):
+        if not in_flight.note(progress):
             self._withdraw(prediction_id, TOO_LARGE)
             return
-        if live.prediction.callback is not None and not isinstance(progress, MetricUpdate):
+        if in_flight.prediction.callback is not None and not isinstance(progress, MetricUpdate):
             is_log = isinstance(progress, LogText)
             event = WebhookEvent.LOGS if is_log else WebhookEvent.OUTPUT
-            if self._webhooks.wants(live.prediction, event):
-                self._webhooks.notify(live.brief(), event)
+            if self._webhooks.wants(in_flight.prediction, event):
+                self._webhooks.notify(in_flight.brief(), event)
 
     def handed_back(self, prediction_id: str) -> None:
         """It did not begin: it waits again, and the attempt does not count."""
-        live = self._live[prediction_id]
-        live.restart()
-        live.stop_timer()
-        p = advance(live.prediction, Status.STARTING, self._clock.time())
+        in_flight = self._in_flight[prediction_id]
+        in_flight.restart()
+        in_flight.stop_timer()
+        p = advance(in_flight.prediction, Status.STARTING, self._clock.time())
         attempts = p.attempts - 1
-        live.prediction = replace(p, attempts=attempts, home=p.home if attempts else "")
-        self._records.note(live.prediction)
-        self._observer.prediction_changed(live.prediction)
+        in_flight.prediction = replace(p, attempts=attempts, home=p.home if attempts else "")
+        self._persistence.note(in_flight.prediction)
+        self._facts.tell(PredictionChanged(in_flight.prediction))
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """Write the outcome and wake whoever waits."""
-        live = self._live[prediction_id]
-        died = outcome.failure is not None and outcome.failure.code == "worker_died"
-        if died and self._loop.scheduler.draining:
-            if live.prediction.durable:
-                self._suspend(live)
+        in_flight = self._in_flight[prediction_id]
+        died = outcome.failure is not None and outcome.failure.code == errors.WorkerDied.code
+        if died and self.loop.scheduler.draining:
+            if in_flight.prediction.durable:
+                self._suspend(in_flight)
                 return None
-            outcome = replace(outcome, failure=Failure("shutting_down", "The server stopped"))
-        outcome = live.with_progress(outcome)
+            outcome = replace(
+                outcome, failure=Failure(errors.ShuttingDown.code, "The server stopped")
+            )
+        outcome = in_flight.with_progress(outcome)
         if outcome.metrics:
-            outcome = live.with_bounded_metrics(outcome)
-        if live.verdict is not None and outcome.status is not Status.SUCCEEDED:
-            outcome = replace(outcome, status=live.verdict.running, failure=live.verdict.failure)
-        if outcome.failure is not None and live.prediction.secrets:
-            failure = scrubbed(outcome.failure, live.prediction.secrets)
+            outcome = in_flight.with_bounded_metrics(outcome)
+        if in_flight.end_reason is not None and outcome.status is not Status.SUCCEEDED:
+            outcome = replace(
+                outcome, status=in_flight.end_reason.running, failure=in_flight.end_reason.failure
+            )
+        if outcome.failure is not None and in_flight.prediction.secrets:
+            failure = scrubbed(outcome.failure, in_flight.prediction.secrets)
             outcome = replace(outcome, failure=failure)
-        self.homes.served(live.prediction)
-        if live.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
-            self._tell_of_output(live, outcome)
-        self._end(live, conclude(live.prediction, outcome, self._clock.time()))
+        self.overflow.served(in_flight.prediction)
+        if in_flight.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
+            self._tell_of_output(in_flight, outcome)
+        self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
         return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
 
     def dropped(self, prediction_id: str, error: RouterError) -> None:
         """It never ran, and why."""
-        live = self._live[prediction_id]
-        if live.verdict is None and self.homes.refused(prediction_id, error):
+        in_flight = self._in_flight[prediction_id]
+        if in_flight.end_reason is None and self.overflow.refused(prediction_id, error):
             return
-        if not live.accepted:
-            live.dropped_with = error
-            self._refuse(live, error.code)
+        if not in_flight.accepted:
+            in_flight.dropped_with = error
+            self._refuse(in_flight, error.code)
             return
         if isinstance(error, errors.QueueFull):
             # Taken up after a restart, when all that ran before waits too: it is not lost.
             self._call_later(error.retry_after_s or 1.0, self._submit, prediction_id)
             return
-        live.dropped_with = error
-        if isinstance(error, errors.ShuttingDown) and live.prediction.durable:
-            self._suspend(live)
+        in_flight.dropped_with = error
+        if isinstance(error, errors.ShuttingDown) and in_flight.prediction.durable:
+            self._suspend(in_flight)
             return
-        if live.verdict is not None:  # withdrawn while it was handed back
-            outcome = Outcome(live.verdict.waiting, failure=live.verdict.failure)
+        if in_flight.end_reason is not None:  # withdrawn while it was handed back
+            outcome = Outcome(in_flight.end_reason.waiting, failure=in_flight.end_reason.failure)
         else:
             failure = Failure(error.code, error.message, error.details, error.retry_after_s)
             outcome = Outcome(Status.FAILED, failure=failure)
-        self._end(live, conclude(live.prediction, outcome, self._clock.time()))
+        self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
 
     # ---- within --------------------------------------------------------------------------
 
-    def _enter(self, p: Prediction, *, accepted: bool = False) -> Live:
-        live = Live(p, asyncio.get_running_loop().create_future(), accepted=accepted)
-        self._live[p.id] = live
+    def _enter(self, p: Prediction, *, accepted: bool = False) -> InFlight:
+        in_flight = InFlight(p, asyncio.get_running_loop().create_future(), accepted=accepted)
+        self._in_flight[p.id] = in_flight
         if p.deadline_at is not None:
             left_s = max(p.deadline_at - self._clock.time(), 0.0)
-            live.deadline = self._call_later(left_s, self._withdraw, p.id, OVERDUE)
+            in_flight.deadline = self._call_later(left_s, self._withdraw, p.id, OVERDUE)
         self._submit(p.id)
-        live.accepted = True
-        if live.prediction.status is Status.STARTING and live.dropped_with is None:
-            self._observer.prediction_changed(live.prediction)  # else a later step was told
-        return live
+        in_flight.accepted = True
+        if in_flight.prediction.status is Status.STARTING and in_flight.dropped_with is None:
+            self._facts.tell(PredictionChanged(in_flight.prediction))  # else a later step was told
+        return in_flight
 
     def _submit(self, prediction_id: str) -> None:
-        if (live := self._live.get(prediction_id)) is not None:
-            self.homes.submit(live.prediction)
+        if (in_flight := self._in_flight.get(prediction_id)) is not None:
+            self.overflow.submit(in_flight.prediction)
 
-    def _refuse(self, live: Live, code: str) -> None:
-        self._observer.prediction_refused(live.prediction.model, code)
-        live.stop_timers()
-        self.homes.forget(live.prediction.id)
-        del self._live[live.prediction.id]
-        self._files.remove(live.prediction.files)
-        live.end()
+    def _refuse(self, in_flight: InFlight, code: str) -> None:
+        self._facts.tell(PredictionRefused(in_flight.prediction.model, code))
+        in_flight.stop_timers()
+        self.overflow.forget(in_flight.prediction.id)
+        del self._in_flight[in_flight.prediction.id]
+        self._files.remove(in_flight.prediction.files)
+        in_flight.end()
 
     async def _find(self, prediction_id: str) -> Prediction | None:
-        live = self._live.get(prediction_id)
-        return live.present() if live else await self._store.get(prediction_id)
+        in_flight = self._in_flight.get(prediction_id)
+        return in_flight.present() if in_flight else await self._store.get(prediction_id)
 
-    def _withdraw(self, prediction_id: str, why: Verdict) -> None:
-        live = self._live.get(prediction_id)
-        if live is None or live.verdict is not None:
+    def _withdraw(self, prediction_id: str, why: EndReason) -> None:
+        in_flight = self._in_flight.get(prediction_id)
+        if in_flight is None or in_flight.end_reason is not None:
             return
-        live.verdict = why
-        waiting = live.prediction.status is Status.STARTING
-        self._loop.post(messages.Withdrawn(prediction_id))
+        in_flight.end_reason = why
+        waiting = in_flight.prediction.status is Status.STARTING
+        self.loop.post(messages.Withdrawn(prediction_id))
         if waiting:
             outcome = Outcome(why.waiting, failure=why.failure)
-            self._end(live, conclude(live.prediction, outcome, self._clock.time()))
+            self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
 
-    def _tell_of_output(self, live: Live, outcome: Outcome) -> None:
+    def _tell_of_output(self, in_flight: InFlight, outcome: Outcome) -> None:
         """The output of a model that does not stream is there with its end only."""
-        metrics = {**live.prediction.metrics, **outcome.metrics}
-        p = replace(live.prediction, output=outcome.output, logs=outcome.logs, metrics=metrics)
+        metrics = {**in_flight.prediction.metrics, **outcome.metrics}
+        p = replace(in_flight.prediction, output=outcome.output, logs=outcome.logs, metrics=metrics)
         for event, has_come in (
             (WebhookEvent.OUTPUT, p.output is not None),
             (WebhookEvent.LOGS, bool(p.logs)),
@@ -352,25 +357,25 @@ class Predictions:
                 self._webhooks.notify(p, event, last=True)
                 return  # either tells of both
 
-    def _end(self, live: Live, p: Prediction) -> None:
-        live.stop_timers()
-        self.homes.forget(p.id)
-        live.prediction = p
-        self._observer.prediction_changed(p)
+    def _end(self, in_flight: InFlight, p: Prediction) -> None:
+        in_flight.stop_timers()
+        self.overflow.forget(p.id)
+        in_flight.prediction = p
+        self._facts.tell(PredictionChanged(p))
         self._files.remove(p.files)
         if p.durable:
-            # Out of `_live` only when it is on disk, or a poller would not find it between.
-            self._records.settle(p, lambda: self._live.pop(p.id, None))
+            # Out of `_in_flight` only when it is on disk, or a poller would not find it between.
+            self._persistence.settle(p, lambda: self._in_flight.pop(p.id, None))
         else:
-            self._live.pop(p.id, None)
-        live.end()
+            self._in_flight.pop(p.id, None)
+        in_flight.end()
 
-    def _suspend(self, live: Live) -> None:
+    def _suspend(self, in_flight: InFlight) -> None:
         """Leave it as it is on disk: the next start of the router takes it up again."""
-        live.stop_timers()
-        self.homes.forget(live.prediction.id)
-        del self._live[live.prediction.id]
-        live.end()
+        in_flight.stop_timers()
+        self.overflow.forget(in_flight.prediction.id)
+        del self._in_flight[in_flight.prediction.id]
+        in_flight.end()
 
     def _call_later(self, delay_s: float, callback: Callable[..., object], *args: object) -> Timer:
         timers: Timers = self._timers or asyncio.get_running_loop()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
+from router.errors import DeadlineExceeded
 from router.models.process import NotStartedError, Report, StartError
 from router.prediction import Job, Json, LogText, Outcome
 from router.remote import responses as answers
@@ -21,10 +22,10 @@ from router.remote.http import (
     CANCEL_TIMEOUT_S,
     LOOP_DETECTED,
     TAKES_NONE_NOW,
-    Answer,
     BrokenOffError,
     NotSentError,
     RemoteHttp,
+    RemoteResponse,
     delay_before_retry_s,
     retry_delays,
 )
@@ -115,7 +116,7 @@ class CogBackend:
         except TimeoutError:
             await self.cancel(job.id)
             limit = f"{self._timeout_s:.0f} s"
-            return answers.failed("deadline_exceeded", f"The back-end took longer than {limit}")
+            return answers.failed(DeadlineExceeded.code, f"The back-end took longer than {limit}")
 
     async def cancel(self, prediction_id: str) -> bool:
         """Ask for a cancel, where asking costs nothing."""
@@ -130,7 +131,7 @@ class CogBackend:
         """Let it run: another box of ours is asked for it again under the same id, and would
         answer that it was canceled."""
 
-    async def _send(self, body: Mapping[str, Json], give_up: float) -> Answer | None:
+    async def _send(self, body: Mapping[str, Json], give_up: float) -> RemoteResponse | None:
         """POST until it is taken; the answer, None when the connection was lost meanwhile."""
         delays = retry_delays()
         busy_s = BUSY_FIRST_S
@@ -170,7 +171,9 @@ class CogBackend:
         if status not in ("READY", "BUSY", "STARTING"):
             raise NotStartedError(f"the back-end is {status}")
 
-    async def _follow(self, prediction_id: str, answer: Answer | None, report: Report) -> Outcome:
+    async def _follow(
+        self, prediction_id: str, answer: RemoteResponse | None, report: Report
+    ) -> Outcome:
         """From the first answer to how it ended."""
         known = ""
         poll_s = POLL_FIRST_S
@@ -197,7 +200,7 @@ class CogBackend:
             poll_s = min(poll_s * 1.5, POLL_MAX_S)
             answer = None
 
-    async def _what_became_of(self, prediction_id: str) -> Answer | None:
+    async def _what_became_of(self, prediction_id: str) -> RemoteResponse | None:
         """GET the prediction; None when it cannot be had. coglet itself has no such path."""
         if self._is_modal:
             return None
@@ -207,18 +210,18 @@ class CogBackend:
             return None
         return answer if answer.status == 200 else None
 
-    async def _redirected(self, answer: Answer) -> Answer | None:
+    async def _redirected(self, answer: RemoteResponse) -> RemoteResponse | None:
         """Where Modal sends whoever has waited 150 s: the same answer, asked for again."""
         url = urljoin(f"{self._http.base_url}/", answer.headers.get("Location", ""))
         if urlsplit(url)[:2] != urlsplit(self._http.base_url)[:2]:
-            return Answer(502, {}, b"")  # our key is for the one origin only
+            return RemoteResponse(502, {}, b"")  # our key is for the one origin only
         try:
             return await self._http.ask_safely("GET", url, timeout_s=MODAL_HOLDS_S + 30)
         except (NotSentError, BrokenOffError):
             return None
 
 
-def _code(answer: Answer) -> str:
+def _code(answer: RemoteResponse) -> str:
     error = answer.object().get("error")
     return str(error.get("code")) if isinstance(error, dict) else ""
 

@@ -47,7 +47,7 @@ class BrokenOffError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RemoteResponse:
     """An HTTP answer, read to its end."""
 
     status: int
@@ -102,7 +102,7 @@ class RemoteHttp:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         with_key: bool = True,
-    ) -> Answer:
+    ) -> RemoteResponse:
         """One request; `path` may be a whole URL, `with_key` only if it is the same origin's.
         Without the key it goes to the public internet only, as for a caller's URL. Without
         `timeout_s` the caller bounds the time. Redirects are not followed.
@@ -121,7 +121,7 @@ class RemoteHttp:
                 method, url, data=data, headers=sent, timeout=timeout, allow_redirects=False
             ) as response:
                 body = await _read(response)
-                return Answer(response.status, response.headers, body)
+                return RemoteResponse(response.status, response.headers, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotSentError(_reason(error)) from error
         except (CodingError, TooManyBytesError) as error:
@@ -131,7 +131,7 @@ class RemoteHttp:
 
     async def ask_safely(
         self, method: str, path: str, *, timeout_s: float = SAFE_TIMEOUT_S, with_key: bool = True
-    ) -> Answer:
+    ) -> RemoteResponse:
         """The same for a request that may be sent twice (GET, cancel): tried TRIES times, also
         when the answer is that the server or a proxy is in trouble."""
         delays = retry_delays()
@@ -167,7 +167,7 @@ def retry_delays(tries: int = TRIES) -> Iterator[float]:
 
 
 def delay_before_retry_s(
-    answer: Answer, delays: Iterator[float], give_up: float = math.inf
+    answer: RemoteResponse, delays: Iterator[float], give_up: float = math.inf
 ) -> float | None:
     """Seconds until a back-end that TAKES_NONE_NOW is asked again, as its Retry-After says or as
     the next of `delays` does. None when it is not: then its answer is the caller's. `give_up`:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from router import loop_detection
+from router.errors import WorkerDied
 from router.models.process import LogLine, NotStartedError, Report, StartError
 from router.prediction import Job, Outcome
 from router.remote.backend import Backend, Guards
@@ -141,14 +142,14 @@ class RemoteProcess:
         """It was cancelled here: by request, or because this process was stopped."""
         if prediction_id in self._canceled:
             return canceled()
-        return failed("worker_died", "The back-end was given up while it worked on this")
+        return failed(WorkerDied.code, "The back-end was given up while it worked on this")
 
     # ---- trouble ---------------------------------------------------------------------------
 
     def _judge(self, outcome: Outcome) -> None:
         failure = outcome.failure
         if failure is None or failure.code not in TROUBLE:
-            if failure is None or failure.code != "worker_died":
+            if failure is None or failure.code != WorkerDied.code:
                 self._guards.breaker.succeeded()
             return
         log.warning("back-end failed", extra={"reason": failure.message})

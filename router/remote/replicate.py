@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from router.errors import DeadlineExceeded
 from router.models.process import NotStartedError, Report, StartError
 from router.prediction import FileRef, Job, Json, LogText, Outcome
 from router.remote import responses as answers
@@ -25,10 +26,10 @@ from router.remote.files import ANY_TYPE, inline, media_type, with_files, with_o
 from router.remote.http import (
     CANCEL_TIMEOUT_S,
     TAKES_NONE_NOW,
-    Answer,
     BrokenOffError,
     NotSentError,
     RemoteHttp,
+    RemoteResponse,
     delay_before_retry_s,
     retry_delays,
 )
@@ -119,7 +120,7 @@ class ReplicateBackend:
         except TimeoutError:
             await self.cancel(job.id)
             limit = f"{self._timeout_s:.0f} s"
-            return answers.failed("deadline_exceeded", f"The back-end took longer than {limit}")
+            return answers.failed(DeadlineExceeded.code, f"The back-end took longer than {limit}")
         except BrokenOffError as error:
             await self.cancel(job.id)
             return answers.broken_off(str(error))
@@ -160,7 +161,7 @@ class ReplicateBackend:
             raise NotStartedError(f"the back-end answered {answer.status} to an upload")
         return str(urls["get"])
 
-    async def _upload(self, form: Callable[[], aiohttp.FormData]) -> Answer:
+    async def _upload(self, form: Callable[[], aiohttp.FormData]) -> RemoteResponse:
         """An upload that came twice does no harm: it is tried again like a GET."""
         delays = retry_delays()
         while True:
@@ -176,7 +177,7 @@ class ReplicateBackend:
                     raise NotStartedError(f"the back-end takes no upload: {error}") from error
             await asyncio.sleep(delay_s)
 
-    async def _create(self, body: dict[str, Json], give_up: float) -> Answer:
+    async def _create(self, body: dict[str, Json], give_up: float) -> RemoteResponse:
         """POST until it is taken. Raises NotStartedError, BrokenOffError."""
         path = f"{self._path}/predictions"
         if self._version and not self._is_deployment:

@@ -11,17 +11,26 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from router.errors import without_paths
+from router.errors import (
+    BackendFailed,
+    Canceled,
+    DeadlineExceeded,
+    InvalidInput,
+    LoopDetected,
+    ModelUnavailable,
+    PredictionFailed,
+    without_paths,
+)
 from router.models.coglet_responses import read_failure
 from router.models.process import StartError
 from router.prediction import Failure, Json, Outcome, Status
-from router.remote.http import Answer
+from router.remote.http import RemoteResponse
 
-BACKEND_FAILED = "backend_failed"
-UNAVAILABLE = "model_unavailable"
+BACKEND_FAILED = BackendFailed.code
+UNAVAILABLE = ModelUnavailable.code
 # The back-end's own trouble. A time-out is it too: a local model that hangs is killed.
-TROUBLE = frozenset({BACKEND_FAILED, UNAVAILABLE, "deadline_exceeded"})
-LOOP_DETECTED = "loop_detected"  # the way that it came, and not the back-end, is the trouble
+TROUBLE = frozenset({BACKEND_FAILED, UNAVAILABLE, DeadlineExceeded.code})
+LOOP_DETECTED = LoopDetected.code  # the way that it came, and not the back-end, is the trouble
 LEADS_BACK = "The back-end leads back to this box"
 SHOWN_CHARS = 300
 
@@ -43,7 +52,7 @@ def unreadable(status: int) -> Outcome:
 
 def canceled(logs: str = "") -> Outcome:
     """It was canceled."""
-    failure = Failure("canceled", "The prediction was canceled")
+    failure = Failure(Canceled.code, "The prediction was canceled")
     return Outcome(Status.CANCELED, failure=failure, logs=logs)
 
 
@@ -63,7 +72,7 @@ def of_status(status: int, answer: Mapping[str, Json]) -> Outcome:
     if status in (400, 422):
         return _objection(answer, told)
     if status == 413:
-        return failed("invalid_input", "The input is larger than the back-end takes")
+        return failed(InvalidInput.code, "The input is larger than the back-end takes")
     if status == 508:
         return failed(LOOP_DETECTED, LEADS_BACK)
     refusal = {
@@ -80,7 +89,7 @@ def of_status(status: int, answer: Mapping[str, Json]) -> Outcome:
     return failed(BACKEND_FAILED, f"The back-end answered {status}{because}")
 
 
-def of_answer(answer: Answer) -> Outcome:
+def of_answer(answer: RemoteResponse) -> Outcome:
     """The same of a whole answer. It is worth another try when the back-end says so."""
     outcome = of_status(answer.status, answer.object())
     return to_be_retried(outcome, answer.retry_after_s())
@@ -94,7 +103,7 @@ def to_be_retried(outcome: Outcome, retry_after_s: float | None) -> Outcome:
     return replace(outcome, failure=dataclasses.replace(failure, retry_after_s=retry_after_s))
 
 
-def start_error(answer: Answer) -> StartError:
+def start_error(answer: RemoteResponse) -> StartError:
     """Why a back-end that answers so is not there."""
     failure = of_answer(answer).failure
     reason = failure.message if failure else "no answer"
@@ -116,9 +125,9 @@ def _objection(answer: Mapping[str, Json], told: str) -> Outcome:
             problems.append({"input": name, "message": str(f.get("description"))})
     if not problems:
         message = told or "The back-end refuses the input"
-        return Outcome(Status.FAILED, failure=Failure("invalid_input", message))
+        return Outcome(Status.FAILED, failure=Failure(InvalidInput.code, message))
     message = f"Cannot use '{problems[0]['input']}': {problems[0]['message']}"
-    failure = Failure("invalid_input", message, {"problems": problems})
+    failure = Failure(InvalidInput.code, message, {"problems": problems})
     return Outcome(Status.FAILED, failure=failure)
 
 
@@ -127,7 +136,7 @@ def _failure(error: str, code: Json) -> Failure:
     the caller need not know more than that it was there."""
     if not isinstance(code, str):
         return read_failure(error)
-    is_kept = code in ("invalid_input", "prediction_failed", LOOP_DETECTED, *TROUBLE)
+    is_kept = code in (InvalidInput.code, PredictionFailed.code, LOOP_DETECTED, *TROUBLE)
     return Failure(code if is_kept else BACKEND_FAILED, without_paths(error))
 
 

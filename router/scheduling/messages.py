@@ -90,13 +90,13 @@ class HealthChanged(Struct, frozen=True):
 
 
 class StartFailed(Struct, frozen=True):
-    """The process could not be started or its set-up failed; it is gone. `last_words`: what it
+    """The process could not be started or its set-up failed; it is gone. `log_tail`: what it
     printed, as callers may be told. `retry_after_s`: another try before that is of no use."""
 
     model: str
     generation: int
     reason: str
-    last_words: tuple[str, ...] = ()
+    log_tail: tuple[str, ...] = ()
     retry_after_s: float = 0.0
 
 
@@ -106,7 +106,7 @@ class Died(Struct, frozen=True):
     model: str
     generation: int
     reason: str
-    last_words: tuple[str, ...] = ()
+    log_tail: tuple[str, ...] = ()
 
 
 class Stopped(Struct, frozen=True):

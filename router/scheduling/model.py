@@ -59,6 +59,7 @@ class Model:
     concurrency: int
     waiting: WaitingLine
     default_footprint_bytes: int
+    label: str = ""  # what messages call it
     phase: Phase = Phase.STOPPED
     generation: int = 0
     running: dict[str, Run] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Model:
     failures: int = 0
     retry_at: float = 0.0
     failure_reason: str = ""
-    last_words: tuple[str, ...] = ()
+    log_tail: tuple[str, ...] = ()
     crashed: bool = False
     problem: str = ""  # what the runner's own health check says; see `note_health`
     problem_since: float = 0.0

@@ -1,4 +1,4 @@
-"""The scheduler's numbers."""
+"""The scheduler's numbers, and their defaults: `router.settings` has no others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Policy:
     backoff_first_s: float = 1.0
     backoff_max_s: float = 300.0
     wait_out_backoff_s: float = 10.0
-    default_footprint_bytes: int = 4 << 30
+    default_footprint_bytes: int = 2 << 30
     unknown_load_s: float = 30.0
     unknown_service_s: float = 2.0
 

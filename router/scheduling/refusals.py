@@ -40,7 +40,7 @@ def queue_full(m: Model, policy: Policy, now: float) -> QueueFull:
     service_s = service_s_of(m, policy) / m.concurrency
     wait_s = m.wait_for_start_s(now, policy.unknown_load_s) + service_s
     return QueueFull(
-        f"Cannot queue: {len(m.waiting)} predictions already wait for '{_shown(m)}'",
+        f"Cannot queue: {len(m.waiting)} predictions already wait for '{m.label}'",
         retry_after_s=max(RETRY_AT_LEAST_S, wait_s),
     )
 
@@ -48,8 +48,8 @@ def queue_full(m: Model, policy: Policy, now: float) -> QueueFull:
 def backing_off(m: Model, now: float) -> ModelUnavailable:
     """The model failed and is not tried again before `retry_at`."""
     return ModelUnavailable(
-        f"Cannot start '{_shown(m)}': {m.failure_reason}",
-        details={"log_tail": list(m.last_words)} if m.last_words else None,
+        f"Cannot start '{m.label}': {m.failure_reason}",
+        details={"log_tail": list(m.log_tail)} if m.log_tail else None,
         retry_after_s=max(RETRY_AT_LEAST_S, m.retry_at - now),
     )
 
@@ -57,7 +57,7 @@ def backing_off(m: Model, now: float) -> ModelUnavailable:
 def too_large(m: Model, budget_bytes: int) -> ModelUnavailable:
     """Not even alone would the model fit."""
     return ModelUnavailable(
-        f"Cannot start '{_shown(m)}': it needs {m.need_bytes >> 20} MiB and models may use "
+        f"Cannot start '{m.label}': it needs {m.need_bytes >> 20} MiB and models may use "
         f"{budget_bytes >> 20} MiB together",
         retry_after_s=RETRY_NO_ROOM_S,
     )
@@ -71,11 +71,6 @@ def shutting_down() -> ShuttingDown:
 def canceled() -> Canceled:
     """It was withdrawn while it ran, and then its process was found dead before it began."""
     return Canceled("The prediction was canceled")
-
-
-def _shown(m: Model) -> str:
-    """The name that callers know: a second home is `name@modal` or so within the router."""
-    return m.name.partition("@")[0]
 
 
 def service_s_of(m: Model, policy: Policy) -> float:

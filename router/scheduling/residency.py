@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from router.scheduling.model import LEAVING, Model, Phase
+from router.scheduling.model import GONE, LEAVING, Model, Phase
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ClaimDecision:
     """What one claim needs now. Nothing in either tuple and not `fits`: wait."""
 
     fits: bool
@@ -45,7 +45,7 @@ def judge_claim(
     *,
     impatient: bool,
     min_residency_s: float,
-) -> Verdict:
+) -> ClaimDecision:
     """Decide how `claim` comes to its memory when `free_bytes` are free.
 
     free_bytes: budget less everything held and everything reserved by older claims; it may
@@ -53,17 +53,17 @@ def judge_claim(
     """
     # What needs nothing fits also where more is held than there is.
     if claim.need_bytes <= max(free_bytes, 0):
-        return Verdict(fits=True)
+        return ClaimDecision(fits=True)
     others = list(others)
     coming = leaving_bytes(others)
     short = claim.need_bytes - free_bytes - coming
     if short <= 0:
-        return Verdict(fits=False)
+        return ClaimDecision(fits=False)
     idle = _idle(others, now, min_residency_s)
     if victims := enough_of(idle, short):
-        return Verdict(fits=False, stop=tuple(victims))
+        return ClaimDecision(fits=False, stop=tuple(victims))
     if not impatient:
-        return Verdict(fits=False)
+        return ClaimDecision(fits=False)
     return _verdict(enough_of(idle + _busy(others, now, min_residency_s), short))
 
 
@@ -74,13 +74,13 @@ def judge_overcommitment(
     *,
     impatient: bool,
     min_residency_s: float,
-) -> Verdict:
+) -> ClaimDecision:
     """Who gives back `over_bytes` that are held and not there: as many as can be had."""
     models = list(models)
     idle = _idle(models, now, min_residency_s)
     victims = enough_of(idle, over_bytes)
     if victims or not impatient:
-        return Verdict(fits=False, stop=tuple(victims or idle))
+        return ClaimDecision(fits=False, stop=tuple(victims or idle))
     both = idle + _busy(models, now, min_residency_s)
     return _verdict(enough_of(both, over_bytes) or both)
 
@@ -107,9 +107,9 @@ def _busy(models: Iterable[Model], now: float, min_residency_s: float) -> list[M
     return sorted(busy, key=lambda m: (not m.draining, m.cost_to_evict(now)))
 
 
-def _verdict(chosen: Iterable[Model]) -> Verdict:
+def _verdict(chosen: Iterable[Model]) -> ClaimDecision:
     chosen = list(chosen)
-    return Verdict(
+    return ClaimDecision(
         fits=False,
         stop=tuple(m for m in chosen if not m.running),
         drain=tuple(m for m in chosen if m.running),
@@ -134,3 +134,16 @@ def enough_of(candidates: Iterable[Model], bytes_needed: int) -> list[Model]:
             chosen.remove(m)
             freed -= m.need_bytes
     return chosen
+
+
+def claims(models: Iterable[Model], now: float) -> list[Model]:
+    """Models that should become resident: longest claiming first, then longest away;
+    preloads last."""
+    claiming = [
+        m
+        for m in models
+        if (m.waiting or m.wanted)
+        and (m.phase is not Phase.FAILED or now >= m.retry_at)
+        and (m.phase is Phase.ASLEEP or m.phase in GONE)
+    ]
+    return sorted(claiming, key=lambda m: (m.claim_since(), m.phase_since))

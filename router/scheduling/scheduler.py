@@ -27,7 +27,7 @@ back-off is over by the time of Stopped leads to STOPPED.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import replace as replaced
 
 from msgspec.structs import replace
 
@@ -38,26 +38,21 @@ from router.scheduling.model import COMING, GONE, Model, Phase, Run
 from router.scheduling.policy import Policy
 from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.residency import (
+    claims,
     held_bytes,
     judge_claim,
     judge_overcommitment,
     leaving_bytes,
 )
+from router.scheduling.snapshot import Estimate, Snapshot, Standing, estimate_of, snapshot_of
 
-__all__ = ["Policy", "Scheduler", "Standing"]
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where one waiting prediction stands: 1 is next. `eta_s`: seconds until it would start."""
-
-    position: int
-    eta_s: float
+__all__ = ["Policy", "Scheduler"]
 
 
 class Scheduler:
     """The pure state machine. `concurrency` names every model and its parallel runs; those of
-    `weightless` run on other machines, and take no memory here."""
+    `weightless` run on other machines, and take no memory here. `labels`: what messages call a
+    model, where that is not its name."""
 
     def __init__(
         self,
@@ -65,6 +60,7 @@ class Scheduler:
         budget_bytes: int,
         policy: Policy | None = None,
         weightless: Collection[str] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self.budget_bytes = budget_bytes
@@ -75,6 +71,7 @@ class Scheduler:
                 parallel,
                 WaitingLine(self.policy.ageing_s),
                 0 if name in weightless else self.policy.default_footprint_bytes,
+                (labels or {}).get(name, name),
             )
             for name, parallel in concurrency.items()
         }
@@ -137,6 +134,16 @@ class Scheduler:
         ids = [w.id for w in m.waiting.order(now)]
         position = ids.index(prediction_id) + 1
         return Standing(position, refusals.eta_s(m, position, self.policy, now))
+
+    def estimate(self, model: str, owner: str, now: float) -> Estimate:
+        """What would become of one more prediction of that owner."""
+        estimate = estimate_of(self.models[model], owner, self.budget_bytes, self.policy, now)
+        return replaced(estimate, accepted=False) if self.draining else estimate
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Every model, its queue and its memory."""
+        models = self.models.values()
+        return snapshot_of(models, self.budget_bytes, self.policy, now, draining=self.draining)
 
     # ---- handlers ------------------------------------------------------------------------
 
@@ -259,7 +266,7 @@ class Scheduler:
         # A machine that asks for more than the limit is asked again all the same.
         asked_s = min(asked_s, self.policy.backoff_max_s)
         m.retry_at = now + max(self.policy.backoff_s(m.failures), asked_s)
-        m.failure_reason, m.last_words = e.reason, e.last_words
+        m.failure_reason, m.log_tail = e.reason, e.log_tail
         m.crashed = crashed
         m.wanted = False
         if not crashed or refusals.must_not_wait(m, self.policy, now):
@@ -304,15 +311,15 @@ class Scheduler:
     def _admit_claims(self, now: float) -> set[str]:
         """Start what fits and stop what must go; return who must drain."""
         drain: set[str] = set()
-        if not (claims := self._claims(now)):
+        if self.draining or not (claiming := claims(self.models.values(), now)):
             return drain
         free = self.budget_bytes - held_bytes(self.models.values())
-        for m in claims:
+        for m in claiming:
             if m.need_bytes > self.budget_bytes:
                 m.wanted = False
                 self._drop_waiters(m, refusals.too_large(m, self.budget_bytes))
                 continue
-            verdict = judge_claim(
+            decision = judge_claim(
                 m,
                 self.models.values(),
                 free,
@@ -320,30 +327,16 @@ class Scheduler:
                 impatient=now >= m.claim_since() + self.policy.patience_s,
                 min_residency_s=self.policy.min_residency_s,
             )
-            if verdict.fits:
+            if decision.fits:
                 self._bring(m, now)
             elif not m.waiting:
                 continue  # preloading claims only what is free
-            for victim in verdict.stop:
+            for victim in decision.stop:
                 self._evict(victim, f"evicted for {m.name}", now)
-            drain.update(v.name for v in verdict.drain)
+            drain.update(v.name for v in decision.drain)
             # What an older claim waits for is not given to a younger, smaller one.
             free -= m.need_bytes
         return drain
-
-    def _claims(self, now: float) -> list[Model]:
-        """Models that should become resident: longest claiming first, then longest away;
-        preloads last."""
-        if self.draining:
-            return []
-        claims = [
-            m
-            for m in self.models.values()
-            if (m.waiting or m.wanted)
-            and (m.phase is not Phase.FAILED or now >= m.retry_at)
-            and (m.phase is Phase.ASLEEP or m.phase in GONE)
-        ]
-        return sorted(claims, key=lambda m: (m.claim_since(), m.phase_since))
 
     def _stop_idle(self, now: float) -> None:
         p = self.policy

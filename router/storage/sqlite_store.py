@@ -14,31 +14,22 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import orjson
 
 from router.errors import InsufficientStorage
-from router.prediction import (
-    Callback,
-    Delivery,
-    Failure,
-    FileRef,
-    OutputFile,
-    Prediction,
-    Status,
-)
-from router.secret_inputs import SecretValues
+from router.prediction import Delivery, FileRef, Prediction
+from router.storage.prediction_rows import OR_NOTHING, OR_REPLACE, decode, transaction, write
 from router.storage.store import Cursor, StoredFile
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Job = Callable[[sqlite3.Connection], None]
+Work = Callable[[sqlite3.Connection], None]
 
 SCHEMA_VERSION = 3
 SCHEMA = """
@@ -76,15 +67,6 @@ UPDATE predictions SET owner = coalesce(json_extract(CAST(document AS TEXT), '$.
 OWNER_INDEX = """
 CREATE INDEX IF NOT EXISTS predictions_owner ON predictions (owner, created_at, id)
 """
-INSERT = "INSERT INTO predictions (id, model, status, created_at, completed_at, owner, document)"
-OR_REPLACE = """
-ON CONFLICT (id) DO UPDATE SET status = excluded.status,
-    completed_at = excluded.completed_at, document = excluded.document RETURNING rowid
-"""
-OR_NOTHING = "ON CONFLICT (id) DO NOTHING RETURNING rowid"
-# A longer document is written into the row once it is there: SQLite copies each value that it is
-# given twice before it writes one, and a prediction's text may be a megabyte.
-LONG_BYTES = 64 << 10
 ANNOUNCE = """
 INSERT INTO outbox (prediction_id, attempts, due_at) VALUES (?, ?, ?)
 ON CONFLICT (prediction_id) DO UPDATE SET attempts = excluded.attempts, due_at = excluded.due_at
@@ -115,7 +97,7 @@ class SqliteStore:
     """Fulfils `router.storage.store.Store`. Opens the file, and makes it, when constructed."""
 
     def __init__(self, path: Path) -> None:
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._path = path
         self._damage = ""
         try:
@@ -185,7 +167,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Finish what is queued and close the file."""
-        self._jobs.put(None)
+        self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._connection.close()
 
@@ -194,20 +176,20 @@ class SqliteStore:
         take it."""
         # Rows are made by the thread, one at a time: one of a megabyte takes milliseconds.
         if announce_at is None:
-            await self._do(lambda c: _insert(c, prediction, OR_REPLACE))
+            await self._do(lambda c: write(c, prediction, OR_REPLACE))
             return
         due = (prediction.id, 0, announce_at)
 
         def both(c: sqlite3.Connection) -> None:
-            with _transaction(c):
-                _insert(c, prediction, OR_REPLACE)
+            with transaction(c):
+                write(c, prediction, OR_REPLACE)
                 c.execute(ANNOUNCE, due)
 
         await self._do(both)
 
     async def claim(self, prediction: Prediction) -> bool:
         """Insert it if its id is free; False when it is taken. Raises InsufficientStorage."""
-        return await self._do(lambda c: _insert(c, prediction, OR_NOTHING))
+        return await self._do(lambda c: write(c, prediction, OR_NOTHING))
 
     async def get(self, prediction_id: str) -> Prediction | None:
         """The prediction, or None."""
@@ -216,7 +198,7 @@ class SqliteStore:
                 "SELECT document FROM predictions WHERE id = ?", (prediction_id,)
             ).fetchone()
         )
-        return _readable(found[0]) if found else None
+        return decode(found[0]) if found else None
 
     async def delete(self, prediction_id: str) -> None:
         """Forget it."""
@@ -231,7 +213,7 @@ class SqliteStore:
                 "SELECT document FROM predictions WHERE completed_at IS NULL ORDER BY created_at"
             ).fetchall()
         )
-        return [p for r in rows if (p := _readable(r[0]))]
+        return [p for r in rows if (p := decode(r[0]))]
 
     async def page(
         self,
@@ -255,20 +237,20 @@ class SqliteStore:
 
         documents = await self._do(read)
         ordered = reversed(documents) if after else documents
-        return [p for d in ordered if (p := _readable(d))]
+        return [p for d in ordered if (p := decode(d))]
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
         """Delete what ended before then; return the files that are nobody's now."""
 
         def both(c: sqlite3.Connection) -> list[tuple[bytes]]:
-            with _transaction(c):
+            with transaction(c):
                 swept = c.execute(SWEEP, (completed_before,)).fetchall()
                 if swept:
                     c.execute(SWEEP_OUTBOX)
                 return swept
 
         rows = await self._do(both)
-        swept = [p for r in rows if (p := _readable(r[0]))]
+        swept = [p for r in rows if (p := decode(r[0]))]
         return [f for p in swept for f in (*p.files, *(o.ref() for o in p.output_files))]
 
     async def ended_ids(self) -> Collection[str]:
@@ -328,7 +310,7 @@ class SqliteStore:
             if not done.done():
                 set_it(value)
 
-        def job(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> None:
             try:
                 value = fn(connection)
             except sqlite3.Error as error:
@@ -346,7 +328,7 @@ class SqliteStore:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, *report)
 
-        self._jobs.put(job)
+        self._queue.put(work)
         return await done
 
     async def problem(self) -> str:
@@ -362,12 +344,12 @@ class SqliteStore:
             if not done.done():
                 done.set_result(problem)
 
-        def job(_: sqlite3.Connection) -> None:
+        def work(_: sqlite3.Connection) -> None:
             problem = self._look()
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, problem)
 
-        self._jobs.put(job)
+        self._queue.put(work)
         return await done
 
     def _look(self) -> str:
@@ -386,22 +368,9 @@ class SqliteStore:
         return ""
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job(self._connection)
-            del job  # it may hold a prediction with a megabyte of text
-
-
-@contextlib.contextmanager
-def _transaction(c: sqlite3.Connection) -> Iterator[None]:
-    c.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        # A full disk may have rolled it back already.
-        if c.in_transaction:
-            c.execute("ROLLBACK")
-        raise
-    c.execute("COMMIT")
+        while (work := self._queue.get()) is not None:
+            work(self._connection)
+            del work  # it may hold a prediction with a megabyte of text
 
 
 def _page_query(
@@ -420,50 +389,3 @@ def _page_query(
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = NEWEST_FIRST if after is None else OLDEST_FIRST
     return f"{PAGE} {where} {order}", tuple(values)
-
-
-def _insert(c: sqlite3.Connection, p: Prediction, on_conflict: str) -> bool:
-    """Write the prediction's row, in a transaction where its document is long. False when its id
-    was taken and `on_conflict` left it so."""
-    # Of secret inputs only which they are; their values are `router.storage.sealed_store`'s.
-    fields = msgspec.structs.asdict(p) | {"secrets": list(p.secrets)}
-    document = orjson.dumps(fields)
-    is_long = len(document) > LONG_BYTES
-    value = "zeroblob(?)" if is_long else "?"
-    columns = (p.id, p.model, p.status, p.created_at, p.completed_at, p.owner)
-    row = (*columns, len(document) if is_long else document)
-    statement = f"{INSERT} VALUES (?, ?, ?, ?, ?, ?, {value}) {on_conflict}"
-    with contextlib.nullcontext() if c.in_transaction or not is_long else _transaction(c):
-        written = c.execute(statement, row).fetchall()
-        if written and is_long:
-            with c.blobopen("predictions", "document", written[0][0]) as blob:
-                blob.write(document)
-    return bool(written)
-
-
-def _readable(document: bytes) -> Prediction | None:
-    """The prediction, None for a row that cannot be read: one such row must not keep all the
-    others from being served."""
-    try:
-        return _prediction(document)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        log.exception("a row of the database cannot be read; it is left out")
-        return None
-
-
-def _prediction(document: bytes) -> Prediction:
-    fields = orjson.loads(document)
-    fields["status"] = Status(fields["status"])
-    fields["files"] = tuple(FileRef(**f) for f in fields["files"])
-    if outputs := fields.get("output_files"):
-        fields["output_files"] = tuple(
-            OutputFile(**{**o, "place": tuple(o["place"])}) for o in outputs
-        )
-    else:
-        fields["output_files"] = ()
-    if fields["failure"] is not None:
-        fields["failure"] = Failure(**fields["failure"])
-    if (callback := fields.get("callback")) is not None:
-        fields["callback"] = Callback(callback["url"], tuple(callback["events"]))
-    fields["secrets"] = SecretValues.fromkeys(fields.get("secrets", ()))
-    return Prediction(**fields)

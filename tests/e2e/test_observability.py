@@ -140,7 +140,7 @@ def test_a_follower_does_not_delay_ctrl_c(echo_packages: Path, tmp_path: Path) -
 
 
 def test_a_key_is_needed(echo_packages: Path, tmp_path: Path) -> None:
-    """Behind the Guard like everything else; a refusal has an id and is counted too."""
+    """Behind the AuthMiddleware like everything else; a refusal has an id and is counted too."""
     env = {"CALLME_ADMIN_KEYS": "ops:0123456789abcdef0123456789abcdef"}
     with running_service(echo_packages, tmp_path / "state", env) as service:
         for path in ("/metrics", "/events"):

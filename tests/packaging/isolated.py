@@ -28,7 +28,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
-SCHEMA_SCRIPT = ROOT / "router" / "adapters" / "runner_schema.py"
+SCHEMA_SCRIPT = ROOT / "router" / "models" / "runner_schema.py"
 INSTALL_TIMEOUT_S = 900  # gigabytes where nothing is cached
 READY_TIMEOUT_S = 300
 UNCOPIED = (".venv", ".cog", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")

@@ -115,7 +115,7 @@ def test_the_schema_command_writes_the_schema(tmp_path: Path) -> None:
         "Runner:", "Runner(BaseRunner):"
     )
     folder = package(tmp_path, {"build": BUILD, "run": "run.py:Runner"}, run)
-    script = ROOT / "router" / "adapters" / "runner_schema.py"
+    script = ROOT / "router" / "models" / "runner_schema.py"
     command = cog_image.schema_command(str(script), "run.py:Runner")
     env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
     subprocess.run(["sh", "-c", command], cwd=folder, env=env, check=True)

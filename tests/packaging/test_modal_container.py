@@ -43,7 +43,7 @@ def echo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     sys.path.insert(0, str(DEPLOY))
     command = importlib.import_module("cog_image").schema_command(
-        str(ROOT / "router" / "adapters" / "runner_schema.py"), "run.py:Runner"
+        str(ROOT / "router" / "models" / "runner_schema.py"), "run.py:Runner"
     )
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", command], cwd=folder, env={"PATH": path}, check=True)

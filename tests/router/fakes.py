@@ -14,9 +14,9 @@ import orjson
 
 from router.models.catalog import Package
 from router.models.process import LogLine, Report, StartError
-from router.observability.facts import Observers
+from router.observability.facts import Fact, Facts, PredictionRefused
 from router.prediction import FileRef, Job, Json, Outcome, Prediction, Status
-from router.predictions.loop import SchedulerLoop
+from router.predictions.loop import Jobs, SchedulerLoop
 from router.predictions.service import Predictions
 from router.predictions.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
@@ -219,16 +219,16 @@ class Disk:
         return call
 
 
-class Refusals(Observers):
-    """Fulfils Observer: notes what was refused."""
+class Refusals:
+    """A listener that notes what was refused."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.noted: list[tuple[str, str]] = []
 
-    def prediction_refused(self, model: str, code: str) -> None:
+    def note(self, fact: Fact) -> None:
         """Noted."""
-        self.noted.append((model, code))
+        if isinstance(fact, PredictionRefused):
+            self.noted.append((fact.model, fact.code))
 
 
 class Router:
@@ -244,9 +244,14 @@ class Router:
         package = Package("echo", Path("/echo"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(QUEUE_LIMIT, default_footprint_bytes=1))
         memory = PlentyOfMemory()
-        self.loop = SchedulerLoop(scheduler, {"echo": package}, lambda _: self.model, memory, clock)
+
+        def make_loop(jobs: Jobs) -> SchedulerLoop:
+            make_process = lambda _: self.model  # noqa: E731
+            packages = {"echo": package}
+            return SchedulerLoop(scheduler, packages, make_process, memory, clock, jobs=jobs)
+
         self.predictions = Predictions(
-            self.loop,
+            make_loop,
             disk,
             cast(Files, spool),
             clock,
@@ -254,8 +259,9 @@ class Router:
             time_limit_s=TIME_LIMIT_S,
             keep_results_s=86400.0,
             timers=clock,
-            observer=self.refusals,
+            facts=Facts([self.refusals.note]),
         )
+        self.loop = self.predictions.loop
 
 
 class World:

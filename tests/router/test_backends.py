@@ -16,7 +16,7 @@ from router.backends import Backends
 from router.clock import SystemClock
 from router.models.catalog import Package
 from router.models.process import StartError
-from router.predictions.overflow import Route
+from router.predictions.overflow import OverflowRule
 from router.remote.process import RemoteProcess
 from router.settings import ModelSettings, RemoteSettings, Settings
 from tests.router.remote.remote_stand_in import never, stand_in
@@ -35,7 +35,7 @@ def backends(models: dict[str, Any], *folders: str) -> Backends:
 def test_nothing_said_is_local() -> None:
     """One model each, with the memory that it takes."""
     made = backends({}, "a", "b")
-    assert (made.concurrency, made.weightless, made.routes) == ({"a": 1, "b": 1}, frozenset(), {})
+    assert (made.concurrency, made.weightless, made.rules) == ({"a": 1, "b": 1}, frozenset(), {})
     assert (made.kind("a"), made.process("a")) == ("local", None)
 
 
@@ -57,7 +57,7 @@ async def test_two_homes() -> None:
     assert set(made.packages) == {"a"}
     assert made.concurrency == {"a": 1, "a@modal": 3}
     assert made.weightless == {"a@modal"}
-    assert made.routes == {"a": Route("a@modal", 7.0)}
+    assert made.rules == {"a": OverflowRule("a@modal", 7.0)}
     assert made.homes["a@modal"].folder == made.homes["a"].folder
     assert (made.kind("a"), made.kind("a@modal")) == ("local", "modal")
 
@@ -93,7 +93,7 @@ async def test_one_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monk
         made = backends({"far": {"backend": "cog", "remote": {"url": silent.url}}})
         async with asyncio.timeout(30):
             with pytest.raises(StartError, match="did not say within"):
-                await made.schema("far")
+                await made.describe(made.packages["far"])
 
 
 async def test_which_second_homes_are_boxes() -> None:
@@ -106,7 +106,7 @@ async def test_which_second_homes_are_boxes() -> None:
     }
     models = {n: {"backend": "overflow", "remote": r} for n, r in remotes.items()}
     made = backends(models, *remotes)
-    assert [made.routes[n].to_box for n in "abcd"] == [False, False, True, True]
+    assert [made.rules[n].to_box for n in "abcd"] == [False, False, True, True]
 
 
 def test_what_cannot_be_served_is_left_out() -> None:

@@ -21,11 +21,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from router.errors import MalformedRequest, RateLimited, RouterError, Unauthorized
 from router.http import signatures
-from router.http.auth import Guard
+from router.http.auth import AuthMiddleware
 from router.http.body_timeout import BodyReads
 from router.http.errors import on_router_error
 from router.http.signatures import CLOCK_SKEW_S, NonceCache, SignedBody, read_signature
 from router.keys.key import FixedKeys, parse_keys, verifier_of
+from router.shutdown import Shutdown
 
 VECTORS = json.loads((Path(__file__).parents[2] / "edge" / "signature_vectors.json").read_text())[
     "vectors"
@@ -34,7 +35,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 BOUNDARY = "multipart/form-data; boundary=b"
 
 
-def guarded(*keys: str, max_body_bytes: int = 1 << 20) -> tuple[Guard, list[str]]:
+def guarded(*keys: str, max_body_bytes: int = 1 << 20) -> tuple[AuthMiddleware, list[str]]:
     """A guarded application, and the list of what its handlers did."""
     done: list[str] = []
 
@@ -52,10 +53,12 @@ def guarded(*keys: str, max_body_bytes: int = 1 << 20) -> tuple[Guard, list[str]
     app.add_route("/predictions/{id}", acting, methods=["GET"])
     app.add_route("/predictions/{id}/cancel", acting, methods=["POST"])
     app.add_route("/{model}", reading, methods=["POST"])
-    return Guard(app, FixedKeys(parse_keys(keys)), max_body_bytes, BodyReads()), done
+    return AuthMiddleware(
+        app, FixedKeys(parse_keys(keys)), max_body_bytes, BodyReads(Shutdown())
+    ), done
 
 
-def client(guard: Guard, peer: str = "127.0.0.1") -> httpx.AsyncClient:
+def client(guard: AuthMiddleware, peer: str = "127.0.0.1") -> httpx.AsyncClient:
     """A client that comes from `peer`."""
     transport = httpx.ASGITransport(app=guard, client=(peer, 1234))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7777")
@@ -400,7 +403,9 @@ async def test_a_form_to_a_model_streams_and_nothing_else_does() -> None:
         head = signed(method, path, b"body", content_type=content_type)
         headers = [(name.encode(), value.encode()) for name, value in head.items()]
         scope = {"type": "http", "method": method, "path": path, "headers": headers}
-        guard = Guard(app, FixedKeys(parse_keys([f"web:{KEY}"])), 1 << 20, BodyReads())
+        guard = AuthMiddleware(
+            app, FixedKeys(parse_keys([f"web:{KEY}"])), 1 << 20, BodyReads(Shutdown())
+        )
         await guard(scope, receive, send)
         assert left_to_read == [2 if streams else 0], (method, path, content_type)
 
@@ -411,7 +416,7 @@ async def test_a_handler_that_answers_without_reading() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("acted")(scope, receive, send)
 
-    guard = Guard(app, FixedKeys(parse_keys([f"web:{KEY}"])), 10, BodyReads())
+    guard = AuthMiddleware(app, FixedKeys(parse_keys([f"web:{KEY}"])), 10, BodyReads(Shutdown()))
     for body, status in ((b"body", 200), (b"bode", 401), (b"x" * 11, 413)):
         signed_as = body if status == 413 else b"body"
         async with client(guard) as http:

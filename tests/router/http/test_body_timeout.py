@@ -11,6 +11,7 @@ from starlette.types import Message
 
 from router.errors import MalformedRequest, ShuttingDown
 from router.http.body_timeout import BodyReads
+from router.shutdown import Shutdown
 
 
 def receiving(*messages: Message) -> Callable[[], Any]:
@@ -32,7 +33,7 @@ LAST = {"type": "http.request", "body": b"y", "more_body": False}
 
 async def test_a_body_that_stops_coming() -> None:
     """The client's fault, once the idle limit is over."""
-    receive = BodyReads(idle_limit_s=0.01).watch(receiving(PIECE))
+    receive = BodyReads(Shutdown(), idle_limit_s=0.01).watch(receiving(PIECE))
     assert await receive() == PIECE
     with pytest.raises(MalformedRequest):
         await receive()
@@ -40,11 +41,12 @@ async def test_a_body_that_stops_coming() -> None:
 
 async def test_stopping_waits_for_no_body() -> None:
     """A read under way ends at once, and so does one that begins later."""
-    reads = BodyReads()
+    shutdown = Shutdown()
+    reads = BodyReads(shutdown)
     first, second = reads.watch(receiving()), reads.watch(receiving())
     task = asyncio.ensure_future(first())
     await asyncio.sleep(0)
-    reads.close()
+    shutdown.begin()
     with pytest.raises(ShuttingDown):
         await asyncio.wait_for(task, 1)
     with pytest.raises(ShuttingDown):
@@ -53,14 +55,15 @@ async def test_stopping_waits_for_no_body() -> None:
 
 async def test_what_has_arrived_is_read_while_stopping() -> None:
     """A whole body is not thrown away."""
-    reads = BodyReads()
-    reads.close()
+    shutdown = Shutdown()
+    reads = BodyReads(shutdown)
+    shutdown.begin()
     assert await reads.watch(receiving(LAST))() == LAST
 
 
 async def test_after_the_body_only_the_clients_leaving_is_waited_for() -> None:
     """That may take longer than any limit."""
-    receive = BodyReads(idle_limit_s=0.01).watch(receiving(LAST))
+    receive = BodyReads(Shutdown(), idle_limit_s=0.01).watch(receiving(LAST))
     assert await receive() == LAST
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(receive(), 0.05)

@@ -9,10 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from router.errors import RouterError
-from router.http.auth import Guard, admin_only, caller_of
+from router.http.auth import AuthMiddleware, admin_only, caller_of
 from router.http.body_timeout import BodyReads
 from router.http.errors import on_router_error
 from router.keys.key import FixedKeys, Key, parse_keys, verifier_of
+from router.shutdown import Shutdown
 from tests.router.http.test_auth import client, signed
 
 WEB, SECOND, OPS, LOCAL = ("w" * 32, "x" * 32, "o" * 32, "l" * 32)
@@ -23,7 +24,7 @@ KEYS = (
 )
 
 
-def application(*keys: Key) -> Guard:
+def application(*keys: Key) -> AuthMiddleware:
     """Each path answers who asks; /status is for admins."""
 
     async def who(request: Request) -> Response:
@@ -35,7 +36,7 @@ def application(*keys: Key) -> Guard:
     app.add_route("/status", admin_only(who), methods=["GET"])
     app.add_route("/health", who, methods=["GET"])
     app.add_route("/v1/streams/{id}", who, methods=["GET"])
-    return Guard(app, FixedKeys(keys), 1 << 20, BodyReads())
+    return AuthMiddleware(app, FixedKeys(keys), 1 << 20, BodyReads(Shutdown()))
 
 
 def bearer(key: str) -> dict[str, str]:

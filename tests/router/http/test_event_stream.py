@@ -12,7 +12,9 @@ from router.http import events, sse
 from router.http.events import event_response
 from router.http.sse import EventResponse
 from router.observability.events import QUEUE_LIMIT, EventStream, Subscription
+from router.observability.facts import PredictionChanged
 from router.prediction import Prediction
+from router.shutdown import Shutdown
 
 WAITING = Prediction("a", "echo", {}, created_at=1.0)
 
@@ -26,12 +28,13 @@ async def never() -> Message:
 async def test_a_comment_where_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the stream is closed; then the body ends as it should."""
     monkeypatch.setattr(events, "HEARTBEAT_S", 0.01)
-    stream, sent = EventStream(), list[Message]()
+    shutdown, sent = Shutdown(), list[Message]()
+    stream = EventStream(shutdown)
 
     async def send(message: Message) -> None:
         sent.append(message)
         if len(sent) == 5:
-            stream.close()
+            shutdown.begin()
 
     async with asyncio.timeout(5):
         await event_response(stream, [b"first\n\n"])({"type": "http"}, never, send)
@@ -43,7 +46,7 @@ async def test_a_comment_where_nothing_happens(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that never ends holds up neither the facts nor the handler."""
     monkeypatch.setattr(sse, "PARTING_S", 0.01)
-    stream = EventStream()
+    stream = EventStream(Shutdown())
     stuck = asyncio.Event()
 
     async def send(message: Message) -> None:
@@ -57,13 +60,13 @@ async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.Monke
         )
         await stuck.wait()
         for _ in range(QUEUE_LIMIT + 1):
-            stream.prediction_changed(WAITING)
+            stream.note(PredictionChanged(WAITING))
         await answering
 
 
 async def test_a_client_that_goes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its handler ends with it, and its subscription."""
-    stream = EventStream()
+    stream = EventStream(Shutdown())
     left: list[Subscription] = []
     monkeypatch.setattr(stream, "unsubscribe", left.append)
 

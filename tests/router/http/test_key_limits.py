@@ -12,17 +12,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from router.errors import RouterError
-from router.http.auth import Guard, caller_of
+from router.http.auth import AuthMiddleware, caller_of
 from router.http.body_timeout import BodyReads
 from router.http.errors import on_router_error
 from router.keys.key import FixedKeys, Key, parse_keys, verifier_of
+from router.shutdown import Shutdown
 from tests.router.http.test_auth import client, signed
 
 WEB_KEY = "0123456789abcdef0123456789abcdef"
 BEARER = {"authorization": f"Bearer {WEB_KEY}"}
 
 
-def limited(gate: asyncio.Event, *keys: Key) -> Guard:
+def limited(gate: asyncio.Event, *keys: Key) -> AuthMiddleware:
     """A guarded application: /slow waits for the gate, POST /{model} echoes its body."""
 
     async def slow(request: Request) -> Response:
@@ -35,7 +36,7 @@ def limited(gate: asyncio.Event, *keys: Key) -> Guard:
     app = Starlette(exception_handlers={RouterError: on_router_error})
     app.add_route("/slow", slow, methods=["GET"])
     app.add_route("/{model}", echo, methods=["POST"])
-    return Guard(app, FixedKeys(keys), 1 << 20, BodyReads())
+    return AuthMiddleware(app, FixedKeys(keys), 1 << 20, BodyReads(Shutdown()))
 
 
 def opened() -> asyncio.Event:

@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse
 
 from router import loop_detection
 from router.errors import LoopDetected
-from router.http.middleware import Hops
+from router.http.middleware import LoopDetection
 from router.prediction import Prediction
 
 OTHER = "0123456789abcdef"
@@ -27,7 +27,7 @@ async def ask(path: str, *via: str) -> httpx.Response:
 
     app = Starlette()
     app.add_route("/{path:path}", arrived)
-    transport = httpx.ASGITransport(Hops(app))
+    transport = httpx.ASGITransport(LoopDetection(app))
     headers = [(loop_detection.HEADER, v) for v in via]
     async with httpx.AsyncClient(transport=transport, base_url="http://box") as client:
         return await client.get(path, headers=headers)

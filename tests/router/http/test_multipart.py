@@ -19,7 +19,8 @@ from router.errors import (
 )
 from router.http.multipart import MAX_PARTS, Form, read_form
 from router.inputs.json_text import MAX_TEXT_BYTES, MAX_WIDE_CHARS
-from router.inputs.request_inputs import Text, Upload
+from router.inputs.request_inputs import Text
+from router.prediction import FileRef
 from router.storage.spool import Spool
 
 BOUNDARY = b"a-boundary"
@@ -156,7 +157,7 @@ async def test_texts_and_files_keep_their_order(tmp_path: Path) -> None:
     """As they came."""
     parts = [part("f", b"1"), part("f", b"2", "two"), part("g", b"3"), part("f", b"4")]
     form = await read(Spool(tmp_path / "spool"), [form_of(*parts)])
-    assert [type(p) for p in form.parts] == [Text, Upload, Text, Text]
+    assert [type(p) for p in form.parts] == [Text, FileRef, Text, Text]
     assert form.texts == {"f": ["1", "4"], "g": ["3"]}
 
 

@@ -12,7 +12,9 @@ from starlette.routing import Route
 from router.app import create_app
 from router.http.context import Context
 from router.http.openapi import build_openapi
+from router.inputs.model_schemas import ModelSchemas
 from router.models.catalog import Package
+from router.models.schemas import describe
 from router.settings import Settings
 
 # Pages and the document itself.
@@ -28,11 +30,13 @@ def document(folder: Path) -> dict[str, Any]:
     """Of a box with two models, of one of which nothing is known yet."""
     needed = [f.name for f in fields(Context) if f.default is f.default_factory is MISSING]
     packages = {name: Package(name, folder, "", Path("python")) for name in NAMES}
-    context = Context(**{**dict.fromkeys(needed), "packages": packages})  # type: ignore[arg-type]
+    schemas = ModelSchemas(describe)
+    others = {**dict.fromkeys(needed), "packages": packages, "schemas": schemas}
+    context = Context(**others)  # type: ignore[arg-type]
     schema: dict[str, Any] = {
         "components": {"schemas": {"Input": {"properties": {}}, "Output": {}}}
     }
-    context.schemas[NAMES[0]] = schema
+    schemas.openapi[NAMES[0]] = schema
     return build_openapi(context)
 
 

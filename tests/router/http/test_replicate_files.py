@@ -10,8 +10,8 @@ import pytest
 from router.errors import InvalidInput
 from router.http.multipart import Form
 from router.http.replicate_files import MAX_METADATA_BYTES, take_file
-from router.inputs.request_inputs import Text, Upload
-from router.prediction import Json
+from router.inputs.request_inputs import Text
+from router.prediction import FileRef, Json
 from router.storage.spool import Spool
 
 
@@ -21,12 +21,12 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.spool = Spool(folder)
 
-    def upload(self, field: str, name: str, body: bytes, media_type: str = "") -> Upload:
+    def upload(self, field: str, name: str, body: bytes, media_type: str = "") -> FileRef:
         """A file part, as the form's reader leaves it."""
         file = self.spool.create(name)
         file.write(body)
         file.close()
-        return Upload(field, str(file.path), name, media_type)
+        return FileRef(field, str(file.path), name, media_type=media_type)
 
     def names(self) -> list[str]:
         """What lies in the spool."""
@@ -39,7 +39,7 @@ def desk(tmp_path: Path) -> Desk:
     return Desk(tmp_path / "spool")
 
 
-def form_of(texts: Mapping[str, Sequence[str]], *uploads: Upload) -> Form:
+def form_of(texts: Mapping[str, Sequence[str]], *uploads: FileRef) -> Form:
     """A form with these parts."""
     parts = [Text(name, text) for name, many in texts.items() for text in many]
     return Form([*parts, *uploads])
@@ -80,7 +80,7 @@ def test_filename_and_type_override_what_the_part_says(desk: Desk) -> None:
     content = desk.upload("content", "upload", b"hello", "application/octet-stream")
     form = form_of({"filename": ["a b.PNG"], "type": ["image/png"]}, content)
     upload, _ = take_file(form, desk.spool)
-    assert (upload.name, upload.content_type) == ("a b.PNG", "image/png")
+    assert (upload.name, upload.media_type) == ("a b.PNG", "image/png")
 
 
 def test_content_as_text(desk: Desk) -> None:

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from router import http
-from router.http.auth import Guard
+from router.http.auth import AuthMiddleware
 from router.http.body_timeout import BodyReads
-from router.http.middleware import for_browsers
+from router.http.middleware import with_security_headers
 from router.keys.key import FixedKeys, parse_keys
+from router.shutdown import Shutdown
 
 APP = "https://app.example.com"
 # Browsers send these without asking: Accept is safelisted by CORS, the length is theirs alone.
@@ -40,13 +41,13 @@ def browser(*origins: str) -> httpx.AsyncClient:
     app = Starlette()
     app.add_route("/health", page)
     app.add_route("/strict", strict)
-    guard = Guard(app, FixedKeys(parse_keys(["k" * 16])), 1 << 20, BodyReads())
-    transport = httpx.ASGITransport(for_browsers(guard, origins))
+    guard = AuthMiddleware(app, FixedKeys(parse_keys(["k" * 16])), 1 << 20, BodyReads(Shutdown()))
+    transport = httpx.ASGITransport(with_security_headers(guard, origins))
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
 async def test_every_answer_has_the_security_headers() -> None:
-    """A refusal too; a page gets a policy it can live with, everything else none at all."""
+    """A refusal too; a page gets a policy it can in_flight with, everything else none at all."""
     async with browser() as http:
         refused = await http.get("/strict")
         page = await http.get("/health")

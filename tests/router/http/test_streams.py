@@ -20,40 +20,40 @@ from router.prediction import (
     advance,
     conclude,
 )
-from router.predictions.failures import last_words
-from router.predictions.in_flight import Live
+from router.predictions.failures import failure_log_tail
+from router.predictions.in_flight import InFlight
 
 WAITING = Prediction("a", "poet", {}, created_at=1.0)
 
 
-def running() -> Live:
+def running() -> InFlight:
     """A prediction that runs."""
-    live = Live(WAITING, asyncio.get_running_loop().create_future())
-    live.prediction = advance(WAITING, Status.PROCESSING, 2.0)
-    live.wake_followers()
-    return live
+    in_flight = InFlight(WAITING, asyncio.get_running_loop().create_future())
+    in_flight.prediction = advance(WAITING, Status.PROCESSING, 2.0)
+    in_flight.wake_followers()
+    return in_flight
 
 
-def end(live: Live, outcome: Outcome) -> None:
+def end(in_flight: InFlight, outcome: Outcome) -> None:
     """It ends, as `Predictions` has it."""
-    live.prediction = conclude(live.prediction, outcome, 3.0)
-    live.done.set_result(None)
+    in_flight.prediction = conclude(in_flight.prediction, outcome, 3.0)
+    in_flight.done.set_result(None)
 
 
 async def test_what_comes_while_one_is_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress and the end both: a follower that was busy sending misses neither, at once."""
     monkeypatch.setattr(streams, "HEARTBEAT_S", 30.0)
-    live = running()
-    live.note(OutputChunk("one"))
+    in_flight = running()
+    in_flight.note(OutputChunk("one"))
     got = []
     async with asyncio.timeout(5):
-        async for step in follow(live, WAITING, Place()):
+        async for step in follow(in_flight, WAITING, Place()):
             assert step is not None
             got.append(step[1])
             if got[-1] == OutputChunk("one"):
-                live.note(OutputChunk("two"))
+                in_flight.note(OutputChunk("two"))
             if got[-1] == OutputChunk("two"):
-                end(live, Outcome(Status.SUCCEEDED, output=["one", "two", "three"]))
+                end(in_flight, Outcome(Status.SUCCEEDED, output=["one", "two", "three"]))
     chunks = [s.value for s in got if isinstance(s, OutputChunk)]
     assert chunks == ["one", "two", "three"]
     assert isinstance(got[-1], Prediction)
@@ -64,13 +64,13 @@ async def test_nothing_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sign of life; and the stream of one that the router leaves for its next start ends
     without an end."""
     monkeypatch.setattr(streams, "HEARTBEAT_S", 0.01)
-    live = running()
+    in_flight = running()
     got = []
     async with asyncio.timeout(5):
-        async for step in follow(live, WAITING, Place()):
+        async for step in follow(in_flight, WAITING, Place()):
             got.append(step)
-            if step is None and not live.done.done():
-                live.done.set_result(None)
+            if step is None and not in_flight.done.done():
+                in_flight.done.set_result(None)
     assert got[0] is not None
     assert got[1:] == [None]
 
@@ -78,22 +78,22 @@ async def test_nothing_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("logs", ["a\n", "0 %\r50 %\r100 %\n", "x\u2028y\nz", "a\r\nb\n", "\n\n"])
 async def test_places_are_the_same_before_and_after(logs: str) -> None:
     """Lines are counted alike while it runs and when it has ended, progress bars too."""
-    live = running()
+    in_flight = running()
     lines = [f"{line}\n" for line in logs.removesuffix("\n").split("\n")]
     for line in lines:
-        live.note(LogText(line))
-    ended = replace(live.prediction, status=Status.SUCCEEDED, logs="".join(lines))
-    before = [s async for s in follow(live_ended(live, ended), ended, Place())]
+        in_flight.note(LogText(line))
+    ended = replace(in_flight.prediction, status=Status.SUCCEEDED, logs="".join(lines))
+    before = [s async for s in follow(live_ended(in_flight, ended), ended, Place())]
     after = [s async for s in follow(None, ended, Place())]
     assert before == after
     assert [s[1].text for s in after if s and isinstance(s[1], LogText)] == lines
 
 
-def live_ended(live: Live, ended: Prediction) -> Live:
+def live_ended(in_flight: InFlight, ended: Prediction) -> InFlight:
     """The same, at the moment of its end."""
-    live.prediction = ended
-    live.done.set_result(None)
-    return live
+    in_flight.prediction = ended
+    in_flight.done.set_result(None)
+    return in_flight
 
 
 def test_whose_words_they_are() -> None:
@@ -105,10 +105,10 @@ def test_whose_words_they_are() -> None:
         LogLine("mine", "a"),
         LogLine("my subprocess"),
     ]
-    assert last_words(lines, "a") == ("loaded", "mine", "my subprocess")
-    assert last_words(lines) == ("loaded",)
-    assert last_words([*lines, LogLine("beside me", "b")], "a") == ("loaded", "mine")
-    assert last_words(lines, "c") == ("loaded",)
+    assert failure_log_tail(lines, "a") == ("loaded", "mine", "my subprocess")
+    assert failure_log_tail(lines) == ("loaded",)
+    assert failure_log_tail([*lines, LogLine("beside me", "b")], "a") == ("loaded", "mine")
+    assert failure_log_tail(lines, "c") == ("loaded",)
 
 
 @pytest.mark.parametrize(

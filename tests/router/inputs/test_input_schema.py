@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import InvalidInput
-from router.inputs.input_schema import InputSpec
+from router.inputs.input_schema import InputSchema
 
 SCHEMA: dict[str, Any] = {
     "components": {
@@ -62,9 +62,9 @@ SCHEMA: dict[str, Any] = {
 PROPERTIES = SCHEMA["components"]["schemas"]["Input"]["properties"]
 
 
-def spec() -> InputSpec:
+def spec() -> InputSchema:
     """What the model takes, read again for each test."""
-    return InputSpec(SCHEMA)
+    return InputSchema(SCHEMA)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import InvalidInput
-from router.inputs.input_schema import InputSpec
+from router.inputs.input_schema import InputSchema
 from router.secret_inputs import REDACTED
 
 COG = {"type": "string", "format": "password", "writeOnly": True, "x-cog-secret": True}
@@ -36,9 +36,9 @@ JSON = st.recursive(
 )
 
 
-def spec() -> InputSpec:
+def spec() -> InputSchema:
     """What the model takes, read again for each test."""
-    return InputSpec(SCHEMA)
+    return InputSchema(SCHEMA)
 
 
 def said(error: InvalidInput) -> str:

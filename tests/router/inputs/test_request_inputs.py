@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from router.errors import InvalidInput, PayloadTooLarge, RouterError
-from router.inputs.input_schema import InputSpec
-from router.inputs.request_inputs import MAX_FILES, Intake, Text, Upload
+from router.inputs.input_schema import InputSchema
+from router.inputs.request_inputs import MAX_FILES, RequestInputs, Text
 from router.keys.key import TRUSTED, Caller
-from router.models.coglet_process import with_file_urls
+from router.models.coglet_client import with_file_urls
 from router.prediction import FileRef, Job
 from router.storage.spool import Spool
 
@@ -30,9 +30,9 @@ SCHEMA = {
 }
 
 
-def spec() -> InputSpec:
+def spec() -> InputSchema:
     """What the model takes, read again for each test."""
-    return InputSpec(SCHEMA)
+    return InputSchema(SCHEMA)
 
 
 class NoFetcher:
@@ -53,9 +53,9 @@ def spool(tmp_path: Path) -> Spool:
 
 
 @pytest.fixture
-def intake(spool: Spool) -> Intake:
+def intake(spool: Spool) -> RequestInputs:
     """An intake of files of at most 100 bytes."""
-    return Intake(spool, NoFetcher(), 100)
+    return RequestInputs(spool, NoFetcher(), 100)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def intake(spool: Spool) -> Intake:
         ("data:,", b"", ""),
     ],
 )
-async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) -> None:
+async def test_data_uris(intake: RequestInputs, uri: str, content: bytes, suffix: str) -> None:
     """Every kind becomes a file with the suffix of its type."""
     _, (ref,) = await intake.from_json(spec(), {"image": uri}, TRUSTED)
     path = Path(ref.path)
@@ -98,14 +98,14 @@ async def test_data_uris(intake: Intake, uri: str, content: bytes, suffix: str) 
         ["data:,a", "data:,b"],
     ],
 )
-async def test_what_is_no_file(intake: Intake, spool: Spool, value: object) -> None:
+async def test_what_is_no_file(intake: RequestInputs, spool: Spool, value: object) -> None:
     """Refused, and nothing stays in the spool."""
     with pytest.raises(RouterError):
         await intake.from_json(spec(), {"image": value}, TRUSTED)
     assert list(spool.folder.iterdir()) == []
 
 
-async def test_more_files_than_may_be(intake: Intake, spool: Spool) -> None:
+async def test_more_files_than_may_be(intake: RequestInputs, spool: Spool) -> None:
     """Refused before the first is written; as many as may be are taken, in their order."""
     with pytest.raises(PayloadTooLarge):
         await intake.from_json(spec(), {"more": ["data:,x"] * (MAX_FILES + 1)}, TRUSTED)
@@ -116,12 +116,12 @@ async def test_more_files_than_may_be(intake: Intake, spool: Spool) -> None:
     assert [Path(r.path).read_text() for r in refs] == [str(i) for i in range(MAX_FILES)]
 
 
-async def test_a_wrong_value_costs_the_uploads(intake: Intake, spool: Spool) -> None:
+async def test_a_wrong_value_costs_the_uploads(intake: RequestInputs, spool: Spool) -> None:
     """Files that came with a form that is refused are deleted."""
     file = spool.create("a.png")
     file.write(b"x")
     file.close()
-    upload = Upload("image", str(file.path), "a.png")
+    upload = FileRef("image", str(file.path), "a.png")
     with pytest.raises(InvalidInput):
         await intake.from_form(spec(), [Text("steps", "9"), upload], TRUSTED)
     assert list(spool.folder.iterdir()) == []
@@ -138,14 +138,14 @@ def test_files_in_lists_reach_coglet_in_their_order() -> None:
     }
 
 
-async def test_files_keep_the_order_of_the_forms_parts(intake: Intake, spool: Spool) -> None:
+async def test_files_keep_the_order_of_the_forms_parts(intake: RequestInputs, spool: Spool) -> None:
     """Uploads, data: URIs and a JSON array of them, as they came."""
-    parts: list[Text | Upload] = []
+    parts: list[Text | FileRef] = []
     for content in (b"1", b"3"):
         file = spool.create("a")
         file.write(content)
         file.close()
-        parts.append(Upload("more", str(file.path), "a"))
+        parts.append(FileRef("more", str(file.path), "a"))
     parts.insert(1, Text("more", "data:,2"))
     parts += [Text("more", '["data:,4", "data:,5"]'), Text("more", ""), Text("image", "")]
     _, refs = await intake.from_form(spec(), parts, TRUSTED)
@@ -153,12 +153,12 @@ async def test_files_keep_the_order_of_the_forms_parts(intake: Intake, spool: Sp
     assert {(r.field, r.in_list) for r in refs} == {("more", True)}
 
 
-async def test_a_form_may_not_give_one_file_twice(intake: Intake, spool: Spool) -> None:
+async def test_a_form_may_not_give_one_file_twice(intake: RequestInputs, spool: Spool) -> None:
     """As an upload and as a text."""
     file = spool.create("a")
     file.close()
     with pytest.raises(InvalidInput, match="must be given once"):
         await intake.from_form(
-            spec(), [Upload("image", str(file.path), "a"), Text("image", "data:,x")], TRUSTED
+            spec(), [FileRef("image", str(file.path), "a"), Text("image", "data:,x")], TRUSTED
         )
     assert list(spool.folder.iterdir()) == []

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from router.errors import InsufficientStorage, InvalidInput, NotFound
-from router.inputs.request_inputs import Upload
 from router.inputs.uploads import Uploads
 from router.keys.key import TRUSTED, Caller
 from router.prediction import FileRef
@@ -53,12 +52,12 @@ class Desk:
             raise NotFound("swept")
         return self.outputs.get(url)
 
-    def spooled(self, body: bytes) -> Upload:
+    def spooled(self, body: bytes) -> FileRef:
         """An upload as a form leaves it."""
         file = self.spool.create("a.txt")
         file.write(body)
         file.close()
-        return Upload("content", str(file.path), "a.txt", "text/plain")
+        return FileRef("content", str(file.path), "a.txt", media_type="text/plain")
 
     def names(self) -> list[str]:
         """What lies in the spool."""
@@ -106,7 +105,7 @@ async def test_a_link_has_the_ending_of_the_name_or_the_type(
     desk: Desk, name: str, media_type: str, suffix: str
 ) -> None:
     """Whatever the upload's own part was called: some decoders go by the ending."""
-    upload = replace(desk.spooled(b"x"), name=name, content_type=media_type)
+    upload = replace(desk.spooled(b"x"), name=name, media_type=media_type)
     stored = await desk.uploads.add(upload, {}, TRUSTED)
     path, shown = await desk.uploads.fetch(url(stored), "f", 99, TRUSTED)
     assert (Path(path).suffix, shown) == (suffix, name)

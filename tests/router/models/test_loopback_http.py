@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from router.models.loopback_http import (
-    Answer,
     ConnectionLostError,
     LoopbackClient,
+    LoopbackResponse,
     NotListeningError,
 )
 
@@ -79,7 +79,7 @@ async def test_one_after_the_other_share_a_connection() -> None:
     async with serving(server, always(server, GOOD)) as client:
         for number in range(5):
             sent = await client.request("POST", "/p", headers={"x-n": str(number)}, body=b"{}")
-            assert sent == Answer(200, "text/plain", b"good")
+            assert sent == LoopbackResponse(200, "text/plain", b"good")
     assert server.connections == 1
     assert server.asked[3].startswith(b"POST /p HTTP/1.1\r\nhost: 127.0.0.1:")
     assert b"\r\nx-n: 3\r\n" in server.asked[3]
@@ -119,7 +119,7 @@ async def test_chunks_and_pieces() -> None:
 
     async with serving(server, serve) as client:
         for _ in range(1, 8):
-            assert await client.request("GET", "/") == Answer(200, "", b"abcde")
+            assert await client.request("GET", "/") == LoopbackResponse(200, "", b"abcde")
     assert server.connections == 1
 
 
@@ -141,7 +141,9 @@ async def test_a_stream_is_handed_out_as_it_comes() -> None:
 
     async with serving(server, serve) as client:
         stream = ("text/event-stream", hear)
-        assert await client.request("GET", "/", stream=stream) == Answer(200, stream[0], b"")
+        assert await client.request("GET", "/", stream=stream) == LoopbackResponse(
+            200, stream[0], b""
+        )
         assert pieces == [b"one", b"two"]
         assert (await client.request("GET", "/", stream=stream)).body == b"good"
         assert (await client.request("GET", "/")).body == b"good"
@@ -234,7 +236,7 @@ async def test_an_answer_that_nobody_asked_for() -> None:
 @contextlib.asynccontextmanager
 async def unanswered(
     server: Server,
-) -> AsyncIterator[tuple[LoopbackClient, asyncio.Task[Answer]]]:
+) -> AsyncIterator[tuple[LoopbackClient, asyncio.Task[LoopbackResponse]]]:
     """A client, and a request of its that has arrived and gets no answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

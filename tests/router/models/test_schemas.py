@@ -11,7 +11,13 @@ import pytest
 
 from router.models.catalog import Package
 from router.models.process import StartError
-from router.models.schemas import SCHEMA_NAME, STAMP_NAME, Schemas, fingerprint
+from router.models.schemas import (
+    SCHEMA_NAME,
+    STAMP_NAME,
+    describe,
+    fingerprint,
+    read_description,
+)
 
 ECHO = Path(__file__).parents[2] / "packages" / "echo"
 
@@ -25,9 +31,8 @@ def package(tmp_path: Path) -> Package:
 
 async def test_a_missing_schema_is_made(package: Package) -> None:
     """It says what the runner's annotations say, in cog's shape."""
-    schemas = Schemas()
-    assert schemas.known(package) is None
-    made = await schemas.describe(package)
+    assert read_description(package) is None
+    made = await describe(package)
     inputs = made.schema["components"]["schemas"]["Input"]["properties"]
     assert inputs["number"] == {
         "x-order": 1,
@@ -76,7 +81,7 @@ async def test_what_must_be_given(package: Package) -> None:
     """As `cog build` 0.23.1 writes it (pkg/schema/openapi_spec.go): a default of None counts for
     a Secret and for what may be null, and a union without a default must be given."""
     (package.folder / "run.py").write_text(RUNNER)
-    made = await Schemas().describe(package)
+    made = await describe(package)
     inputs = made.schema["components"]["schemas"]["Input"]
     assert inputs["required"] == ["key", "seed", "either", "asked", "picture"]
     properties = inputs["properties"]
@@ -91,41 +96,40 @@ async def test_what_must_be_given(package: Package) -> None:
 
 async def test_a_fresh_schema_is_read(package: Package) -> None:
     """A second start does not import the runner again."""
-    made = await Schemas().describe(package)
-    assert Schemas().known(package) == made
+    made = await describe(package)
+    assert read_description(package) == made
 
 
 async def test_a_stale_schema_is_made_anew(package: Package) -> None:
     """A change of the runner is seen."""
-    await Schemas().describe(package)
+    await describe(package)
     before = fingerprint(package)
     run = package.folder / "run.py"
     run.write_text(run.read_text().replace("A number from 0 to 1", "Another text"))
     assert fingerprint(package) != before
-    assert Schemas().known(package) is None
-    made = await Schemas().describe(package)
+    assert read_description(package) is None
+    made = await describe(package)
     number = made.schema["components"]["schemas"]["Input"]["properties"]["number"]
     assert number["description"] == "Another text"
 
 
 async def test_a_broken_stamp_is_no_harm(package: Package) -> None:
     """Half-written files are made anew."""
-    await Schemas().describe(package)
+    await describe(package)
     (package.folder / ".cog" / STAMP_NAME).write_text("{")
-    assert Schemas().known(package) is None
-    assert await Schemas().describe(package)
+    assert read_description(package) is None
+    assert await describe(package)
 
 
 async def test_a_runner_that_cannot_be_read(package: Package) -> None:
-    """StartError with Python's last line; mended, it is read."""
+    """StartError with Python's last line; repaired, it is read."""
     run = package.folder / "run.py"
     text = run.read_text()
     run.write_text("import nosuchmodule\n")
-    schemas = Schemas()
     with pytest.raises(StartError, match="nosuchmodule"):
-        await schemas.describe(package)
+        await describe(package)
     run.write_text(text)
-    assert await schemas.describe(package)
+    assert await describe(package)
 
 
 async def test_concurrency_is_the_runners_own(package: Package) -> None:
@@ -137,7 +141,7 @@ async def test_concurrency_is_the_runners_own(package: Package) -> None:
         "    async def run(self, x: int) -> int:\n"
         "        return x\n"
     )
-    assert (await Schemas().describe(package)).max_concurrency == 4
+    assert (await describe(package)).max_concurrency == 4
 
 
 async def test_secrets_in_the_schema(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ async def test_secrets_in_the_schema(tmp_path: Path) -> None:
     source = Path(__file__).parents[2] / "packages" / "keeper"
     shutil.copytree(source, tmp_path / "keeper", ignore=shutil.ignore_patterns(".cog"))
     package = Package("keeper", tmp_path / "keeper", "run.py:Runner", Path(sys.executable))
-    schema = (await Schemas().describe(package)).schema["components"]["schemas"]["Input"]
+    schema = (await describe(package)).schema["components"]["schemas"]["Input"]
     secret = {"type": "string", "format": "password", "writeOnly": True, "x-cog-secret": True}
     properties = schema["properties"]
     for described in (properties["token"], properties["fallback"], properties["more"]["items"]):
@@ -171,7 +175,7 @@ async def test_an_import_that_ends_the_interpreter(package: Package, line: str) 
     """It is the runner's failure, in words, whatever the exit code says."""
     (package.folder / "run.py").write_text(f"print('loading')\n{line}\n")
     with pytest.raises(StartError, match="its runner cannot be read"):
-        await Schemas().describe(package)
+        await describe(package)
 
 
 async def test_an_import_that_prints_much(package: Package) -> None:
@@ -180,7 +184,7 @@ async def test_an_import_that_prints_much(package: Package) -> None:
     noise = "import atexit; print('x\\n' * 100_000); atexit.register(print, 'bye')\n"
     docstring, imports, rest = run.read_text().partition("import hashlib")
     run.write_text(docstring + noise + imports + rest)
-    made = await Schemas().describe(package)
+    made = await describe(package)
     assert "number" in made.schema["components"]["schemas"]["Input"]["properties"]
 
 
@@ -188,13 +192,13 @@ async def test_a_folder_or_an_interpreter_that_is_gone(package: Package) -> None
     """While the router runs: a sentence, not a stack trace."""
     no_python = replace(package, python=package.folder / "nosuch")
     with pytest.raises(StartError, match="its interpreter cannot be run"):
-        await Schemas().describe(no_python)
+        await describe(no_python)
     shutil.rmtree(package.folder)
     with pytest.raises(StartError, match="its folder 'echo' is gone"):
-        await Schemas().describe(package)
+        await describe(package)
 
 
 async def test_a_source_that_cannot_be_read(package: Package) -> None:
     """A dangling link among the sources is no reason to fail."""
     (package.folder / "dangling.py").symlink_to(package.folder / "nosuch.py")
-    assert (await Schemas().describe(package)).max_concurrency == 1
+    assert (await describe(package)).max_concurrency == 1

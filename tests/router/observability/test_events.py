@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from router.observability.events import QUEUE_LIMIT, EventStream
-from router.observability.facts import Observers
+from router.observability.facts import ModelChanged, PredictionChanged, RequestEnded
 from router.prediction import Prediction
+from router.shutdown import Shutdown
 
 WAITING = Prediction("a", "echo", {"n": 1}, created_at=1.0)
 
 
 async def test_a_slow_follower_is_dropped() -> None:
     """One event too many ends its subscription; another's goes on."""
-    stream = EventStream()
+    stream = EventStream(Shutdown())
     slow, quick = stream.subscribe(), stream.subscribe()
     for _ in range(QUEUE_LIMIT + 1):
-        stream.prediction_changed(WAITING)
+        stream.note(PredictionChanged(WAITING))
         quick.events.get_nowait()
     assert slow.ended.done()
     assert not quick.ended.done()
@@ -22,34 +23,35 @@ async def test_a_slow_follower_is_dropped() -> None:
 
 async def test_a_follower_that_left_gets_nothing_more() -> None:
     """Nor is anything kept for it."""
-    stream = EventStream()
+    stream = EventStream(Shutdown())
     gone, here = stream.subscribe(), stream.subscribe()
     stream.unsubscribe(gone)
-    stream.prediction_changed(WAITING)
+    stream.note(PredictionChanged(WAITING))
     assert gone.events.empty()
     assert not here.events.empty()
 
 
-async def test_a_closed_stream_takes_nobody() -> None:
+async def test_a_server_that_stops_follows_nothing() -> None:
     """Subscriptions end with it, and one that comes later ends at once."""
-    stream = EventStream()
+    shutdown = Shutdown()
+    stream = EventStream(shutdown)
     before = stream.subscribe()
-    stream.close()
+    shutdown.begin()
     assert before.ended.done()
     assert stream.subscribe().ended.done()
-    stream.open()
+    shutdown.reset()
     assert not stream.subscribe().ended.done()
 
 
-async def test_an_observer_that_fails_harms_nobody() -> None:
-    """The others are told all the same."""
-
-    class Broken(EventStream):
-        def prediction_changed(self, p: Prediction) -> None:
-            raise ValueError
-
-    stream = EventStream()
+async def test_what_is_told() -> None:
+    """A prediction's id, model and status, a model's state, and nothing of requests."""
+    stream = EventStream(Shutdown())
     subscription = stream.subscribe()
-    Observers([Broken(), stream]).prediction_changed(WAITING)
-    kind, data = subscription.events.get_nowait()
-    assert (kind, data) == ("prediction", {"id": "a", "model": "echo", "status": "starting"})
+    stream.note(RequestEnded("GET", "/health", 200, 0.1))
+    stream.note(PredictionChanged(WAITING))
+    stream.note(ModelChanged("echo", "stopping", "idle"))
+    assert [subscription.events.get_nowait() for _ in range(2)] == [
+        ("prediction", {"id": "a", "model": "echo", "status": "starting"}),
+        ("model", {"model": "echo", "state": "stopping"}),
+    ]
+    assert subscription.events.empty()

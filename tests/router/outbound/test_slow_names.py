@@ -18,7 +18,7 @@ import pytest
 from router.clock import SystemClock
 from router.errors import InvalidInput, RateLimited
 from router.inputs.fetch import BoundedFetcher, UrlFetcher
-from router.inputs.request_inputs import Fetcher, Upload
+from router.inputs.request_inputs import Fetcher
 from router.inputs.uploads import Uploads
 from router.keys.key import TRUSTED, Caller
 from router.outbound import public_http
@@ -76,7 +76,7 @@ async def upload(uploads: Uploads, spool: Spool) -> None:
     file = spool.create("a.txt")
     file.write(b"content")
     file.close()
-    await uploads.add(Upload("content", str(file.path), "a.txt"), {}, TRUSTED)
+    await uploads.add(FileRef("content", str(file.path), "a.txt"), {}, TRUSTED)
 
 
 async def test_names_that_hang_delay_no_upload(

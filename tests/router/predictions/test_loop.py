@@ -181,8 +181,9 @@ class World:
         self.processes: list[FakeProcess] = []
         package = Package("m", Path("/m"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"m": 1}, 1 << 40, Policy(default_footprint_bytes=1))
-        self.loop = SchedulerLoop(scheduler, {"m": package}, self._make, FakeMemory(), self.clock)
-        self.loop.jobs = self.jobs
+        self.loop = SchedulerLoop(
+            *(scheduler, {"m": package}, self._make, FakeMemory(), self.clock), jobs=self.jobs
+        )
 
     def _make(self, package: Package) -> FakeProcess:
         self.processes.append(FakeProcess(FakeSleeper() if self.can_sleep else None))

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from router.errors import InsufficientStorage, NotFound
 from router.prediction import Outcome, OutputChunk, Prediction, Status, advance, conclude
-from router.predictions.in_flight import Live
+from router.predictions.in_flight import InFlight
 from router.predictions.output_files import PIECE_CHARS, Outputs
 from router.predictions.output_links import Links
 from router.storage.spool import Spool, SpoolFile
@@ -36,29 +36,31 @@ class Studio:
         self.spool = Spool(folder / "outputs")
         self.outputs = Outputs(self.spool, "secret")
         self.store = store
-        self.in_flight: dict[str, Live] = {}
+        self.in_flight: dict[str, InFlight] = {}
         self.links = Links(store, self.outputs, self.in_flight.get)
 
     def names(self) -> list[str]:
         """What lies in the spool."""
         return sorted(p.name for p in self.spool.folder.iterdir())
 
-    def begun(self, prediction_id: str = "p1", **more: Any) -> Live:
+    def begun(self, prediction_id: str = "p1", **more: Any) -> InFlight:
         """A durable prediction that runs."""
         p = Prediction(prediction_id, "m", {}, 1.0, **{"durable": True, **more})
         p = advance(p, Status.PROCESSING, 2.0)
-        live = Live(p, asyncio.get_running_loop().create_future())
-        self.in_flight[prediction_id] = live
-        return live
+        in_flight = InFlight(p, asyncio.get_running_loop().create_future())
+        self.in_flight[prediction_id] = in_flight
+        return in_flight
 
-    def ended(self, live: Live, output: Any) -> Prediction:
+    def ended(self, in_flight: InFlight, output: Any) -> Prediction:
         """The same when it has ended; it is not on disk yet."""
-        live.prediction = conclude(live.prediction, Outcome(Status.SUCCEEDED, output), 3.0)
-        return live.prediction
+        in_flight.prediction = conclude(
+            in_flight.prediction, Outcome(Status.SUCCEEDED, output), 3.0
+        )
+        return in_flight.prediction
 
-    async def settled(self, live: Live) -> Prediction:
+    async def settled(self, in_flight: InFlight) -> Prediction:
         """Its end on disk, as the router writes it."""
-        p = await self.links.linked(live.prediction)
+        p = await self.links.linked(in_flight.prediction)
         await self.store.put(p)
         del self.in_flight[p.id]
         return p
@@ -72,10 +74,10 @@ def studio(any_store: AnyStore, tmp_path: Path) -> Studio:
 
 async def test_there_and_back(studio: Studio) -> None:
     """The row holds no file; either form is what it was, and each file is stored once."""
-    live = studio.begun()
-    raw = studio.ended(live, PAINTED)
+    in_flight = studio.begun()
+    raw = studio.ended(in_flight, PAINTED)
     first = await studio.links.linked(raw)
-    p = await studio.settled(live)
+    p = await studio.settled(in_flight)
     assert p == first
     assert p.output == {"picture": None, "layers": [None, None], "n": 3}
     assert [(f.name, f.media_type, f.size_bytes) for f in p.output_files] == [
@@ -109,9 +111,9 @@ async def test_there_and_back(studio: Studio) -> None:
 )
 async def test_what_would_not_come_back_as_it_was_stays(studio: Studio, text: str) -> None:
     """A text that only looks like a file is a text, and leaves none."""
-    live = studio.begun()
-    studio.ended(live, [text, uri(b"x")])
-    p = await studio.settled(live)
+    in_flight = studio.begun()
+    studio.ended(in_flight, [text, uri(b"x")])
+    p = await studio.settled(in_flight)
     assert p.output == [text, None]
     assert len(studio.names()) == 1
     assert (await studio.links.whole(p)).output == [text, uri(b"x")]
@@ -121,9 +123,9 @@ async def test_what_would_not_come_back_as_it_was_stays(studio: Studio, text: st
 async def test_every_size(studio: Studio, size: int) -> None:
     """Empty ones, padded ones, and those of several pieces."""
     content = os.urandom(size)
-    live = studio.begun()
-    studio.ended(live, uri(content))
-    p = await studio.settled(live)
+    in_flight = studio.begun()
+    studio.ended(in_flight, uri(content))
+    p = await studio.settled(in_flight)
     (file,) = p.output_files
     assert (p.output, file.size_bytes, file.name) == (None, size, "output.png")
     assert Path(file.path).read_bytes() == content
@@ -132,8 +134,8 @@ async def test_every_size(studio: Studio, size: int) -> None:
 
 async def test_a_large_file_does_not_hold_the_loop(studio: Studio) -> None:
     """Others go on while it is decoded and written, and while it is read."""
-    live = studio.begun()
-    studio.ended(live, uri(bytes(24 << 20)))
+    in_flight = studio.begun()
+    studio.ended(in_flight, uri(bytes(24 << 20)))
     turns = 0
 
     async def others() -> None:
@@ -143,7 +145,7 @@ async def test_a_large_file_does_not_hold_the_loop(studio: Studio) -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    p = await studio.settled(live)
+    p = await studio.settled(in_flight)
     stored = turns
     await studio.links.whole(p)
     task.cancel()
@@ -153,19 +155,19 @@ async def test_a_large_file_does_not_hold_the_loop(studio: Studio) -> None:
 
 async def test_chunks_of_a_stream(studio: Studio) -> None:
     """Each is stored when it is first followed, and has the same URL at the end."""
-    live = studio.begun()
-    rest, files, at = await studio.links.linked_chunk(live, 0, uri(b"0"))
+    in_flight = studio.begun()
+    rest, files, at = await studio.links.linked_chunk(in_flight, 0, uri(b"0"))
     assert (rest, at) == (None, (0,))
-    again = await studio.links.linked_chunk(live, 0, uri(b"0"))
+    again = await studio.links.linked_chunk(in_flight, 0, uri(b"0"))
     assert again[1] == files
-    so_far = replace(live.prediction, output=[uri(b"0")])
+    so_far = replace(in_flight.prediction, output=[uri(b"0")])
     assert (await studio.links.linked(so_far)).output_files == files
     assert (await studio.links.file("p1", "output-0.png")) == files[0]
-    studio.ended(live, [uri(b"0"), uri(b"1")])
-    p = await studio.settled(live)
+    studio.ended(in_flight, [uri(b"0"), uri(b"1")])
+    p = await studio.settled(in_flight)
     assert p.output_files[0] == files[0]
     # A follower that is behind, and a webhook's body from before the end.
-    assert (await studio.links.linked_chunk(live, 1, uri(b"1")))[1] == p.output_files[1:]
+    assert (await studio.links.linked_chunk(in_flight, 1, uri(b"1")))[1] == p.output_files[1:]
     assert (await studio.links.linked(so_far)).output_files == files
     assert len(studio.names()) == 2
 
@@ -174,33 +176,33 @@ async def test_webhooks_on_the_way_show_large_files_by_their_urls(studio: Studio
     """In Replicate's API, where a file of any size is a line; as a data: URI it is left out."""
     picture = uri(bytes(1 << 20))
     for namespace, output in (("acme", [picture]), ("", None)):
-        live = studio.begun(namespace=namespace)
-        assert live.note(OutputChunk(picture))
-        assert live.brief().output == output
+        in_flight = studio.begun(namespace=namespace)
+        assert in_flight.note(OutputChunk(picture))
+        assert in_flight.brief().output == output
 
 
 async def test_a_run_that_begins_again(studio: Studio) -> None:
     """What the first attempt had put out and the second has not is deleted."""
-    live = studio.begun()
+    in_flight = studio.begun()
     for i in range(3):
-        await studio.links.linked_chunk(live, i, uri(b"first %d" % i))
-    await studio.links.linked_chunk(live, 0, uri(b"second"))
+        await studio.links.linked_chunk(in_flight, i, uri(b"first %d" % i))
+    await studio.links.linked_chunk(in_flight, 0, uri(b"second"))
     assert len(studio.names()) == 3
-    studio.ended(live, [uri(b"second"), uri(b"first 1")])
-    p = await studio.settled(live)
+    studio.ended(in_flight, [uri(b"second"), uri(b"first 1")])
+    p = await studio.settled(in_flight)
     assert [Path(f.path).read_bytes() for f in p.output_files] == [b"second", b"first 1"]
     assert len(studio.names()) == 2
-    live = studio.begun("p2")
-    await studio.links.linked_chunk(live, 0, uri(b"x"))
-    studio.ended(live, "no file at all")
-    await studio.settled(live)
+    in_flight = studio.begun("p2")
+    await studio.links.linked_chunk(in_flight, 0, uri(b"x"))
+    studio.ended(in_flight, "no file at all")
+    await studio.settled(in_flight)
     assert len(studio.names()) == 2
 
 
 async def test_many_who_ask_at_once(studio: Studio) -> None:
     """One copy, also when one of them leaves; also for a row that was written without files."""
-    live = studio.begun()
-    raw = studio.ended(live, uri(bytes(1 << 20)))
+    in_flight = studio.begun()
+    raw = studio.ended(in_flight, uri(bytes(1 << 20)))
     asking = [asyncio.create_task(studio.links.linked(raw)) for _ in range(5)]
     await asyncio.sleep(0)
     asking[0].cancel()
@@ -230,16 +232,16 @@ async def test_a_full_disk(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> N
         write(file, chunk)
 
     monkeypatch.setattr(SpoolFile, "write", full)
-    live = studio.begun()
-    studio.ended(live, [uri(b"first"), uri(b"second")])
-    p = await studio.settled(live)
+    in_flight = studio.begun()
+    studio.ended(in_flight, [uri(b"first"), uri(b"second")])
+    p = await studio.settled(in_flight)
     assert p.output == [None, uri(b"second")]
     assert len(studio.names()) == 1
-    live = studio.begun("p2")
-    raw = studio.ended(live, uri(b"third"))
-    assert (await studio.settled(live)).output == raw.output
+    in_flight = studio.begun("p2")
+    raw = studio.ended(in_flight, uri(b"third"))
+    assert (await studio.settled(in_flight)).output == raw.output
     monkeypatch.setattr(SpoolFile, "write", write)
-    assert (await studio.links.linked_chunk(live, 0, uri(b"third")))[0] == uri(b"third")
+    assert (await studio.links.linked_chunk(in_flight, 0, uri(b"third")))[0] == uri(b"third")
     moved = await studio.links.linked(raw)
     assert (moved.output, len(moved.output_files)) == (None, 1)
     assert len(studio.names()) == 2
@@ -249,26 +251,26 @@ async def test_a_folder_that_is_gone(studio: Studio) -> None:
     """The result is written all the same, with its files in it."""
     studio.spool.folder.rmdir()
     studio.spool.folder.touch()  # so that nobody makes it again
-    live = studio.begun()
-    studio.ended(live, uri(b"x"))
-    assert (await studio.settled(live)).output == uri(b"x")
+    in_flight = studio.begun()
+    studio.ended(in_flight, uri(b"x"))
+    assert (await studio.settled(in_flight)).output == uri(b"x")
 
 
 async def test_one_that_is_not_durable_leaves_no_file(studio: Studio) -> None:
     """It is gone with its answer."""
-    live = studio.begun(durable=False)
-    assert await studio.links.linked_chunk(live, 0, uri(b"0")) == (uri(b"0"), (), (0,))
-    raw = studio.ended(live, uri(b"x"))
+    in_flight = studio.begun(durable=False)
+    assert await studio.links.linked_chunk(in_flight, 0, uri(b"0")) == (uri(b"0"), (), (0,))
+    raw = studio.ended(in_flight, uri(b"x"))
     assert await studio.links.linked(raw) is raw
     assert studio.names() == []
 
 
 async def test_urls(studio: Studio) -> None:
     """Each opens its own file alone, over a restart too, and ends in a file's name."""
-    live = studio.begun()
+    in_flight = studio.begun()
     hostile = {"../../x": uri(b"1"), "a b/é": uri(b"2"), "a b": uri(b"3"), "a_b": uri(b"4")}
-    studio.ended(live, {**hostile, "k" * 500: uri(b"5")})
-    p = await studio.settled(live)
+    studio.ended(in_flight, {**hostile, "k" * 500: uri(b"5")})
+    p = await studio.settled(in_flight)
     paths = [studio.outputs.url_path("p1", f) for f in p.output_files]
     assert len(set(paths)) == 5
     for path, file in zip(paths, p.output_files, strict=True):
@@ -286,9 +288,9 @@ async def test_urls(studio: Studio) -> None:
 
 async def test_a_file_that_is_gone(studio: Studio) -> None:
     """The rest of the output is shown."""
-    live = studio.begun()
-    studio.ended(live, {"a": uri(b"x"), "b": 1})
-    p = await studio.settled(live)
+    in_flight = studio.begun()
+    studio.ended(in_flight, {"a": uri(b"x"), "b": 1})
+    p = await studio.settled(in_flight)
     Path(p.output_files[0].path).unlink()
     assert (await studio.links.whole(p)).output == {"a": None, "b": 1}
 
@@ -298,9 +300,9 @@ async def test_more_files_than_anybody_wants(
 ) -> None:
     """The rest stays in the output."""
     monkeypatch.setattr("router.predictions.output_files.MAX_FILES", 2)
-    live = studio.begun()
-    studio.ended(live, [uri(b"1"), uri(b"2"), uri(b"3")])
-    p = await studio.settled(live)
+    in_flight = studio.begun()
+    studio.ended(in_flight, [uri(b"1"), uri(b"2"), uri(b"3")])
+    p = await studio.settled(in_flight)
     assert p.output == [None, None, uri(b"3")]
     assert (await studio.links.whole(p)).output == [uri(b"1"), uri(b"2"), uri(b"3")]
 

@@ -6,9 +6,8 @@ import pytest
 
 from router.errors import RouterError
 from router.prediction import Prediction
-from router.predictions.overflow import Homes, Route
+from router.predictions.overflow import Overflow, OverflowRule
 from router.scheduling import messages as msg
-from router.scheduling.outlook import Outlook
 from router.scheduling.scheduler import Policy, Scheduler
 from tests.router.fakes import HandClock
 
@@ -24,13 +23,13 @@ class Town:
         self.clock = HandClock()
         policy = Policy(queue_limit=3, default_footprint_bytes=10, unknown_load_s=5.0)
         parallel = {HERE: 1, THERE: 2, "other": 1}
-        self.scheduler = Scheduler(parallel, budget, policy, weightless=(THERE,))
-        self.homes = Homes(
+        self.scheduler = Scheduler(parallel, budget, policy, (THERE,), {THERE: HERE})
+        self.overflow = Overflow(
             self.post,
-            Outlook(self.scheduler),
+            self.scheduler,
             self.clock,
             self.clock.call_later,
-            {HERE: Route(THERE, AFTER_S, to_box)},
+            {HERE: OverflowRule(THERE, AFTER_S, to_box)},
         )
         self.effects: list[msg.Effect] = []
         self.dropped: dict[str, RouterError] = {}
@@ -39,14 +38,14 @@ class Town:
         """As the loop does."""
         for effect in self.scheduler.handle(event, self.clock.now):
             self.effects.append(effect)
-            if isinstance(effect, msg.Drop) and not self.homes.refused(effect.id, effect.error):
-                self.homes.forget(effect.id)
+            if isinstance(effect, msg.Drop) and not self.overflow.refused(effect.id, effect.error):
+                self.overflow.forget(effect.id)
                 self.dropped[effect.id] = effect.error
 
     def submit(self, *ids: str, model: str = HERE) -> None:
         """Predictions arrive."""
         for name in ids:
-            self.homes.submit(Prediction(name, model, {}, self.clock.now))
+            self.overflow.submit(Prediction(name, model, {}, self.clock.now))
 
     def where(self, prediction_id: str) -> str:
         """The home whose line or table it is in, "" when in none."""
@@ -68,8 +67,8 @@ class Town:
         home = self.where(name)
         generation = self.scheduler.models[home].running[name].generation
         self.post(msg.Finished(name, home, generation, seconds))
-        self.homes.served(Prediction(name, HERE, {}, 0.0))
-        self.homes.forget(name)
+        self.overflow.served(Prediction(name, HERE, {}, 0.0))
+        self.overflow.forget(name)
 
 
 @pytest.fixture
@@ -84,8 +83,8 @@ def test_here_first(town: Town) -> None:
     town.ready(HERE)
     town.finish("1", 4.0)
     assert (town.where("2"), town.scheduler.models[THERE].generation) == (HERE, 0)
-    assert town.homes.record(HERE) == (1, ["1"])
-    assert town.homes.record(THERE) == (0, [])
+    assert town.overflow.record(HERE) == (1, ["1"])
+    assert town.overflow.record(THERE) == (0, [])
 
 
 def test_one_who_would_wait_too_long_goes_at_once(town: Town) -> None:
@@ -97,7 +96,7 @@ def test_one_who_would_wait_too_long_goes_at_once(town: Town) -> None:
     assert [town.where(i) for i in "234"] == [HERE, HERE, THERE]
     town.ready(THERE, 0)
     town.finish("4", 1.0)
-    assert town.homes.record(THERE) == (1, ["4"])
+    assert town.overflow.record(THERE) == (1, ["4"])
 
 
 def test_one_who_has_waited_too_long_goes(town: Town) -> None:
@@ -176,12 +175,12 @@ def test_the_other_home_is_down(town: Town) -> None:
 def test_one_that_had_begun_elsewhere_goes_there_again(town: Town) -> None:
     """And to no other home, not even when that one is down: it may run there still."""
     begun = Prediction("1", HERE, {}, 0.0, home=THERE)
-    town.homes.submit(begun)
-    assert (town.where("1"), town.homes.second_home("1")) == (THERE, THERE)
+    town.overflow.submit(begun)
+    assert (town.where("1"), town.overflow.second_home("1")) == (THERE, THERE)
     town.fail(THERE)
     assert town.dropped["1"].code == "model_unavailable"
-    town.homes.submit(Prediction("2", HERE, {}, 0.0, home="m@gone"))
-    assert (town.where("2"), town.homes.second_home("2")) == (HERE, "")
+    town.overflow.submit(Prediction("2", HERE, {}, 0.0, home="m@gone"))
+    assert (town.where("2"), town.overflow.second_home("2")) == (HERE, "")
 
 
 @pytest.mark.parametrize(("to_box", "where"), [(True, HERE), (False, THERE)])
@@ -189,7 +188,7 @@ def test_what_a_box_sent_does_not_go_on_to_a_box(to_box: bool, where: str) -> No
     """Two that help each other out would send it to and fro. Modal sends nothing back."""
     town = Town(to_box=to_box)
     town.scheduler.models[HERE].load_s = 60.0
-    town.homes.submit(Prediction("1", HERE, {}, 0.0, via="f" * 16))
+    town.overflow.submit(Prediction("1", HERE, {}, 0.0, via="f" * 16))
     town.submit("2")
     assert (town.where("1"), town.where("2")) == (where, THERE)
     town.clock.advance(10 * AFTER_S)
@@ -204,7 +203,7 @@ def test_both_are_down(town: Town) -> None:
     assert town.dropped["1"].code == "model_unavailable"
     assert town.dropped["1"].message == "Cannot start 'm': no"  # no word of m@modal
     assert town.where("1") == ""
-    assert not town.homes._stays
+    assert not town.overflow._placements
 
 
 def test_one_that_waits_for_a_remote_that_takes_none(town: Town) -> None:
@@ -234,12 +233,12 @@ def test_models_with_one_home_are_not_touched(town: Town) -> None:
     assert town.where("1") == "other"
     town.fail("other")
     assert town.dropped["1"].code == "model_unavailable"
-    town.homes.served(Prediction("9", "other", {}, 0.0))
-    assert town.homes.record("other") == (1, ["9"])
+    town.overflow.served(Prediction("9", "other", {}, 0.0))
+    assert town.overflow.record("other") == (1, ["9"])
 
 
 def test_the_last_ten_are_remembered(town: Town) -> None:
     """Not all."""
     for n in range(25):
-        town.homes.served(Prediction(str(n), "other", {}, 0.0))
-    assert town.homes.record("other") == (25, [str(n) for n in range(15, 25)])
+        town.overflow.served(Prediction(str(n), "other", {}, 0.0))
+    assert town.overflow.record("other") == (25, [str(n) for n in range(15, 25)])

@@ -1,4 +1,4 @@
-"""Predictions live, end and are taken up again as promised, on every store."""
+"""Predictions in_flight, end and are taken up again as promised, on every store."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def made(prediction_id: str, **changes: Any) -> Prediction:
 
 async def test_on_disk_before_it_is_acknowledged(world: World) -> None:
     """When `create` returns, another program finds it; its end is written too."""
-    live = await world.router.predictions.create(made("a"))
+    in_flight = await world.router.predictions.create(made("a"))
     assert await world.store.get("a") is not None
     await world.running("a")
     world.answer("a")
-    await live.wait(5)
+    await in_flight.wait(5)
     done = await world.stored("a", Status.SUCCEEDED)
     assert (done.output, done.logs, done.attempts) == ({"x": 1}, "a line\n", 1)
     assert world.spool.removed == ["/spool/1"]
@@ -57,17 +57,17 @@ async def test_secrets_reach_the_model_alone(world: World) -> None:
     """The job has the values; the prediction shows none, and has none once it has ended. A
     failure that quotes one is scrubbed."""
     secrets = SecretValues({"n": "hunter2"})
-    live = await world.router.predictions.create(made("a", secrets=secrets))
+    in_flight = await world.router.predictions.create(made("a", secrets=secrets))
     await world.running("a")
     (job,) = world.router.model.jobs
     assert job.inputs == {"n": "hunter2"}
     assert (await world.router.predictions.get("a", TRUSTED)).inputs == {"n": 1}
     failure = Failure("prediction_failed", "401 for hunter2")
     world.answer("a", Outcome(Status.FAILED, failure=failure))
-    await live.wait(5)
+    await in_flight.wait(5)
     end = await world.stored("a", Status.FAILED)
     assert end.failure == Failure("prediction_failed", "401 for **********")
-    assert end.secrets == live.prediction.secrets == {}
+    assert end.secrets == in_flight.prediction.secrets == {}
 
 
 async def test_one_whose_secrets_are_lost_does_not_run(world: World) -> None:
@@ -83,10 +83,10 @@ async def test_one_whose_secrets_are_lost_does_not_run(world: World) -> None:
 
 async def test_a_synchronous_one_leaves_nothing(world: World) -> None:
     """Neither a row nor a file; `keep` makes one durable while it runs."""
-    live = await world.router.predictions.create(made("a", durable=False))
+    in_flight = await world.router.predictions.create(made("a", durable=False))
     await until(lambda: "a" in world.router.model.answers)
     world.answer("a")
-    await live.wait(5)
+    await in_flight.wait(5)
     assert await world.store.get("a") is None
     with pytest.raises(UnknownPrediction):
         await world.router.predictions.get("a", TRUSTED)
@@ -219,9 +219,9 @@ async def test_a_deadline_that_passes_while_it_waits(world: World) -> None:
     """Aborted, and never run."""
     await world.router.predictions.create(made("a"))
     await world.running("a")
-    live = await world.router.predictions.create(made("b", deadline_at=1005.0))
+    in_flight = await world.router.predictions.create(made("b", deadline_at=1005.0))
     world.clock.advance(4.9)
-    assert not live.done.done()
+    assert not in_flight.done.done()
     world.clock.advance(0.1)
     end = await world.stored("b", Status.ABORTED)
     assert end.failure is not None
@@ -334,7 +334,7 @@ async def test_a_log_of_many_lines(world: World) -> None:
 async def test_a_start_that_fails_ends_who_waits(world: World) -> None:
     """A prediction that was accepted has failed, with the reason and when to try again."""
     world.router.model.opens.clear()
-    live = await world.router.predictions.create(made("a"))
+    in_flight = await world.router.predictions.create(made("a"))
     world.router.model.start_error = StartError("no weights")
     world.router.model.opens.set()
     end = await world.stored("a", Status.FAILED)
@@ -345,7 +345,7 @@ async def test_a_start_that_fails_ends_who_waits(world: World) -> None:
     )
     assert end.failure.retry_after_s is not None
     assert end.completed_at == world.clock.now
-    assert isinstance(live.dropped_with, ModelUnavailable)
+    assert isinstance(in_flight.dropped_with, ModelUnavailable)
     assert world.spool.removed == ["/spool/1"]
 
 

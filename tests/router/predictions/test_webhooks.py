@@ -139,7 +139,7 @@ async def test_the_end_overtakes_what_is_past(world: World) -> None:
     await until(lambda: len(world.receiver.calls) == 2)
     world.router.model.answers["a"].set_result(Outcome(Status.SUCCEEDED, output=1, logs="all"))
     await world.stored("a", Status.SUCCEEDED)
-    await until(lambda: world.router.predictions.live("a") is None)
+    await until(lambda: world.router.predictions.in_flight("a") is None)
     world.receiver.gate.set()
     await until(lambda: len(world.receiver.calls) == 3)
     await outbox_empty(world)

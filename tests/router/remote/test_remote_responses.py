@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from router.prediction import Failure, Status
-from router.remote.http import Answer
+from router.remote.http import RemoteResponse
 from router.remote.responses import TROUBLE, of_answer, of_prediction, of_status
 
 
@@ -21,17 +21,17 @@ def failure_of(status: int, answer: dict[str, Any]) -> Failure:
 @pytest.mark.parametrize("status", [409, 429, 500, 502, 503, 504])
 def test_retry_after_is_kept(status: int) -> None:
     """Whatever the back-end's trouble is: its caller is the one who must wait."""
-    failure = of_answer(Answer(status, {"Retry-After": "7"}, b"{}")).failure
+    failure = of_answer(RemoteResponse(status, {"Retry-After": "7"}, b"{}")).failure
     assert failure is not None
     assert failure.retry_after_s == 7
-    silent = of_answer(Answer(status, {}, b"{}")).failure
+    silent = of_answer(RemoteResponse(status, {}, b"{}")).failure
     assert silent is not None
     assert silent.retry_after_s is None
 
 
 def test_an_objection_is_not_to_be_repeated() -> None:
     """A wrong input is not right later."""
-    failure = of_answer(Answer(422, {"Retry-After": "7"}, b"{}")).failure
+    failure = of_answer(RemoteResponse(422, {"Retry-After": "7"}, b"{}")).failure
     assert failure is not None
     assert failure.retry_after_s is None
 

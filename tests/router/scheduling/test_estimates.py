@@ -10,15 +10,14 @@ from router.errors import Canceled, ShuttingDown
 from router.scheduling import messages as msg
 from router.scheduling import refusals
 from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase
-from router.scheduling.outlook import Outlook
 from router.scheduling.policy import Policy
 from router.scheduling.queue import WaitingLine
 from tests.router.scheduling.conftest import Story
 
 
-def model(name: str = "alpha") -> Model:
+def model(name: str = "alpha", label: str = "") -> Model:
     """A model of which nothing is known."""
-    return Model(name, 1, WaitingLine(30.0), 10)
+    return Model(name, 1, WaitingLine(30.0), 10, label)
 
 
 def test_every_time_is_smoothed() -> None:
@@ -110,7 +109,7 @@ def test_withdrawn_while_it_was_handed_back(story: Story) -> None:
 
 def test_a_full_queue_names_the_model_as_callers_do() -> None:
     """Without the name of the place where it runs."""
-    error = refusals.queue_full(model("alpha@modal"), Policy(), 0.0)
+    error = refusals.queue_full(model("alpha@modal", label="alpha"), Policy(), 0.0)
     assert error.message == "Cannot queue: 0 predictions already wait for 'alpha'"
 
 
@@ -124,13 +123,14 @@ def test_a_back_off_of_just_the_limit_is_waited_out() -> None:
 
 def test_nobody_is_expected_to_start_during_a_long_back_off(story: Story) -> None:
     """After a crash the wait is known while it is short, and infinite once it is long."""
-    outlook = Outlook(story.scheduler)
     m = story.model("alpha")
     m.crashed = True
     m.retry_at = story.now + 1.0
-    assert outlook.expected_wait_s("alpha", story.now) == 1.0 + story.policy.unknown_load_s
+    assert (
+        story.scheduler.estimate("alpha", "", story.now).wait_s == 1.0 + story.policy.unknown_load_s
+    )
     m.retry_at = story.now + 1000.0
-    assert outlook.expected_wait_s("alpha", story.now) == math.inf
+    assert story.scheduler.estimate("alpha", "", story.now).wait_s == math.inf
 
 
 def test_counts(story: Story) -> None:

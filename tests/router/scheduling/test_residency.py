@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase, Run
 from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.residency import (
-    Verdict,
+    ClaimDecision,
     enough_of,
     held_bytes,
     judge_claim,
@@ -43,7 +43,9 @@ def model(
     return m
 
 
-def judge(need: int, others: Sequence[Model], free: int, *, impatient: bool = False) -> Verdict:
+def judge(
+    need: int, others: Sequence[Model], free: int, *, impatient: bool = False
+) -> ClaimDecision:
     """A claim of `need` bytes now."""
     claim = model("claim", need, phase=Phase.STOPPED)
     return judge_claim(
@@ -57,37 +59,37 @@ def names(models: Sequence[Model]) -> set[str]:
 
 def test_what_fits_disturbs_nobody() -> None:
     """With enough free nothing is stopped."""
-    assert judge(10, [model("a")], free=10) == Verdict(fits=True)
+    assert judge(10, [model("a")], free=10) == ClaimDecision(fits=True)
 
 
 def test_an_idle_model_goes() -> None:
     """What is missing is taken from an idle model."""
-    verdict = judge(10, [model("a")], free=0)
-    assert (verdict.fits, names(verdict.stop), verdict.drain) == (False, {"a"}, ())
+    decision = judge(10, [model("a")], free=0)
+    assert (decision.fits, names(decision.stop), decision.drain) == (False, {"a"}, ())
 
 
 def test_a_busy_model_stays() -> None:
     """A model that runs something is not stopped for a claim that can still wait."""
-    assert judge(10, [model("a", busy=True)], free=0) == Verdict(fits=False)
+    assert judge(10, [model("a", busy=True)], free=0) == ClaimDecision(fits=False)
 
 
 def test_a_model_with_waiters_is_busy() -> None:
     """Between two runs a model is not idle."""
     a = model("a")
     a.waiting.join(Waiter("1", "", 1, NOW))
-    assert judge(10, [a], free=0) == Verdict(fits=False)
+    assert judge(10, [a], free=0) == ClaimDecision(fits=False)
 
 
 def test_a_new_model_stays() -> None:
     """Below min_residency_s even an idle model is left alone; from then on it is not."""
-    assert judge(10, [model("a", ready_for_s=9.9)], free=0) == Verdict(fits=False)
+    assert judge(10, [model("a", ready_for_s=9.9)], free=0) == ClaimDecision(fits=False)
     assert names(judge(10, [model("a", ready_for_s=10.0)], free=0).stop) == {"a"}
 
 
 def test_memory_on_its_way_is_waited_for() -> None:
     """A model that is stopping already gives its memory; no second one is stopped."""
     stopping = model("a", phase=Phase.STOPPING)
-    assert judge(10, [stopping, model("b"), model("c")], free=0) == Verdict(fits=False)
+    assert judge(10, [stopping, model("b"), model("c")], free=0) == ClaimDecision(fits=False)
     for need in (11, 15):
         assert len(judge(need, [stopping, model("b"), model("c")], free=0).stop) == 1
 
@@ -125,7 +127,9 @@ def test_without_use_the_quick_one_goes_first() -> None:
 
 def test_nobody_goes_in_vain() -> None:
     """If all idle models together do not make the room, none is stopped."""
-    assert judge(10, [model("a", need=4), model("b", busy=True)], free=0) == Verdict(fits=False)
+    assert judge(10, [model("a", need=4), model("b", busy=True)], free=0) == ClaimDecision(
+        fits=False
+    )
 
 
 def test_no_more_go_than_needed() -> None:
@@ -136,25 +140,25 @@ def test_no_more_go_than_needed() -> None:
 
 def test_patience_drains_a_busy_model() -> None:
     """For a claim that has waited long enough, a busy model is granted nothing new."""
-    verdict = judge(10, [model("a", busy=True)], free=0, impatient=True)
-    assert (verdict.stop, names(verdict.drain)) == ((), {"a"})
+    decision = judge(10, [model("a", busy=True)], free=0, impatient=True)
+    assert (decision.stop, names(decision.drain)) == ((), {"a"})
 
 
 def test_patience_takes_idle_models_first() -> None:
     """What idle models give is not asked of busy ones."""
     idle, busy = model("idle", need=6), model("busy", need=4, busy=True)
     other = model("other", need=4, busy=True)
-    verdict = judge(10, [busy, idle, other], free=0, impatient=True)
-    assert names(verdict.stop) == {"idle"}
-    assert len(verdict.drain) == 1
+    decision = judge(10, [busy, idle, other], free=0, impatient=True)
+    assert names(decision.stop) == {"idle"}
+    assert len(decision.drain) == 1
 
 
 def test_a_drained_model_stays_the_choice() -> None:
     """Who is draining already goes on draining, though another has become cheaper."""
     draining, cheaper = model("draining", busy=True), model("cheaper", busy=True, load_s=0.1)
     draining.draining = True
-    verdict = judge(10, [cheaper, draining], free=0, impatient=True)
-    assert names(verdict.drain) == {"draining"}
+    decision = judge(10, [cheaper, draining], free=0, impatient=True)
+    assert names(decision.drain) == {"draining"}
 
 
 def test_a_drained_model_goes_with_its_last_run() -> None:
@@ -167,7 +171,7 @@ def test_a_drained_model_goes_with_its_last_run() -> None:
 def test_a_busy_model_stays_as_long_as_it_took_to_load() -> None:
     """A model that loads for half a minute serves for as long before it is drained."""
     slow = model("slow", load_s=30, ready_for_s=29.9, busy=True)
-    assert judge(10, [slow], free=0, impatient=True) == Verdict(fits=False)
+    assert judge(10, [slow], free=0, impatient=True) == ClaimDecision(fits=False)
     slow.phase_since = NOW - 30
     assert names(judge(10, [slow], free=0, impatient=True).drain) == {"slow"}
 
@@ -175,15 +179,15 @@ def test_a_busy_model_stays_as_long_as_it_took_to_load() -> None:
 def test_a_download_protects_for_a_minute_only() -> None:
     """A first load of many minutes does not keep others waiting for as long."""
     slow = model("slow", load_s=900, ready_for_s=59.9, busy=True)
-    assert judge(10, [slow], free=0, impatient=True) == Verdict(fits=False)
+    assert judge(10, [slow], free=0, impatient=True) == ClaimDecision(fits=False)
     slow.phase_since = NOW - 60
     assert names(judge(10, [slow], free=0, impatient=True).drain) == {"slow"}
 
 
 def test_older_claims_come_first() -> None:
     """Free memory below zero is what older claims have reserved: more must go."""
-    verdict = judge(10, [model("a"), model("b")], free=-10)
-    assert names(verdict.stop) == {"a", "b"}
+    decision = judge(10, [model("a"), model("b")], free=-10)
+    assert names(decision.stop) == {"a", "b"}
 
 
 def test_loading_resident_and_stopping_models_hold_memory() -> None:
@@ -210,7 +214,7 @@ def test_overcommitment_drains_no_more_than_it_must() -> None:
     """Of two busy models one is enough; when all together are not enough, all must go."""
     busy = [model("a", busy=True), model("b", busy=True)]
 
-    def relief(over_bytes: int) -> Verdict:
+    def relief(over_bytes: int) -> ClaimDecision:
         return judge_overcommitment(
             busy, over_bytes, NOW, impatient=True, min_residency_s=MIN_RESIDENCY_S
         )

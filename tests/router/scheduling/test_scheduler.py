@@ -9,7 +9,7 @@ import pytest
 from router.errors import Canceled, QueueFull, ShuttingDown
 from router.scheduling import messages as msg
 from router.scheduling.model import Phase
-from router.scheduling.scheduler import Standing
+from router.scheduling.snapshot import Standing
 
 if TYPE_CHECKING:
     from tests.router.scheduling.conftest import Story

@@ -8,7 +8,6 @@ import pytest
 
 from router.scheduling import messages as msg
 from router.scheduling.model import Phase
-from router.scheduling.outlook import Outlook
 from tests.router.scheduling.conftest import Story
 
 
@@ -45,33 +44,31 @@ def test_nobody_is_helped_by_its_end(story: Story) -> None:
 def test_what_one_more_would_wait(story: Story) -> None:
     """Nothing at a model that is ready and idle; the load, the runs ahead; for ever at one
     that cannot start."""
-    outlook = Outlook(story.scheduler)
-    assert outlook.expected_wait_s("alpha", story.now) == story.policy.unknown_load_s
+    assert story.scheduler.estimate("alpha", "", story.now).wait_s == story.policy.unknown_load_s
     story.submit("alpha", "1")
     story.ready("alpha")
     story.finish("1", service_s=3.0)
-    assert outlook.expected_wait_s("alpha", story.now) == 0
+    assert story.scheduler.estimate("alpha", "", story.now).wait_s == 0
     story.submit("alpha", "2", "3")
-    assert outlook.expected_wait_s("alpha", story.now) == pytest.approx(6.0)
-    assert (outlook.is_waiting("2", story.now), outlook.is_waiting("3", story.now)) == (False, True)
+    assert story.scheduler.estimate("alpha", "", story.now).wait_s == pytest.approx(6.0)
+    assert story.scheduler.standing("2", story.now) is None
+    assert story.scheduler.standing("3", story.now) is not None
     story.tell(msg.Measured(5, {}))
-    assert outlook.expected_wait_s("beta", story.now) == math.inf
+    assert story.scheduler.estimate("beta", "", story.now).wait_s == math.inf
 
 
 def test_one_that_backs_off_takes_none(story: Story) -> None:
     """And has no time at which it would start; nor does anyone when the router stops."""
-    outlook = Outlook(story.scheduler)
     story.submit("gamma", "1")
     story.tell(msg.StartFailed("gamma", 1, "not there"))
-    assert not outlook.takes("gamma", "", story.now)
-    assert outlook.expected_wait_s("gamma", story.now) == math.inf
-    assert outlook.takes("alpha", "", story.now)
+    assert not story.scheduler.estimate("gamma", "", story.now).accepted
+    assert story.scheduler.estimate("gamma", "", story.now).wait_s == math.inf
+    assert story.scheduler.estimate("alpha", "", story.now).accepted
     story.tell(msg.Draining())
-    assert not outlook.takes("alpha", "", story.now)
+    assert not story.scheduler.estimate("alpha", "", story.now).accepted
 
 
 def test_a_full_queue_takes_none(story: Story) -> None:
     """The limit is the same as for everybody."""
-    outlook = Outlook(story.scheduler)
     story.submit("gamma", *(str(n) for n in range(story.policy.queue_limit)))
-    assert not outlook.takes("gamma", "", story.now)
+    assert not story.scheduler.estimate("gamma", "", story.now).accepted

@@ -1,0 +1,95 @@
+"""The state folder: locked for one router, cleared of what an earlier one left, opened."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.models.process_group import end_left_behind
+from router.predictions.webhook_sender import WEBHOOK_FILE, load_secret
+from router.storage.private_files import NotPrivateError, make_state_folder
+from router.storage.sealed_store import BOX_KEY_FILE, BoxKey, BoxKeyError, SealedStore, load_box_key
+from router.storage.spool import Spool
+from router.storage.sqlite_store import SqliteStore
+from router.storage.state_folder import StateFolder
+
+log = logging.getLogger(__name__)
+
+
+class StateInUseError(RuntimeError):
+    """Another router has this state folder open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What lies in the state folder."""
+
+    database: SqliteStore
+    store: SealedStore
+    spool: Spool
+    outputs: Spool  # files of results, which are kept as long as those
+    secret: str
+    box_key: BoxKey
+    watch: StateFolder
+
+
+def open_disk(state: Path) -> Disk:
+    """Open or make all of it. Raises RuntimeError, StoreUnusableError."""
+    with private_errors():
+        secret = load_secret(state / WEBHOOK_FILE)
+        box_key = load_box_key(state / BOX_KEY_FILE)
+        database = SqliteStore(state / "predictions.sqlite3")
+        store = SealedStore(database, state / "sealed", box_key)
+        spool, outputs = Spool(state / "spool"), Spool(state / "outputs")
+    names = ("spool", "outputs", "sealed", "tmp", "cache")
+    watch = StateFolder([state / name for name in names if (state / name).is_dir()], database)
+    return Disk(database, store, spool, outputs, secret, box_key, watch)
+
+
+def clear_temp(state: Path) -> None:
+    """Private folders, made again: what an earlier router left in temp is nobody's, as are the
+    processes that its models left."""
+    if not end_left_behind(state / "spool"):
+        log.error("what an earlier router has left running cannot be ended")
+    shutil.rmtree(state / "tmp", ignore_errors=True)
+    for name in ("tmp", "cache"):
+        (state / name).mkdir(mode=0o700, exist_ok=True)
+
+
+@contextlib.contextmanager
+def private_errors() -> Iterator[None]:
+    """Raise what is wrong with a file in words: RuntimeError, which ends the start."""
+    try:
+        yield
+    except (NotPrivateError, BoxKeyError) as error:
+        raise RuntimeError(f"Cannot start: {error}") from error
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise RuntimeError(f"Cannot start: {error.filename or 'state folder'}: {reason}") from error
+
+
+@contextlib.contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Hold the state folder for this process alone. Raises StateInUseError."""
+    with private_errors():
+        make_state_folder(state)
+        # Unbuffered: on a full disk a buffer would fail a second time, when it is closed.
+        lock = (state / "lock").open("ab+", buffering=0)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StateInUseError(
+                "Cannot start: another router uses this state folder (CALLME_STATE_DIR)"
+            ) from error
+        with private_errors():
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"{os.getpid()}\n".encode())
+        yield

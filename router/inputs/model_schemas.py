@@ -1,0 +1,92 @@
+"""What each model takes and gives. The one cache of schemas: asked for once, then remembered until
+the router ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import orjson
+
+from router.errors import ModelUnavailable
+from router.inputs.input_schema import InputSchema
+from router.models.catalog import Package
+from router.models.process import StartError
+from router.models.schemas import Description
+
+Describe = Callable[[Package], Awaitable[Description]]
+
+# Soon enough for a back-end that is just starting; a loop of boxes, or one that never answers,
+# would otherwise be asked with every request.
+RETRY_DESCRIBE_S = 5.0
+RETRY_DESCRIBE_MAX_S = 300.0  # where a back-end asks for more patience than the first
+
+
+class ModelSchemas:
+    """Schemas by the model's name. `openapi`: each OpenAPI document. `versions`: a hash of each.
+    Both have a model only once it has been described."""
+
+    def __init__(self, describe: Describe) -> None:
+        """`describe` reads, makes or asks for a description; raises StartError."""
+        self.openapi: dict[str, Mapping[str, Any]] = {}
+        self.versions: dict[str, str] = {}
+        self._describe = describe
+        self._descriptions: dict[str, Description] = {}
+        self._input_schemas: dict[str, InputSchema] = {}
+        self._describing: dict[str, asyncio.Task[InputSchema | None]] = {}
+        self._unreadable: dict[str, tuple[str, float]] = {}  # why, until when
+        self._callbacks: list[Callable[[str, Description], object]] = []
+
+    def on_described(self, callback: Callable[[str, Description], object]) -> None:
+        """Call it with the name of each model that is described from now on."""
+        self._callbacks.append(callback)
+
+    def known(self, model: str) -> Description | None:
+        """The description, None while there is none."""
+        return self._descriptions.get(model)
+
+    async def input_schema(self, package: Package) -> InputSchema:
+        """What the model takes; waits while its schema is being made or asked for, once for all
+        who wait. Raises ModelUnavailable when it cannot be had, and again without another try
+        for RETRY_DESCRIBE_S after that."""
+        name = package.name
+        if (input_schema := self._input_schemas.get(name)) is not None:
+            return input_schema
+        self._raise_recent(name)
+        task = self._describing.get(name)
+        if task is None:
+            task = self._describing[name] = asyncio.create_task(self._read(package))
+            task.add_done_callback(lambda _: self._describing.pop(name, None))
+        # Shielded: a caller that leaves takes nothing from the others.
+        input_schema = await asyncio.shield(task)
+        if input_schema is None:
+            self._raise_recent(name)
+            raise ModelUnavailable(f"Cannot read '{name}'", retry_after_s=1)
+        return input_schema
+
+    async def _read(self, package: Package) -> InputSchema | None:
+        """None when it cannot be had; the reason is kept."""
+        name = package.name
+        try:
+            description = await self._describe(package)
+        except StartError as error:
+            wait_s = max(RETRY_DESCRIBE_S, min(error.retry_after_s or 0.0, RETRY_DESCRIBE_MAX_S))
+            self._unreadable[name] = str(error), time.monotonic() + wait_s
+            return None
+        self.openapi[name] = description.schema
+        described = orjson.dumps([name, description.schema], option=orjson.OPT_SORT_KEYS)
+        self.versions[name] = hashlib.sha256(described).hexdigest()
+        self._descriptions[name] = description
+        input_schema = self._input_schemas[name] = InputSchema(description.schema)
+        for callback in self._callbacks:
+            callback(name, description)
+        return input_schema
+
+    def _raise_recent(self, name: str) -> None:
+        """Raise a failure that is not yet to be tried again."""
+        reason, until = self._unreadable.get(name, ("", 0.0))
+        if (left_s := until - time.monotonic()) > 0:
+            raise ModelUnavailable(f"Cannot read '{name}': {reason}", retry_after_s=max(left_s, 1))

@@ -1,0 +1,143 @@
+"""The scheduler at one moment, as the rest of the router may read it. Frozen values: reading
+them changes nothing, and what the scheduler does next does not change them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from router.scheduling import refusals
+from router.scheduling.model import STATES, Model, Phase
+from router.scheduling.policy import Policy
+from router.scheduling.residency import held_bytes
+
+__all__ = [
+    "STATES",
+    "Estimate",
+    "ModelSnapshot",
+    "Phase",
+    "QueuedPrediction",
+    "Snapshot",
+    "Standing",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one waiting prediction stands: 1 is next. `eta_s`: seconds until it would start."""
+
+    position: int
+    eta_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedPrediction:
+    """One prediction that waits. `position`: 1 is next. `eta_s`: seconds until it would start."""
+
+    id: str
+    position: int
+    waited_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """One model. `state` is one of STATES. `wanted`: it is to be loaded when there is room.
+    `memory_bytes`: what it holds now. `footprint_bytes`: the most that it was seen to hold, None
+    before its first load. The averages `load_s` and `service_s` are None until one was measured.
+    `problem`: what the runner's own health check says."""
+
+    name: str
+    phase: Phase
+    state: str
+    phase_for_s: float | None
+    wanted: bool
+    running: tuple[str, ...]
+    queue: tuple[QueuedPrediction, ...]
+    concurrency: int
+    memory_bytes: int
+    footprint_bytes: int | None
+    load_s: float | None
+    service_s: float | None
+    loads: int
+    evictions: int
+    crashes: int
+    failures: int
+    crashed: bool
+    problem: str
+    failure_reason: str
+    log_tail: tuple[str, ...]
+    retry_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All models, and the memory that they share."""
+
+    draining: bool
+    budget_bytes: int
+    held_bytes: int
+    models: Mapping[str, ModelSnapshot]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What would become of one more prediction. `wait_s`: seconds until it would start, infinite
+    when it never would. What making room takes is not in it: nobody knows when the others are
+    done. `accepted`: whether it would be let into the queue."""
+
+    wait_s: float
+    accepted: bool
+
+
+def snapshot_of(
+    models: Iterable[Model], budget_bytes: int, policy: Policy, now: float, *, draining: bool
+) -> Snapshot:
+    """The scheduler's state at `now`, in the scheduler's clock."""
+    models = tuple(models)
+    return Snapshot(
+        draining=draining,
+        budget_bytes=budget_bytes,
+        held_bytes=held_bytes(models),
+        models={m.name: model_snapshot(m, policy, now) for m in models},
+    )
+
+
+def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
+    """One model's part of it."""
+    queue = (
+        QueuedPrediction(w.id, i, now - w.since, refusals.eta_s(m, i, policy, now))
+        for i, w in enumerate(m.waiting.order(now), 1)
+    )
+    return ModelSnapshot(
+        name=m.name,
+        phase=m.phase,
+        state=m.state,
+        phase_for_s=now - m.phase_since if m.phase_since else None,
+        wanted=m.wanted,
+        running=tuple(sorted(m.running)),
+        queue=tuple(queue),
+        concurrency=m.concurrency,
+        memory_bytes=m.need_bytes if m.holds_memory else 0,
+        footprint_bytes=m.footprint_bytes,
+        load_s=m.load_s,
+        service_s=m.service_s,
+        loads=m.loads,
+        evictions=m.evictions,
+        crashes=m.crashes,
+        failures=m.failures,
+        crashed=m.crashed,
+        problem=m.problem,
+        failure_reason=m.failure_reason,
+        log_tail=m.log_tail,
+        retry_in_s=max(m.retry_at - now, 0.0),
+    )
+
+
+def estimate_of(m: Model, owner: str, budget_bytes: int, policy: Policy, now: float) -> Estimate:
+    """For one more prediction of that owner on a router that is not stopping."""
+    accepted = refusals.refusal(m, owner, policy, now) is None
+    if m.need_bytes > budget_bytes or refusals.must_not_wait(m, policy, now):
+        return Estimate(math.inf, accepted)
+    return Estimate(refusals.eta_s(m, len(m.waiting) + 1, policy, now), accepted)

@@ -1,0 +1,85 @@
+"""How a prediction is kept in one row: some columns to find it by, and a JSON document with all of
+it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from router.prediction import Prediction
+from router.secret_inputs import SecretValues
+
+log = logging.getLogger(__name__)
+
+INSERT = "INSERT INTO predictions (id, model, status, created_at, completed_at, owner, document)"
+OR_REPLACE = """
+ON CONFLICT (id) DO UPDATE SET status = excluded.status,
+    completed_at = excluded.completed_at, document = excluded.document RETURNING rowid
+"""
+OR_NOTHING = "ON CONFLICT (id) DO NOTHING RETURNING rowid"
+# A longer document is written into its row once that is there: SQLite copies each value that it is
+# given twice before it writes one, and a prediction's text may be a megabyte.
+LONG_BYTES = 64 << 10
+
+
+def write(c: sqlite3.Connection, p: Prediction, on_conflict: str) -> bool:
+    """Write the prediction's row, in a transaction where its document is long. False when its id
+    was taken and `on_conflict` left it so."""
+    document = encode(p)
+    is_long = len(document) > LONG_BYTES
+    value = "zeroblob(?)" if is_long else "?"
+    columns = (p.id, p.model, p.status, p.created_at, p.completed_at, p.owner)
+    row = (*columns, len(document) if is_long else document)
+    statement = f"{INSERT} VALUES (?, ?, ?, ?, ?, ?, {value}) {on_conflict}"
+    with contextlib.nullcontext() if c.in_transaction or not is_long else transaction(c):
+        written = c.execute(statement, row).fetchall()
+        if written and is_long:
+            with c.blobopen("predictions", "document", written[0][0]) as blob:
+                blob.write(document)
+    return bool(written)
+
+
+@contextlib.contextmanager
+def transaction(c: sqlite3.Connection) -> Iterator[None]:
+    """All of what is within, or nothing."""
+    c.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        # A full disk may have rolled it back already.
+        if c.in_transaction:
+            c.execute("ROLLBACK")
+        raise
+    c.execute("COMMIT")
+
+
+def encode(p: Prediction) -> bytes:
+    """The document. Of secret inputs it has only which they are: their values are
+    `router.storage.sealed_store`'s."""
+    fields = msgspec.structs.asdict(p)
+    fields["secrets"] = list(p.secrets)
+    return msgspec.json.encode(fields)
+
+
+def decode(document: bytes) -> Prediction | None:
+    """The prediction, None for a row that cannot be read: one such row must not keep all the
+    others from being served."""
+    try:
+        return _DECODER.decode(document)
+    except (msgspec.DecodeError, ValueError):
+        log.exception("a row of the database cannot be read; it is left out")
+        return None
+
+
+def _read_other(kind: type, value: Any) -> Any:
+    if kind is SecretValues:
+        return SecretValues.fromkeys(value or ())
+    raise NotImplementedError(kind)
+
+
+_DECODER = msgspec.json.Decoder(Prediction, dec_hook=_read_other)

@@ -1,0 +1,99 @@
+"""The router installed from its wheel, outside of any checkout, by each Python that it supports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.service import ROOT, free_port, wait_until
+
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the files that git has: others are not there for the next person."""
+    folder = tmp_path_factory.mktemp("wheel")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "router", "pyproject.toml", "README.md", "LICENSE"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout.split(b"\0")
+    for name in filter(None, map(os.fsdecode, listed)):
+        (folder / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "src" / name)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    subprocess.run([*pip, str(folder), str(folder / "src")], check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_what_is_in_it(wheel: Path) -> None:
+    """Every file of the router, and nothing but the router."""
+    with zipfile.ZipFile(wheel) as content:
+        names = {n for n in content.namelist() if ".dist-info/" not in n}
+    own = {str(p.relative_to(ROOT)) for p in (ROOT / "router").rglob("*.py")}
+    assert names == own
+
+
+def python_of(version: str) -> str:
+    """The interpreter; skips where this machine has none."""
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
+        return sys.executable
+    found = shutil.which(f"python{version}")
+    if found is None:
+        pytest.skip(f"there is no python{version} on this machine")
+    return found
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_it_serves_a_folder(wheel: Path, tmp_path: Path, version: str) -> None:
+    """`callme up --packages DIR`, in a fresh environment and an empty current folder: the package
+    is loaded and answers, and what the router keeps lies beside it."""
+    env = tmp_path / "env"
+    subprocess.run([python_of(version), "-m", "venv", env], check=True)
+    pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--quiet", "--constraint"]
+    subprocess.run([*pip, str(ROOT / "constraints.txt"), str(wheel)], check=True)
+    packages, here = tmp_path / "packages", tmp_path / "empty"
+    here.mkdir()
+    shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "echo")
+    port = free_port()
+    inherited = ("HOME", "PATH", "TMPDIR", "LANG")
+    child = subprocess.Popen(
+        [env / "bin" / "callme", "up", "--packages", packages, "--port", str(port)],
+        cwd=here,
+        env={k: os.environ[k] for k in inherited if k in os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(f"{url}/ready") or child.poll() is not None, 120)
+        made = httpx.post(f"{url}/echo", files={"text": (None, "hello")}, timeout=120)
+        assert (made.status_code, made.json()["text"]) == (200, "hello")
+        assert (packages / "var" / "predictions.sqlite3").is_file()
+        assert list(here.iterdir()) == []
+    finally:
+        child.send_signal(signal.SIGINT)
+        said, _ = child.communicate(timeout=60)
+    assert "Serving" in said, said
+    assert "Stopped. Nothing is left running." in said, said
+
+
+def answers(url: str) -> bool:
+    """Whether it is answered 200."""
+    try:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
