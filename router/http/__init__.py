@@ -1,4 +1,4 @@
-"""The HTTP server: one module for each API, and what stands before all of them.
+"""The HTTP server: one module for each API, and the layers that every request passes.
 
-Imported by the composition (`router.app`) only.
+Only `router.app`, which puts the service together, imports it.
 """

@@ -1,6 +1,6 @@
-"""Who may call: bearer keys, signed requests, or, without any key, this machine alone.
+"""Authentication by bearer key or signed request. Without any key, only this machine is served.
 
-A plain ASGI layer around the application, so that no route can be added outside it.
+This is a plain ASGI layer around the application, so no route can be added outside it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from router.http.signatures import NonceCache, Signed, SignedBody, read_signatur
 from router.keys.key import TRUSTED, Caller, Key, KeySource, verifier_of
 
 OPEN_PATHS = frozenset({"/health"})
-# Each URL below these holds a token of its own, which its handler checks (router/http/streams.py,
-# router/http/downloads.py).
+# Each URL under these prefixes contains a token of its own. Its handler checks the token
+# (router/http/streams.py, router/http/downloads.py).
 UNGUESSABLE_URLS = ("/v1/streams/", "/v1/files/streams/", "/v1/outputs/")
-# Any of these means that the request came through a proxy, whoever the peer is.
+# A request with any of these headers came through a proxy, whatever its peer address is.
 PROXY_HEADERS = frozenset(
     {
         b"cf-ray",
@@ -44,14 +44,17 @@ PROXY_HEADERS = frozenset(
         b"via",
     }
 )
-# `Token` is what Replicate's clients sent before 2024.
+# Replicate's clients sent `Token` before 2024.
 BEARER_SCHEMES = frozenset({"bearer", "token"})
 SIGNATURE_HEADER = b"x-callme-signature"
 
 
 class AuthMiddleware:
-    """The ASGI layer. With keys, every path but OPEN_PATHS needs one; without, only direct
-    requests from this machine's own programs are served."""
+    """ASGI layer that checks every request outside OPEN_PATHS.
+
+    When there are keys, a request needs one. When there are none, only direct requests from
+    programs on this machine are served.
+    """
 
     def __init__(
         self, app: ASGIApp, keys: KeySource, max_body_bytes: int, reads: BodyReads
@@ -64,7 +67,7 @@ class AuthMiddleware:
         self._nonces = NonceCache()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer it here."""
+        """Pass the request to the application, or answer it with an error."""
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
@@ -82,7 +85,12 @@ class AuthMiddleware:
             await self._serve_bearer(scope, receive, send, admitted)
 
     def _admit(self, scope: Scope) -> Key | Signed | None:
-        """By the head alone, before any of the body is read. Raises Unauthorized or Forbidden."""
+        """Decide by the head alone, before any of the body is read.
+
+        Return the key, the checked signature, or None where no key is needed. Raises Unauthorized
+        when the key or the signature is not accepted, and Forbidden when there is no key and the
+        request does not come from this machine.
+        """
         accepted = self._keys.current()
         if not accepted.required:
             require_this_machine(scope)
@@ -117,7 +125,11 @@ class AuthMiddleware:
     async def _serve_signed(
         self, scope: Scope, receive: Receive, send: Send, signed: Signed
     ) -> None:
-        """A repeated request uses up nothing of its key; one over a limit uses up no nonce."""
+        """Check the nonce, then the limits, then claim the nonce.
+
+        In this order a repeated request does not count toward its key's limits, and a request
+        over a limit does not use up its nonce.
+        """
         key = signed.key
         try:
             self._nonces.check(key.id, signed.nonce)
@@ -139,7 +151,10 @@ class AuthMiddleware:
             self._limits.leave(key)
 
     async def _serve_checked(self, scope: Scope, body: SignedBody, send: Send) -> None:
-        """Nothing that the application says of a body that was not signed reaches a client."""
+        """Check the whole body before the response starts.
+
+        So a client gets no response of the application to a body that was not signed.
+        """
         refused = False
 
         async def send_checked(message: Message) -> None:
@@ -157,7 +172,11 @@ class AuthMiddleware:
 
 
 def _is_form_to_a_model(scope: Scope) -> bool:
-    """POST /{model} with a multipart form: read to its end before anything is done with it."""
+    """Whether this is POST /{model} with a multipart form.
+
+    Its handler reads the form to the end before it does anything with it, so the body need not
+    be read ahead.
+    """
     content_type = Headers(scope=scope).get("content-type", "").lower()
     return (
         scope["method"] == "POST"
@@ -167,10 +186,10 @@ def _is_form_to_a_model(scope: Scope) -> bool:
 
 
 def require_this_machine(scope: Scope) -> None:
-    """Raises Forbidden unless the request came straight from a program on this machine.
+    """Check that the request came directly from a program on this machine.
 
-    A page in this machine's browser is not one: its Origin, or after DNS rebinding its Host,
-    names another site.
+    A page in this machine's browser does not count as one. Its Origin names another site; after
+    DNS rebinding its Host does. Raises Forbidden when the request came from anywhere else.
     """
     if not _is_direct(scope):
         raise Forbidden(
@@ -185,16 +204,17 @@ def require_this_machine(scope: Scope) -> None:
 
 
 def _is_direct(scope: Scope) -> bool:
-    """From this machine, through no proxy."""
+    """Whether the request came from this machine, without a proxy."""
     client = scope.get("client")
     if not client or not _is_loopback(client[0]):
         return False
-    return PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]])  # lower case, by ASGI
+    # ASGI gives the names in lower case.
+    return PROXY_HEADERS.isdisjoint([name for name, _ in scope["headers"]])
 
 
 @functools.lru_cache(maxsize=256)
 def _host(url: str) -> str:
-    """The host of a URL, "" where there is none that can be read."""
+    """Return the host of a URL, or "" when it has none or cannot be parsed."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -216,13 +236,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def set_caller(scope: Scope, caller: Caller) -> None:
-    """Note who has been let in."""
+    """Store the authenticated caller in the scope."""
     scope[CALLER] = caller
 
 
 def caller_of(request: Request) -> Caller:
-    """Who has been let in. Raises Unauthorized on a path that nobody needs a key for: what is
-    reached there belongs to nobody."""
+    """Return the authenticated caller.
+
+    Raises Unauthorized when the path needs no key: such a request has no caller.
+    """
     caller: Caller | None = request.scope.get(CALLER)
     if caller is None:
         raise Unauthorized("Cannot serve this without a key")
@@ -230,7 +252,10 @@ def caller_of(request: Request) -> Caller:
 
 
 def admin_only(handler: Handler) -> Handler:
-    """A handler that shows what concerns every holder of a key. Raises Forbidden for the others."""
+    """Wrap a handler that shows data of every caller.
+
+    The wrapped handler raises Forbidden when its caller is not an admin.
+    """
 
     @functools.wraps(handler)
     async def wrapped(request: Request) -> Response:
@@ -243,21 +268,24 @@ def admin_only(handler: Handler) -> Handler:
     return wrapped
 
 
-# A slot becomes free when some answer ends; nobody knows when that is.
+# A slot becomes free when another response of the key ends. That time is not known.
 CONCURRENT_RETRY_S = 1.0
 
 
 class KeyLimits:
-    """Counts every admitted request to its key. One object for the whole application."""
+    """Counts the admitted requests of each key. There is one object for the whole application."""
 
     def __init__(self) -> None:
-        # 5 µs a request, as measured; the storage for threads starts one at most requests.
+        # Measured: 5 µs per request. The storage for threads starts a thread at most requests.
         self._rates = MovingWindowRateLimiter(MemoryStorage())
         self._in_flight: Counter[str] = Counter()
 
     async def enter(self, key: Key) -> None:
-        """One more request of this key. Raises RateLimited; nothing is counted then but, as a
-        request of its minute, one that found too many under way."""
+        """Count one more request of this key.
+
+        Raises RateLimited when the key is over a limit. A request over `requests_per_minute` is
+        not counted. A request over `concurrent_requests` counts toward its minute only.
+        """
         per_minute = key.requests_per_minute
         if per_minute is not None:
             item = RateLimitItemPerMinute(per_minute)
@@ -276,7 +304,7 @@ class KeyLimits:
         self._in_flight[key.id] += 1
 
     def leave(self, key: Key) -> None:
-        """A request that had entered has been answered."""
+        """Stop counting a request as in progress. Called when it has been answered."""
         self._in_flight[key.id] -= 1
         if self._in_flight[key.id] <= 0:
             del self._in_flight[key.id]

@@ -1,7 +1,7 @@
-"""How long a body may keep the server waiting, and that stopping waits for none.
+"""Limits the wait for a request body, and ends every such wait when the server stops.
 
-uvicorn has no limit: a client that sends half a body and stays would hold its request for
-ever, and with it the end of the server.
+uvicorn has no limit. A client that sends half a body and stays connected would hold its request
+indefinitely, and the server could not stop.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from starlette.types import Message, Receive
 from router.errors import MalformedRequest, ShuttingDown
 from router.shutdown import Shutdown
 
-# Between two pieces of a body. A phone that has lost its network comes back within this or not.
+# Longest wait between two pieces of a body. A phone that has lost its network usually has it
+# back within this time, or not at all.
 IDLE_LIMIT_S = 30.0
-# Within each limit: a read may wait longer by one part in so many.
+# Checks within each limit. So a read may wait longer than the limit by 1/CHECKS of it.
 CHECKS = 8
 
 
 class BodyReads:
-    """The reads of bodies under way. One object for the whole application."""
+    """Tracks all reads of bodies. There is one object for the whole application."""
 
     def __init__(self, shutdown: Shutdown, idle_limit_s: float = IDLE_LIMIT_S) -> None:
         self._shutdown = shutdown
@@ -30,12 +31,15 @@ class BodyReads:
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, receive: Receive) -> Receive:
-        """`receive`, which raises MalformedRequest when a body stops coming and ShuttingDown
-        when the server stops. After the body's end it is as it was: then it tells only of a
-        client's leaving, which may take as long as it likes."""
+        """Return `receive` with a time limit for the body.
+
+        The returned function raises MalformedRequest when a body stops arriving, and
+        ShuttingDown when the server stops. After the end of the body it has no limit: then it
+        reports only that the client has disconnected, which may happen at any time.
+        """
         ended = False
 
-        async def patient() -> Message:
+        async def receive_in_time() -> Message:
             nonlocal ended
             if ended:
                 return await receive()
@@ -43,10 +47,10 @@ class BodyReads:
             ended = message["type"] != "http.request" or not message.get("more_body", False)
             return message
 
-        return patient
+        return receive_in_time
 
     def _end(self) -> None:
-        """End every read that waits: the server stops."""
+        """End every read that waits, because the server stops."""
         now = asyncio.get_running_loop().time()
         for timeout in list(self._since):
             timeout.reschedule(now)
@@ -65,8 +69,11 @@ class BodyReads:
             self._since.pop(timeout, None)
 
     def _watch(self, timeout: asyncio.Timeout) -> None:
-        """One timer for all: nearly every piece is there already, and a timer of its own would
-        take longer than the piece."""
+        """Use one timer for all reads.
+
+        Nearly every piece has arrived already, and to set a timer for each would take longer
+        than to read it.
+        """
         loop = asyncio.get_running_loop()
         self._since[timeout] = loop.time()
         if self._timer is None:
@@ -79,6 +86,6 @@ class BodyReads:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for timeout in [t for t, since in self._since.items() if now - since >= self._idle_limit_s]:
-            del self._since[timeout]  # one that has run out cannot be set again
+            del self._since[timeout]  # a timeout that has expired cannot be rescheduled
             timeout.reschedule(now)
         self._timer = loop.call_later(self._idle_limit_s / CHECKS, self._check)

@@ -1,9 +1,9 @@
-"""Cog's face: under `/models/{model}` what a Cog server answers at its root.
+"""Cog's API: `/models/{model}` has the paths that a Cog server has at its root.
 
-As Cog's docs/http.md has it, and coglet where that says nothing, but for what is better here:
-predictions queue (429 and 503 instead of 409), one can be asked for with GET, PUT never runs
-an id again after it has ended, and a stopped model reads as READY, since it is started by the
-prediction that it is asked for. There is no /trainings.
+The API follows Cog's docs/http.md, and coglet where that document says nothing. It differs where
+it can do better: predictions queue (429 and 503 instead of 409), GET returns a prediction, PUT
+never runs an id again after it has ended, and a stopped model reads as READY, because the next
+prediction starts it. There is no /trainings.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ from router.keys.key import Caller
 from router.models.catalog import Package, does_stream
 from router.prediction import Json, Prediction, Status, new_id
 
-# It becomes part of URLs, and coglet makes it part of a path.
+# The id becomes part of URLs, and coglet makes it part of a file path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ROOT = "/models/{model}"
-# Credentials and the like; files are inputs.
+# The context is for credentials and similar short texts. Files are inputs.
 MAX_CONTEXT_CHARS = 16 << 10
 
 
 def cog_view(p: Prediction) -> dict[str, Any]:
-    """The prediction as Cog shows one. Cog has no word for `aborted`: it is `canceled`; and
-    none for what kind of failure it was, which another router wants to pass on."""
+    """Return the prediction as Cog shows it.
+
+    Cog has no status `aborted`, so it is shown as `canceled`. Cog has no field for the kind of
+    a failure; `error_code` is added for another router, which passes it on.
+    """
     code = {"error_code": p.failure.code} if p.failure else {}
     return {
         **code,
@@ -70,9 +73,9 @@ def cog_view(p: Prediction) -> dict[str, Any]:
 
 
 async def create(request: Request) -> Response:
-    """POST: run it; 200 with how it ended, 202 when it is or becomes asynchronous.
+    """POST: run a prediction. Answer 200 when it has ended, 202 when it is or becomes asynchronous.
 
-    With an `id` of the client's it is as idempotent as PUT, and its end is kept.
+    With an `id` from the client it is as idempotent as PUT, and its result is kept.
     """
     context, package, body = await _read(request)
     if body.get("id") is not None:
@@ -94,7 +97,7 @@ async def create(request: Request) -> Response:
 
 
 async def put(request: Request) -> Response:
-    """PUT: the same, but an id never runs twice, whatever becomes of this connection."""
+    """PUT: as POST, but an id never runs twice, even if this connection is lost."""
     context, package, body = await _read(request)
     prediction_id = request.path_params["id"]
     if body.get("id", prediction_id) != prediction_id:
@@ -123,14 +126,14 @@ async def _create_named(
             request, context.predictions.in_flight(wanted_id), p, cog_view, cancel=False
         )
     if in_flight is not None and not prefers_async(request):
-        # The client may have gone, to ask again: that is what the id is for.
+        # A client that disconnects cancels nothing here: with the id it can ask again.
         await in_flight.wait(context.sync_limit_s)
     p = await _whole(context, wanted_id, caller)
     return json_response(cog_view(p)) if p.status.is_terminal else _accepted(p)
 
 
 async def _whole(context: Context, prediction_id: str, caller: Caller) -> Prediction:
-    """The prediction with the files of its output as data: URIs."""
+    """Return the prediction with the files of its output as data: URIs."""
     p = await context.predictions.get(prediction_id, caller)
     return await context.predictions.links.whole(p)
 
@@ -140,13 +143,15 @@ async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
     package = context.package(request.path_params["model"])
     request.state.streams = await _streams(request, context, package)
     if header(request.scope, b"content-type") is None:
-        return context, package, {}  # a model without required inputs may be run by a bare POST
+        return context, package, {}  # enough for a model without required inputs
     return context, package, await read_json(request, context.max_upload_bytes)
 
 
 async def _streams(request: Request, context: Context, package: Package) -> bool:
-    """Whether to answer with events. Raises NotAcceptable where nothing else will do and the
-    model does not stream."""
+    """Return whether to answer with Server-Sent Events.
+
+    Raises NotAcceptable when the client accepts nothing else and the model does not stream.
+    """
     if not accepts(request, EVENT_STREAM):
         return False
     await context.input_schema(package)
@@ -166,7 +171,7 @@ async def _prediction(
     prediction_id: str,
     digest: str = "",
 ) -> Prediction:
-    """The prediction that the body describes, its files in the spool."""
+    """Return the prediction that the body describes, with its files in the spool."""
     values = body.get("input")
     if not isinstance(values, dict) and values is not None:
         raise wrong("input", "must be an object")
@@ -186,8 +191,11 @@ async def _prediction(
 
 
 def read_context(body: Mapping[str, Json]) -> dict[str, str]:
-    """What the runner is to read as `current_scope().context`. Raises InvalidInput unless it is
-    an object of texts, at most MAX_CONTEXT_CHARS long together."""
+    """Return what the runner reads as `current_scope().context`.
+
+    Raises InvalidInput when it is not an object of texts, or when they have more than
+    MAX_CONTEXT_CHARS characters in total, names included.
+    """
     given = body.get("context")
     if given is None:
         return {}
@@ -199,7 +207,10 @@ def read_context(body: Mapping[str, Json]) -> dict[str, str]:
 
 
 async def _digest(context: Context, inputs: Json, runner_context: Mapping[str, str]) -> str:
-    """What a repeated PUT is compared by: the inputs as sent, in any order, and the context."""
+    """Return the hash by which a repeated PUT is compared.
+
+    It covers the context and the inputs as sent. The order of names does not matter.
+    """
     turns = context.request_inputs.turns
     hashes = {id(s): await s.sha256(turns) for s in long_strings(inputs)}
     canonical = msgspec.json.encode(inputs, enc_hook=lambda s: hashes[id(s)], order="sorted")
@@ -217,13 +228,13 @@ def _accepted(p: Prediction) -> Response:
 
 
 async def get(request: Request) -> Response:
-    """A prediction that was answered with 202, or had an id of the client's."""
+    """Return a prediction that was answered with 202 or has an id from the client."""
     links = context_of(request).predictions.links
     return json_response(cog_view(await links.whole(await _find(request))))
 
 
 async def cancel(request: Request) -> Response:
-    """200 and an empty object when there is such a prediction, whether or not it has ended."""
+    """Answer 200 and an empty object when the prediction exists, even if it has ended."""
     p = await _find(request)
     context_of(request).predictions.cancel(p.id)
     return json_response({})
@@ -242,7 +253,7 @@ async def _find(request: Request) -> Prediction:
 
 
 async def index(request: Request) -> Response:
-    """Cog's discovery document, with the paths as they are here."""
+    """Return Cog's discovery document with the paths of this API."""
     name = context_of(request).package(request.path_params["model"]).name
     predictions = f"/models/{name}/predictions"
     return json_response(
@@ -258,7 +269,7 @@ async def index(request: Request) -> Response:
 
 
 async def health_check(request: Request) -> Response:
-    """Always 200: read `status`."""
+    """Always answer 200; the state is in `status`."""
     context = context_of(request)
     package = context.package(request.path_params["model"])
     model = context.loop.snapshot().models[package.name]
@@ -266,7 +277,7 @@ async def health_check(request: Request) -> Response:
 
 
 async def openapi(request: Request) -> Response:
-    """The model's own schema, its paths relative to this face. 503 while it cannot be had."""
+    """Return the model's own schema, with paths relative to this API. 503 without a schema."""
     context = context_of(request)
     package = context.package(request.path_params["model"])
     await context.input_schema(package)
@@ -277,7 +288,7 @@ async def openapi(request: Request) -> Response:
 
 
 def add_routes(app: Starlette) -> None:
-    """The face's routes."""
+    """Add the routes of this API."""
     app.add_route(f"{ROOT}/predictions", create, methods=["POST"])
     app.add_route(ROOT, index, methods=["GET"])
     app.add_route(f"{ROOT}/health-check", health_check, methods=["GET"])

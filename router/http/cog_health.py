@@ -1,4 +1,4 @@
-"""A model's state in the words of Cog's health-check."""
+"""A model's state in the format of Cog's health check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COG_VERSIONS = {"coglet": version("coglet"), "cog": version("cog")}
 
 
 def health_view(m: ModelSnapshot, set_up_log: str, package: Package) -> dict[str, Any]:
-    """`status`, `setup` once there has been one, and `version` where the router knows it."""
+    """Return `status`, `setup` once there is one, and `version` where the router knows it."""
     view: dict[str, Any] = {"status": _status(m)}
     if setup := _setup(m, set_up_log):
         view["setup"] = setup
@@ -34,14 +34,15 @@ def _status(m: ModelSnapshot) -> str:
         case Phase.READY if m.problem:
             return "UNHEALTHY"
         case Phase.STOPPING | Phase.STOPPED | Phase.FAILED if m.problem:
-            # Its first restart is tried at once; one that has failed again is given up.
+            # The first restart is tried at once. After a second failure it is given up.
             return "UNHEALTHY" if m.failures <= 1 else "DEFUNCT"
         case Phase.FAILED:
             return "DEFUNCT" if m.crashed else "SETUP_FAILED"
         case Phase.READY if len(m.running) >= m.concurrency:
             return "BUSY"
         case _:
-            # Not loaded is READY too: whoever waits for it before he asks would wait for ever.
+            # A model that is not loaded is READY too. A client that waits for READY before its
+            # first prediction would otherwise wait indefinitely.
             return "READY"
 
 

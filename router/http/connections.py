@@ -1,6 +1,7 @@
-"""How many connections there may be, and how long each may keep the server waiting.
+"""Limits on the number of connections and on how long each may keep the server waiting.
 
-One sweep a second over all of them; a timer for each would be set and canceled with every request.
+One sweep a second checks all of them. A timer for each connection would have to be set and
+canceled with every request.
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ from router.errors import RequestTimeout, RouterError
 
 log = logging.getLogger(__name__)
 
-# Between two lines of the log about the same trouble.
+# Shortest time between two log lines about refused or closed connections.
 REPORT_S = 60.0
-# Of those that wait, so many parts of the limit are closed at once when it is reached: to look
-# for one with every new connection would take longer than to serve it.
+# When the limit is reached, waiting connections are closed, up to 1/ROOM_PARTS of the limit at
+# once. To search for one at every new connection would take longer than to serve it.
 ROOM_PARTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of connections. Seconds."""
+    """Limits of connections. Times are in seconds."""
 
     max_connections: int = 1024
-    keep_alive_s: float = 120.0  # after an answer; longer than cloudflared's 90
-    head_s: float = 20.0  # from the connection, or a head's first byte, to the head's end
-    drain_s: float = 30.0  # for the rest of a body whose request has been answered already
-    linger_s: float = 3.0  # after a refusal, for the client to read it
-    unread_s: float = 60.0  # without any progress of an answer that the client does not read
-    sweep_s: float = 1.0  # how often these are compared with the clock
+    keep_alive_s: float = 120.0  # after a response; longer than cloudflared's 90
+    head_s: float = 20.0  # from the connect, or the first byte of a head, to the head's end
+    drain_s: float = 30.0  # for the rest of a body whose request has already been answered
+    linger_s: float = 3.0  # after a refusal, so that the client can read it
+    unread_s: float = 60.0  # without progress, while the client does not read its response
+    sweep_s: float = 1.0  # how often these limits are checked
 
 
 class Connection(Protocol):
-    """What is needed of a connection (router/http/protocol.py)."""
+    """What `Connections` needs of a connection (router/http/protocol.py)."""
 
     waiting_since: float
     blocked_since: float | None
@@ -72,8 +73,11 @@ class Connections:
         return iter(list(self._open))
 
     def admit(self, connection: Connection) -> bool:
-        """Whether there is room for one more. Where there is none, those that have waited longest
-        for their client make it: a service full of idle connections still serves."""
+        """Accept the connection if possible, and return whether it was accepted.
+
+        At the limit, the connections that have waited longest for their client are closed to
+        make room, so a service full of idle connections still serves.
+        """
         loop = asyncio.get_running_loop()
         if len(self._open) >= self._limits.max_connections and not self._make_room():
             self._note("too_many_connections", loop.time())
@@ -84,11 +88,11 @@ class Connections:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """The connection is lost. One that was not admitted is none."""
+        """Remove a connection that was lost. Does nothing for one that was not admitted."""
         self._open.discard(connection)
 
     def note_refusal(self, error: RouterError) -> None:
-        """Count it for the log: a line for each would let anybody fill the disk."""
+        """Count a refusal for the log. With a line for each, any client could fill the disk."""
         self._note(error.code, asyncio.get_running_loop().time())
 
     def _make_room(self) -> bool:
@@ -139,7 +143,7 @@ class Connections:
         self._report(now)
 
     def _report(self, now: float) -> None:
-        """At once for the first, then the rest together."""
+        """Log the first event at once and the later ones together, once in REPORT_S."""
         if now - self._reported_at < REPORT_S:
             return
         self._reported_at = now

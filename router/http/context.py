@@ -1,4 +1,4 @@
-"""What the faces share, put together once by `router.app`."""
+"""What the HTTP APIs share. `router.app` puts it together once."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from router.storage.store import Files
 
 
 async def no_problems() -> Sequence[str]:
-    """Nothing is wrong."""
+    """Report no problem."""
     return ()
 
 
 @dataclass(slots=True)
 class Context:
-    """The running service, as the faces see it."""
+    """The running service, as the HTTP APIs see it."""
 
     packages: Mapping[str, Package]
     loop: SchedulerLoop
@@ -50,13 +50,14 @@ class Context:
     hardware: str  # what the models run on
     metrics: Callable[[], bytes]
     events: EventStream
-    keyed_digest: Callable[[str], str]  # of a digest: a guess cannot be checked without the box
-    backend_of: Callable[[str], str]  # of a model of the scheduler: local, cog, replicate, modal
-    # Of the state folder now, each in a sentence.
+    # Keyed hash of a digest: without the key of this machine, a guess cannot be checked.
+    keyed_digest: Callable[[str], str]
+    backend_of: Callable[[str], str]  # by the scheduler's model name: local, cog, replicate, modal
+    # The present problems of the state folder, one sentence each.
     problems: Callable[[], Awaitable[Sequence[str]]] = no_problems
 
     def package(self, name: str) -> Package:
-        """The package of that name. Raises UnknownModel."""
+        """Return the package of that name. Raises UnknownModel when there is none."""
         package = self.packages.get(name)
         if package is None:
             known = ", ".join(self.packages) or "none"
@@ -64,23 +65,23 @@ class Context:
         return package
 
     async def input_schema(self, package: Package) -> InputSchema:
-        """What the model takes. Raises ModelUnavailable when that cannot be had."""
+        """Return the model's inputs. Raises ModelUnavailable when its schema cannot be read."""
         return await self.schemas.input_schema(package)
 
 
 def context_of(request: Request) -> Context:
-    """The context of the application that the request came to."""
+    """Return the context of the application that received the request."""
     context: Context = request.app.state.context
     return context
 
 
-# A client that has gone is looked for only after this long, so that a quick prediction does
-# not pay for the extra task.
+# The check for a disconnected client starts only after this time, so that a quick prediction
+# does not pay for the extra task.
 DISCONNECT_CHECK_AFTER_S = 0.05
 
 
 async def gone(request: Request) -> None:
-    """Return when the client has disconnected. The body must have been read."""
+    """Return when the client has disconnected. The body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -88,7 +89,7 @@ async def gone(request: Request) -> None:
 async def wait_for_end(request: Request, context: Context, in_flight: InFlight) -> None:
     """Wait until the prediction ends or the synchronous limit is reached.
 
-    When the client goes away meanwhile, the prediction is canceled, and that is its end.
+    When the client disconnects meanwhile, the prediction is canceled, and this waits for its end.
     """
     await in_flight.wait(DISCONNECT_CHECK_AFTER_S)
     if in_flight.done.done():
@@ -104,7 +105,7 @@ async def wait_for_end(request: Request, context: Context, in_flight: InFlight) 
             context.predictions.cancel(in_flight.prediction.id)
             await asyncio.wait({in_flight.done})
     except asyncio.CancelledError:
-        # The server cancels handlers when it is itself told to stop at once.
+        # The server cancels its handlers when it must stop at once.
         context.predictions.cancel(in_flight.prediction.id)
         raise
     finally:

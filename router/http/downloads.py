@@ -1,4 +1,4 @@
-"""Files that go out: outputs, to everyone who knows their URL, and uploads, to their holder."""
+"""Serves files: an output to every client that has its URL, an upload to its owner."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from router.http.middleware import INERT
 from router.media_types import ANY_TYPE, MEDIA_TYPE
 
 OUTPUT_PATH = "/v1/outputs/{id}/{name}"
-# A browser shows these in their place; it saves all others, a page among them.
+# A browser shows files of these types. It saves all others, HTML included.
 SHOWN = ("image/", "audio/", "video/")
 ONE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
 HEADERS = {
     **{name.decode(): value.decode() for name, value in INERT},
-    # The URL alone opens the file, so a page of the app may show it; no cookie or address does.
+    # Only the URL gives access to the file, never a cookie or an address, so a page of another
+    # site may show it.
     "cross-origin-resource-policy": "cross-origin",
 }
 
 
 async def output(request: Request) -> Response:
-    """GET a file of an output, whole or a range of it. Its URL needs no key."""
+    """GET a file of an output, whole or a range of it. Its URL needs no key.
+
+    Raises Unauthorized when the URL's token is wrong, and NotFound when there is no such file.
+    """
     prediction_id, name = request.path_params["id"], request.path_params["name"]
     predictions = context_of(request).predictions
     given = request.query_params.get("token", "").encode()
@@ -42,15 +46,18 @@ async def output(request: Request) -> Response:
 
 
 async def upload(request: Request) -> Response:
-    """GET the content of an uploaded file, for its holder."""
+    """GET the content of an uploaded file, for its owner."""
     uploads = context_of(request).uploads
     stored = await uploads.get(request.path_params["id"], caller_of(request))
     return await file_response(request, stored.path, stored.name, stored.content_type)
 
 
 async def file_response(request: Request, path: str, name: str, media_type: str) -> Response:
-    """The file with its type, its length and a name to save it by; one range of it if that is
-    asked for. Raises NotFound, RangeNotSatisfiable."""
+    """Return the file, or one range of it, with its type, its length and a name to save it under.
+
+    Raises NotFound when the file is gone or is no regular file, and RangeNotSatisfiable when the
+    range is outside it.
+    """
     try:
         found = await asyncio.to_thread(Path(path).stat)
     except FileNotFoundError:
@@ -71,8 +78,11 @@ async def file_response(request: Request, path: str, name: str, media_type: str)
 
 
 def _check_range(request: Request, size_bytes: int) -> None:
-    """Starlette reads the header. It is let through when it asks for one range that there is; a
-    header that asks for several, or says something else, is ignored, as RFC 9110 allows."""
+    """Check the Range header before Starlette reads it.
+
+    A header with one range stays. A header with several ranges, or one that cannot be read, is
+    removed, as RFC 9110 allows. Raises RangeNotSatisfiable when the range is outside the file.
+    """
     asked = header(request.scope, b"range")
     if asked is None:
         return
@@ -86,6 +96,6 @@ def _check_range(request: Request, size_bytes: int) -> None:
 
 
 def add_routes(app: Starlette) -> None:
-    """Where files are read."""
+    """Add the routes under which files are read."""
     app.add_route(OUTPUT_PATH, output, methods=["GET"])
     app.add_route("/v1/files/{id}/download", upload, methods=["GET"])

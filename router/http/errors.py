@@ -1,7 +1,8 @@
-"""Errors as each API shows them: one renderer for every layer, no stack trace, no path of the box.
+"""Renders errors for every API and every layer, without stack traces and without file paths.
 
-The path picks the shape: under /v1 Replicate's problem document, under /models Cog's `detail` for
-an input that cannot be used, everywhere else `{"error": {"code", "message", "details"?}}`.
+The URL's path selects the shape: under /v1 Replicate's problem document; under /models Cog's
+`detail`, for an input that cannot be used; everywhere else
+`{"error": {"code", "message", "details"?}}`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ HTTP_ERRORS: Mapping[int, type[RouterError]] = {404: NotFound, 405: MethodNotAll
 def json_response(
     content: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """JSON bytes. orjson writes NaN and Infinity as null, so neither ever leaves the box."""
+    """Return a JSON response. orjson writes NaN and Infinity as null, so neither is ever sent."""
     body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
     return Response(body, status, headers, media_type="application/json")
 
@@ -47,8 +48,10 @@ def json_response(
 def render_error(
     scope: Scope, error: RouterError, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The error in the shape of the API that the path belongs to, with its status and, where it
-    has one, its Retry-After in whole seconds."""
+    """Return the error in the shape of the API that the path belongs to, with its status.
+
+    Where it has one, its Retry-After is in whole seconds.
+    """
     out = {**(headers or {}), **retry_after(error)}
     if error.status == 401:
         out["WWW-Authenticate"] = "Bearer"
@@ -63,13 +66,13 @@ def render_error(
 
 
 def retry_after(source: RouterError | Failure | None) -> dict[str, str]:
-    """The Retry-After header in whole seconds; none where that is not known."""
+    """Return the Retry-After header in whole seconds, or no header when that is not known."""
     seconds = source.retry_after_s if source else None
     return {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
 
 
 def error_fields(code: str, message: str, details: Mapping[str, Any] | None) -> dict[str, Any]:
-    """`code`, `message` and, where there are any, `details`."""
+    """Return `code`, `message` and, where there are any, `details`."""
     fields: dict[str, Any] = {"code": code, "message": message}
     if details:
         fields["details"] = details
@@ -77,7 +80,7 @@ def error_fields(code: str, message: str, details: Mapping[str, Any] | None) -> 
 
 
 def _problem(error: RouterError) -> dict[str, Any]:
-    """Replicate's way (RFC 9457), with our code for programs."""
+    """Return Replicate's problem document (RFC 9457), with our `code` for programs."""
     body: dict[str, Any] = {
         "title": error.code.replace("_", " ").capitalize(),
         "detail": error.message,
@@ -93,7 +96,7 @@ def _problem(error: RouterError) -> dict[str, Any]:
 
 
 def _detail(error: InvalidInput) -> list[dict[str, Any]]:
-    """Cog's way to say which inputs are wrong."""
+    """Return Cog's list of the inputs that are wrong."""
     problems = (error.details or {}).get("problems") or [{"message": error.message}]
     return [{"loc": _loc(p), "msg": p["message"], "type": "value_error"} for p in problems]
 
@@ -105,7 +108,7 @@ def _loc(problem: Mapping[str, str]) -> list[str]:
 
 
 async def on_router_error(request: Request, error: Exception) -> Response:
-    """A RouterError raised anywhere in an API."""
+    """Answer a RouterError that any API has raised."""
     assert isinstance(error, RouterError)  # noqa: S101 - registered for nothing else
     if isinstance(error, UnknownModel) and (advice := _base_url_advice(request)):
         error = UnknownModel(f"{error.message}. {advice}", details=error.details)
@@ -113,7 +116,7 @@ async def on_router_error(request: Request, error: Exception) -> Response:
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405, in the path's shape."""
+    """Answer Starlette's own 404 and 405 in the shape of the path's API."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     cls = HTTP_ERRORS.get(error.status_code, MalformedRequest)
     message = f"Cannot {request.method} this path: {error.detail.lower()}"
@@ -123,8 +126,10 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _base_url_advice(request: Request) -> str:
-    """What to change where a client of Replicate's has a base URL with /v1 twice or without it;
-    some clients add /v1 to their base URL and some do not."""
+    """Return what to change when a Replicate client's base URL has /v1 twice or lacks it.
+
+    Some clients add /v1 to their base URL and some do not. "" when the base URL is not to blame.
+    """
     path = request.scope["path"]
     if path.startswith(TWICE):
         return "The base URL has /v1 twice: leave it out of the base URL, this client adds it"
@@ -137,7 +142,7 @@ def _base_url_advice(request: Request) -> str:
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
-    """A bug: logged with all it has, shown without any of it."""
+    """Answer 500 for a bug. The log gets every detail, the client gets none."""
     log.error(
         "unexpected error",
         exc_info=error,

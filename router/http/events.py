@@ -1,4 +1,4 @@
-"""`GET /events`: the changes of models and predictions as Server-Sent Events."""
+"""`GET /events`: changes of models and predictions as Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router.observability.events import EventStream, Subscription
 
 
 async def follow(subscription: Subscription, first: list[bytes]) -> AsyncIterator[bytes]:
-    """`first`, then events as they come."""
+    """Yield `first`, then each event as it comes, and a heartbeat every HEARTBEAT_S seconds."""
     yield b"".join(first)
     while True:
         try:
@@ -26,16 +26,16 @@ async def follow(subscription: Subscription, first: list[bytes]) -> AsyncIterato
         except TimeoutError:
             yield HEARTBEAT
         else:
-            yield told(kind, data)
+            yield change_bytes(kind, data)
 
 
-def told(kind: str, data: Mapping[str, str]) -> bytes:
-    """One change as it is sent."""
+def change_bytes(kind: str, data: Mapping[str, str]) -> bytes:
+    """Return one change as an event."""
     return event_bytes(kind, orjson.dumps(data).decode())
 
 
 def event_response(stream: EventStream, first: list[bytes]) -> EventResponse:
-    """`first` and what changes from now on, to one client."""
+    """Send one client `first`, then every change from now on."""
     subscription = stream.subscribe()
     return EventResponse(
         follow(subscription, first),
@@ -46,13 +46,13 @@ def event_response(stream: EventStream, first: list[bytes]) -> EventResponse:
 
 @admin_only
 async def events(request: Request) -> Response:
-    """Every model's state now, then what changes."""
+    """Send the present state of every model, then every change."""
     context = context_of(request)
     models = context.loop.snapshot().models.values()
-    first = [told("model", {"model": m.name, "state": m.phase.value}) for m in models]
+    first = [change_bytes("model", {"model": m.name, "state": m.phase.value}) for m in models]
     return event_response(context.events, first)
 
 
 def add_routes(app: Starlette) -> None:
-    """The stream."""
+    """Add the route of the event stream."""
     app.add_route("/events", events, methods=["GET"])

@@ -6,10 +6,10 @@ from starlette.types import Scope
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that name, given in lower case as ASGI has them; None without one.
+    """Return the first header of that name, or None. `name` is in lower case, as ASGI has it.
 
-    Of the headers that may be read nearly all are absent from a request, and for each of those
-    Starlette's mapping raises and catches a KeyError.
+    Most of the headers that the router looks for are absent from a request, and Starlette's
+    mapping raises and catches a KeyError for each absent one.
     """
     for key, value in scope["headers"]:
         if key == name:

@@ -1,8 +1,8 @@
-"""A JSON body as it comes in: its long `data:` strings apart from the rest, which is text.
+"""Reads a JSON body, and keeps its long `data:` strings apart from the rest, which is text.
 
-A file of 20 MB may be in a JSON body, 20 MB of other JSON may not: parsed, it would take a
-hundred times the memory. So the strings are cut out before anything is parsed. In JSON a quote
-that no backslash precedes and that `data:` follows can only be where a string begins.
+A JSON body may hold a file of 20 MB, but not 20 MB of other JSON: parsed, that would take a
+hundred times the memory. So the long strings are cut out before anything is parsed. In JSON, a
+quote without a backslash before it and with `data:` after it can only begin a string.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ from router.inputs.data_uris import LONG_BYTES, LongString
 from router.inputs.json_text import MAX_TEXT_BYTES, load_json
 from router.prediction import Json
 
-# Strings below either length are text: to look at each would cost more than it saves.
+# A string below either length stays in the text: to look at each would cost more than it saves.
 SHORTEST_SEEN_CHARS = 100
 SHORTEST_CUT_BYTES = 4 << 10
 MAX_LONG_STRINGS = 256
 OPENING = re.compile(
     rb'[^\\]"(?=[dD][aA][tT][aA]:(?:[^"\\]|\\.){%d})' % SHORTEST_SEEN_CHARS, re.DOTALL
 )
-OPENING_BYTES = len(b'x"data:') + 2 * SHORTEST_SEEN_CHARS  # an escape has two
+OPENING_BYTES = len(b'x"data:') + 2 * SHORTEST_SEEN_CHARS  # an escaped character has two
 WINDOW_BYTES = 16 << 10
 
 
 class JsonBody:
-    """Takes the pieces of a body; `load` when it has them all."""
+    """Collects the pieces of a body. Call `load` when it has them all."""
 
     def __init__(self) -> None:
         self._text = bytearray()
-        self._carry = b""  # what is not yet known to be text or to begin a string
+        self._carry = b""  # the last bytes, which may still begin a string
         self._string: bytearray | None = None  # the string that is being read
         self._strings: list[LongString] = []
-        # Nobody can write a string that is taken for one that was cut out.
+        # Random, so that no client can write a string that looks like one that was cut out.
         self._mark = ""
 
     def take(self, piece: bytes) -> None:
-        """The next piece. Raises PayloadTooLarge as soon as there is too much text."""
+        """Add the next piece.
+
+        Raises PayloadTooLarge as soon as there is too much text or there are too many strings.
+        """
         if not self._mark:
             if len(self._text) + len(piece) <= LONG_BYTES:
                 self._text += piece
@@ -63,12 +66,15 @@ class JsonBody:
 
     @property
     def is_long(self) -> bool:
-        """Whether `load` takes its time."""
+        """Whether there is so much text that `load` takes a noticeable time."""
         return len(self._text) > LONG_BYTES
 
     def load(self) -> Json:
-        """The value, with a LongString for each long data: string. Raises ValueError for what is
-        not JSON, PayloadTooLarge."""
+        """Return the value, with a LongString for each long data: string.
+
+        Raises ValueError when the body is not JSON, and PayloadTooLarge when its text is too
+        large to be parsed.
+        """
         self._text += self._carry
         text = bytes(self._text)
         self._text.clear()
@@ -97,7 +103,7 @@ class JsonBody:
         self._string += window[:end]
         if quote >= 0:
             self._end_string(self._string)
-        elif end == 0:  # a backslash, and what it belongs to is still to come
+        elif end == 0:  # only a backslash: the character that it escapes is still to come
             self._carry = window
             return len(data)
         return start + end
@@ -115,7 +121,10 @@ class JsonBody:
         self._strings.append(LongString(raw))
 
     def _with_strings(self, value: Json) -> Json:
-        """The value with the strings in their places. No deeper than `load_json` allows."""
+        """Return the value with the strings in their places.
+
+        The recursion is bounded: `load_json` allows no deeper value.
+        """
         if isinstance(value, str):
             cut = value.startswith(self._mark)
             return self._strings[int(value[len(self._mark) :])] if cut else value
@@ -123,15 +132,18 @@ class JsonBody:
             return [self._with_strings(v) for v in value]
         if isinstance(value, dict):
             if any(k.startswith(self._mark) for k in value):
-                raise ValueError("a data: URI is not a name")
+                raise ValueError("the name of a value must not be a data: URI")
             return {k: self._with_strings(v) for k, v in value.items()}
         return value
 
 
 async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], object]) -> None:
-    """Hand the body to `take`, piece by piece. Raises PayloadTooLarge as soon as it is known,
-    MalformedRequest when the client stops in the middle, UnsupportedMediaType for a compressed
-    body: 25 MB of it could become gigabytes, and no caller of ours compresses."""
+    """Pass the body to `take`, piece by piece.
+
+    Raises PayloadTooLarge as soon as it is known to exceed `max_bytes`, MalformedRequest when the
+    client disconnects before its end, and UnsupportedMediaType when it is compressed: 25 MB could
+    become gigabytes, and no client of ours compresses.
+    """
     encoding = header(request.scope, b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("Cannot read the body: Content-Encoding must be identity")
@@ -141,7 +153,7 @@ async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], ob
         raise too_large
     size = 0
     more = True
-    # Not `request.stream()`: each of its pieces takes a turn of two generators.
+    # Not `request.stream()`: it runs two generators for each piece.
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
@@ -155,13 +167,16 @@ async def read_body(request: Request, max_bytes: int, take: Callable[[bytes], ob
 
 
 def media_type(request: Request) -> str:
-    """The Content-Type without its parameters, lower case."""
+    """Return the Content-Type in lower case, without its parameters."""
     return (header(request.scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
 async def read_json(request: Request, max_bytes: int) -> dict[str, Json]:
-    """A JSON object; in it a LongString for each long data: string. Raises UnsupportedMediaType,
-    PayloadTooLarge, MalformedRequest."""
+    """Return the body, a JSON object, with a LongString for each long data: string.
+
+    Raises UnsupportedMediaType when the body is not application/json, PayloadTooLarge when it is
+    too large, and MalformedRequest when it is not a JSON object.
+    """
     if media_type(request) != "application/json":
         raise UnsupportedMediaType("Cannot read the body: Content-Type must be application/json")
     body = JsonBody()

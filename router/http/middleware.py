@@ -1,4 +1,4 @@
-"""ASGI layers around the routes: headers for browsers, loops, start-up errors."""
+"""ASGI layers around the routes: security headers, loop detection, start-up errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from router.http.errors import render_error
 from router.http.headers import header
 
 PREFLIGHT_MAX_AGE_S = 600
-# What the faces read of a request beyond what a browser sends unasked.
+# Request headers that the APIs read and that a browser sends only where CORS allows them.
 CORS_HEADERS = (
     "Authorization",
     "Cancel-After",
-    "Content-Encoding",  # to be answered 415 rather than by a failed preflight
+    "Content-Encoding",  # so that the answer is 415 and not a failed preflight
     "Content-Type",
     "Last-Event-ID",
     "Prefer",
@@ -35,9 +35,10 @@ COMMON = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 POLICY = b"content-security-policy"
-# A model's output shown as a page runs nothing, fetches nothing and is framed by nobody.
+# A model's output that is shown as a page runs nothing, fetches nothing and cannot be framed.
 INERT = (*COMMON, (POLICY, b"default-src 'none'; frame-ancestors 'none'; sandbox"))
-# FastAPI's /docs is an inline script and Swagger UI from a CDN. A page may bring stricter rules.
+# FastAPI's /docs has an inline script and loads Swagger UI from a CDN. A page may set stricter
+# rules itself.
 PAGE = (
     *COMMON,
     (
@@ -52,9 +53,9 @@ NAMES = frozenset(name for name, _ in INERT)
 
 
 def with_security_headers(app: ASGIApp, cors_origins: Collection[str]) -> ASGIApp:
-    """`app` with security headers and, for these origins (`*`: all), CORS.
+    """Wrap `app` with security headers and, for these origins (`*`: all), CORS.
 
-    Answers hold no cookie and cookies open nothing, so credentials are not allowed.
+    Responses set no cookie and a cookie gives no access, so credentials are not allowed.
     """
     if cors_origins:
         app = CORSMiddleware(
@@ -69,13 +70,13 @@ def with_security_headers(app: ASGIApp, cors_origins: Collection[str]) -> ASGIAp
 
 
 class SecurityHeaders:
-    """The ASGI layer. A header that an endpoint has set itself stays."""
+    """ASGI layer that adds the security headers. A header that an endpoint has set is kept."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, its answer with the headers."""
+        """Pass the request on, and add the headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -89,7 +90,10 @@ class SecurityHeaders:
 
 
 def _with_headers(headers: Collection[Header]) -> list[Header]:
-    """On the way of every answer, so on raw headers: Starlette's took twice as long."""
+    """Return the headers with the security headers added.
+
+    Every response passes here, so this works on raw headers: Starlette's took twice as long.
+    """
     there = {name.lower(): value for name, value in headers}
     is_page = there.get(b"content-type", b"").startswith(b"text/html")
     added = PAGE if is_page else INERT
@@ -102,13 +106,16 @@ HEADER = loop_detection.HEADER.lower().encode()
 
 
 class LoopDetection:
-    """The ASGI layer. What it lets through knows through which boxes it came."""
+    """ASGI layer that refuses a request that has passed this router before.
+
+    For every other request it notes the routers that the request has passed.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer it here."""
+        """Pass the request on, or answer it with LoopDetected."""
         if scope["type"] != "http" or header(scope, HEADER) is None:
             await self._app(scope, receive, send)
             return
@@ -121,24 +128,26 @@ class LoopDetection:
             await self._app(scope, receive, send)
 
 
-# What the service's own errors of starting begin with; anything else is a bug, told in full.
+# The service's own start-up errors begin with this. Any other error is a bug, logged in full.
 OWN_WORDS = "Cannot start: "
 
 
 class StartupErrors:
-    """The outermost ASGI layer at start and end: Starlette gives uvicorn the whole traceback
-    to log, whose last line is the error's own."""
+    """The outermost ASGI layer at start and end. It shortens the message of a failed start.
+
+    Starlette gives uvicorn the whole traceback to log; only its last line is the error's message.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass everything on; shorten the message of a failed start that is ours."""
+        """Pass everything on, and shorten the message of a start-up error of our own."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return
 
-        async def told(message: Message) -> None:
+        async def send_shortened(message: Message) -> None:
             if message["type"] == "lifespan.startup.failed":
                 last = str(message.get("message", "")).rstrip().rpartition("\n")[2]
                 _, found, reason = last.partition(OWN_WORDS)
@@ -146,4 +155,4 @@ class StartupErrors:
                     message = {**message, "message": OWN_WORDS + reason}
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_shortened)

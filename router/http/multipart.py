@@ -1,7 +1,7 @@
-"""multipart/form-data, streamed: file parts go straight to the spool, text parts to memory.
+"""Reads multipart/form-data as a stream: file parts go to the spool, text parts to memory.
 
-python-multipart finds the parts; what is done with them, and every bound, is here. Starlette's
-own form reader would first collect each upload in a file of its own, to be copied.
+python-multipart finds the parts. This module handles them and sets every limit. Starlette's own
+form reader would first write each upload to another file, which would then have to be copied.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ if TYPE_CHECKING:
 
 MAX_PARTS = 100
 MAX_HEADER_BYTES = 16 << 10
-# RFC 8187: charset'language'percent-encoded. Not for forms by RFC 7578, yet some clients send
-# a name that is not ASCII in no other way.
+# RFC 8187: charset'language'percent-encoded. RFC 7578 does not allow it in forms, but some
+# clients send a name that is not ASCII only in this way.
 EXTENDED_NAME = re.compile(r"; *filename\*= *(utf-8|iso-8859-1)'[^';]*'([^;\s]+)", re.IGNORECASE)
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @dataclass(slots=True)
 class Form:
-    """A form's parts in their order. The uploads are in the spool: who takes the form takes
-    them too."""
+    """A form's parts in their order.
+
+    The uploads are in the spool. The code that takes the form must keep or delete them.
+    """
 
     parts: list[Text | FileRef] = field(default_factory=list)
 
@@ -56,7 +58,7 @@ class Form:
 
 
 class FormReader:
-    """The parser's callbacks, and the part that is being read."""
+    """Has the parser's callbacks and the state of the part that is being read."""
 
     def __init__(self, files: Files) -> None:
         self.form = Form()
@@ -68,14 +70,14 @@ class FormReader:
         self._header_value = b""
         self._header_bytes = 0
         self._name = ""
-        self._client_name: str | None = None  # of a file; a text has none
+        self._client_name: str | None = None  # a file's name; None for a text
         self._file: OpenFile | None = None
         self._text = bytearray()
         self._text_bytes = 0
         self._wide_chars = 0
 
     def callbacks(self) -> MultipartCallbacks:
-        """What the parser calls, by its names for it."""
+        """Return the callbacks under the parser's names."""
         return {
             "on_part_begin": self.on_part_begin,
             "on_header_field": self.on_header_field,
@@ -88,7 +90,7 @@ class FormReader:
         }
 
     def on_part_begin(self) -> None:
-        """A boundary."""
+        """Called at a boundary. Raises MalformedRequest when there are over MAX_PARTS parts."""
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise MalformedRequest(f"Cannot read the form: it has over {MAX_PARTS} parts")
@@ -96,22 +98,26 @@ class FormReader:
         self._header_bytes = 0
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        """Some of a header's name."""
+        """Called with a piece of a header's name."""
         self._count_header(end - start)
         self._header_name += data[start:end]
 
     def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        """Some of a header's value."""
+        """Called with a piece of a header's value."""
         self._count_header(end - start)
         self._header_value += data[start:end]
 
     def on_header_end(self) -> None:
-        """The header is whole."""
+        """Called when a header is complete."""
         self._headers[self._header_name.lower()] = self._header_value
         self._header_name = self._header_value = b""
 
     def on_headers_finished(self) -> None:
-        """What kind of part it is: a file has a filename, a text has none."""
+        """Called when the headers of a part are complete.
+
+        A part with a filename is a file, a part without one is a text. Raises MalformedRequest
+        when the part has no name.
+        """
         disposition = self._headers.get(b"content-disposition", b"")
         kind, options = parse_options_header(disposition)
         if kind != b"form-data" or b"name" not in options:
@@ -130,7 +136,10 @@ class FormReader:
         )
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        """Some of the part's content."""
+        """Called with a piece of the part's content.
+
+        Raises PayloadTooLarge when the form has over MAX_TEXT_BYTES bytes of text.
+        """
         if self._file is None and self._client_name is not None:
             self._open_file(self._client_name)
         if self._file is not None:
@@ -144,13 +153,13 @@ class FormReader:
             )
 
     def on_part_end(self) -> None:
-        """The part is whole."""
+        """Called when the part is complete. Raises MalformedRequest when a text is not UTF-8."""
         if self._file is not None:
             self._file.close()
             self._file = None
             return
         if self._client_name is not None:
-            return  # no name and no content: a browser's file field that nobody has touched
+            return  # no filename and no content: a browser's file field that was left empty
         if not self._text.isascii():
             self._wide_chars += wide_chars(self._text)
             if self._wide_chars > MAX_WIDE_CHARS:
@@ -163,7 +172,7 @@ class FormReader:
         self.form.parts.append(Text(self._name, text))
 
     def on_end(self) -> None:
-        """The last boundary."""
+        """Called at the last boundary."""
         self.ended = True
 
     def discard(self) -> None:
@@ -180,7 +189,7 @@ class FormReader:
 
 
 def _client_name(disposition: bytes, plain: bytes | None) -> str | None:
-    """The file's name as its client says it, "" for an empty one, None for no file."""
+    """Return the file name that the client gave: "" for an empty one, None for no file."""
     name = None if plain is None else plain.decode("utf-8", "replace")
     if b"filename*" not in disposition.lower():
         return name
@@ -191,9 +200,11 @@ def _client_name(disposition: bytes, plain: bytes | None) -> str | None:
 
 
 async def read_form(request: Request, files: Files, max_bytes: int) -> Form:
-    """The request's form. When this raises, no upload of it is left in the spool.
+    """Return the request's form. When this raises, no upload of it is left in the spool.
 
-    Raises UnsupportedMediaType, MalformedRequest, PayloadTooLarge, InsufficientStorage.
+    Raises UnsupportedMediaType when the body is not multipart/form-data, MalformedRequest when it
+    cannot be read, PayloadTooLarge when it is too large, and InsufficientStorage when the disk
+    has no room for it.
     """
     _, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")

@@ -1,6 +1,6 @@
-"""The app's face: `POST /{model}` with a multipart form, answered with the model's JSON.
+"""The native API: `POST /{model}` takes a multipart form and answers with the model's JSON.
 
-This is what the edge function calls; any package gets it by its name.
+The edge function calls this API. Every package has it under its name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from router.predictions.failures import error_of
 
 
 async def predict(request: Request) -> Response:
-    """Run one prediction: 200 with the output, 202 when it is or becomes asynchronous."""
+    """Run one prediction. Answer 200 with its output, 202 when it is or becomes asynchronous."""
     context = context_of(request)
     package = context.package(request.path_params["model"])
 
@@ -48,7 +48,7 @@ async def predict(request: Request) -> Response:
 
 
 async def accepted(request: Request, prediction_id: str) -> Response:
-    """202: it is on disk and goes on; where to ask for it."""
+    """Answer 202 with the URL of the prediction, which is on disk and continues."""
     predictions = context_of(request).predictions
     p = await predictions.keep(prediction_id, caller_of(request))
     p = await predictions.links.whole(p)
@@ -61,14 +61,14 @@ async def accepted(request: Request, prediction_id: str) -> Response:
 
 
 async def get_prediction(request: Request) -> Response:
-    """The state of a prediction that was answered with 202."""
+    """Return the state of a prediction that was answered with 202."""
     predictions = context_of(request).predictions
     p = await predictions.get(request.path_params["prediction_id"], caller_of(request))
     return json_response(prediction_view(await predictions.links.whole(p), predictions))
 
 
 async def cancel_prediction(request: Request) -> Response:
-    """Cancel it if it has not ended; its state either way."""
+    """Cancel a prediction unless it has ended, and return its state."""
     predictions = context_of(request).predictions
     caller = caller_of(request)
     p = await predictions.get(request.path_params["prediction_id"], caller)
@@ -78,7 +78,7 @@ async def cancel_prediction(request: Request) -> Response:
 
 
 def add_routes(app: Starlette) -> None:
-    """The face's routes. The model's own comes last: it would match every other path."""
+    """Add the routes of this API. The model's own comes last: it would match every other path."""
     app.add_route("/predictions/{prediction_id}", get_prediction, methods=["GET"])
     app.add_route("/predictions/{prediction_id}/cancel", cancel_prediction, methods=["POST"])
     app.add_route("/{model}", predict, methods=["POST"])

@@ -1,4 +1,4 @@
-"""A prediction out of a request, the same for every API."""
+"""Makes a prediction from a request, in the same way for every API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.models.catalog import Package
 from router.prediction import Callback, FileRef, Prediction, new_id
 from router.secret_inputs import CheckedInputs, with_context
 
-# Checked values, and files that are in the spool.
+# Checked values, and files in the spool.
 Inputs = tuple[CheckedInputs, tuple[FileRef, ...]]
 ReadInputs = Callable[[InputSchema, Caller], Awaitable[Inputs]]
 NO_CONTEXT: Mapping[str, str] = {}
@@ -35,12 +35,13 @@ async def new_prediction(
     namespace: str = "",
     base_url: str = "",
 ) -> Prediction:
-    """The prediction that the request asks for; `Predictions.create` is to be called with it next,
-    since its files are in the spool.
+    """Return the prediction that the request asks for.
 
-    Its deadline and priority are those of the request's headers, its owner the request's caller.
-    Whatever is wrong with the headers is said before an input is read. Raises what `read_inputs`
-    does, MalformedRequest, ModelUnavailable.
+    The caller must pass it to `Predictions.create` next, because its files are in the spool. Its
+    deadline and priority come from the request's headers, its owner is the request's caller.
+    The headers are checked before an input is read. Raises what `read_inputs` raises,
+    MalformedRequest when a header is wrong, and ModelUnavailable when the model's schema cannot
+    be read.
     """
     now = time.time()
     deadline, rank = deadline_at(request, now), priority(request)

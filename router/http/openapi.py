@@ -1,4 +1,4 @@
-"""/openapi.json and /docs: the routes as they are, each model with its own inputs."""
+"""/openapi.json and /docs: the actual routes, each model with its own inputs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DETAIL_SCHEMA: Mapping[str, Any] = {
 
 
 def build_openapi(context: Context) -> dict[str, Any]:
-    """The whole document. A model whose schema is not at hand yet is shown without inputs."""
+    """Return the whole document. A model whose schema is not known yet has no inputs in it."""
     components: dict[str, Any] = {
         "Error": dict(ERROR_SCHEMA),
         "Problem": dict(PROBLEM_SCHEMA),
@@ -97,14 +97,14 @@ def _model_operation(name: str, described: bool) -> dict[str, Any]:
     }
     predict["responses"]["200"]["content"]["application/json"]["schema"] = output
     predict["responses"]["202"] = {
-        "description": "It goes on; ask for it at Location",
+        "description": "The prediction continues; its state is at the Location header's URL",
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
     return predict
 
 
 def _merge_schemas(name: str, schema: Mapping[str, Any], components: dict[str, Any]) -> None:
-    """The package's schemas under `name.`, and its inputs as a form: a file is binary."""
+    """Add the package's schemas under `name.`, and its inputs as a form, where a file is binary."""
     for key, value in schema["components"]["schemas"].items():
         components[f"{name}.{key}"] = _renamed(value, name)
     inputs = components[f"{name}.Input"]
@@ -122,7 +122,7 @@ def _as_form(prop: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(value: Any, name: str) -> Any:
-    """The schema with every reference pointed at this model's own schemas."""
+    """Return the schema with every reference changed to this model's own schemas."""
     if isinstance(value, Mapping):
         out = {k: _renamed(v, name) for k, v in value.items()}
         if isinstance(ref := out.get("$ref"), str):

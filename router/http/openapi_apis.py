@@ -1,4 +1,4 @@
-"""The two JSON faces as OpenAPI paths, and what every operation of the document looks like."""
+"""Cog's and Replicate's API as OpenAPI paths, and the common shape of every operation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEBHOOK: Mapping[str, Any] = {
 def operation(
     summary: str, tag: str, *, in_path: tuple[str, ...] = (), needs_key: bool = True
 ) -> dict[str, Any]:
-    """An operation that answers a JSON object, or an error in the shape of its API."""
+    """Return an operation that answers a JSON object, or an error in the shape of its API."""
     error = "Problem" if tag == REPLICATE else "Error"
     described: dict[str, Any] = {
         "summary": summary,
@@ -48,22 +48,24 @@ def operation(
 
 
 def cog_paths(name: str, described: bool) -> dict[str, Any]:
-    """Cog's face of one model."""
+    """Return the paths of Cog's API for one model."""
     root, tag = f"/models/{name}", "Cog"
     create = operation(f"Predict with {name}, as Cog's server does", tag)
     wanted = {"$ref": f"{REF}{name}.Input"} if described else {"type": "object"}
     create["requestBody"] = _json_body({"input": wanted, **WEBHOOK})
-    create["responses"]["202"] = {"description": "It goes on; ask for it at Location"}
+    create["responses"]["202"] = {
+        "description": "The prediction continues; its state is at the Location header's URL"
+    }
     create["responses"]["422"] = {
         "description": "An input cannot be used",
         "content": {"application/json": {"schema": {"$ref": f"{REF}Detail"}}},
     }
-    put = {**create, "summary": "The same, never twice for one id"}
+    put = {**create, "summary": "As POST, but an id never runs twice"}
     put["parameters"] = operation("", tag, in_path=(ID,))["parameters"]
     one = f"{root}/predictions/{{prediction_id}}"
     return {
-        root: {"get": operation(f"Where {name} is reached as Cog's server is", tag)},
-        f"{root}/logs": {"get": operation(f"What {name} printed last", "Operations")},
+        root: {"get": operation(f"The paths of {name}, as Cog's server lists them", tag)},
+        f"{root}/logs": {"get": operation(f"The last lines that {name} printed", "Operations")},
         f"{root}/health-check": {"get": operation(f"Health of {name}", tag)},
         f"{root}/openapi.json": {"get": operation(f"Schema of {name}", tag)},
         f"{root}/predictions": {"post": create},
@@ -73,8 +75,10 @@ def cog_paths(name: str, described: bool) -> dict[str, Any]:
 
 
 def replicate_paths() -> dict[str, Any]:
-    """Replicate's API; what it needs is in Replicate's own reference. What only refuses is not
-    shown (`router.http.replicate_catalog`)."""
+    """Return the paths of Replicate's API. Replicate's own reference has their parameters.
+
+    Paths that only refuse are left out (`router.http.replicate_catalog`).
+    """
     model, one = ("owner", "name"), ("id",)
     root = "/v1/models/{owner}/{name}"
     version = {"version": {"type": "string"}}
@@ -100,7 +104,7 @@ def replicate_paths() -> dict[str, Any]:
         },
         "/v1/streams/{id}": {"get": _by_token("Follow a prediction", one, "text/event-stream")},
         "/v1/files/streams/{id}": {
-            "get": _by_token("Follow a prediction that puts out files", one, "text/event-stream")
+            "get": _by_token("Follow a prediction with files as output", one, "text/event-stream")
         },
         "/v1/outputs/{id}/{name}": {
             "get": _by_token("A file of an output", ("id", "name"), "application/octet-stream")
@@ -115,7 +119,7 @@ def replicate_paths() -> dict[str, Any]:
         },
         "/v1/models": {
             "get": _get("List models"),
-            # OpenAPI 3.0 has no name for this method.
+            # OpenAPI 3.0 does not know this method.
             "x-query": operation("Search models", REPLICATE),
         },
         root: {"get": _get("A model", model)},
@@ -125,12 +129,12 @@ def replicate_paths() -> dict[str, Any]:
         f"{root}/examples": {"get": _get("A model's examples: none", model)},
         f"{root}/readme": {"get": _get("A model's README.md", model, "text/plain")},
         "/v1/search": {"get": found},
-        "/v1/hardware": {"get": _get("What the models run on")},
+        "/v1/hardware": {"get": _get("The hardware that the models run on")},
         "/v1/collections": {"get": _get("Collections: none")},
         "/v1/deployments": {"get": _get("Deployments: none")},
         "/v1/trainings": {"get": _get("Trainings: none")},
         "/v1/account": {"get": _get("The account")},
-        "/v1/webhooks/default/secret": {"get": _get("What webhooks are signed with")},
+        "/v1/webhooks/default/secret": {"get": _get("The secret that signs webhooks")},
     }
 
 
@@ -145,7 +149,7 @@ def _get(
 
 
 def _by_token(summary: str, in_path: tuple[str, ...], media_type: str) -> dict[str, Any]:
-    """What is opened by a token in its URL, and needs no key."""
+    """Return an operation that needs a token in its URL and no key."""
     described = _get(summary, in_path, media_type)
     del described["security"]
     described["parameters"].append(_in_query("token", {"type": "string"}, required=True))

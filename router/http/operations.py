@@ -1,4 +1,4 @@
-"""The operator's paths: /health, /ready, /status, /metrics."""
+"""The operator's paths: /health, /ready, /status, /metrics, /models/{model}/logs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 
 async def health(request: Request) -> Response:
-    """200 while the process serves requests. Says nothing else: it needs no key."""
+    """Answer 200 while the process serves requests. It shows nothing else: it needs no key."""
     return json_response({"status": "ok"})
 
 
 async def ready(request: Request) -> Response:
-    """200 when predictions are accepted and the state folder is well, else 503 with `problems`."""
+    """Answer 200 when predictions are accepted, else 503.
+
+    `problems` lists what is wrong with the state folder; with any problem the answer is 503.
+    """
     context = context_of(request)
     snapshot = context.loop.snapshot()
     accepting = not context.shutdown.begun and not snapshot.draining and bool(context.packages)
@@ -38,7 +41,7 @@ async def ready(request: Request) -> Response:
 
 @admin_only
 async def status(request: Request) -> Response:
-    """Every model's state, queue, memory and what it has cost so far."""
+    """Return every model's state, queue, memory, times and counters."""
     context = context_of(request)
     snapshot = context.loop.snapshot()
     return json_response(
@@ -56,7 +59,7 @@ async def status(request: Request) -> Response:
 
 @admin_only
 async def metrics(request: Request) -> Response:
-    """What Prometheus scrapes."""
+    """Return the metrics for Prometheus."""
     return Response(context_of(request).metrics(), media_type=METRICS_TYPE)
 
 
@@ -102,7 +105,10 @@ def _rounded(seconds: float | None, digits: int = 3) -> float | None:
 
 @admin_only
 async def model_logs(request: Request) -> Response:
-    """`{"model", "lines"}`, oldest first; those of its last process when it has ended."""
+    """Return `{"model", "lines"}`, the oldest line first.
+
+    When the model's process has ended, these are the last lines of that process.
+    """
     context = context_of(request)
     package = context.package(request.path_params["model"])
     return json_response(
@@ -111,7 +117,7 @@ async def model_logs(request: Request) -> Response:
 
 
 def add_routes(app: Starlette) -> None:
-    """The operator's routes."""
+    """Add the operator's routes."""
     app.add_route("/health", health, methods=["GET"])
     app.add_route("/ready", ready, methods=["GET"])
     app.add_route("/status", status, methods=["GET"])

@@ -1,4 +1,4 @@
-"""What a request asks for besides inputs: deadline, priority, wait, webhook."""
+"""The parameters of a request besides its inputs: deadline, priority, wait, webhook."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from router.predictions.webhooks import Webhooks
 
 ASYNC_PREFERENCE = "respond-async"
 PRIORITY_HEADER = b"x-callme-priority"
-# Replicate's: `90`, `5s`, `1m`, `1h30m45s`.
+# Replicate's format: `90`, `5s`, `1m`, `1h30m45s`.
 DURATION = re.compile(
     r"(?=[0-9])(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6}(?:\.\d{1,6})?)s?)?", re.ASCII
 )
 
 
 def prefers_async(request: Request) -> bool:
-    """True when the Prefer header lists respond-async."""
+    """Whether the Prefer header lists respond-async."""
     return ASYNC_PREFERENCE in _preferences(request)
 
 
 def preferred_wait_s(request: Request, default_s: float) -> float | None:
-    """How long to wait for the end: N of `wait=N`, the default for a bare or unreadable
-    `wait`, None when the Prefer header does not list it."""
+    """Return how long to wait for the prediction's end, in seconds.
+
+    That is N of `wait=N`, the default for a `wait` without a number that can be read, and None
+    when the Prefer header does not list it.
+    """
     preference = next((p for p in _preferences(request) if p.partition("=")[0] == "wait"), None)
     if preference is None:
         return None
@@ -36,7 +39,10 @@ def preferred_wait_s(request: Request, default_s: float) -> float | None:
 
 
 def priority(request: Request) -> int:
-    """0 (first), 1 (the default) or 2 of the X-Callme-Priority header. Raises MalformedRequest."""
+    """Return the X-Callme-Priority header's value: 0 (first), 1 (the default) or 2.
+
+    Raises MalformedRequest when it is anything else.
+    """
     given = header(request.scope, PRIORITY_HEADER)
     if given is None:
         return 1
@@ -47,8 +53,11 @@ def priority(request: Request) -> int:
 
 
 def deadline_at(request: Request, now: float) -> float | None:
-    """When the prediction is to be ended, in seconds since the epoch; None without a
-    Cancel-After header. Raises MalformedRequest."""
+    """Return when the prediction must end, in seconds since the epoch.
+
+    None without a Cancel-After header. Raises MalformedRequest when the header is not a duration
+    above 0.
+    """
     text = header(request.scope, b"cancel-after")
     if text is None:
         return None
@@ -68,16 +77,19 @@ def _preferences(request: Request) -> list[str]:
 
 
 def wrong(field: str, message: str) -> InvalidInput:
-    """The error for one field of the body, beside `input`."""
+    """Return the error for one field of the body."""
     problems = [{"body": field, "message": message}]
     return InvalidInput(f"Cannot use '{field}': {message}", details={"problems": problems})
 
 
 def read_callback(body: Mapping[str, Json], webhooks: Webhooks) -> Callback | None:
-    """Whom the body wants told, and of what; None when of nothing. Raises InvalidInput."""
+    """Return the body's webhook and its events, or None without a URL or without events.
+
+    Raises InvalidInput when the URL or the list of events cannot be used.
+    """
     url = body.get("webhook")
     events = body.get("webhook_events_filter")
-    if url is None and body.get("webhook_completed") is not None:  # as old clients say it
+    if url is None and body.get("webhook_completed") is not None:  # old clients' field
         url, events = body["webhook_completed"], [WebhookEvent.COMPLETED]
     if url is None:
         return None
@@ -93,5 +105,5 @@ def read_callback(body: Mapping[str, Json], webhooks: Webhooks) -> Callback | No
 
 
 def base_url(request: Request) -> str:
-    """Where the client reached us, without a slash at the end."""
+    """Return the URL under which the client reached the server, without a slash at the end."""
     return str(request.base_url).rstrip("/")

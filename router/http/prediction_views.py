@@ -11,19 +11,19 @@ from router.predictions.service import Predictions
 
 
 def timestamp(seconds: float | None) -> str | None:
-    """RFC 3339 in UTC, to the millisecond."""
+    """Return the time in RFC 3339 format, in UTC, with milliseconds."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 def error_view(failure: Failure) -> dict[str, Any]:
-    """The one shape of errors, within a prediction."""
+    """Return the failure of a prediction in the shape of all errors."""
     return error_fields(failure.code, failure.message, failure.details)
 
 
 def prediction_view(p: Prediction, predictions: Predictions) -> dict[str, Any]:
-    """The prediction with its times, its URLs and, while it waits, its place in the queue."""
+    """Return the prediction with its times, its URLs and, while it waits, its queue position."""
     failure = p.failure
     view: dict[str, Any] = {
         "id": p.id,
@@ -45,7 +45,7 @@ def prediction_view(p: Prediction, predictions: Predictions) -> dict[str, Any]:
 
 
 def public_inputs(p: Prediction) -> dict[str, Json]:
-    """The inputs as they may be shown: a file by the name its client gave it."""
+    """Return the inputs that may be shown, each file as the name that its client gave it."""
     shown = dict(p.inputs)
     by_field: dict[str, list[FileRef]] = {}
     for f in p.files:

@@ -1,16 +1,16 @@
-"""HTTP/1.1 as the router reads it: uvicorn's httptools protocol, strict and bounded.
+"""HTTP/1.1 as the router reads it: uvicorn's httptools protocol, strict and with limits.
 
-uvicorn's own class has three faults that a public server cannot live with, all of them here
-because uvicorn has no setting for them (docs/decisions.md has the measurements):
+uvicorn's own class has three faults that a public server cannot accept. uvicorn has no setting
+for any of them, so they are fixed here (docs/decisions.md has the measurements):
 
 - A request that offers an upgrade (`Upgrade: h2c`, as Java's HTTP client sends) loses its body,
-  and a body that comes in a later packet is run as a request of its own (Kludex/uvicorn#2722,
+  and a body that arrives in a later packet is run as a separate request (Kludex/uvicorn#2722,
   MagicStack/httptools#124).
 - A request head may have any size, and trailer fields are added to the head of a request that
-  has been authenticated already.
-- A connection that sends nothing, or half a head, stays open without end.
+  has already been authenticated.
+- A connection that sends nothing, or half a head, stays open indefinitely.
 
-`Connections` (router/http/connections.py) says how many connections there may be and how long
+`Connections` (router/http/connections.py) limits how many connections there may be and how long
 each may wait.
 """
 
@@ -43,22 +43,25 @@ from router.http.connections import Connections
 from router.http.errors import render_error
 from router.http.middleware import INERT
 
-# So many chunks of a body may be small; then they must have so many bytes on average.
+# After SMALL_CHUNKS chunks, a body's chunks must have SMALL_CHUNK_BYTES bytes on average.
 SMALL_CHUNKS = 8192
 SMALL_CHUNK_BYTES = 32
-# Request line and fields together; also what a body may have of chunk extensions and trailer
-# fields between two of its bytes. A signed request's head has about 1 KiB, a browser's 4 at most.
+# Limit for the request line and the fields together. It also limits the chunk extensions and
+# trailer fields between two bytes of a body. A signed request's head has about 1 KiB, a
+# browser's 4 KiB at most.
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEAD_FIELDS = 256
-# Of the target alone: a line of the log has the path.
+# Limit for the target alone, because each line of the access log has the path.
 MAX_TARGET_BYTES = 16 << 10
 HTTP_VERSIONS = frozenset({"1.0", "1.1"})
 MALFORMED = "Cannot read the request: it is not valid HTTP/1.1"
 
 
 class _Flow(FlowControl):
-    """Reading stays paused while requests wait in the pipeline: uvicorn's handlers would resume
-    it, and the pipeline could grow without a bound."""
+    """Keeps reading paused while requests wait in the pipeline.
+
+    uvicorn's handlers would resume it, and the pipeline could grow without a limit.
+    """
 
     def __init__(self, transport: asyncio.Transport, protocol: HttpProtocol) -> None:
         super().__init__(transport)
@@ -78,7 +81,7 @@ class _Flow(FlowControl):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. `guard`: all of them."""
+    """One connection. `guard` has all of them."""
 
     def __init__(
         self,
@@ -91,42 +94,42 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._guard = guard
         self.url = b""
-        # Else uvicorn collects what its access line would say and drops it.
+        # Otherwise uvicorn would build the text of its access log line and drop it.
         self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
-        # When it began to wait for the client; what for, the other fields say.
+        # When the wait for the client began. The other fields show what it waits for.
         self.waiting_since = 0.0
-        self.blocked_since: float | None = None  # the client does not read its answer
-        self.head_open = False  # some of a head has come, not all
+        self.blocked_since: float | None = None  # since then the client does not read its response
+        self.head_open = False  # a part of a head has arrived, but not all of it
         self.body_open = False
-        self.lingering = False  # refused and answered: only the client's end is waited for
-        self.closing = False  # as the sweep has seen it
+        self.lingering = False  # refused and answered; waits only for the client to close
+        self.closing = False  # set by the sweep when it finds the transport closing
         self._refusal: RouterError | None = None
-        self._running: RequestResponseCycle | None = None  # self.cycle is the newest
+        self._running: RequestResponseCycle | None = None  # self.cycle is the newest one
         self._offering = b"", ""  # method and version of a request that offers an upgrade
         self._hosts = 0
-        self._piece_bytes = 0  # of the piece that is being read
-        self._head_bytes = 0  # of the open head, in the pieces after the one it began in
-        self._framing_bytes = 0  # since the last byte of the open body
+        self._piece_bytes = 0  # size of the piece that is being read
+        self._head_bytes = 0  # size of the open head, without the piece that it began in
+        self._framing_bytes = 0  # received since the last byte of the open body
         self._chunks = self._body_bytes = 0  # of the open body
         self._got_body = False
         self._began_in_piece = False
 
     @property
     def is_new(self) -> bool:
-        """Whether no request has come yet."""
+        """Whether no request has arrived yet."""
         return self._running is None
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is being worked on, or waits for its turn."""
+        """Whether a request is in progress."""
         return self._running is not None and not self._running.response_complete
 
-    # What the event loop calls
+    # Called by the event loop
 
     def connection_made(  # type: ignore[override]
         self, transport: asyncio.Transport
     ) -> None:
-        """Take the connection, or refuse it when there are too many."""
+        """Accept the connection, or refuse it when there are too many."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self)
         self.waiting_since = self.loop.time()
@@ -135,15 +138,15 @@ class HttpProtocol(HttpToolsProtocol):
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Remove the connection."""
         super().connection_lost(exc)
         self._guard.forget(self)
-        self.pipeline.clear()  # what has not had its turn
+        self.pipeline.clear()  # the requests that have not begun
 
     def data_received(self, data: bytes) -> None:
         """Parse the next piece, of any size."""
         if self._refusal is not None:
-            return  # nothing after a mistake can be trusted
+            return  # after an error no further data can be trusted
         self._piece_bytes = len(data)
         self._began_in_piece = self._got_body = False
         try:
@@ -159,24 +162,27 @@ class HttpProtocol(HttpToolsProtocol):
             elif self.body_open:
                 self._count_framing()
 
-    # What the parser calls
+    # Called by the parser
 
     def on_message_begin(self) -> None:
-        """The first byte of a head."""
+        """Called at the first byte of a head."""
         self.head_open = self._began_in_piece = True
         self._head_bytes = self._hosts = 0
         self.waiting_since = self.loop.time()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """A part of the target."""
+        """Called with a piece of the target. Raises UriTooLong when the target is too long."""
         self.url += url
         if len(self.url) > MAX_TARGET_BYTES:
             raise UriTooLong(f"Cannot read the request: its URL exceeds {MAX_TARGET_BYTES} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head. One of a trailer is dropped: what has been let in by its head must
-        not change it."""
+        """Called with a field of the head or of a trailer.
+
+        A trailer field is dropped: it must not change a head that has already been
+        authenticated. Raises RequestHeadTooLarge when there are over MAX_HEAD_FIELDS fields.
+        """
         if not self.head_open:
             return
         name = name.lower()
@@ -189,14 +195,18 @@ class HttpProtocol(HttpToolsProtocol):
             raise _head_too_large()
 
     def on_headers_complete(self) -> None:
-        """The head is whole: judge it, and start the request."""
+        """Called when the head is complete. Check it, and start the request.
+
+        Raises RequestHeadTooLarge when the head is too large, and MalformedRequest when it is not
+        allowed.
+        """
         if self._head_bytes + self._piece_bytes > MAX_HEAD_BYTES:
             self._measure_head()
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise MalformedRequest("Cannot CONNECT: this is no proxy")
+                raise MalformedRequest("Cannot CONNECT: this server is not a proxy")
             self._offering = self.parser.get_method(), self.parser.get_http_version()
-            return  # _feed parses it once more, without what it offers
+            return  # _feed parses the head again, without its Upgrade field
         self._require_plain_framing()
         self.head_open = False
         self.body_open = True
@@ -204,7 +214,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        """A chunk: one of a single byte takes as long as one of thousands."""
+        """Called at the start of a chunk.
+
+        A chunk of one byte takes as long as one of thousands. Raises MalformedRequest when too
+        many chunks are small.
+        """
         if self._chunks > SMALL_CHUNKS and self._body_bytes < self._chunks * SMALL_CHUNK_BYTES:
             raise MalformedRequest(
                 f"Cannot read the body: its chunks have under {SMALL_CHUNK_BYTES} bytes each"
@@ -212,7 +226,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._chunks += 1
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body; thrown away once its request has been answered."""
+        """Called with a piece of the body. It is dropped when its request has been answered."""
         self._got_body = True
         self._body_bytes += len(body)
         cycle = self.cycle
@@ -224,19 +238,21 @@ class HttpProtocol(HttpToolsProtocol):
         cycle.message_event.set()
 
     def on_message_complete(self) -> None:
-        """The end of the request, in most cases right after its head."""
+        """Called at the end of the request, in most cases right after its head."""
         if self.head_open:
-            return  # of the first parse of a request with Upgrade
+            return  # this is the first parse of a request with Upgrade
         self.body_open = False
         if not self.cycle.response_complete:
             self.cycle.more_body = False
             self.cycle.message_event.set()
 
-    # What uvicorn's request calls
+    # Called by uvicorn's request
 
     def on_response_complete(self) -> None:
-        """The answer has been handed over: next request, or wait for one. No timer: a sweep over
-        all connections is less work for each request."""
+        """Called when the response is complete. Start the next request, or wait for one.
+
+        There is no timer: a sweep over all connections is less work for each request.
+        """
         self.server_state.total_requests += 1
         self.waiting_since = self.loop.time()
         if self.transport.is_closing():
@@ -252,14 +268,17 @@ class HttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _should_upgrade(self) -> bool:
-        return False  # an offer, which a server may ignore (RFC 9110, 7.8)
+        return False  # a server may ignore the offer (RFC 9110, 7.8)
 
     # Parsing
 
     def _feed(self, data: bytes) -> None:
-        """Parse. Where a request offers an upgrade the parser stops after its head and takes the
-        body for another protocol's; so its head is parsed again, without the offer, by a new
-        parser, which then reads on."""
+        """Parse the data.
+
+        When a request offers an upgrade, the parser stops after the head and treats the body as
+        data of another protocol. So a new parser parses the head again, without the offer, and
+        then reads on.
+        """
         left = memoryview(data)
         while True:
             try:
@@ -269,12 +288,15 @@ class HttpProtocol(HttpToolsProtocol):
                 left = left[upgrade.args[0] :]
                 head = self._head_without_upgrade()
                 self.parser = httptools.HttpRequestParser(self)
-                # As uvicorn has it: what follows a request with `Connection: close` is ignored.
+                # As in uvicorn, data after a request with `Connection: close` is ignored.
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 self.parser.feed_data(head)
 
     def _head_without_upgrade(self) -> bytes:
-        """Of what the parser has accepted, so no value has a line's end in it."""
+        """Return the head without its Upgrade field.
+
+        The parser has accepted all of it, so no value contains a line break.
+        """
         method, version = self._offering
         lines = [method, b" ", self.url, f" HTTP/{version}\r\n".encode()]
         for name, value in self.headers:
@@ -283,7 +305,10 @@ class HttpProtocol(HttpToolsProtocol):
         return b"".join([*lines, b"\r\n"])
 
     def _require_plain_framing(self) -> None:
-        """What httptools lets through and RFC 9112 does not."""
+        """Check what httptools allows and RFC 9112 forbids.
+
+        Raises MalformedRequest when the head breaks one of these rules.
+        """
         version = self.parser.get_http_version()
         if version not in HTTP_VERSIONS or self._hosts > 1:
             raise MalformedRequest(MALFORMED)
@@ -297,15 +322,18 @@ class HttpProtocol(HttpToolsProtocol):
             raise _head_too_large()
 
     def _count_head(self) -> None:
-        """While a head is not whole. The piece that it began in may be full of other requests, so
-        it does not count: the limit is exceeded by one piece at most (256 KiB)."""
+        """Count the bytes of a head that is not complete.
+
+        The piece that it began in may be full of other requests, so that piece does not count.
+        The limit can be exceeded by one piece (256 KiB) at most.
+        """
         if not self._began_in_piece:
             self._head_bytes += self._piece_bytes
             if self._head_bytes > MAX_HEAD_BYTES:
                 self.refuse(_head_too_large())
 
     def _count_framing(self) -> None:
-        """While a body is not whole: chunk extensions and trailers are nobody's input."""
+        """Count the bytes of an incomplete body that are chunk extensions or trailers."""
         if self._got_body or self._began_in_piece:
             self._framing_bytes = 0
             return
@@ -316,7 +344,7 @@ class HttpProtocol(HttpToolsProtocol):
     # Refusing
 
     def refuse(self, error: RouterError) -> None:
-        """Answer with the error, after all that was asked for before it, and read no more."""
+        """Answer with the error, after the answers to all earlier requests, and read no more."""
         self._refusal = error
         if self.body_open:
             self._give_up_body()
@@ -325,7 +353,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.head_open = self.body_open = False
 
     def _give_up_body(self) -> None:
-        """The newest request's body cannot be read: to its handler the client has gone."""
+        """Give up the newest request, whose body cannot be read.
+
+        Its handler sees a client that has disconnected.
+        """
         cycle = self.cycle
         if cycle.response_complete:
             self.transport.close()
@@ -342,8 +373,11 @@ class HttpProtocol(HttpToolsProtocol):
                 self._answer_refusal(cast("RouterError", self._refusal))
 
     def _answer_refusal(self, error: RouterError) -> None:
-        """And wait a little for the client's end: to close while unread bytes are there resets
-        the connection, and the client might never see the answer."""
+        """Send the error, then wait a short time for the client to close.
+
+        To close while there are unread bytes resets the connection, and the client might never
+        see the answer.
+        """
         self._guard.note_refusal(error)
         self._write_error(error)
         self.lingering = True
@@ -353,7 +387,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
 
     def _write_error(self, error: RouterError) -> None:
-        # The path, as far as it has come, says which API is spoken.
+        # The part of the path that has arrived selects the error shape of its API.
         response = render_error({"path": self.url.decode("latin-1")}, error)
         headers = [
             *self.server_state.default_headers,

@@ -1,8 +1,8 @@
-"""Replicate's face: the part of its HTTP API that its official clients use to run models.
+"""Replicate's API: the part that its official clients use to run models.
 
-Any owner is accepted and told again: the box has one of each model. A model has one version,
-the one that is served. Every prediction made here is durable, so that it can be asked for; a
-client that leaves while it waits does not cancel it.
+Any owner is accepted and shown unchanged, because there is one model of each name here. A model
+has one version, the one that is served. Every prediction made here is durable, so that its state
+can be read later. A client that disconnects while it waits does not cancel it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def create_by_model(request: Request) -> Response:
 
 
 async def create(request: Request) -> Response:
-    """POST /v1/predictions: the model is in the body's `version` (or `model`)."""
+    """POST /v1/predictions. The model is in the body's `version` (or `model`)."""
     context = context_of(request)
     body = await read_json(request, context.max_upload_bytes)
     key = "version" if body.get("version") is not None else "model"
@@ -88,13 +88,16 @@ async def _create(
     view = await replicate_view(context, in_flight.prediction, base)
     if in_flight.prediction.status.is_terminal:
         return json_response(view, 201, retry_after(in_flight.prediction.failure))
-    # The clients' `run` takes every other status of this answer for the end.
+    # The clients' `run` treats any other status in this response as the end.
     view["status"] = Status.STARTING
     return json_response(view, 201 if wait_s is None else 202)
 
 
 async def _resolve(context: Context, reference: str, key: str) -> tuple[Package, str]:
-    """The package and the owner to be shown, of `owner/name[:version]` or a version's id."""
+    """Return the package and the owner to show, for `owner/name[:version]` or a version's id.
+
+    Raises UnknownModel when there is no such model, InvalidInput when there is no such version.
+    """
     if found := REFERENCE.fullmatch(reference):
         package = context.package(found["name"])
         await _describe(context, package)
@@ -109,7 +112,7 @@ async def _resolve(context: Context, reference: str, key: str) -> tuple[Package,
 
 
 async def _describe(context: Context, package: Package) -> None:
-    """Have its schema at hand, if that can be had."""
+    """Read the package's schema, if that is possible."""
     with contextlib.suppress(ModelUnavailable):
         await context.input_schema(package)
 
@@ -118,14 +121,14 @@ async def _describe(context: Context, package: Package) -> None:
 
 
 async def get(request: Request) -> Response:
-    """One prediction."""
+    """Return one prediction."""
     context = context_of(request)
     p = await context.predictions.get(request.path_params["id"], caller_of(request))
     return json_response(await replicate_view(context, p, base_url(request)))
 
 
 async def cancel(request: Request) -> Response:
-    """Cancel it if it has not ended; how it stands either way."""
+    """Cancel a prediction unless it has ended, and return its state."""
     predictions = context_of(request).predictions
     p = await predictions.get(request.path_params["id"], caller_of(request))
     predictions.cancel(p.id)
@@ -136,7 +139,7 @@ async def cancel(request: Request) -> Response:
 
 
 async def list_models(request: Request) -> Response:
-    """Every model, on one page."""
+    """Return every model, on one page."""
     context = context_of(request)
     base = base_url(request)
     results = [model_view(context, n, context.replicate_owner, base) for n in context.packages]
@@ -144,21 +147,21 @@ async def list_models(request: Request) -> Response:
 
 
 async def get_model(request: Request) -> Response:
-    """One model with its version."""
+    """Return one model with its version."""
     context, package = await _model(request)
     owner = request.path_params["owner"]
     return json_response(model_view(context, package.name, owner, base_url(request)))
 
 
 async def list_versions(request: Request) -> Response:
-    """The one version there is."""
+    """Return the only version."""
     context, package = await _model(request)
     version = version_view(context, package.name)
     return json_response({"previous": None, "next": None, "results": [version] if version else []})
 
 
 async def get_version(request: Request) -> Response:
-    """The version that is served, if it has that id."""
+    """Return the version that is served. Raises NotFound when it has another id."""
     context, package = await _model(request)
     version = version_view(context, package.name)
     if version is None or version["id"] != request.path_params["version"]:
@@ -177,7 +180,7 @@ async def _model(request: Request) -> tuple[Context, Package]:
 
 
 async def account(request: Request) -> Response:
-    """Whose box it is."""
+    """Return the account that owns this server."""
     owner = context_of(request).replicate_owner
     view: dict[str, Any] = {"type": "organization", "username": owner, "name": owner}
     return json_response({**view, "github_url": None, "avatar_url": None})
@@ -185,12 +188,12 @@ async def account(request: Request) -> Response:
 
 @admin_only
 async def webhook_secret(request: Request) -> Response:
-    """What webhooks are signed with: for an admin, since it signs every holder's."""
+    """Return the secret that signs webhooks. It needs an admin: it signs every caller's."""
     return json_response({"key": context_of(request).webhook_secret})
 
 
 def add_routes(app: Starlette) -> None:
-    """The face's routes, files aside."""
+    """Add the routes of this API, without those of files."""
     app.add_route("/v1/predictions", create, methods=["POST"])
     app.add_route("/v1/predictions", list_predictions, methods=["GET"])
     app.add_route("/v1/predictions/{id}", get, methods=["GET"])

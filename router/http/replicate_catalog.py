@@ -1,9 +1,9 @@
-"""The rest of Replicate's API, for a box that has one account: what there is to choose from, and
-what there is not.
+"""The rest of Replicate's API, for a server with one account.
 
-Its clients have a method for each of these. A list is empty where the box has nothing of the kind
-(collections, deployments, trainings, examples); one of a kind that it does not have is 404; what
-changes the account is 405, and says what to do instead.
+Replicate's clients have a method for each of these paths. For a kind that does not exist here
+(collections, deployments, trainings, examples) a list is empty, and one item is answered with 404.
+A request that would change the account is answered with 405, and the message says what to do
+instead.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ SEARCH_LIMIT = 20
 MAX_SEARCH_LIMIT = 50
 
 
-# ---- what there is -----------------------------------------------------------------------
+# ---- lists -------------------------------------------------------------------------------
 
 
 async def hardware(request: Request) -> Response:
-    """The one kind that the box has."""
+    """Return the one kind of hardware that this machine has."""
     name = context_of(request).hardware
     sku = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return json_response([{"name": name, "sku": sku}])
 
 
 async def nothing(request: Request) -> Response:
-    """A page of what the box does not have."""
+    """Return an empty page."""
     return json_response(EMPTY_PAGE)
 
 
 async def examples(request: Request) -> Response:
-    """A model's examples: none are kept."""
+    """Return an empty page: no examples are kept. Raises UnknownModel for an unknown model."""
     context_of(request).package(request.path_params["name"])
     return json_response(EMPTY_PAGE)
 
 
 async def readme(request: Request) -> Response:
-    """The README.md of the model's folder, as text."""
+    """Return the README.md of the model's folder as text. Raises NotFound when there is none."""
     package = context_of(request).package(request.path_params["name"])
     text = await asyncio.to_thread(_read_readme, package.folder / "README.md")
     if text is None:
@@ -79,7 +79,10 @@ def _read_readme(path: Path) -> str | None:
 
 
 async def search_models(request: Request) -> Response:
-    """QUERY /v1/models, the text in the body: as it is, or as JSON."""
+    """QUERY /v1/models: the body is the text to search for, plain or as a JSON string.
+
+    Raises MalformedRequest when the text cannot be read.
+    """
     pieces: list[bytes] = []
     await read_body(request, MAX_QUERY_BYTES, pieces.append)
     try:
@@ -97,7 +100,10 @@ async def search_models(request: Request) -> Response:
 
 
 async def search(request: Request) -> Response:
-    """GET /v1/search?query=…: models, by name and description."""
+    """GET /v1/search?query=…: search models by name and description.
+
+    Raises MalformedRequest when `query` is missing or `limit` is not a number.
+    """
     text = request.query_params.get("query", "")
     if not text:
         raise MalformedRequest("Cannot search: 'query' is missing")
@@ -110,7 +116,7 @@ async def search(request: Request) -> Response:
 
 
 def _found(context: Context, text: str, base: str) -> list[dict[str, Any]]:
-    """The models of which each word is in the name or the description."""
+    """Return the models that have each word in their name or description."""
     words = text.lower().split()
     views = [model_view(context, n, context.replicate_owner, base) for n in context.packages]
     return [
@@ -120,11 +126,11 @@ def _found(context: Context, text: str, base: str) -> list[dict[str, Any]]:
     ]
 
 
-# ---- what there is not -------------------------------------------------------------------
+# ---- refused -----------------------------------------------------------------------------
 
 
 def refused(error: RouterError, allow: str = "") -> Handler:
-    """A handler that answers this, and names the methods that the path has."""
+    """Return a handler that answers with this error. `allow` lists the methods of the path."""
 
     async def refuse(request: Request) -> Response:
         return render_error(request.scope, error, {"Allow": allow} if allow else None)
@@ -132,22 +138,24 @@ def refused(error: RouterError, allow: str = "") -> Handler:
     return refuse
 
 
-NO_TRAINING = NotFound("Cannot find a training: this box runs models and trains none")
+NO_TRAINING = NotFound("Cannot find a training: this server runs models and trains none")
 NO_DEPLOYMENT = NotFound(
-    "Cannot find a deployment: this box has none, its models run without (owner/name)"
+    "Cannot find a deployment: this server has none, use the model itself (owner/name)"
 )
-NO_COLLECTION = NotFound("Cannot find a collection: this box has none")
+NO_COLLECTION = NotFound("Cannot find a collection: this server has none")
 ADD = MethodNotAllowed(
-    "Cannot create a model here: put its folder beside the others on the box, "
+    "Cannot create a model here: put its folder beside the others on the server, "
     "see docs/adding-a-model.md"
 )
-CHANGE = MethodNotAllowed("Cannot change a model here: change its folder on the box")
-DEPLOY = MethodNotAllowed("Cannot create a deployment: this box's models run without (owner/name)")
+CHANGE = MethodNotAllowed("Cannot change a model here: change its folder on the server")
+DEPLOY = MethodNotAllowed("Cannot create a deployment here: use the model itself (owner/name)")
 
 
 def add_routes(app: Starlette) -> None:
-    """Asked for seldom, so after the routes of all three APIs. The document does not show those
-    that only refuse."""
+    """Add these routes. They are seldom used, so they come after the routes of all three APIs.
+
+    The OpenAPI document leaves out those that only refuse.
+    """
     app.add_route("/v1/hardware", hardware, methods=["GET"])
     for path in ("/v1/collections", "/v1/deployments", "/v1/trainings"):
         app.add_route(path, nothing, methods=["GET"])

@@ -25,7 +25,7 @@ from router.storage.store import Files
 
 
 async def create(request: Request) -> Response:
-    """POST multipart/form-data; what it may hold: `router.http.replicate_files`."""
+    """POST multipart/form-data: one `content`, and optionally `filename`, `type`, `metadata`."""
     context = context_of(request)
     form = await read_form(request, context.files, context.max_upload_bytes)
     upload, metadata = take_file(form, context.files)
@@ -34,21 +34,21 @@ async def create(request: Request) -> Response:
 
 
 async def get(request: Request) -> Response:
-    """One file."""
+    """Return one file."""
     uploads = context_of(request).uploads
     stored = await uploads.get(request.path_params["id"], caller_of(request))
     return json_response(file_view(stored, base_url(request)))
 
 
 async def delete(request: Request) -> Response:
-    """Delete one; what runs with it goes on."""
+    """Delete one file. Predictions that use it continue."""
     uploads = context_of(request).uploads
     await uploads.delete(request.path_params["id"], caller_of(request))
     return Response(status_code=204)
 
 
 async def list_files(request: Request) -> Response:
-    """The caller's files, newest first, on one page."""
+    """Return the caller's files, newest first, on one page."""
     base = base_url(request)
     found = await context_of(request).uploads.list(caller_of(request))
     results: list[dict[str, Any]] = [file_view(f, base) for f in found]
@@ -56,7 +56,7 @@ async def list_files(request: Request) -> Response:
 
 
 def add_routes(app: Starlette) -> None:
-    """The files' routes."""
+    """Add the routes of files."""
     app.add_route("/v1/files", create, methods=["POST"])
     app.add_route("/v1/files", list_files, methods=["GET"])
     app.add_route("/v1/files/{id}", get, methods=["GET"])
@@ -72,8 +72,11 @@ DEFAULT_NAME = "file"
 
 
 def take_file(form: Form, files: Files) -> tuple[FileRef, dict[str, Json]]:
-    """The upload and its metadata. Every other file of the form is deleted; all of them when this
-    raises InvalidInput or InsufficientStorage."""
+    """Return the upload and its metadata, and delete every other file of the form.
+
+    When this raises, all files of the form are deleted. Raises InvalidInput when a part of the
+    form is wrong, and InsufficientStorage when the disk has no room for the file.
+    """
     try:
         name, media_type = _name(form), _media_type(form)
         metadata = _metadata(form)
@@ -90,7 +93,7 @@ def take_file(form: Form, files: Files) -> tuple[FileRef, dict[str, Json]]:
 
 
 def _content(form: Form, files: Files) -> FileRef:
-    """The one file, which may have come as text: then it is put into the spool here."""
+    """Return the one file. When it came as text, it is written to the spool here."""
     contents = [u for u in form.uploads if u.field == "content"]
     texts = form.texts.get("content", [])
     if len(contents) + len(texts) != 1:
@@ -149,7 +152,10 @@ def _metadata(form: Form) -> dict[str, Json]:
 
 
 def _nested(values: dict[str, list[str]]) -> dict[str, Json]:
-    """`metadata[a][b]` and `metadata[c][]` as objects and lists; the values are texts."""
+    """Return `metadata[a][b]` and `metadata[c][]` as objects and lists, with texts as values.
+
+    Raises InvalidInput when a name is malformed or two values have the same place.
+    """
     root: dict[str, Json] = {}
     for name, texts in values.items():
         found = BRACKETED.fullmatch(name)
@@ -157,7 +163,7 @@ def _nested(values: dict[str, list[str]]) -> dict[str, Json]:
         is_list = keys[-1] == ""
         path = keys[:-1] if is_list else keys
         if not path or "" in path or len(path) > MAX_DEPTH or (len(texts) > 1 and not is_list):
-            raise wrong("metadata", f"has a part '{name[:80]}' that is no place in an object")
+            raise wrong("metadata", f"has a part '{name[:80]}' that names no key of an object")
         place = root
         for key in path[:-1]:
             place = place.setdefault(key, {})

@@ -1,4 +1,4 @@
-"""Replicate's list of predictions: pages, newest first, of one time or another."""
+"""Replicate's list of predictions: pages, newest first, optionally limited to a time range."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ PATH = "/v1/predictions"
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a list is of. Times are seconds since the epoch; `given` goes into the links."""
+    """The filters of a list. Times are in seconds since the epoch; `given` goes into the links."""
 
     since: float
     before: float
-    is_empty: bool  # of those made on a web page, there are none
+    is_empty: bool  # the client asks for predictions made on a web page; there are none
     given: dict[str, str]
 
 
 async def list_predictions(request: Request) -> Response:
-    """A page of the caller's predictions, and where the next and the previous are."""
+    """Return a page of the caller's predictions, with links to the next and the previous page.
+
+    Raises MalformedRequest when a filter or the cursor cannot be used.
+    """
     context, caller = context_of(request), caller_of(request)
     filters = _filters(request)
     direction, at = _read_cursor(request.query_params.get("cursor"))
@@ -100,4 +103,4 @@ def _read_cursor(text: str | None) -> tuple[str, Cursor | None]:
             return str(way), (float(created_at), str(prediction_id))
     except (binascii.Error, ValueError, TypeError):
         pass
-    raise MalformedRequest("Cannot use 'cursor': it is not one that was given out here")
+    raise MalformedRequest("Cannot use 'cursor': it must come from a link of this list")

@@ -1,7 +1,8 @@
-"""What Replicate's API shows: predictions, models, versions, files, in its shapes.
+"""Predictions, models, versions and files in the shapes of Replicate's API.
 
-Two of the shapes are what the official clients need rather than what is documented: they know
-no `aborted` (one polls for ever, the other refuses the body), so it is shown as `canceled`.
+Where the documentation and the official clients differ, the shape is what the clients need. They
+do not know the status `aborted` (one polls indefinitely, the other refuses the body), so it is
+shown as `canceled`.
 """
 
 from __future__ import annotations
@@ -20,36 +21,38 @@ from router.predictions.output_files import with_values
 from router.storage.store import StoredFile
 
 STREAM_PATH = "/v1/streams/{id}"
-# npm's client takes what comes under /v1/files/ for a stream of files, and each of its elements
-# for a file's URL.
+# The npm client treats a stream under /v1/files/ as a stream of files, and each of its elements
+# as a file's URL.
 FILE_STREAM_PATH = "/v1/files/streams/{id}"
 
-# What Replicate says of a version that it does not show.
+# Replicate uses this in place of a version that it does not show.
 UNKNOWN_VERSION = "hidden"
 
 
 def utc(seconds: float | None) -> str | None:
-    """ISO 8601 with Z, as Replicate writes it."""
+    """Return the time in ISO 8601 format with Z, as Replicate writes it."""
     text = timestamp(seconds)
     return text.replace("+00:00", "Z") if text else None
 
 
 async def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
-    """A prediction, its URLs, those of its output files too, under `base_url`."""
+    """Return a prediction. All its URLs are under `base_url`, those of output files too."""
     linked = await context.predictions.links.linked(p)
     return prediction_body(context, linked, base_url)
 
 
 async def webhook_view(context: Context, p: Prediction) -> dict[str, Any]:
-    """What a webhook is sent: as Replicate's API shows the prediction, but for the output of one
-    that was made by Cog's API, which is as that shows it."""
+    """Return the body of a webhook: the prediction as Replicate's API shows it.
+
+    When the prediction was made with Cog's API, its output is as Cog's API shows it.
+    """
     if p.namespace:
         return await replicate_view(context, p, p.base_url)
     return prediction_body(context, await context.predictions.links.whole(p), p.base_url)
 
 
 def prediction_body(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
-    """Replicate's shape of a prediction; a file that is still in its output stays as it is."""
+    """Return a prediction in Replicate's shape. A data: URI in its output stays unchanged."""
     failure = p.failure if p.failure and p.failure.code != Canceled.code else None
     url = f"{base_url}/v1/predictions/{p.id}"
     urls = {"get": url, "cancel": f"{url}/cancel"}
@@ -86,8 +89,10 @@ def with_urls(
     *,
     at: Place = (),
 ) -> Json:
-    """The output with the URLs of these files in their places. `at`: where it is in the
-    prediction's output."""
+    """Return the output with the URLs of these files in their places.
+
+    `at` is the place of `output` in the prediction's whole output.
+    """
     path = context.predictions.outputs.url_path
     return with_values(
         output, [(f.place[len(at) :], base_url + path(prediction_id, f)) for f in files]
@@ -95,15 +100,17 @@ def with_urls(
 
 
 def stream_token(context: Context, prediction_id: str) -> str:
-    """What makes a stream's URL unguessable, 128 bits: Replicate's JavaScript client and a
-    browser's EventSource send no key with their request for it."""
+    """Return the token, 128 bits, that makes a stream's URL unguessable.
+
+    Replicate's JavaScript client and a browser's EventSource send no key when they request it.
+    """
     message = f"stream\0{prediction_id}".encode()
     digest = hmac.new(context.webhook_secret.encode(), message, hashlib.sha256)
     return digest.hexdigest()[:32]
 
 
 def model_view(context: Context, name: str, owner: str, base_url: str) -> dict[str, Any]:
-    """A model and its one version, which is null while its schema is not at hand."""
+    """Return a model and its one version, which is null while its schema is not known."""
     return {
         "url": f"{base_url}/models/{name}",
         "owner": owner,
@@ -121,7 +128,7 @@ def model_view(context: Context, name: str, owner: str, base_url: str) -> dict[s
 
 
 def version_view(context: Context, name: str) -> dict[str, Any] | None:
-    """The version that is served. Its id is a hash of what the model takes and gives."""
+    """Return the version that is served. Its id is a hash of the model's schema."""
     if name not in context.schemas.versions:
         return None
     return {
@@ -138,7 +145,7 @@ def _description(schema: Mapping[str, Any] | None) -> str | None:
 
 
 def file_view(file: StoredFile, base_url: str) -> dict[str, Any]:
-    """An uploaded file. Its URL may be given as an input of a prediction."""
+    """Return an uploaded file. Its URL may be given as an input of a prediction."""
     return {
         "id": file.id,
         "name": file.name,

@@ -1,6 +1,6 @@
 """Request ids, the access log, and HTTP metrics: the outermost ASGI layer.
 
-Outside even the layer that answers a bug with 500, so that this answer has an id too.
+It is outside even the layer that answers a bug with 500, so that this answer has an id too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 UNMATCHED = "unmatched"
-# A path may have 16 KiB and triples when it is quoted; anybody may ask for one.
+# A path may have 16 KiB, three times as much when quoted, and any client may send one.
 LOGGED_PATH_CHARS = 500
 
 
 class RequestLog:
-    """Every response gets `X-Request-Id`: the client's own if it is one, else a new one."""
+    """Gives every response an `X-Request-Id`: the client's own if it is valid, else a new one."""
 
     def __init__(self, app: ASGIApp, facts: Facts) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class RequestLog:
         self._templates: dict[object, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; when it has been answered, log it."""
+        """Pass the request on, and log it when it has been answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -54,16 +54,16 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - began
-            self._tell(scope, status, seconds)
+            self._record(scope, status, seconds)
 
-    def _tell(self, scope: Scope, status: int, seconds: float) -> None:
-        """`status` is 0 when the client was gone before it was answered."""
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count and log the request. `status` is 0 when the client left before the response."""
         route = self._route(scope)
         self._facts.tell(RequestEnded(scope["method"], route, status, seconds))
         fields = {
             "request_id": scope["callme_request_id"],
             "method": scope["method"],
-            # Quoted: a client could send a terminal's control characters.
+            # Quoted, because a client could send control characters for a terminal.
             "path": quote(scope["path"][:LOGGED_PATH_CHARS]),
             "route": route,
             "status": status,
@@ -72,10 +72,10 @@ class RequestLog:
         log.info("request", extra=fields)
 
     def _route(self, scope: Scope) -> str:
-        """The template of the route that answered; what none answered is all one.
+        """Return the path template of the route that answered, or UNMATCHED when none did.
 
-        By the endpoint, which every router leaves in the scope: FastAPI's leaves the route
-        itself for its own kind only.
+        It is found by the endpoint, which every router leaves in the scope. FastAPI's router
+        leaves the route itself only for its own kind of routes.
         """
         endpoint = scope.get("endpoint")
         if endpoint is None:
@@ -93,7 +93,7 @@ def _request_id(scope: Scope) -> bytes:
 
 
 def templates(routes: Iterable[BaseRoute]) -> dict[object, str]:
-    """The path template of every endpoint; a mount's endpoint is its application."""
+    """Return the path template of every endpoint. The endpoint of a mount is its application."""
     out: dict[object, str] = {}
     for route in routes:
         if isinstance(route, Route):

@@ -1,11 +1,11 @@
-"""Signed requests, the edge function's way: the key never travels.
+"""Signed requests, as the edge function sends them: the key itself is never sent.
 
-A signed request carries `X-Callme-Timestamp`, `X-Callme-Nonce`, `X-Callme-Content-Sha256: <hex>`,
-`X-Callme-Signature: v2=<hex>` and, if it has one, `X-Callme-Key-Id`. The signature is HMAC-SHA256
+A signed request has `X-Callme-Timestamp`, `X-Callme-Nonce`, `X-Callme-Content-Sha256: <hex>`,
+`X-Callme-Signature: v2=<hex>` and optionally `X-Callme-Key-Id`. The signature is HMAC-SHA256
 with the key's verifier (`router.keys.key`) over these, joined by newlines: `v2`, timestamp,
-nonce, method, path with query, Content-Type, hex SHA-256 of the body. All of it is in the head, so
-whose request it is, is known before one byte of its body is read.
-tests/edge/signature_vectors.json holds examples that both sides are tested against.
+nonce, method, path with query, Content-Type, hex SHA-256 of the body. All of it is in the head,
+so the sender is known before one byte of the body is read.
+tests/edge/signature_vectors.json has examples that both sides are tested against.
 """
 
 from __future__ import annotations
@@ -28,35 +28,41 @@ from router.keys.key import Key
 CLOCK_SKEW_S = 120
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NONCE_MIN_CHARS, NONCE_MAX_CHARS = 16, 128
-# Of one key, within twice the clock skew: 416 requests a second for as long as that.
+# Nonces kept for one key, within twice the clock skew: 416 requests a second for that time.
 NONCES_KEPT = 100_000
 VERSION = "v2"
 SIGNATURE = re.compile(rf"{VERSION}=([0-9a-f]{{64}})")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-# How long a body may be waited for in all: a head that was overheard, sent with a trickle for a
-# body, must not hold one of its key's places. Functions send from a data center.
+# Limit for the wait for a whole body: BODY_BASE_S, and 1 s more for each BODY_MIN_BYTES_PER_S
+# bytes. An attacker who copies a signed head and sends its body slowly must not hold one of the
+# key's slots. Edge functions send from a data center, so they are fast enough.
 BODY_BASE_S = 30.0
 BODY_MIN_BYTES_PER_S = 100_000
-# A body that comes byte by byte must not be kept as a message for each of them.
+# Pieces are joined to blocks, so that a body sent byte by byte is not kept as one message a byte.
 BLOCK_BYTES = 64 << 10
 
 
 class NonceCache:
-    """The nonces of each key seen within the clock skew; older ones are refused by their
-    timestamp. A key has its own `kept` places, so that it can shut out only itself."""
+    """Keeps the nonces of each key that were seen within the clock skew.
+
+    Older requests are refused by their timestamp. Each key has `kept` slots of its own, so it can
+    lock out only itself.
+    """
 
     def __init__(self, kept: int = NONCES_KEPT) -> None:
         self._kept = kept
         self._seen: defaultdict[str, OrderedDict[str, float]] = defaultdict(OrderedDict)
 
     def check(self, key_id: str, nonce: str) -> None:
-        """Raises Unauthorized when it has been used; claims nothing."""
+        """Check a nonce without claiming it. Raises Unauthorized when it has been used."""
         if nonce in self._seen[key_id]:
             raise Unauthorized("Cannot verify: this request was seen before")
 
     def claim(self, key_id: str, nonce: str, now: float) -> None:
-        """Use it. `now`: Unix time, s. Raises Unauthorized when it has been used, and RateLimited
-        when there is no place to remember it."""
+        """Mark a nonce as used. `now` is Unix time in seconds.
+
+        Raises Unauthorized when it has been used, and RateLimited when no slot is left for it.
+        """
         seen = self._seen[key_id]
         while seen and next(iter(seen.values())) < now - 2 * CLOCK_SKEW_S:
             seen.popitem(last=False)
@@ -73,7 +79,7 @@ class NonceCache:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A request's head that `key` has signed, with the hash that its body must have."""
+    """A request head that `key` has signed, with the hash that its body must have."""
 
     key: Key
     nonce: str
@@ -81,12 +87,12 @@ class Signed:
 
 
 class SignedBody:
-    """A body that is not believed before its end has been seen.
+    """The body of a signed request. It is not trusted before its end has been read and checked.
 
-    `read_ahead` checks it before the application is called: right for everything small, and for
-    every handler that acts without reading. `receive` checks it with the last chunk: right for
-    a form that is spooled as it comes. `drain` checks it before any answer, should a handler
-    not have read to the end.
+    `read_ahead` checks it before the application is called, which suits small bodies and handlers
+    that act without reading. `receive` checks it with the last chunk, which suits a form that is
+    spooled as it arrives. `drain` checks it before any response, in case a handler has not read
+    to the end.
     """
 
     def __init__(self, receive: Receive, sha256: str, max_bytes: int) -> None:
@@ -99,12 +105,19 @@ class SignedBody:
         self._settled = False
 
     async def receive(self) -> Message:
-        """The next message; raises Unauthorized in place of the last of a body not signed."""
+        """Return the next message.
+
+        Raises Unauthorized, instead of the last message, when the body is not the signed one.
+        Otherwise it raises as `read_ahead` does.
+        """
         return self._ahead.popleft() if self._ahead else await self._next()
 
     async def read_ahead(self) -> None:
-        """Read and check the whole body now. Raises Unauthorized, PayloadTooLarge, and
-        MalformedRequest when it comes too slowly."""
+        """Read and check the whole body now.
+
+        Raises Unauthorized when it is not the signed one or ends early, PayloadTooLarge when it is
+        too large, and MalformedRequest when it arrives too slowly.
+        """
         block = bytearray()
         while not self._settled:
             block += (await self._next()).get("body", b"")
@@ -114,7 +127,7 @@ class SignedBody:
                 block = bytearray()
 
     async def drain(self) -> None:
-        """Check what the application left unread, and forget it. Raises as `read_ahead`."""
+        """Read, check and drop what the application left unread. Raises as `read_ahead` does."""
         while not self._settled:
             await self._next()
 
@@ -139,7 +152,7 @@ class SignedBody:
         return message
 
     async def _wait(self) -> Message:
-        """What the application does between two reads does not count."""
+        """Wait for the next message. The application's time between two reads does not count."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -153,8 +166,11 @@ class SignedBody:
 
 
 def read_signature(scope: Scope, headers: Headers, accepted: Sequence[Key]) -> Signed:
-    """Whose request this is, by its head alone; what is malformed is refused before
-    anything is computed. Raises Unauthorized."""
+    """Return the signed head, after a check of its signature.
+
+    A malformed head is refused before anything is computed. Raises Unauthorized when the head is
+    malformed, too old, or not signed by an accepted key.
+    """
     timestamp = headers.get("x-callme-timestamp", "")
     if not TIMESTAMP.fullmatch(timestamp) or abs(int(timestamp) - time.time()) > CLOCK_SKEW_S:
         raise Unauthorized("Cannot verify: the timestamp is over two minutes off")
@@ -183,7 +199,7 @@ def read_signature(scope: Scope, headers: Headers, accepted: Sequence[Key]) -> S
 
 
 def _target(scope: Scope) -> str:
-    """Path and query as they came."""
+    """Return the path and the query exactly as received."""
     path = scope.get("raw_path", scope["path"].encode()).decode("latin-1").partition("?")[0]
     query = scope.get("query_string", b"").decode("latin-1")
     return f"{path}?{query}" if query else path

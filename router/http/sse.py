@@ -1,4 +1,4 @@
-"""Server-Sent Events as they are sent: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+"""Server-Sent Events: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from router.http.context import gone
 from router.http.headers import header
 
 EVENT_STREAM = "text/event-stream"
-# Proxies close what is silent for a minute or so.
+# Proxies close a connection that has been silent for about a minute.
 HEARTBEAT_S = 15.0
 HEARTBEAT = b": still here\n\n"
-# The last words to a client that may not be reading.
+# Time limit for the last message, to a client that may not be reading.
 PARTING_S = 0.5
 STALL_S = 30.0
-# Of a large event, so that a slow reader is seen to read.
+# A large event is sent in pieces of this size, so that even a slow reader shows progress.
 PIECE_BYTES = 1 << 16
 LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def accepts(request: Request, media_type: str) -> bool:
-    """Whether the Accept header names that very type and does not rule it out with q=0."""
+    """Whether the Accept header names exactly this type and does not exclude it with q=0."""
     accepted = (header(request.scope, b"accept") or "").lower()
     if media_type not in accepted:
         return False
@@ -40,7 +40,7 @@ def accepts(request: Request, media_type: str) -> bool:
 
 
 def event_bytes(kind: str, data: str, event_id: str = "") -> bytes:
-    """One event as it is sent; data of several lines arrives as it was."""
+    """Return one event as bytes. Data of several lines arrives unchanged."""
     lines = [f"event: {kind}"]
     if event_id:
         lines.append(f"id: {event_id}")
@@ -49,10 +49,10 @@ def event_bytes(kind: str, data: str, event_id: str = "") -> bytes:
 
 
 class EventResponse(Response):
-    """Sends chunks until there are no more, the client goes (`on_leave`), or `over` returns.
+    """Sends chunks until there are no more, the client leaves (`on_leave`), or `over` returns.
 
-    `on_close` is called in every case. A client that takes nothing for STALL_S is given up,
-    however much or little it has had.
+    `on_close` is called in every case. A client that reads nothing for STALL_S seconds is given
+    up, whatever it has received before.
     """
 
     media_type = EVENT_STREAM
@@ -73,7 +73,7 @@ class EventResponse(Response):
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send."""
+        """Send the response."""
         headers = self.raw_headers
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         sending = asyncio.create_task(self._send_all(send))

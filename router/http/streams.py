@@ -1,9 +1,9 @@
-"""One prediction's progress as Server-Sent Events, in Replicate's shape and in Cog's.
+"""One prediction's progress as Server-Sent Events, in Replicate's format and in Cog's.
 
-A follower's place is a number of output elements and a number of log lines. It is the id of
-each event, so a client that comes again goes on where it was, even after the end; and nothing
-is kept for it. Lines of a long log that were left out count too: a client whose place is among
-them goes on behind them, and one line says how many it has missed.
+A client's place is a number of output elements and a number of log lines. It is the id of each
+event, so a client that reconnects continues where it was, even after the prediction's end, and
+the server keeps nothing for it. Lines that were left out of a long log count too. A client whose
+place is among them continues after them, and one line says how many it has missed.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from router.prediction import (
 from router.predictions.in_flight import InFlight, chunks_of, metrics_of
 from router.predictions.prediction_log import lines_since
 
-# For the last of a prediction that has ended with the router, to a client that reads.
+# When the router stops: time for a client that reads to receive a prediction's last events.
 LAST_EVENTS_S = 3.0
 PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """How much a follower has had. Metrics are no part of the id: only Cog's API has them."""
+    """How much a client has received. Metrics are not in the id: only Cog's API has them."""
 
     outputs: int = 0
     lines: int = 0
@@ -63,14 +63,14 @@ Step = tuple[Place, OutputChunk | LogText | MetricUpdate | Prediction]
 async def follow(
     in_flight: InFlight | None, p: Prediction, place: Place
 ) -> AsyncIterator[Step | None]:
-    """What comes after `place`, in order: the prediction when it has started, each line of the
-    log, each element of the output and each metric, the prediction when it has ended. None
-    where nothing has come for a while. Without an end the router has stopped before the
-    prediction has.
+    """Yield what comes after `place`, in order.
 
-    in_flight: None when `p` has ended already.
+    That is the prediction when it has started, each line of the log, each element of the output
+    and each metric, and the prediction when it has ended. None means that nothing has come for
+    HEARTBEAT_S seconds. When this stops without an ended prediction, the router has stopped first.
+    `in_flight` is None when `p` has already ended.
     """
-    told_of_start = False
+    start_sent = False
     while True:
         version = 0
         if in_flight is not None:
@@ -80,8 +80,8 @@ async def follow(
         else:
             chunks, lines = chunks_of(p)[place.outputs :], lines_since(p.logs, place.lines)
             metrics = metrics_of(p)[place.metrics :]
-        if p.started_at is not None and not told_of_start:
-            told_of_start = True
+        if p.started_at is not None and not start_sent:
+            start_sent = True
             yield place, replace(p, status=Status.PROCESSING)
         for number, line in lines:
             place = Place(place.outputs, number, place.metrics)
@@ -95,7 +95,7 @@ async def follow(
         if p.status.is_terminal:
             yield place, p
             return
-        # While those were sent it may have gone on, or ended.
+        # While those were sent, the prediction may have progressed or ended.
         if in_flight is not None and (
             in_flight.version != version or in_flight.prediction is not p
         ):
@@ -109,7 +109,7 @@ async def follow(
 def _in_order(
     chunks: list[Json], metrics: list[tuple[int, MetricUpdate]], outputs: int
 ) -> Iterator[OutputChunk | MetricUpdate]:
-    """Elements of the output after so many, and each metric where it came among them."""
+    """Yield the output elements, numbered from `outputs`, and each metric where it came."""
     due = deque(metrics)
     for number, chunk in enumerate(chunks, outputs):
         while due and due[0][0] <= number:
@@ -120,18 +120,21 @@ def _in_order(
 
 
 async def _over(context: Context, in_flight: InFlight | None) -> None:
-    """When a client that has not read all is given up because the router stops."""
+    """Return when the router stops and a client that has not read everything is given up."""
     await context.shutdown.wait()
     if in_flight is not None:
         await asyncio.wait({in_flight.done})
     await asyncio.sleep(LAST_EVENTS_S)
 
 
-# ---- Replicate's words -------------------------------------------------------------------
+# ---- Replicate's format ------------------------------------------------------------------
 
 
 async def stream(request: Request) -> Response:
-    """`output`, `logs`, then `done`; `error` before that if it failed."""
+    """Send `output` and `logs`, then `done`, with `error` before it when the prediction failed.
+
+    Raises Unauthorized when the URL's token is wrong.
+    """
     context = context_of(request)
     prediction_id = request.path_params["id"]
     given = request.query_params.get("token", "").encode()
@@ -154,14 +157,14 @@ async def stream(request: Request) -> Response:
         p = await links.linked(p)
         output = with_urls(context, p.id, p.output, p.output_files, base)
         p = replace(p, output=output, output_files=())
-    events = _in_replicates_words(follow(in_flight, p, place), link)
+    events = _replicate_events(follow(in_flight, p, place), link)
     return EventResponse(events, lambda: _over(context, in_flight))
 
 
-async def _in_replicates_words(
+async def _replicate_events(
     steps: AsyncIterator[Step | None], link: Callable[[int, Json], Awaitable[Json]]
 ) -> AsyncIterator[bytes]:
-    """`link`: makes URLs of the files in the element of that number."""
+    """Yield the steps as events. `link` replaces the files in an output element by URLs."""
     async for step in steps:
         if step is None:
             yield HEARTBEAT
@@ -194,18 +197,19 @@ def _end(p: Prediction, place: Place) -> bytes:
             return event_bytes("done", '{"reason":"canceled"}', str(place))
 
 
-# ---- Cog's words -------------------------------------------------------------------------
+# ---- Cog's format ------------------------------------------------------------------------
 
 
 def cog_stream(
     request: Request, in_flight: InFlight | None, p: Prediction, view: CogView, *, cancel: bool
 ) -> Response:
-    """The events that coglet sends: `start`, `output`, `log`, `metric`, `completed`.
+    """Send the events that coglet sends: `start`, `output`, `log`, `metric`, `completed`.
 
-    in_flight: None when `p` has ended already. cancel: whether a client that leaves cancels it.
+    `in_flight` is None when `p` has already ended. `cancel`: whether the prediction is canceled
+    when the client leaves.
     """
     context = context_of(request)
-    events = _in_cogs_words(follow(in_flight, p, Place()), view)
+    events = _cog_events(follow(in_flight, p, Place()), view)
 
     def on_leave() -> None:
         if cancel:
@@ -214,7 +218,7 @@ def cog_stream(
     return EventResponse(events, lambda: _over(context, in_flight), on_leave=on_leave)
 
 
-async def _in_cogs_words(steps: AsyncIterator[Step | None], view: CogView) -> AsyncIterator[bytes]:
+async def _cog_events(steps: AsyncIterator[Step | None], view: CogView) -> AsyncIterator[bytes]:
     async for step in steps:
         if step is None:
             yield HEARTBEAT
@@ -238,6 +242,6 @@ def _cog_event(kind: str, data: dict[str, Any]) -> bytes:
 
 
 def add_routes(app: Starlette) -> None:
-    """Where Replicate's clients follow a prediction."""
+    """Add the routes on which Replicate's clients follow a prediction."""
     app.add_route(STREAM_PATH, stream, methods=["GET"])
     app.add_route(FILE_STREAM_PATH, stream, methods=["GET"])
