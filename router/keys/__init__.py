@@ -1,1 +1,1 @@
-"""Who may call: keys, their holders, where they are kept."""
+"""Who may call: keys, whose they are, and where they are stored."""

@@ -1,9 +1,9 @@
-"""Keys: what the box keeps of them, and what it takes to be one's holder.
+"""Keys: what the router stores of a key, and how a caller proves that it has one.
 
-The box keeps a verifier, never the key: HMAC-SHA256 of a fixed text under the key, HMAC being used
-as a pseudo-random function as in HKDF's expansion (RFC 5869, section 2.3). The holder of the key
-signs requests under the verifier, or sends the key itself, from which the box computes the
-verifier. A key has at least 64 bits nobody can guess, so no slow hash is needed.
+The router stores a verifier, never the key: HMAC-SHA256 of a fixed text under the key. HMAC is
+used as a pseudo-random function, as in HKDF's expansion (RFC 5869, section 2.3). A caller signs its
+requests with the verifier, or sends the key itself, and the router computes the verifier from it.
+A key has at least 64 bits that cannot be guessed, so no slow hash is needed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ SIGNING_CONTEXT = b"callme request signing v2"
 
 
 def verifier_of(secret: str) -> bytes:
-    """The 32 bytes that stand for a key: what requests are signed under, and what is kept."""
+    """Return a key's verifier, 32 bytes. It signs requests, and it is what is stored."""
     return hmac.new(secret.encode(), SIGNING_CONTEXT, hashlib.sha256).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An accepted key. `id` names it in logs and limits; `holder` is whose it is: two keys of one
-    holder see the same predictions and files. `is_admin`: sees everybody's.
+    """An accepted key.
 
-    None as a limit is no limit. Verifiers are compared in constant time. `local`: good only for
-    a program on this machine, and no reason to ask others for a key.
+    `id` names it in logs and limits. `holder` is its owner: two keys of one holder see the same
+    predictions and files. `is_admin`: it sees those of every holder. A limit of None is no limit.
+    Verifiers are compared in constant time. `local`: only a program on this machine may use it,
+    and it does not make keys required.
     """
 
     id: str
@@ -41,13 +42,15 @@ class Key:
     is_admin: bool = False
 
     def caller(self) -> Caller:
-        """Who asks with this key."""
+        """Return the caller that this key stands for."""
         return Caller(self.holder or self.id, self.is_admin)
 
 
 def split_key(text: str) -> tuple[str, str, str]:
-    """Id, holder and secret of `id@holder:secret`, `id:secret` or `secret`; "" for what is not
-    there."""
+    """Return the id, holder and secret of `id@holder:secret`, `id:secret` or `secret`.
+
+    A missing part is "".
+    """
     name, colon, secret = text.partition(":")
     if not colon:
         return "", "", text
@@ -62,8 +65,11 @@ def parse_keys(
     *,
     is_admin: bool = False,
 ) -> tuple[Key, ...]:
-    """Keys as `split_key` reads them. Without an id they are called key1, key2 … and each has a
-    holder of its own: their order may change, and whose predictions they see must not."""
+    """Return keys from texts that `split_key` can read.
+
+    A key without an id is called key1, key2 … and has a holder of its own, named by a hash of its
+    verifier. So when the order of the keys changes, each still sees the same predictions.
+    """
     keys = []
     for i, text in enumerate(texts, 1):
         key_id, holder, secret = split_key(text)
@@ -78,15 +84,21 @@ def parse_keys(
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The keys that open. Not `required` until there is a first one, and again when a person says
-    so: then this machine's own programs need none."""
+    """The keys that are accepted.
+
+    `required` is False until there is a first key, and again after the operator has opened the
+    router to this machine. While it is False, programs on this machine need no key.
+    """
 
     keys: Sequence[Key]
     required: bool
 
 
 def who_is_served(keys: int, closed: bool) -> str:
-    """For a person: who may call a box with so many keys. `closed`: without one, nobody."""
+    """Say, for a person, who may call a router with this number of keys.
+
+    `closed`: without any key, no request is served.
+    """
     if keys:
         return f"{keys} {'key' if keys == 1 else 'keys'}; without one nobody is served"
     if closed:
@@ -94,14 +106,14 @@ def who_is_served(keys: int, closed: bool) -> str:
             "no key, and nobody is served, since there has been one: callme keys create NAME, "
             "or callme keys open-to-this-machine"
         )
-    return "no key: programs of this machine are served, and what reaches the port as one"
+    return "no key: programs of this machine are served, and requests that look like theirs"
 
 
 class KeySource(Protocol):
-    """Who may call, as of now: keys come and go while the service runs."""
+    """Knows the keys of this moment. They come and go while the service runs."""
 
     def current(self) -> Accepted:
-        """The keys that open, and whether one is needed."""
+        """Return the keys that are accepted now, and whether one is required."""
 
 
 class FixedKeys:
@@ -112,27 +124,30 @@ class FixedKeys:
         self._accepted = Accepted(kept, any(not key.local for key in kept))
 
     def current(self) -> Accepted:
-        """All of them; needed if one is not only for this machine."""
+        """Return all of them. A key is required if one of them is not local."""
         return self._accepted
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`owner`: the holder of the key, as predictions and files remember it; "" where no key is
-    asked for. An admin sees what every holder has made."""
+    """The sender of a request.
+
+    `owner`: the holder of its key, as predictions and files store it; "" where no key is required.
+    An admin sees what every holder has made.
+    """
 
     owner: str
     is_admin: bool = False
 
     def may_see(self, owner: str) -> bool:
-        """Whether it may see, cancel and use what that owner has made."""
+        """Whether the caller may see, cancel and use what that owner has made."""
         return self.is_admin or self.owner == owner
 
     @property
     def only_owner(self) -> str | None:
-        """The one owner whose things it may see; None for an admin."""
+        """The only owner whose predictions and files it may see; None for an admin."""
         return None if self.is_admin else self.owner
 
 
-# For the router's own work, and for URLs that hold a token of their own in place of a key.
+# For the router's own work, and for URLs that contain a token of their own instead of a key.
 TRUSTED = Caller("", is_admin=True)

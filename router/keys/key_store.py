@@ -1,11 +1,12 @@
-"""The keys of the state folder: made, listed and revoked while a router runs, or none does.
+"""The keys in the state folder. They can be made, listed and revoked while a router runs or not.
 
-`keys.json` holds verifiers, not keys (`router.keys.key`), is readable by this user only, and is
-replaced in one step. `local_key` is the running router's own, for `callme status` and its like: it
-opens only for this machine, and only as long as that router runs.
+`keys.json` has verifiers, not keys (`router.keys.key`). Only this user can read it, and it is
+replaced in one step. `local_key` is the running router's own key, for `callme status` and similar
+commands. It is accepted only from this machine, and only while that router runs.
 
-Once there has been a key, no key means nobody: `had_keys` says that there has been one, also where
-keys.json is gone, and only `open_to_this_machine` in keys.json says otherwise.
+Once there has been a key, a request without one is refused, even when no key is left. `had_keys`
+records that there has been one, even when keys.json is gone. Only `open_to_this_machine` in
+keys.json allows such requests again.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 FILE_NAME = "keys.json"
 LOCAL_NAME = "local_key"
 MARKER_NAME = "had_keys"
-MARKER_TEXT = b"""There has been a key for this box, so without one nobody is served.
+MARKER_TEXT = b"""There has been a key for this router, so without one nobody is served.
 To change that: callme keys open-to-this-machine
 """
 KEY_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -48,11 +49,14 @@ LOCAL_ID = "local"
 
 
 class KeyFileError(Exception):
-    """The keys cannot be read or changed; the message is for a person."""
+    """The keys cannot be read or changed. The message is for a person."""
 
 
 def is_key_id(text: str) -> str:
-    """A key's name, as it may stand in logs, headers and commands. Raises ValueError."""
+    """Return a key's name if it can be used in logs, headers and commands.
+
+    Raises ValueError when it cannot.
+    """
     if not KEY_ID.fullmatch(text) or text == LOCAL_ID:
         raise ValueError(
             "its name must be 1 to 32 lower-case letters, digits, '-' and '_', and not "
@@ -61,16 +65,19 @@ def is_key_id(text: str) -> str:
     return text
 
 
-# People edit the file: a limit that is none must not be taken for no limit.
+# People edit the file. A limit that cannot be read must raise, and not count as no limit.
 STRICT = ConfigDict(strict=True, extra="forbid", hide_input_in_errors=True)
 Limit = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True, config=STRICT)
 class StoredKey:
-    """One entry of keys.json. `verifier`: 64 hex digits; `created_at`: Unix time, s; None as a
-    limit is the router's own. `holder`: whose it is, None for the key's own name. Raises
-    pydantic.ValidationError."""
+    """One entry of keys.json.
+
+    `verifier`: 64 hex digits. `created_at`: Unix time in seconds. A limit of None means the
+    router's own limit. `holder`: the key's owner, None for the key's own name. Raises
+    pydantic.ValidationError when a value is not valid.
+    """
 
     id: Annotated[str, AfterValidator(is_key_id)]
     verifier: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -82,7 +89,7 @@ class StoredKey:
 
 
 class KeyDocument(BaseModel):
-    """keys.json."""
+    """The content of keys.json."""
 
     model_config = STRICT
     version: Literal[1]
@@ -95,15 +102,18 @@ UNREAD: Stamp = ()
 
 
 class KeyFile:
-    """keys.json of one state folder."""
+    """The keys.json of one state folder."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / FILE_NAME
         self._marker = state / MARKER_NAME
 
     def stamp(self) -> Stamp | None:
-        """What changes with the file's content and rights; None where there is no file, the
-        reason where it cannot be seen: then it cannot be read either."""
+        """Return a value that changes when the file's content or permissions change.
+
+        None when there is no file. The error number when the file cannot be seen; then it cannot
+        be read either.
+        """
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -116,27 +126,36 @@ class KeyFile:
         )
 
     def read(self) -> list[StoredKey]:
-        """Every key, oldest first. Raises KeyFileError."""
+        """Return every key, oldest first. Raises KeyFileError when they cannot be read."""
         return self._load().keys
 
     def is_closed(self) -> bool:
-        """Whether no key means nobody: there is or has been a key, and nobody has said since
-        that this machine's programs need none. Raises KeyFileError."""
+        """Whether a request without a key is refused even when no key is left.
+
+        That is so once there has been a key, until the operator opens the router to this machine.
+        Raises KeyFileError when keys.json cannot be read.
+        """
         document = self._load()
         if self.stamp() is None:
             return self._marker.exists()
         return bool(document.keys) or not document.open_to_this_machine
 
     def close(self) -> None:
-        """There is a key, of this file or another: from now on no key means nobody. Raises
-        KeyFileError, OSError."""
+        """Record that there is a key, in this file or elsewhere.
+
+        From now on a request without a key is refused. Raises KeyFileError when keys.json cannot
+        be read or changed, and OSError when the state folder cannot be read.
+        """
         if not self._marker.exists() or not self.is_closed():
             with self._changing():
                 pass
 
     def open_to_this_machine(self) -> None:
-        """Serve this machine's own programs without a key. Raises KeyFileError while there are
-        keys: a box for others is not opened by the way."""
+        """Serve programs on this machine without a key.
+
+        Raises KeyFileError when there are keys, because a router that serves others must not be
+        opened by mistake, and when keys.json cannot be read or changed.
+        """
         with self._changing(open_to_this_machine=True) as keys:
             if keys:
                 names = ", ".join(key.id for key in keys)
@@ -151,8 +170,12 @@ class KeyFile:
         holder: str | None = None,
         admin: bool = False,
     ) -> str:
-        """Make a key and return it: the only time it is seen. `holder`: whose it is, default:
-        its own name; `admin`: it sees what every holder has made. Raises KeyFileError."""
+        """Make a key and return it. It cannot be shown again.
+
+        `holder`: its owner, by default its own name. `admin`: it sees what every holder has made.
+        Raises KeyFileError when the name or a limit is not valid, when there is a key of that
+        name, and when keys.json cannot be read or changed.
+        """
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         verifier = verifier_of(secret).hex()
         try:
@@ -167,8 +190,11 @@ class KeyFile:
         return secret
 
     def revoke(self, key_id: str) -> None:
-        """Forget a key; a running router refuses it from its next request on. Raises
-        KeyFileError when there is no such key."""
+        """Delete a key. A running router refuses it from its next request on.
+
+        Raises KeyFileError when there is no such key, and when keys.json cannot be read or
+        changed.
+        """
         with self._changing() as keys:
             kept = [key for key in keys if key.id != key_id]
             if len(kept) == len(keys):
@@ -191,7 +217,7 @@ class KeyFile:
 
     @contextlib.contextmanager
     def _changing(self, *, open_to_this_machine: bool = False) -> Iterator[list[StoredKey]]:
-        """The list to change; written back whole unless an error is raised."""
+        """Yield the list to change. It is written back as a whole unless an error is raised."""
         try:
             make_state_folder(self._path.parent)
             with (self._path.parent / f"{FILE_NAME}.lock").open("a") as lock:
@@ -216,8 +242,11 @@ class KeyFile:
 
 
 class Keyring:
-    """Fulfils `router.keys.key.KeySource`: configured keys, those of keys.json, and the
-    router's own local one. keys.json is read again when it has changed."""
+    """Implements `router.keys.key.KeySource`.
+
+    It has the configured keys, those of keys.json, and the router's own local key. keys.json is
+    read again when it has changed.
+    """
 
     def __init__(
         self,
@@ -237,7 +266,11 @@ class Keyring:
         self._combine()
 
     def open(self) -> None:
-        """Begin: give this machine's own programs their key. Raises KeyFileError."""
+        """Make the local key and write it for programs on this machine.
+
+        Raises KeyFileError when keys.json cannot be read or changed, and OSError when the local
+        key cannot be written.
+        """
         if self._file.read() or self._configured:
             self._file.close()
         secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
@@ -246,15 +279,18 @@ class Keyring:
         write_private(self._local_path, secret.encode())
 
     def close(self) -> None:
-        """The local key opens nothing any more."""
+        """Stop accepting the local key, and delete its file."""
         self._local = ()
         self._combine()
         self._local_path.unlink(missing_ok=True)
 
     def current(self) -> Accepted:
-        """The keys that open now. A file that is damaged, or that others may write, opens
-        nothing to anybody."""
-        stamp = self._file.stamp()  # 8 µs; revoked must mean revoked
+        """Return the keys that are accepted now.
+
+        When keys.json is damaged, or other users may write to it, none of its keys is
+        accepted, and a key is required.
+        """
+        stamp = self._file.stamp()  # 8 µs per request, so that a revoked key is refused at once
         if stamp != self._stamp:
             self._stamp = stamp
             self._read()
@@ -286,7 +322,7 @@ class Keyring:
 
 
 def read_local_key(state: Path) -> str | None:
-    """The local key of the router that runs on this state folder, if one does."""
+    """Return the local key of the router that runs on this state folder, None without one."""
     try:
         return (state / LOCAL_NAME).read_text()
     except OSError:
@@ -294,7 +330,7 @@ def read_local_key(state: Path) -> str | None:
 
 
 def _reason(error: OSError | ValidationError) -> str:
-    """The first thing wrong and where; never what stands there."""
+    """Return the first thing that is wrong and where it is, but never the value itself."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     first = error.errors(include_url=False, include_input=False)[0]
