@@ -1,4 +1,4 @@
 """Cog packages and their processes: catalogue, schemas, coglet, memory.
 
-Imports no other room but the keys' and the prediction's types.
+From the rest of the router this imports only `router.prediction` and `router.errors`.
 """

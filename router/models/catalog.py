@@ -1,4 +1,4 @@
-"""Which packages there are: every folder with a cog.yaml, read once at start."""
+"""The catalogue of packages: every folder with a cog.yaml, read once at start."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ import yaml
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-# Paths of the router's own, which a model of that name would hide.
+# The router's own paths. A model with one of these names would hide that path.
 RESERVED = frozenset(
     {"docs", "events", "health", "metrics", "models", "openapi.json", "playground"}
     | {"predictions", "ready", "redoc", "static", "status", "v1"}
 )
 
 
-# No cog.yaml comes near these.
+# Limits for a cog.yaml. Real ones are far below them.
 MAX_CONFIG_CHARS = 256 << 10
 MAX_NODES = 10_000
 MAX_DEPTH = 50
 
 
 class PackageError(Exception):
-    """The folder has a cog.yaml but cannot be served; the message says why."""
+    """The folder has a cog.yaml but cannot be served. The message says why."""
 
 
 def read_package(folder: Path, env: Mapping[str, str]) -> Package:
-    """The package in `folder`. Raises PackageError."""
+    """Return the package in `folder`. Raises PackageError when it cannot be served."""
     name = folder.name
     if not NAME.fullmatch(name):
         raise PackageError("its name must be lower-case letters, digits, '-' and '_'")
     if name in RESERVED:
-        raise PackageError("its name is a path of the router's own")
+        raise PackageError("its name is one of the router's own paths")
     config = _read_config(folder / "cog.yaml")
     if not isinstance(config, dict):
         raise PackageError("its cog.yaml is not a mapping")
-    # `predict` is the deprecated name of the same key; other people's packages have it.
+    # `predict` is the deprecated name of the same key. Packages of other people still have it.
     runner = config.get("run") or config.get("predict")
     if not isinstance(runner, str) or not re.fullmatch(r"[\w./-]+\.py:\w+", runner):
         raise PackageError("its cog.yaml lacks `run: file.py:Class`")
@@ -60,9 +60,9 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
 
 
 def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str, Package]:
-    """Every package in `folder`, by name. What cannot be served is logged and left out.
+    """Return every package in `folder`, by name. One that cannot be served is logged and left out.
 
-    `env_of[name]`: what to add to that model's environment; `env_of["*"]`: to all others'.
+    `env_of["*"]` is added to every model's environment, then `env_of[name]` to that model's.
     """
     packages: dict[str, Package] = {}
     for cog_yaml in sorted(folder.glob("*/cog.yaml")):
@@ -76,16 +76,18 @@ def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str,
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """Refuses what would take more than MAX_NODES values once its aliases are put in (a "YAML
-    bomb"), or is deeper than MAX_DEPTH."""
+    """Refuses YAML that is nested deeper than MAX_DEPTH or would have more than MAX_NODES values.
+
+    The values are counted as if each alias were replaced by its anchor (a "YAML bomb").
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
-        self._sizes: dict[int, int] = {}  # of each node, by its identity
+        self._sizes: dict[int, int] = {}  # the size of each node, by the node's identity
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """As it is, and counted."""
+        """Compose the node and count it. Raises yaml.YAMLError when a limit is exceeded."""
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} levels deep")
@@ -102,7 +104,7 @@ class _BoundedLoader(yaml.SafeLoader):
 
 
 def _read_config(path: Path) -> Any:
-    """Raises PackageError, which says what is wrong and where."""
+    """Read a cog.yaml. Raises PackageError when it cannot be read; it says why and where."""
     try:
         text = path.read_text()
         if len(text) > MAX_CONFIG_CHARS:
@@ -116,7 +118,7 @@ def _read_config(path: Path) -> Any:
 
 
 def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:
-    """cog.yaml's `environment`, which Cog puts into the image: the package counts on it."""
+    """Return cog.yaml's `environment`. Cog puts it into the image, so the package may need it."""
     lines = config.get("environment") or []
     if not isinstance(lines, list) or not all(isinstance(s, str) and "=" in s for s in lines):
         raise PackageError("its cog.yaml's `environment` must be a list of NAME=value")
@@ -124,7 +126,7 @@ def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_concurrency(config: Mapping[str, Any]) -> int:
-    """The deprecated `concurrency: max: n`; today a runner says it by `@concurrent(max=n)`."""
+    """Return n of the deprecated `concurrency: max: n`, which is now `@concurrent(max=n)`."""
     concurrency = config.get("concurrency")
     at_once = concurrency.get("max", 1) if isinstance(concurrency, dict) else 1
     if not isinstance(at_once, int) or at_once < 1:
@@ -138,11 +140,11 @@ def _read_example(folder: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, orjson.JSONDecodeError) as error:
-        told = {
+        fields = {
             "package": folder.name,
             "reason": error.strerror if isinstance(error, OSError) else str(error),
         }
-        log.warning("example.json cannot be read; there will be no example", extra=told)
+        log.warning("example.json cannot be read; there will be no example", extra=fields)
         return {}
     return example if isinstance(example, dict) else {}
 
@@ -151,10 +153,10 @@ def _read_example(folder: Path) -> Mapping[str, Any]:
 class Package:
     """One folder with a cog.yaml.
 
-    `runner` is `file.py:Class` as in cog.yaml; `python` the interpreter that runs it;
-    `streams` whether its output can be had element by element;
-    `env` what is added to its process's environment; `example` the flat JSON object of
-    example.json, if the folder has one (`@file` values are relative to the folder).
+    `runner` is `file.py:Class` as in cog.yaml. `python` is the interpreter that runs it.
+    `streams`: whether its output can be read element by element. `env` is added to its process's
+    environment. `example` is the flat JSON object of example.json, if the folder has one (`@file`
+    values are relative to the folder).
     """
 
     name: str
@@ -168,8 +170,10 @@ class Package:
 
 
 def does_stream(schema: Mapping[str, Any]) -> bool:
-    """Whether the model of this OpenAPI document, as `cog build` writes it, lets its output be
-    had element by element: its runner has `@streaming`."""
+    """Whether the model's output can be read element by element: its runner has `@streaming`.
+
+    `schema`: the model's OpenAPI document, as `cog build` writes it.
+    """
     operation = schema.get("paths", {}).get("/predictions", {}).get("post", {})
     return operation.get("x-cog-streaming") is True
 

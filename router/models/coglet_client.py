@@ -1,4 +1,4 @@
-"""What is asked of one coglet server on loopback."""
+"""The requests that the router makes to one coglet server on loopback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVENT_STREAM = "text/event-stream"
 JSON_TYPE = "application/json"
 JSON_HEADERS = {"content-type": JSON_TYPE}
 STREAM_HEADERS = {**JSON_HEADERS, "accept": EVENT_STREAM}
-# coglet frees its slot up to 10 ms after the answer; 530 of 3000 immediate requests met a 409.
+# coglet frees its slot up to 10 ms after its answer: 530 of 3000 immediate requests got a 409.
 BUSY_RETRY_S = 0.001
 BUSY_LIMIT_S = 2.0
 HEALTH_LIMIT_S = 15.0
@@ -37,7 +37,7 @@ OnProgress = Callable[[OutputChunk | MetricUpdate], None]
 
 
 class CogClient:
-    """One server's client. `close` when done."""
+    """The client of one server. Call `close` when done."""
 
     def __init__(self, port: int) -> None:
         self._http = LoopbackClient(port)
@@ -47,7 +47,7 @@ class CogClient:
         await self._http.close()
 
     async def health(self) -> dict[str, Json]:
-        """The answer of /health-check, {} when there is none that can be read."""
+        """Return the answer of /health-check, or {} when there is none that can be read."""
         try:
             async with asyncio.timeout(HEALTH_LIMIT_S):
                 _, body = await self._request("GET", "/health-check")
@@ -59,13 +59,13 @@ class CogClient:
     async def predict(
         self, body: bytes, is_broken: Callable[[], bool], on_progress: OnProgress | None = None
     ) -> tuple[int, bytes]:
-        """POST a prediction, again while the slot is not yet free: status and body.
+        """POST a prediction, again while the slot is not yet free. Return status and body.
 
-        With `on_progress` it is streamed: that is called with each element of the output and
-        each metric, and the body is the event that says how it ended, in the shape of an
-        unstreamed answer.
-        Raises NotStartedError when it certainly never began, ConnectionLostError when it may
-        have, BodyTooLargeError.
+        With `on_progress` the prediction is streamed. `on_progress` is called with each element
+        of the output and each metric. The body is then the last event, in the shape of an answer
+        without streaming.
+        Raises NotStartedError when the prediction has certainly not begun, ConnectionLostError
+        when it may have begun, and BodyTooLargeError when the answer is too large.
         """
         give_up = 0.0
         while True:
@@ -78,12 +78,14 @@ class CogClient:
             now = time.monotonic()
             give_up = give_up or now + BUSY_LIMIT_S
             if is_broken() or now > give_up:
-                raise NotStartedError("the model's server takes no prediction")
+                raise NotStartedError("the model's server accepts no prediction")
             await asyncio.sleep(BUSY_RETRY_S)
 
     async def cancel(self, prediction_id: str) -> bool:
-        """Ask for a cancel; whether it is heeded shows in the prediction's own answer. False
-        when the server does not know the prediction, or does not answer."""
+        """Ask for a cancel. The prediction's own answer shows whether it was canceled.
+
+        False when the server does not know the prediction or does not answer.
+        """
         with contextlib.suppress(OSError):
             async with asyncio.timeout(CANCEL_LIMIT_S):
                 answer = await self._http.request("POST", f"/predictions/{prediction_id}/cancel")
@@ -101,14 +103,14 @@ class CogClient:
         if answer.content_type != EVENT_STREAM:
             return answer.status, answer.body
         if events.outcome is None:
-            # By an `error` event too: we were too slow, and the rest cannot be had.
+            # An `error` event ends it too: we have read too slowly, and the rest is lost.
             raise ConnectionLostError("the stream ended before the prediction")
         return answer.status, without_long_log(events.outcome)
 
     async def _request(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: bytes = b""
     ) -> tuple[int, bytes]:
-        """Status and body, JSON without a log that is too long."""
+        """Return status and body. A JSON body comes without a log that is too long."""
         read = AnswerBody()
         answer = await self._http.request(
             method, path, headers=headers, body=body, stream=(JSON_TYPE, read.feed)
@@ -117,7 +119,7 @@ class CogClient:
 
 
 class _Events:
-    """What a streamed prediction tells."""
+    """Reads the events of a streamed prediction."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self.outcome: bytes | None = None
@@ -136,12 +138,12 @@ class _Events:
                 self.outcome = data
 
 
-# The last event has all of the output and all of the log once more.
+# The last event has the whole output and the whole log again.
 MAX_LINE_BYTES = 2 * MAX_BODY_BYTES
 
 
 class EventReader:
-    """Fed with pieces of a stream, however they are cut."""
+    """Parses events from the pieces of a stream, wherever it is cut."""
 
     def __init__(self) -> None:
         self._name = "message"
@@ -150,10 +152,11 @@ class EventReader:
         self._parts_bytes = 0
 
     def feed(self, piece: bytes) -> Iterator[tuple[str, bytes]]:
-        """Each event's name and data, as soon as it is complete.
+        """Yield each event's name and data as soon as it is complete.
 
-        A line may be long, up to MAX_LINE_BYTES: a picture comes as one line of base64. Bytes are
-        looked at once, so a long line costs no more than its length. Raises BodyTooLargeError.
+        A line may have up to MAX_LINE_BYTES, because a picture comes as one line of base64. Each
+        byte is looked at once, so the time for a line is proportional to its length. Raises
+        BodyTooLargeError when a line is longer.
         """
         *lines, rest = piece.split(b"\n")
         for end in lines:
@@ -179,7 +182,7 @@ class EventReader:
 
 
 def request_body(job: Job) -> bytes:
-    """What coglet is asked for."""
+    """Return the body of the request to coglet."""
     body: dict[str, Json] = {"id": job.id, "input": with_file_urls(job)}
     if job.context:
         body["context"] = job.context
@@ -187,7 +190,7 @@ def request_body(job: Job) -> bytes:
 
 
 def with_file_urls(job: Job) -> dict[str, Json]:
-    """The inputs as coglet gets them: each file as the URL that the worker's hook knows."""
+    """Return the inputs for coglet, each file as a URL that the worker's hook knows."""
     inputs = dict(job.inputs)
     lists: dict[str, list[str]] = {}
     for file in job.files:

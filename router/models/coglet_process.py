@@ -1,11 +1,12 @@
-"""One coglet server and its worker: started, watched, spoken to and ended here alone.
+"""Starts, watches and ends one coglet server and its worker. No other code does.
 
-What is done about coglet 0.23.1's ways (docs/architecture.md tells how each was seen):
-- it answers 409 for some milliseconds after a prediction: retried, see cog_client.py;
-- its worker may die while the server lives on and answers 409 for ever: the worker's pid is
-  watched, and the whole group is replaced;
-- it leaves files in the temp folder: each start has a private one, swept after predictions;
-- on SIGTERM during set-up the worker survives the server: the group is always killed.
+It handles this behaviour of coglet 0.23.1 (docs/architecture.md says how it was found):
+- coglet answers 409 for some milliseconds after a prediction. The router tries again, see
+  coglet_client.py.
+- Its worker may die while the server lives on and answers 409 indefinitely. The worker's pid is
+  watched, and the whole group is replaced.
+- It leaves files in the temp folder. Each start has a private folder, swept after predictions.
+- On SIGTERM during set-up the worker survives the server. The whole group is always killed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from router.models.coglet_responses import (
     MAX_BODY_BYTES,
     OWN_CHECK_TIMED_OUT,
     BodyTooLargeError,
-    is_print_of_nobody,
     is_print_of_prediction,
+    is_print_outside_runs,
     own_problem,
     read_log_line,
     read_outcome,
@@ -49,34 +50,35 @@ from router.prediction import (
 )
 
 HOOK_DIR = Path(__file__).parent / "worker_hook"
-# What models print has a `source`. Of a prediction coglet logs its start and its end too: two more
-# lines to write and to read while the caller waits, and nothing that we do not know.
+# A line that a model prints has a `source`. coglet also logs the start and the end of each
+# prediction. Those two lines say nothing new and take time while the caller waits, so they are off.
 COGLET_LOG = "info,coglet::prediction=warn,coglet::prediction[{source}]=info"
 POLL_FIRST_S = 0.02
 POLL_MAX_S = 0.25
-# Without a worker (no `python` on its PATH, say) coglet would stay STARTING for ever.
+# Without a worker, for example with no `python` on its PATH, coglet would stay STARTING
+# indefinitely.
 NO_WORKER_LIMIT_S = 20.0
 REASON_WAIT_S = 0.5
 UNKNOWN_AGAIN_S = 0.02
 CANCEL_AGAIN_S = 1.0
 HEALTH_EVERY_S = 5.0
-# A worker that holds the GIL for 10 s reads as UNHEALTHY too: one reading says nothing, and none
-# counts while a prediction runs, whose own time limit decides.
+# A worker that holds the GIL for 10 s reads as UNHEALTHY too. So one reading is not enough, and
+# none counts while a prediction runs; the prediction's own time limit decides then.
 UNHEALTHY_READINGS = 6
 WORKER_GONE = "channel closed"
-# Predictions wait for one that is not well, so it is asked more often.
+# Predictions wait for a process that is unhealthy, so it is checked more often.
 UNHEALTHY_EVERY_S = 1.0
 SET_UP_LOG_CHARS = 16 << 10
-# coglet is ready before it has read the last that the set-up printed. Its own log of the set-up
-# never gets those lines; they come afterwards, as nobody's.
+# coglet is READY before it has read the last lines that the set-up printed. Its own set-up log
+# never gets these lines. They come later and belong to no prediction.
 LATE_LINES_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
-    """What every process is started with.
+    """The options with which every process is started.
 
-    `measure` turns pids into bytes held, in the memory that models share.
+    `measure` returns the bytes that these pids hold in the memory that models share.
     """
 
     spool_dir: Path
@@ -87,7 +89,7 @@ class ProcessOptions:
 
 
 class CogProcess:
-    """Fulfils `router.models.process.Process` for one start of one package."""
+    """Implements `router.models.process.Process` for one start of one package."""
 
     def __init__(self, package: Package, options: ProcessOptions) -> None:
         self._package = package
@@ -109,12 +111,15 @@ class CogProcess:
         self._late_log = ""
         self._late_until = math.inf
         self._problem = ""
-        self._tell_health: Callable[[str], None] | None = None
+        self._on_health: Callable[[str], None] | None = None
 
     # ---- life ----------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Spawn and wait for READY. Raises StartError; then nothing is left of it."""
+        """Spawn the process and wait for READY.
+
+        Raises StartError when it does not get READY; then no process of it is left.
+        """
         try:
             self._group = await self._spawn()
             self._watch(self._watch_exit(self._group))
@@ -128,7 +133,7 @@ class CogProcess:
         self._watch(self._watch_health())
 
     async def stop(self, grace_s: float) -> None:
-        """End the group, gently for `grace_s` seconds; remove what it left behind."""
+        """End the group, gently for `grace_s` seconds, and remove what it left behind."""
         self._forget_worker()
         for task in list(self._tasks):
             task.cancel()
@@ -141,17 +146,17 @@ class CogProcess:
 
     @property
     def sleeper(self) -> None:
-        """coglet has no way to give memory back and go on: it can only be stopped."""
+        """Always None: coglet cannot free its memory and continue, it can only be stopped."""
         return
 
     def watch_health(self, tell: Callable[[str], None]) -> None:
         """See `router.models.process.Process`."""
-        self._tell_health = tell
+        self._on_health = tell
         if self._problem:
             tell(self._problem)
 
     async def broken(self) -> str:
-        """The reason, once the process is dead or beyond repair."""
+        """Return the reason when the process is dead or cannot recover."""
         return await asyncio.shield(self._broken)
 
     def footprint_bytes(self) -> int:
@@ -159,11 +164,11 @@ class CogProcess:
         return self._options.measure(self.pids())
 
     def pids(self) -> list[int]:
-        """The server, its worker, and what that started."""
+        """The server, its worker, and all that the worker has started."""
         return self._group.pids() if self._group else []
 
     def log_tail(self) -> Sequence[LogLine]:
-        """The last lines that it printed, coglet's own among them, oldest first."""
+        """The last lines that it printed, coglet's own included, oldest first."""
         if self._group is None:
             return []
         first = self._lines_read - len(self._group.lines)
@@ -174,17 +179,17 @@ class CogProcess:
 
     @property
     def set_up_log(self) -> str:
-        """coglet's own lines and the model's, without paths."""
+        """The lines of the set-up, coglet's own and the model's, without paths."""
         return without_paths((self._set_up_log + self._late_log)[-SET_UP_LOG_CHARS:])
 
     # ---- predictions ---------------------------------------------------------------------
 
     async def predict(self, job: Job, report: Report) -> Outcome:
-        """Run one prediction. Raises NotStartedError when it certainly never began."""
+        """Run one prediction. Raises NotStartedError when it has certainly not begun."""
         assert self._client is not None, "predict() before start()"  # noqa: S101
         body = request_body(job)
         on_progress = report if self._package.streams else None
-        self._tmp.see_to_it()
+        self._tmp.ensure_exists()
         self._running += 1
         self._reports[job.id] = report
         try:
@@ -215,10 +220,10 @@ class CogProcess:
         return outcome
 
     async def cancel(self, prediction_id: str) -> None:
-        """Ask coglet to cancel; it acts at the runner's next bytecode boundary.
+        """Ask coglet to cancel. It acts at the runner's next bytecode boundary.
 
-        Asked until it has ended: a cancel may overtake the prediction on its way there, and
-        coglet forgets one that comes before its worker has begun.
+        It is asked again until the prediction has ended. A cancel may arrive before its
+        prediction, and coglet forgets one that comes before its worker has begun.
         """
         while prediction_id in self._reports and self._client is not None:
             is_known = await self._client.cancel(prediction_id)
@@ -253,7 +258,7 @@ class CogProcess:
             "PATH": f"{python_dir}{os.pathsep}{env.get('PATH', os.defpath)}",
             "PORT": str(port),
             "COG_PREDICT_TYPE_STUB": self._package.runner,
-            # With a wrong python coglet would stay STARTING for ever.
+            # With a wrong python coglet would stay STARTING indefinitely.
             "COG_SETUP_TIMEOUT": str(max(1, int(self._options.setup_timeout_s))),
             "COG_MAX_CONCURRENCY": str(self._package.max_concurrency),
             "PYTHONUNBUFFERED": "1",
@@ -262,7 +267,7 @@ class CogProcess:
             SPOOL_NAME: str(self._options.spool_dir),
             "CALLME_ROUTER_PID": str(os.getpid()),
             "TMPDIR": str(self._tmp.path),
-            # By default it lives in TMPDIR, and would be lost with it.
+            # By default this cache is in TMPDIR, and would be deleted with it.
             "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
             **self._package.env,
         }
@@ -272,11 +277,11 @@ class CogProcess:
         began = time.monotonic()
         poll_s = POLL_FIRST_S
         while True:
-            # Watched from its first moment: when it dies in set-up coglet stays STARTING.
+            # Watched from its start: when it dies during set-up, coglet stays STARTING.
             self._watch_worker()
             health = await self._client.health()
             is_ready = health.get("status") in ("READY", "BUSY") and not self._broken.done()
-            self._problem = own_problem(health)  # then its set-up has succeeded all the same
+            self._problem = own_problem(health)  # if there is one, the set-up has succeeded
             if is_ready or self._problem:
                 self._set_up_log = set_up_log(health)
                 return
@@ -289,10 +294,10 @@ class CogProcess:
             poll_s = min(poll_s * 1.5, POLL_MAX_S)
 
     def _why_it_failed(self, health: Mapping[str, Json], waited_s: float) -> str | None:
-        """Why this start will come to nothing, None while it still may."""
+        """Return why this start has failed, or None while it may still succeed."""
         if health.get("status") in ("SETUP_FAILED", "DEFUNCT"):
             return "its set-up failed"
-        # A set-up that raises ends the worker some moments before coglet says why it did.
+        # When a set-up raises, the worker ends some moments before coglet reports the reason.
         if self._broken.done() and time.monotonic() - self._broken_at > REASON_WAIT_S:
             return "its process ended during set-up"
         if waited_s > self._options.setup_timeout_s:
@@ -302,17 +307,20 @@ class CogProcess:
         return None
 
     def _likely_reason(self, health: Mapping[str, Json]) -> str:
-        """The line that most likely says why: the last of the set-up's log, or of all."""
+        """Return the line that most likely says why: the last of the set-up's log, or of all."""
         lines = set_up_log(health).splitlines() or [line.text for line in self.log_tail()]
         lines = [s for s in lines if s.strip()]
         own = [s for s in lines if not s.startswith("[coglet")] or lines
         return f": {own[-1].strip()}" if own else ""
 
     def _read_line(self, line: bytes) -> None:
-        """coglet logs what a prediction prints as it comes, and gives it to whoever asks for
-        the prediction only with the end."""
+        """Handle a line of coglet's log.
+
+        coglet logs what a prediction prints at once. Its answer has these lines too, but only
+        after the prediction's end.
+        """
         self._lines_read += 1
-        if time.monotonic() < self._late_until and is_print_of_nobody(line):
+        if time.monotonic() < self._late_until and is_print_outside_runs(line):
             if len(self._late_log) < SET_UP_LOG_CHARS:
                 self._late_log += f"{read_log_line(line).text}\n"
         elif self._reports and is_print_of_prediction(line):
@@ -323,7 +331,7 @@ class CogProcess:
     # ---- watching ------------------------------------------------------------------------
 
     def _watch_worker(self) -> None:
-        """Hear at once when the worker dies: coglet tells only whoever asks next."""
+        """Notice at once when the worker dies. coglet reports it only with its next answer."""
         if self._group is None or self._worker_fd is not None or self._broken.done():
             return
         for pid in self._group.child_pids()[:1]:
@@ -352,7 +360,7 @@ class CogProcess:
             await asyncio.sleep(UNHEALTHY_EVERY_S if self._problem else HEALTH_EVERY_S)
             asked_at, running = time.monotonic(), self._running
             health = await self._client.health()
-            # Whether a prediction may have kept the health check from its turn.
+            # Whether a prediction may have delayed the health check.
             running = running or self._running or self._last_run_at >= asked_at
             if problem := own_problem(health):
                 bad = 0
@@ -372,8 +380,8 @@ class CogProcess:
     def _note_health(self, problem: str) -> None:
         if problem != self._problem:
             self._problem = problem
-            if self._tell_health is not None:
-                self._tell_health(problem)
+            if self._on_health is not None:
+                self._on_health(problem)
 
     def _watch(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -387,7 +395,7 @@ class CogProcess:
 
 
 def _free_port() -> int:
-    """A port that was free a moment ago; losing the race for it is a failed start."""
+    """Return a port that was free a moment ago. If another program takes it, the start fails."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]

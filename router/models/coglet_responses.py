@@ -1,8 +1,8 @@
-"""What coglet's answers and log lines mean. Pure functions over its bytes.
+"""The meaning of coglet's answers and log lines. These are pure functions over its bytes.
 
-The convention that joins package and router: a runner that objects to its input raises an
-exception whose class is called `InvalidInput`; coglet gives only "Class: message", and that
-one class name makes it the caller's fault. Every other exception is the model's.
+Package and router share one convention. A runner that refuses its input raises an exception whose
+class is called `InvalidInput`. coglet passes on only "Class: message", and this class name makes
+the error the caller's. Every other exception is the model's.
 """
 
 from __future__ import annotations
@@ -23,37 +23,44 @@ from router.errors import (
 from router.models.process import LogLine, NotStartedError
 from router.prediction import Failure, Json, Outcome, Status
 
-# Before what a run() raised: a plain one, an `async` one, a generator.
+# coglet's prefixes of an exception from run(): a plain one, an `async` one, a generator.
 PREFIXES = ("Prediction failed: ", "Async prediction failed: ", "Generator iteration error: ")
 INVALID_INPUT = "InvalidInput: "
 WORKER_LOST = ("Worker crashed", "Slot socket error")
-# coglet found its worker gone when it was about to hand the prediction over.
+# coglet found that its worker had died when it was about to pass the prediction on.
 NOT_HANDED_OVER = "Failed to send request"
 NO_FOLDER = ("Failed to create output dir", "Failed to create input dir")
 
 
 def _bare(error: str) -> str:
-    """Without coglet's own prefixes. What a runner has raised then starts with its class."""
+    """Return the error without coglet's own prefixes.
+
+    The error of a runner's exception then starts with its class.
+    """
     while prefix := next((p for p in PREFIXES if error.startswith(p)), None):
         error = error.removeprefix(prefix)
     return error
 
 
 def read_failure(error: str) -> Failure:
-    """The failure behind coglet's error text."""
+    """Return the failure that coglet's error text describes."""
     text = _bare(error)
     if text.startswith(WORKER_LOST):
         return Failure(WorkerDied.code, "The model's process ended while it worked on this")
     if text.startswith(NO_FOLDER):
-        return Failure(InsufficientStorage.code, "The disk does not take the prediction's files")
+        text = "The prediction's files cannot be written: the disk may be full"
+        return Failure(InsufficientStorage.code, text)
     if text.startswith(INVALID_INPUT):
         return Failure(InvalidInput.code, without_paths(text.removeprefix(INVALID_INPUT)))
     return Failure(PredictionFailed.code, f"The model failed: {without_paths(text)}")
 
 
 def read_outcome(status: int, body: bytes) -> Outcome:
-    """The outcome in coglet's answer to POST /predictions. An answer that makes no sense is a
-    failed prediction. Raises NotStartedError when the worker never got it."""
+    """Return the outcome in coglet's answer to POST /predictions.
+
+    An answer that cannot be read is a failed prediction. Raises NotStartedError when the worker
+    never got the prediction.
+    """
     try:
         answer: Json = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -98,7 +105,10 @@ def read_outcome(status: int, body: bytes) -> Outcome:
 
 
 def _validation_failure(answer: dict[str, Json]) -> Failure:
-    """coglet's own check said no: the schema on disk is not the runner's, or ours is laxer."""
+    """Return the failure for an input that coglet's own check has refused.
+
+    Then the schema on disk is not the runner's, or the router's check is less strict.
+    """
     problems = [
         {"input": str((d.get("loc") or ["?"])[-1]), "message": str(d.get("msg"))}
         for d in answer.get("detail") or []
@@ -113,7 +123,7 @@ def _validation_failure(answer: dict[str, Json]) -> Failure:
 
 
 def read_log_line(line: bytes) -> LogLine:
-    """One line of coglet's JSON log; any other line as it is."""
+    """Return one line of coglet's JSON log. Any other line is the text itself."""
     try:
         fields = orjson.loads(line)["fields"]
         source = "stderr" if fields.get("source") == "Stderr" else "stdout"
@@ -123,23 +133,26 @@ def read_log_line(line: bytes) -> LogLine:
 
 
 def is_print_of_prediction(line: bytes) -> bool:
-    """Whether the line may be something that the model printed while it ran a prediction. A
-    cheap look, for every line of every prediction: `source` is Stdout or Stderr."""
+    """Whether the model may have printed the line while it ran a prediction.
+
+    The check is cheap, because it is made for every line of every prediction. `source` is Stdout
+    or Stderr.
+    """
     return b'"source":"Std' in line and b'"prediction_id"' in line
 
 
-def is_print_of_nobody(line: bytes) -> bool:
-    """Whether the model printed it outside of its set-up and of every prediction."""
+def is_print_outside_runs(line: bytes) -> bool:
+    """Whether the model printed the line outside of its set-up and of every prediction."""
     return b'"target":"coglet::user"' in line
 
 
-# No log that the router keeps is half as long, even with every character escaped.
+# A log that the router keeps has less than half of this, even with every character escaped.
 MAX_LOG_BYTES = 8 << 20
-# Of the answer without its log: what a model's output may take, base64 included.
+# Limit for the answer without its log. So it limits a model's output, base64 included.
 MAX_BODY_BYTES = 256 << 20
 
 LOGS = b'"logs":"'
-# What a JSON string goes on with: up to its end, or to an escape that is cut in two.
+# The rest of a JSON string: up to its end, or to an escape that is cut in two.
 IN_STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
 
 
@@ -148,16 +161,16 @@ class BodyTooLargeError(OSError):
 
 
 class AnswerBody:
-    """Fed with the pieces of a body. The log is looked for only when there is too much."""
+    """Collects the pieces of a body. It looks for the log only when there is too much data."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._size = 0
-        self._cut_at: int | None = MAX_LOG_BYTES  # None when the log has been passed
+        self._cut_at: int | None = MAX_LOG_BYTES  # None when the search for the log is over
         self._in_log: _LongLog | None = None
 
     def feed(self, piece: bytes) -> None:
-        """Add a piece. Raises BodyTooLargeError."""
+        """Add a piece. Raises BodyTooLargeError when the body without a long log is too large."""
         if self._in_log is not None:
             rest = self._in_log.feed(piece)
             if rest is None:
@@ -171,14 +184,14 @@ class AnswerBody:
             raise BodyTooLargeError("the model's output is too large")
 
     def whole(self) -> bytes:
-        """The body as it is now."""
+        """Return the body so far, without a log that is too long."""
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     def _look_for_log(self) -> None:
         body = b"".join(self._pieces)
         at = body.find(LOGS)
         if at < 0:
-            # It stands before what may be long too: there is none to come.
+            # The log comes before the other long parts, so there is none.
             self._cut_at = None
             self._pieces = [body]
             return
@@ -196,15 +209,18 @@ class AnswerBody:
 
 
 class _LongLog:
-    """A JSON string that is counted and left out."""
+    """Counts the lines and bytes of a JSON string, which is left out."""
 
     def __init__(self) -> None:
         self._lines = 0
         self._size = 0
-        self._escape = b""  # a backslash that a piece ended with
+        self._escape = b""  # the backslash at the end of the last piece
 
     def feed(self, piece: bytes) -> bytes | None:
-        """None while the string goes on; at its end what comes behind it, its quote first."""
+        """Add a piece. Return what comes after the string, its closing quote first.
+
+        None while the string has not ended.
+        """
         piece = self._escape + piece
         found = IN_STRING.match(piece)
         end = found.end() if found else 0
@@ -216,12 +232,15 @@ class _LongLog:
         return None
 
     def gap_line(self) -> bytes:
-        """What stands in its place, as `router.predictions.prediction_log` has it."""
+        """Return the line that replaces it, in the form of `router.predictions.prediction_log`."""
         return b"[callme left out %d lines, %d bytes]\\n" % (self._lines, self._size)
 
 
 def without_long_log(body: bytes) -> bytes:
-    """A body that came in one piece. Raises BodyTooLargeError."""
+    """Return a body that came in one piece, without a log that is too long.
+
+    Raises BodyTooLargeError when the rest of it is too large.
+    """
     if len(body) <= MAX_LOG_BYTES:
         return body
     answer = AnswerBody()
@@ -229,18 +248,19 @@ def without_long_log(body: bytes) -> bytes:
     return answer.whole()
 
 
-# What coglet puts before what the runner's own healthcheck() says, and when that takes over 5 s.
+# coglet's prefix of what the runner's own healthcheck() reports, and its own text when that takes
+# over 5 s.
 OWN_CHECK = "Healthcheck failed: "
 OWN_CHECK_TIMED_OUT = f"{OWN_CHECK}user-defined healthcheck timed out"
 PROBLEM_CHARS = 500
 
 
 def set_up_log(health: Mapping[str, Json]) -> str:
-    """What the set-up printed, as the health check has it; "" for nothing."""
+    """Return what the set-up printed, from the health check's answer; "" for nothing."""
     return str((health.get("setup") or {}).get("logs") or "")
 
 
 def own_problem(health: Mapping[str, Json]) -> str:
-    """What the runner's own health check says, "" when it is well or there is none."""
+    """Return what the runner's own health check reports; "" when it is healthy or has none."""
     said = str(health.get("user_healthcheck_error") or "")
     return without_paths(said[:PROBLEM_CHARS]) if said.startswith(OWN_CHECK) else ""

@@ -1,7 +1,7 @@
 """HTTP/1.1 to one server on this machine: uvicorn's parser on a socket, and nothing else.
 
-Every prediction pays for this client. A general one spends most of its time on what is never
-wanted here: redirects, cookies, proxies, compression, tracing (docs/architecture.md has figures).
+Every prediction waits for this client. A general client spends most of its time on what is not
+needed here: redirects, cookies, proxies, compression, tracing (docs/architecture.md has figures).
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import cast
 import httptools
 
 HOST = "127.0.0.1"
-# A longer body is not copied to put its head before it.
+# A body of this size or more is not copied into one buffer with its head.
 LONG_BYTES = 64 << 10
 
 OnPiece = Callable[[bytes], None]
 
 
 class NotListeningError(OSError):
-    """No connection could be made: the request was not sent."""
+    """No connection could be made, so the request was not sent."""
 
 
 class ConnectionLostError(OSError):
-    """The connection ended before the answer was whole: the request may have been heeded."""
+    """The connection ended before the answer was complete. The request may have had an effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopbackResponse:
-    """A response. `body` is empty where its pieces were handed out as they came."""
+    """A response. `body` is empty when its pieces were passed on as they came."""
 
     status: int
     content_type: str
@@ -38,7 +38,7 @@ class LoopbackResponse:
 
 
 class LoopbackClient:
-    """Keeps connections open for the next request. `close` when done."""
+    """Keeps connections open for the next request. Call `close` when done."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -55,10 +55,11 @@ class LoopbackClient:
         body: bytes = b"",
         stream: tuple[str, OnPiece] | None = None,
     ) -> LoopbackResponse:
-        """Send one request and read the answer to it. Cancelled, it hangs up.
+        """Send one request and read its answer. When canceled, it closes the connection.
 
-        With `stream`, a content type and a function, an answer of that type is handed to the
-        function piece by piece. Raises NotListeningError, ConnectionLostError.
+        `stream` is a content type and a function: an answer of that type is passed to the function
+        piece by piece. Raises NotListeningError when no connection can be made,
+        ConnectionLostError when it ends too early, and what that function raises.
         """
         head = [f"{method} {path} HTTP/1.1", f"host: {self._host}", f"content-length: {len(body)}"]
         head += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -69,7 +70,7 @@ class LoopbackClient:
         try:
             answer = await connection.exchange(request, stream)
         finally:
-            # Whatever was not read to its end cannot be used again.
+            # A connection whose answer was not read to its end cannot be used again.
             if connection.is_idle:
                 self._idle.append(connection)
             else:
@@ -77,7 +78,7 @@ class LoopbackClient:
         return answer
 
     async def close(self) -> None:
-        """Hang up, in the middle of an answer too."""
+        """Close every connection, even in the middle of an answer."""
         for connection in list(self._all):
             connection.hang_up()
 
@@ -109,7 +110,11 @@ class _Connection(asyncio.Protocol):
     async def exchange(
         self, request: list[bytes], stream: tuple[str, OnPiece] | None
     ) -> LoopbackResponse:
-        """Send and wait. Raises ConnectionLostError, and what `stream`'s function raises."""
+        """Send the request and wait for its answer.
+
+        Raises ConnectionLostError when the connection ends too early, and what `stream`'s
+        function raises.
+        """
         assert self._transport is not None  # noqa: S101 - connected before it is given out
         self._answer = asyncio.get_running_loop().create_future()
         self._stream, self._on_piece, self._content_type = stream, None, ""
@@ -120,20 +125,20 @@ class _Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Open, and the last answer was read to its end."""
+        """Whether it is open and the last answer was read to its end."""
         if self._transport is None or self._transport.is_closing():
             return False
         return self._answer is None or (self._answer.done() and not self._answer.cancelled())
 
     def hang_up(self) -> None:
-        """Close at once; whoever waits for the answer is told."""
+        """Close at once. The task that waits for an answer gets ConnectionLostError."""
         if self._transport is not None:
             self._transport.abort()
 
-    # ---- what the event loop calls -------------------------------------------------------
+    # ---- called by the event loop --------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no such class
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's have another class
         self._registry.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -152,7 +157,7 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(error)
         self.hang_up()
 
-    # ---- what the parser calls -----------------------------------------------------------
+    # ---- called by the parser ------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"content-type":
@@ -168,13 +173,13 @@ class _Connection(asyncio.Protocol):
             return
         try:
             self._on_piece(piece)
-        except Exception as error:  # the parser would hide what it was
+        except Exception as error:  # the parser would hide the error
             self._fail(error)
 
     def on_message_complete(self) -> None:
         keep_alive = self._parser.should_keep_alive()
         if self._answer is None or self._answer.done():
-            keep_alive = False  # nobody asked
+            keep_alive = False  # an answer without a request
         else:
             body = b"".join(self._body)
             status = self._parser.get_status_code()

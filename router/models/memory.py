@@ -1,4 +1,4 @@
-"""The memory that models share: the first visible GPU's, or the machine's where there is none."""
+"""The memory that models share: the first visible GPU's, or the machine's if it has no GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pynvml
 
 from router.models.process import Memory
 
-# The driver gives memory back some time after a process ends; Ollama polls like this too.
+# The driver frees memory some time after a process ends. Ollama polls in this way too.
 FREED_POLL_S = 0.25
 FREED_LIMIT_S = 5.0
 # A CUDA context alone takes more than this.
@@ -28,7 +28,7 @@ class HostMemory:
         self._limit_bytes = limit_bytes
 
     def measure(self, pids: Sequence[int]) -> int:
-        """Resident bytes less the shared ones, which another process pays for as well."""
+        """Return the resident bytes of these processes, without those shared with others."""
         total = 0
         for pid in pids:
             with contextlib.suppress(psutil.Error):
@@ -37,21 +37,21 @@ class HostMemory:
         return total
 
     def budget_bytes(self, held_by_models: int) -> int:
-        """What is available now and what models hold already, less the reserve."""
+        """Return the bytes that are available now and those that models hold, less the reserve."""
         free = psutil.virtual_memory().available
         budget = max(free + held_by_models - self._reserve_bytes, 0)
         return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
 
     async def wait_freed(self, pids: Iterable[int]) -> None:
-        """The kernel has freed a process's memory by the time the process is gone."""
+        """Return at once: the kernel frees a process's memory before the process is gone."""
 
 
 class GpuMemory:
-    """One GPU's memory by NVML. Raises pynvml.NVMLError when there is no driver.
+    """One GPU's memory, read through NVML. Raises pynvml.NVMLError when there is no driver.
 
-    In a container with pids of its own the driver's pids match none of ours. Then no model can
-    be measured (the scheduler keeps its assumption), and what others use is taken to be what
-    was in use before the first model came.
+    In a container with its own pids, the driver's pids match none of ours. Then no model can be
+    measured, and the scheduler keeps its assumption. The use by other programs is then assumed to
+    be what was in use before the first model was loaded.
     """
 
     def __init__(self, reserve_bytes: int, limit_bytes: int | None = None) -> None:
@@ -63,7 +63,7 @@ class GpuMemory:
         self._sees_pids = True
 
     def measure(self, pids: Sequence[int]) -> int:
-        """Bytes that the driver attributes to these processes, 0 when it knows none of them."""
+        """Return the bytes that the driver attributes to these processes; 0 if it knows none."""
         used_by_pid = self._used_by_pid()
         known = [used_by_pid[pid] for pid in pids if pid in used_by_pid]
         if known:
@@ -73,14 +73,14 @@ class GpuMemory:
         return sum(known)
 
     def budget_bytes(self, held_by_models: int) -> int:
-        """The card's total less what others use and the reserve."""
+        """Return the card's total, less what other programs use and the reserve."""
         info = pynvml.nvmlDeviceGetMemoryInfo(self._device)
         by_others = int(info.used) - held_by_models if self._sees_pids else self._used_before
         budget = max(int(info.total) - max(by_others, 0) - self._reserve_bytes, 0)
         return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
 
     def device_name(self) -> str:
-        """As the driver has it, like "NVIDIA H100 80GB HBM3"."""
+        """Return the card's name from the driver, such as "NVIDIA H100 80GB HBM3"."""
         name = pynvml.nvmlDeviceGetName(self._device)
         return name.decode() if isinstance(name, bytes) else str(name)
 
@@ -88,7 +88,7 @@ class GpuMemory:
         return int(pynvml.nvmlDeviceGetMemoryInfo(self._device).used)
 
     async def wait_freed(self, pids: Iterable[int]) -> None:
-        """Wait until the driver lists none of them, FREED_LIMIT_S at most."""
+        """Wait until the driver lists none of these pids, for FREED_LIMIT_S seconds at most."""
         gone = set(pids)
         deadline = time.monotonic() + FREED_LIMIT_S
         while gone & self._used_by_pid().keys() and time.monotonic() < deadline:
@@ -107,7 +107,7 @@ class GpuMemory:
 
 
 def _first_visible_device() -> object:
-    """CUDA_VISIBLE_DEVICES' first entry, an index or a UUID; device 0 without it."""
+    """Return the device of CUDA_VISIBLE_DEVICES' first entry, an index or a UUID, or device 0."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
     if first.isdigit():
         return pynvml.nvmlDeviceGetHandleByIndex(int(first))
@@ -115,12 +115,12 @@ def _first_visible_device() -> object:
 
 
 def hardware_name(memory: Memory) -> str:
-    """What the models run on: the GPU's name, or "CPU"."""
+    """Return what the models run on: the GPU's name, or "CPU"."""
     return memory.device_name() if isinstance(memory, GpuMemory) else "CPU"
 
 
 def detect_memory(reserve_bytes: int, limit_bytes: int | None = None) -> GpuMemory | HostMemory:
-    """The GPU's memory when NVML finds one that may be used, else the machine's."""
+    """Return the GPU's memory when NVML finds a GPU that may be used, else the machine's."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() not in ("", "-1"):
         with contextlib.suppress(pynvml.NVMLError):
             return GpuMemory(reserve_bytes, limit_bytes)

@@ -1,4 +1,4 @@
-"""A model's process as the rest of the router sees it: here, or on another machine."""
+"""A model's process as the rest of the router sees it, local or remote."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from router.prediction import Job, Outcome, Progress
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that a model's process printed: the prediction that it was printed for, or ""
-    where that is not known, and whether that printed it to `stdout` or `stderr`. `in_set_up`:
-    before any prediction ran, so it is about nobody's."""
+    """A line that a model's process printed.
+
+    `prediction_id`: the prediction that printed it, "" when that is not known. `source`: `stdout`
+    or `stderr`. `in_set_up`: it was printed before any prediction ran, so it belongs to none.
+    """
 
     text: str
     prediction_id: str = ""
@@ -22,13 +24,15 @@ class LogLine:
     in_set_up: bool = False
 
 
-# Called with each piece of progress, in order, until the outcome is there.
+# Called with each piece of progress, in order, until there is an outcome.
 Report = Callable[[Progress], None]
 
 
 class StartError(Exception):
-    """A model's process could not be brought to READY. The message is for a person.
-    `retry_after_s`: seconds before which another try is of no use, None where nobody knows."""
+    """A model's process did not become ready. The message is for a person.
+
+    `retry_after_s`: another try within these seconds is of no use; None when that is not known.
+    """
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -36,48 +40,62 @@ class StartError(Exception):
 
 
 class NotStartedError(Exception):
-    """A prediction was not begun, because the process was found dead: it is safe to run it
-    again elsewhere."""
+    """A prediction was not begun, because the process was found dead.
+
+    It is safe to run the prediction in another process.
+    """
 
 
 class Sleeper(Protocol):
-    """A way to have a process's memory back without ending it."""
+    """Frees the memory of a process without ending the process."""
 
     async def sleep(self) -> None:
-        """Give up the shared memory; return when it has been seen to be free. Raises when it
-        cannot be: the process is then stopped."""
+        """Give up the shared memory, and return when it is measured to be free.
+
+        Raises an exception when it cannot be freed. The process is then stopped.
+        """
 
     async def wake(self) -> None:
-        """Take the memory again and be ready. Raises when it cannot: the process is then
-        stopped. The caller has seen to it that there is room."""
+        """Take the memory again and become ready. The caller has made sure that there is room.
+
+        Raises an exception when that fails. The process is then stopped.
+        """
 
 
 class Process(Protocol):
-    """One start of one model. Everything about the child process is behind this."""
+    """One start of one model. It hides all details of the child process."""
 
     @property
     def sleeper(self) -> Sleeper | None:
-        """How it sleeps; None when its memory comes back with its end only."""
+        """How it sleeps; None when only its end frees its memory."""
 
     async def start(self) -> None:
-        """Spawn and wait until ready. Raises StartError; the process is then gone."""
+        """Spawn the process and wait until it is ready.
+
+        Raises StartError when it does not become ready. The process is then gone.
+        """
 
     async def predict(self, job: Job, report: Report) -> Outcome:
-        """Run one prediction, and tell of what it prints and puts out meanwhile. Raises
-        NotStartedError when it certainly never began."""
+        """Run one prediction. Meanwhile call `report` with what it prints and outputs.
+
+        Raises NotStartedError when it has certainly not begun.
+        """
 
     async def cancel(self, prediction_id: str) -> None:
-        """Ask a running prediction to stop; it still returns an outcome."""
+        """Ask a running prediction to stop. It still returns an outcome."""
 
     async def stop(self, grace_s: float) -> None:
-        """End the whole process group and see it gone. Safe to call at any time."""
+        """End the whole process group, and return when it is gone. It may be called at any time."""
 
     def watch_health(self, tell: Callable[[str], None]) -> None:
-        """Call `tell` at each change of what the runner's own health check says: with "" when it
-        is well, else with why not. Called at once if it is not well now."""
+        """Call `tell` at each change of what the runner's own health check reports.
+
+        It is called with "" when the process is healthy, else with the problem. It is called at
+        once when the process is unhealthy now.
+        """
 
     async def broken(self) -> str:
-        """Return, with the reason, when the process is dead or beyond repair."""
+        """Return the reason when the process is dead or cannot recover."""
 
     def footprint_bytes(self) -> int:
         """Memory held now."""
@@ -94,20 +112,20 @@ class Process(Protocol):
 
 
 class ProcessFactory(Protocol):
-    """Makes the process of a package, not yet started."""
+    """Makes the process of a package without starting it."""
 
     def __call__(self, package: Package) -> Process:
-        """A new process object."""
+        """Return a new process object."""
 
 
 class Memory(Protocol):
     """The memory that models share: a GPU's, or the machine's."""
 
     def measure(self, pids: Sequence[int]) -> int:
-        """Bytes held by these processes."""
+        """Return the bytes that these processes hold."""
 
     def budget_bytes(self, held_by_models: int) -> int:
-        """What models may use together, other programs' use taken off."""
+        """Return the bytes that all models may use together, without other programs' use."""
 
     async def wait_freed(self, pids: Iterable[int]) -> None:
-        """Return when the driver has given back the memory of these ended processes."""
+        """Return when the driver has freed the memory of these ended processes."""

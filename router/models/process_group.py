@@ -1,6 +1,6 @@
-"""A child in a session of its own: started, its output kept, and ended with all it started.
+"""Starts a child in a session of its own, keeps its output, and ends it with all it has started.
 
-Also with what has left the session (`worker_hook/callme_descendants.py`).
+That includes processes that have left the session (`worker_hook/callme_descendants.py`).
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from router.models.worker_hook.callme_descendants import START_NAME, kill_all
 
 log = logging.getLogger(__name__)
 
-# Of what a model has printed last, whichever is less.
+# Limits for the kept last lines of a model. The smaller one applies.
 LOG_LINES = 200
 LOG_BYTES = 1 << 20
 NOT_FOR_MODELS = frozenset({"SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"})
-# A killed process that is not ours to reap may stay a zombie; this long is waited for others.
+# How long to wait for killed processes to disappear. A zombie counts as gone, because another
+# process may have to reap it.
 GONE_LIMIT_S = 5.0
 
 
 LAST_OUTPUT_S = 0.2
-# A line is kept in memory until it ends, so it must.
+# A line is kept in memory until it ends, so its length has a limit.
 LONGEST_LINE = 1 << 16
 
 
@@ -38,8 +39,10 @@ OnLine = Callable[[bytes], None]
 
 
 def inherited_environment() -> dict[str, str]:
-    """The router's environment as its models get it: less its own settings, which may hold keys,
-    and the secrets of what else it does."""
+    """Return the part of the router's environment that its models get.
+
+    The router's own settings, which may contain keys, and its other secrets are left out.
+    """
     return {
         k: v
         for k, v in os.environ.items()
@@ -51,16 +54,19 @@ SPOOL_NAME = "CALLME_SPOOL_DIR"
 
 
 def end_left_behind(spool: Path) -> bool:
-    """Kill what models of an earlier router on this spool have left: it and a model's server may
-    have been killed at once. False when some of it cannot be ended."""
+    """Kill the processes that models of an earlier router on this spool have left.
+
+    That router and a model's server may have been killed together. False when some of the
+    processes cannot be killed.
+    """
     return kill_all(f"{SPOOL_NAME}={spool}")
 
 
 class Output(asyncio.SubprocessProtocol):
-    """What a child prints, line by line, and its end.
+    """Reads what a child prints, line by line, and notices its end.
 
-    A protocol, not a stream: coglet prints three lines for each prediction, and a stream would
-    wake a task for each.
+    It is a protocol and not a stream, because coglet prints three lines for each prediction, and
+    a stream would wake a task for each line.
     """
 
     def __init__(self, on_line: OnLine, longest_line: int = LONGEST_LINE) -> None:
@@ -75,32 +81,32 @@ class Output(asyncio.SubprocessProtocol):
         self._is_too_long = False
 
     def silence(self) -> None:
-        """Nobody listens any longer."""
+        """Pass on no more lines."""
         self._on_line = None
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Called by the event loop. A line that is too long is left out."""
+        """Pass on the lines that are complete. A line that is too long is left out."""
         first, *more = data.split(b"\n")
         self._rest += first
         for start in more:
             if not self._is_too_long:
-                self._tell(self._rest + b"\n")
+                self._keep(self._rest + b"\n")
             self._rest, self._is_too_long = start, False
         if len(self._rest) > self._longest_line:
             self._rest, self._is_too_long = b"", True
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Called by the event loop. The last line may lack its end."""
+        """Pass on the last line, which may have no line break."""
         if self._rest and not self._is_too_long:
-            self._tell(self._rest)
+            self._keep(self._rest)
         self._rest = b""
         self.ended.set_result(None)
 
     def process_exited(self) -> None:
-        """Called by the event loop."""
+        """Note that the child has ended."""
         self.exited.set_result(None)
 
-    def _tell(self, line: bytes) -> None:
+    def _keep(self, line: bytes) -> None:
         if self._on_line is None:
             return
         self.lines.append(line)
@@ -111,14 +117,14 @@ class Output(asyncio.SubprocessProtocol):
 
 
 class ProcessGroup:
-    """The child and everything below it. Made by `spawn`."""
+    """The child and all its descendants. `spawn` makes one."""
 
     def __init__(self, child: asyncio.SubprocessTransport, output: Output, token: str) -> None:
         self._child = child
         self._output = output
         self._token = token
         self._pid = child.get_pid()
-        # What has been seen below it: it may leave, and clear its environment.
+        # All descendants seen so far. One may leave the session and clear its environment.
         self._seen: dict[int, psutil.Process] = {}
 
     @classmethod
@@ -131,8 +137,11 @@ class ProcessGroup:
         on_line: OnLine,
         longest_line: int = LONGEST_LINE,
     ) -> ProcessGroup:
-        """Start `argv` as the leader of a new session, and call `on_line` with each line that
-        it prints, those longer than `longest_line` bytes left out. Raises OSError."""
+        """Start `argv` as the leader of a new session.
+
+        `on_line` is called with each line that it prints, except those longer than `longest_line`
+        bytes. Raises OSError when it cannot be started.
+        """
         token = secrets.token_hex(16)
         child, output = await asyncio.get_running_loop().subprocess_exec(
             lambda: Output(on_line, longest_line),
@@ -152,34 +161,38 @@ class ProcessGroup:
         return self._output.lines
 
     async def wait(self) -> str:
-        """How the leader ended, in words, once it has."""
+        """Wait until the leader has ended, and return how it ended, in words."""
         await asyncio.wait({self._output.exited})
-        # What it said last may still be in the pipe; what it started may hold the pipe open.
+        # Its last output may still be in the pipe. A process that it started may hold the pipe
+        # open, so this wait has a limit.
         await asyncio.wait({self._output.ended}, timeout=LAST_OUTPUT_S)
         code = self._child.get_returncode() or 0
         return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     async def end(self, grace_s: float) -> None:
-        """SIGTERM the group, after `grace_s` seconds SIGKILL it and what else it has started;
-        return when all is gone."""
+        """Send SIGTERM to the group, and after `grace_s` seconds SIGKILL to it and all descendants.
+
+        Return when all are gone. Raises TimeoutError when the group is not gone GONE_LIMIT_S
+        seconds after SIGKILL.
+        """
         self.pids()
         if grace_s > 0:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.wait(), grace_s)
-        # Always: what the leader started may outlive it.
+        # Always, because processes that the leader started may outlive it.
         self._signal(signal.SIGKILL)
         await self.wait()
         async with asyncio.timeout(GONE_LIMIT_S):
             while self._is_alive():
                 await asyncio.sleep(0.01)
         if not await asyncio.to_thread(self._kill_the_rest):
-            log.error("what a model has started cannot be ended", extra={"leader": self._pid})
+            log.error("cannot end processes that a model has started", extra={"leader": self._pid})
         self._output.silence()
         self._child.close()
 
     def pids(self) -> list[int]:
-        """The leader and its descendants, the leader first; empty when it has ended."""
+        """Return the leader and its descendants, the leader first; empty when it has ended."""
         with contextlib.suppress(psutil.Error):
             leader = psutil.Process(self._pid)
             below = leader.children(recursive=True)
@@ -189,7 +202,7 @@ class ProcessGroup:
         return []
 
     def child_pids(self) -> list[int]:
-        """The processes that the leader itself has started."""
+        """Return the processes that the leader itself has started."""
         with contextlib.suppress(psutil.Error):
             return [p.pid for p in psutil.Process(self._pid).children()]
         return []
@@ -197,7 +210,7 @@ class ProcessGroup:
     def _kill_the_rest(self) -> bool:
         for p in self._seen.values():
             with contextlib.suppress(psutil.Error):
-                p.kill()  # not what has its pid by now
+                p.kill()  # psutil spares another process that has the same pid by now
         return kill_all(f"{START_NAME}={self._token}")
 
     def _signal(self, number: int) -> None:

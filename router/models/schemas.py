@@ -1,8 +1,8 @@
 """Each package's OpenAPI schema: read from its `.cog` folder, made again when missing or stale.
 
-coglet validates against `.cog/openapi_schema.json` and nothing else, and only `cog build`
-writes it, so without Docker it is the router that must. The file beside it remembers the
-sources that it was made from; a folder that cannot be written to is no error, only slower.
+coglet validates only against `.cog/openapi_schema.json`. `cog build` writes this file, but it
+needs Docker, so without Docker the router writes it. `callme.json` beside it records the sources
+that it was made from. A folder that cannot be written to is not an error, only slower.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA_NAME = "openapi_schema.json"
 STAMP_NAME = "callme.json"
 # Importing torch and a model library for the first time from a cold disk takes most of this.
 DESCRIBE_TIMEOUT_S = 300.0
-# Of what an import prints, the schema last: enough for the reason of one that fails.
+# Lines kept of what an import prints, with the schema last. This is enough to see why it failed.
 PRINTED_LINES = 50
 LONGEST_SCHEMA = 16 << 20
 UNREAD_FOLDERS = frozenset({".venv", ".cog", ".git", "__pycache__", "weights", "node_modules"})
@@ -38,30 +38,32 @@ UNREAD_FOLDERS = frozenset({".venv", ".cog", ".git", "__pycache__", "weights", "
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a package takes, gives, and may do at once. `schema`: an OpenAPI document."""
+    """A package's inputs, output and concurrency. `schema`: an OpenAPI document."""
 
     schema: Mapping[str, Any]
     max_concurrency: int
 
     @property
     def streams(self) -> bool:
-        """Whether its output can be had element by element, as Server-Sent Events."""
+        """Whether its output can be read element by element, as Server-Sent Events."""
         return does_stream(self.schema)
 
 
 async def describe(package: Package) -> Description:
-    """The description: from disk if it is fresh there, else made now. Raises StartError when the
-    runner cannot be imported."""
+    """Return the description: from disk if it is up to date there, else made now.
+
+    Raises StartError when the runner cannot be imported.
+    """
     return read_description(package) or await _make(package)
 
 
 def read_description(package: Package) -> Description | None:
-    """The description on disk, None when there is none of the present sources."""
+    """Return the description on disk, or None when there is none of the present sources."""
     return _read(package, fingerprint(package))
 
 
 def fingerprint(package: Package) -> str:
-    """A hash over what the schema depends on: the sources, the cog.yaml, the interpreter."""
+    """Return a hash of what the schema depends on: the sources, the cog.yaml, the interpreter."""
     digest = hashlib.sha256()
     digest.update(f"{package.runner}\0{package.python}\0".encode())
     digest.update(SCRIPT.read_bytes())
@@ -78,7 +80,7 @@ def fingerprint(package: Package) -> str:
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:  # gone since it was listed, or not for us: so it will be to Python
+    except OSError as error:  # deleted since it was listed, or not readable, for Python neither
         return str(error.errno).encode()
 
 
@@ -116,21 +118,21 @@ async def _make(package: Package) -> Description:
     if description is None:
         last = printed[-1].decode(errors="replace").strip() if printed else ""
         raise StartError(f"its runner cannot be read: {last or f'its import ended with {ending}'}")
-    if description.max_concurrency == 1:  # cog.yaml's deprecated key counts less
+    if description.max_concurrency == 1:  # the runner's value goes before cog.yaml's deprecated key
         description = replace(description, max_concurrency=package.max_concurrency)
     _write(package, stamp, description)
     return description
 
 
 def why_not_spawned(package: Package, error: OSError) -> str:
-    """Why no process of the package can be started, in words."""
+    """Return why no process of the package can be started, in words."""
     if not package.folder.is_dir():
         return f"its folder '{package.folder.name}' is gone"
     return f"its interpreter cannot be run: {error.strerror}"
 
 
 def _description(printed: Sequence[bytes]) -> Description | None:
-    """What the script has printed last; None where the import did not let it come so far."""
+    """Return what the script printed last, or None when the import failed before that."""
     for line in reversed(printed):
         if line.startswith(b'{"schema":'):
             try:

@@ -1,4 +1,4 @@
-"""The TMPDIR of one model's processes: nobody else's, and emptied of what predictions leave."""
+"""The TMPDIR of one model's processes. Only they use it, and it is emptied after predictions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# The kernel stamps files with the time of its last tick (1 to 10 ms): a change within the same
-# tick as one already seen does not show.
+# The kernel stamps files with the time of its last tick (1 to 10 ms). So a second change within
+# the same tick does not show.
 TICK_NS = 50_000_000
 
 
-# Whatever TMPDIR says, coglet 0.23.1 makes a folder here for each prediction, for ever.
+# coglet 0.23.1 makes a folder here for each prediction, whatever TMPDIR is, and never deletes it.
 COGLET_FOLDERS = Path("/tmp/coglet/predictions")  # noqa: S108
 REST_S = 1.0
-# A router that is killed cannot delete what it has put off.
+# A limit, because a router that is killed cannot delete folders that are still to be deleted.
 MAX_LEFT_BEHIND = 2000
 
 
 class TempFolder:
-    """A folder, not there until `make`."""
+    """A folder that does not exist until `make` is called."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,28 +34,31 @@ class TempFolder:
         self._seen_ns = 0  # the folder's time stamp when there was nothing to remove
 
     def make(self) -> None:
-        """Create it, for this user's eyes only, if it is not there. Raises OSError."""
+        """Create the folder, for this user only, if it does not exist.
+
+        Raises OSError when that fails.
+        """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def see_to_it(self) -> None:
-        """Create it again where somebody has removed it: 1 µs where nobody has."""
+    def ensure_exists(self) -> None:
+        """Create the folder again if another program has removed it. Takes 1 µs if it exists."""
         if not os.path.exists(self.path):  # noqa: PTH110 - pathlib's takes three times as long
             self._look(self._keep)
 
     def keep_present(self) -> None:
-        """What is in it now stays until the end: a model's set-up has made it."""
+        """Keep what is in it now until the end, because a model's set-up has made it."""
         self._look(self._keep)
 
     def sweep(self) -> None:
-        """Remove what has come since. Nearly always there is nothing, and one look tells.
+        """Remove what has been added since. Nearly always there is nothing, and one stat shows it.
 
-        Somebody may have removed the folder, a program that cleans up /tmp, say: it is made
-        again. What the disk does not let be done is no fault of the prediction that has ended.
+        A program that cleans up /tmp may have removed the folder; then it is made again. An error
+        of the disk is logged and not raised: the prediction that has ended is not to blame.
         """
         self._look(self._remove_new)
 
     def remove(self) -> None:
-        """With all that is in it."""
+        """Remove the folder with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _look(self, work: Callable[[], None]) -> None:
@@ -85,7 +88,7 @@ class TempFolder:
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
             else:
-                # Left for the next time, or the end of the process, if the disk will not.
+                # If this fails, the next sweep or the end of the process tries again.
                 with contextlib.suppress(OSError):
                     Path(entry.path).unlink()
         if time.time_ns() - changed_ns > TICK_NS:
@@ -93,9 +96,11 @@ class TempFolder:
 
 
 class LeftBehind:
-    """Folders that coglet makes for each prediction and never deletes. They are deleted when the
-    model has had nothing to do for REST_S, or when there are many: a journaling disk takes 0.2 ms
-    for each, and meanwhile coglet waits to make the next, as measured."""
+    """Deletes the folders that coglet makes for each prediction and never deletes itself.
+
+    They are deleted when the model has been idle for REST_S, or when there are many. Measured: a
+    journaling disk takes 0.2 ms for each, and meanwhile coglet waits to make the next one.
+    """
 
     def __init__(self) -> None:
         self._ids: list[str] = []
@@ -103,7 +108,7 @@ class LeftBehind:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, prediction_id: str) -> None:
-        """This prediction has ended."""
+        """Note that this prediction has ended."""
         self._ids.append(prediction_id)
         self._added_at = time.monotonic()
         if self._task is None:
@@ -128,8 +133,11 @@ class LeftBehind:
 
 
 def _remove_folders(prediction_ids: Iterable[str]) -> None:
-    """What coglet has made for these predictions. Mostly three empty folders each, which `rmdir`
-    removes in a fraction of what a walk costs."""
+    """Delete what coglet has made for these predictions.
+
+    In most cases that is three empty folders each. `rmdir` removes them in a fraction of the time
+    that a walk takes.
+    """
     for prediction_id in prediction_ids:
         folder = COGLET_FOLDERS / prediction_id
         try:

@@ -1,9 +1,10 @@
-"""All that a model's process has started, also what has left its session and its parents.
+"""Finds all that a model's process has started, even what has left its session and its parents.
 
-A process that makes itself a daemon has another session, another group, and no parent but the
-reaper. What it keeps is its environment: each start of a model has a token of its own there, and
-the kernel shows it in /proc. What clears its environment too is found as long as its parents live,
-below the model's server. Standard library only: the hook in a model's server uses this too.
+A process that makes itself a daemon has another session, another group, and the reaper as its
+parent. But it keeps its environment: each start of a model has its own token there, and the kernel
+shows the environment in /proc. A process that also clears its environment is found below the
+model's server as long as its parents live. This uses the standard library only, because the hook
+in a model's server uses it too.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ PAUSE_S = 0.01
 
 
 def read(pid: int, name: str) -> bytes:
-    """A file of the process; b"" when it has ended, or is somebody else's."""
+    """Return a /proc file of the process; b"" when it has ended or belongs to another user."""
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
@@ -26,12 +27,12 @@ def read(pid: int, name: str) -> bytes:
 
 
 def is_marked(pid: int, mark: str) -> bool:
-    """Whether `mark`, a NAME=value, is in its environment."""
+    """Whether `mark`, a NAME=value, is in the environment of the process."""
     return mark.encode() in read(pid, "environ").split(b"\0")
 
 
 def parents() -> dict[int, int]:
-    """The parent of each process that lives; a zombie does not."""
+    """Return the parent of each process that lives. A zombie does not live."""
     found = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - names only, and often
         if name.isdigit():
@@ -43,8 +44,10 @@ def parents() -> dict[int, int]:
 
 
 def find(mark: str, roots: Iterable[int] = ()) -> set[int]:
-    """What lives and has the mark, or descends from that or from one of `roots`, those left
-    out."""
+    """Return the living processes that have the mark, and all descendants of these and of `roots`.
+
+    The roots themselves are left out.
+    """
     parent_of = parents()
     found = {pid for pid in parent_of if is_marked(pid, mark)}
     known = {*found, *roots}
@@ -57,8 +60,10 @@ def find(mark: str, roots: Iterable[int] = ()) -> set[int]:
 def kill_all(
     mark: str, roots: Iterable[int] = (), *, spare: Collection[int] = (), limit_s: float = 5.0
 ) -> bool:
-    """kill -9 all that `find` finds, less `spare`, until there is none; False when there is some
-    after so long."""
+    """kill -9 all processes that `find` finds, except `spare`, until there are none.
+
+    False when there are still some after `limit_s` seconds.
+    """
     until = time.monotonic() + limit_s
     while left := find(mark, roots).difference(spare):
         if time.monotonic() > until:

@@ -1,12 +1,12 @@
-"""What a model prints, bounded where it is printed. Standard library only.
+"""Limits what a model prints, in the process that prints it. Standard library only.
 
-coglet 0.23.1 keeps every line that a prediction prints, in its worker, its server and its answer,
-and takes several times as long to pass lines on as a loop takes to print them: 10 s of printing
-took coglet alone 30 to 47 s and 1.4 GB. So here a burst passes, then a steady trickle; what is too
-much for that waits in a ring of the last lines, and the first of those give way.
+coglet 0.23.1 keeps every line that a prediction prints, in its worker, its server and its answer.
+It takes several times as long to pass lines on as a loop takes to print them: 10 s of printing
+took coglet alone 30 to 47 s and 1.4 GB. So only a burst of output passes here, and then a steady
+rate. What exceeds the rate waits in a ring of the last lines, and the oldest of these are dropped.
 
-At the end of the run the ring is passed on whole. Nothing in Python says that a run ends, since
-coglet calls it from Rust; but its frame is then let go, and with it what is attached to it.
+At the end of the run the whole ring is passed on. Nothing in Python reports that a run ends,
+because coglet calls it from Rust. But its frame is then freed, and with it what is attached to it.
 """
 
 import contextlib
@@ -19,33 +19,36 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-# In bytes: at once, and each second after that. Nobody reads more.
+# Bytes that pass at once, and bytes that pass in each second after that. No person reads more.
 BURST_BYTES = 2 << 20
 STEADY_BYTES = 64 << 10
-# The router keeps the first 64 KiB: these pass in any case, however short the lines are.
+# The router keeps the first 64 KiB, so these pass in any case, however short the lines are.
 FIRST_CHARS = 68 << 10
-# The router keeps the last MiB; a gap must never be within that.
+# The router keeps the last MiB, so a gap must never be within that.
 RING_CHARS = (1 << 20) + (1 << 16)
-# What a line costs coglet and the router, beside its text.
+# The cost of a line for coglet and the router besides its text, in bytes.
 LINE_COST = 200
-# Of lines that are passed on together.
+# Size of the lines that are passed on together.
 CHUNK_CHARS = 8 << 10
-# Where threads and event loops of Python's own begin.
+# Python's library, where its own threads and event loops begin.
 LIBRARY = str(Path(threading.__file__).parent)
 GAP = "[callme left out %d lines, %d bytes]\n"
 
 
 class _SlotLogWriter:
-    """In place of sys.stdout or sys.stderr. coglet knows its own writers by this name, and would
-    otherwise put one of its own in front of this."""
+    """Replaces sys.stdout or sys.stderr.
+
+    coglet recognises its own writers by this name. With another name it would put one of its own
+    in front of this one.
+    """
 
     def __init__(self, inner: Any, limit: "PrintLimit") -> None:
         self.inner = inner
         self.limit = limit
-        self._part = ""  # of a line that has not ended
+        self._part = ""  # the start of a line that has not ended
 
     def write(self, text: str) -> int:
-        """As the real one does: whole lines are passed on."""
+        """Pass on whole lines, as the real writer does."""
         if "\n" not in text and len(self._part) < CHUNK_CHARS:
             self._part += text
             return len(text)
@@ -56,14 +59,14 @@ class _SlotLogWriter:
         return len(text)
 
     def flush(self) -> None:
-        """What has no end yet too."""
+        """Pass on a line that has not ended, too."""
         part, self._part = self._part, ""
         if part:
             self.limit.write(self, part)
         self.inner.flush()
 
     def writelines(self, lines: Any) -> None:
-        """As of any stream."""
+        """Write each line, as every stream does."""
         for line in lines:
             self.write(line)
 
@@ -72,14 +75,14 @@ class _SlotLogWriter:
 
 
 class _EndOfRun:
-    """Attached to a run's frame; gone with it."""
+    """Is attached to a run's frame and is deleted with it."""
 
     def __init__(self, at_end: Callable[[Any], None], run: Any) -> None:
         self._at_end = at_end
         self.run = run
 
     def __call__(self, *args: object) -> "_EndOfRun":
-        """Where a debugger is at work it calls what is attached here."""
+        """Do nothing. An active debugger calls what is attached to a frame."""
         return self
 
     def __del__(self) -> None:
@@ -87,8 +90,11 @@ class _EndOfRun:
 
 
 class PrintLimit:
-    """One budget for both streams. `current_scope`: what `cog.current_scope` gives: the same
-    object as long as one prediction runs, a new one each time outside of any."""
+    """One budget for both streams.
+
+    `current_scope` is `cog.current_scope`. It returns the same object as long as one prediction
+    runs, and a new object at each call outside of any prediction.
+    """
 
     def __init__(
         self,
@@ -100,26 +106,26 @@ class PrintLimit:
         self._current_scope = current_scope
         self._clock = clock
         self._frame_of_run = frame_of_run or find_frame_of_run
-        # A cancel is an exception that may come anywhere; `with` lets the lock go all the same.
+        # A cancel is an exception that may be raised anywhere. `with` releases the lock even then.
         self._lock = threading.RLock()
         self._filled_at = clock()
         self._held: deque[tuple[_SlotLogWriter, str]] = deque()
-        self._run: Any = None  # the scope of the prediction that the held lines are of
+        self._run: Any = None  # the scope of the prediction that printed the held lines
         self._budget = 0.0
         self._passed_chars = self._held_chars = 0
         self._left_lines = self._left_bytes = 0
         self._begin(None)
 
     def write(self, out: _SlotLogWriter, text: str) -> None:
-        """Pass it on, or hold it."""
+        """Pass the text on, or hold it."""
         with self._lock:
             now = self._clock()
             earned = (now - self._filled_at) * STEADY_BYTES
             self._budget = min(self._budget + earned, BURST_BYTES)
             self._filled_at = now
             if (run := self._current_run()) is not self._run:
-                # Where the end of the one before was not seen, what is held of it goes nowhere:
-                # its lines are no other prediction's.
+                # If the end of the last run was not noticed, its held lines are dropped: they
+                # must not appear in another prediction.
                 self._begin(run)
             may_pass = self._budget > 0 or self._passed_chars < FIRST_CHARS
             if not self._held and (may_pass or not self._watch()):
@@ -133,14 +139,14 @@ class PrintLimit:
                 self._pass_on(lambda: self._budget > 0)
 
     def end(self, run: Any) -> None:
-        """The run has ended: pass on what is held of it."""
+        """Called when the run has ended. Pass on what is held of it."""
         with self._lock:
             if self._run is run and self._current_run() is run:
                 self._pass_on(lambda: True)
                 self._begin(None)
 
     def _current_run(self) -> Any:
-        """The scope of the prediction that runs, None outside of any."""
+        """Return the scope of the prediction that runs, or None outside of any."""
         scope = self._current_scope()
         return scope if scope is self._current_scope() else None
 
@@ -152,8 +158,10 @@ class PrintLimit:
         self._held_chars = self._left_lines = self._left_bytes = 0
 
     def _watch(self) -> bool:
-        """Have the end of this run noticed. False where that cannot be: of an `async`
-        one, say."""
+        """Arrange that the end of this run is noticed.
+
+        False where that is not possible, for example for an `async` run.
+        """
         frame = self._frame_of_run()
         if frame is None:
             return False
@@ -189,12 +197,15 @@ class PrintLimit:
 
 
 def find_frame_of_run() -> FrameType | None:
-    """The frame of a set-up or a run, which coglet has called from Rust; None where there is none,
-    where it is not clear which, and for an `async` one, which has no frame to its end."""
+    """Return the frame of a set-up or a run, which coglet has called from Rust.
+
+    None where there is none, where it is not clear which one it is, and for an `async` run, which
+    has no frame that lasts until its end.
+    """
     found = {}
     for ident, frame in sys._current_frames().items():
         called = frame
-        # A set-up runs in the main thread, below what Python was started with.
+        # A set-up runs in the main thread, below the module that Python was started with.
         while called.f_back is not None and called.f_back.f_code.co_name != "<module>":
             called = called.f_back
         code = called.f_code
@@ -206,10 +217,10 @@ def find_frame_of_run() -> FrameType | None:
 
 
 def install() -> None:
-    """Put the limit before coglet's writers, in its worker; elsewhere there are none."""
+    """Put the limit in front of coglet's writers in its worker. Other processes have no writers."""
     if type(sys.stdout).__name__ != "_SlotLogWriter" or isinstance(sys.stdout, _SlotLogWriter):
         return
-    # Without it everything works, only slower.
+    # Without the limit everything works, only slower.
     with contextlib.suppress(ImportError, AttributeError):
         from coglet import _sdk  # noqa: PLC0415 - only a worker has it
 

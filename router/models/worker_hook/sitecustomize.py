@@ -1,16 +1,16 @@
-"""Loaded into a model's own processes (this folder is put on their PYTHONPATH).
+"""Loaded into a model's own processes, because this folder is on their PYTHONPATH.
 
-The package and coglet run unchanged; three things are added around them:
+The package and coglet run unchanged. Three things are added around them:
 
-1. **Files as paths.** coglet 0.23 turns URLs into `cog.Path` but hands a plain path through
-   as `str`, which breaks runners that use it as a path, and a URL costs five to ten times a
-   path (1 MB: 5.6 ms against 1.1). So the router names a spooled file by a URL of a host that
+1. **Files as paths.** coglet 0.23 turns URLs into `cog.Path`, but passes a plain path on as
+   `str`, which breaks runners that use it as a path. And a URL takes five to ten times as long as
+   a path (1 MB: 5.6 ms against 1.1 ms). So the router names a spooled file by a URL whose host
    can never exist, and `Path.validate` here maps it to the file. Without this hook such a URL
-   fails loudly; it can never fetch anything.
-2. **No orphan.** If the router dies without stopping its children (kill -9, out of memory),
-   all that the model has started goes with it (`callme_descendants.py`). What loses its parent
-   becomes a child of the model's server, so that it is counted and found.
-3. **A bound on prints.** See `callme_print_limit.py`.
+   raises an error; it can never fetch anything.
+2. **No orphans.** If the router dies without stopping its children (kill -9, out of memory),
+   all that the model has started is killed too (`callme_descendants.py`). A process that loses
+   its parent becomes a child of the model's server, so that it is counted and found.
+3. **A limit on prints.** See `callme_print_limit.py`.
 """
 
 import contextlib
@@ -31,7 +31,10 @@ HERE = str(Path(__file__).resolve().parent)
 
 
 def spooled(value: Any) -> str | None:
-    """The path that a spool URL names, None for every other value."""
+    """Return the path that a spool URL names, or None for every other value.
+
+    Raises ValueError when the path is outside the spool.
+    """
     if not isinstance(value, str) or not value.startswith(FILE_URL_PREFIX):
         return None
     spool = os.environ["CALLME_SPOOL_DIR"]
@@ -42,7 +45,7 @@ def spooled(value: Any) -> str | None:
 
 
 def patch_cog_types(module: ModuleType) -> None:
-    """Teach `cog.types` the router's file URLs."""
+    """Make `cog.types` accept the router's file URLs."""
     types: Any = module
     validate_path, validate_file = types.Path.validate, types.File.validate
 
@@ -59,41 +62,41 @@ def patch_cog_types(module: ModuleType) -> None:
 
 
 def beside(name: str) -> Any:
-    """A module of this folder, when it is needed."""
+    """Import a module of this folder when it is needed."""
     import importlib  # noqa: PLC0415 - only some processes need it
 
     return importlib.import_module(name)
 
 
 def limit_prints() -> None:
-    """Bound what a model prints (`callme_print_limit`)."""
+    """Limit what a model prints (`callme_print_limit`)."""
     beside("callme_print_limit").install()
 
 
 class AfterImport(Loader):
-    """Runs the real loader, then the patch: `cog` is not imported a moment sooner for it."""
+    """Runs the real loader, then the patch. So `cog` is not imported earlier than without it."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the real loader does."""
+        """Do what the real loader does."""
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the real loader does, and patch the result."""
+        """Do what the real loader does, and patch the result."""
         self.loader.exec_module(module)
         patch_cog_types(module)
         limit_prints()
 
 
 class CogTypesFinder(MetaPathFinder):
-    """Finds `cog.types` as ever, and has it patched once it is loaded."""
+    """Finds `cog.types` as usual, and has it patched when it is loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A spec for `cog.types` only."""
+        """Return a spec for `cog.types` only."""
         if fullname != "cog.types":
             return None
         spec = PathFinder.find_spec(fullname, path, target)
@@ -108,14 +111,14 @@ WORKER = "coglet.server._run_worker"  # in its command line
 
 
 def adopt_orphans() -> None:
-    """Become the parent of whatever below this process loses its own."""
+    """Become the parent of every descendant that loses its own parent."""
     import ctypes  # noqa: PLC0415 - only the server needs it
 
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def reap_adopted(own: set[int]) -> None:
-    """Wait for children that have ended. `own` is the worker: the server waits for it itself."""
+    """Wait for children that have ended, except `own`, the worker: the server waits for it."""
     read = beside("callme_descendants").read
     for task in os.listdir("/proc/self/task"):  # noqa: PTH208 - names only
         for pid in map(int, read(os.getpid(), f"task/{task}/children").split()):
@@ -127,9 +130,9 @@ def reap_adopted(own: set[int]) -> None:
 
 
 def die_with(router_pid: int, *, reaps: bool) -> None:
-    """Kill all that this start of a model has begun, as soon as the router is gone.
+    """Kill all processes of this start of a model as soon as the router is gone.
 
-    A pidfd wakes the thread at once, and cannot be fooled by a reused pid.
+    A pidfd wakes the thread at once, and it never refers to another process with the same pid.
     """
     try:
         fd = os.pidfd_open(router_pid)
@@ -152,7 +155,7 @@ def die_with(router_pid: int, *, reaps: bool) -> None:
 
 
 def kill_everything() -> None:
-    """Of this start, this process last."""
+    """Kill all processes of this start, this process last."""
     descendants, me = beside("callme_descendants"), os.getpid()
     with contextlib.suppress(OSError):
         if token := os.environ.get(descendants.START_NAME):
@@ -173,7 +176,8 @@ def run_shadowed_sitecustomize() -> None:
 
 if "CALLME_SPOOL_DIR" in os.environ:
     sys.meta_path.insert(0, CogTypesFinder())
-    # The router's direct child watches it, and its worker, since the two may be killed together.
+    # The router's direct child watches the router, and so does the worker, because router and
+    # child may be killed together.
     router = os.environ.get("CALLME_ROUTER_PID", "")
     if router == str(os.getppid()):
         adopt_orphans()

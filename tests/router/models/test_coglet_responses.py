@@ -47,7 +47,7 @@ def test_success() -> None:
         (
             "Failed to create output dir: No space left on device (os error 28)",
             "insufficient_storage",
-            "The disk does not take the prediction's files",
+            "The prediction's files cannot be written: the disk may be full",
         ),
         (
             "Prediction failed: ValueError: boom",
