@@ -1,15 +1,54 @@
-"""Logs: coloured lines on a terminal, one JSON object a line elsewhere (structlog)."""
+"""Logs: coloured lines on a terminal (structlog), one JSON object a line elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from datetime import UTC, datetime
 
 import orjson
 import structlog
 
+TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
 QUIET = ("httpx", "python_multipart", "asyncio")
+# What every record has; all else was given as `extra`. uvicorn's color_message is its message
+# again, with a terminal's codes in it.
+OF_EVERY_RECORD = frozenset(
+    {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
+)
+
+
+class JsonFormatter(logging.Formatter):
+    """`event`, `level`, `timestamp` (RFC 3339, UTC), the record's extra fields, and `exception`
+    where there is one. Every request is logged: structlog's formatter for the standard library
+    takes three times as long (64 µs instead of 20 for a request's line, on one busy machine)."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, without its end."""
+        line = {k: v for k, v in vars(record).items() if k not in OF_EVERY_RECORD}
+        line["event"] = record.getMessage()
+        line["level"] = record.levelname.lower()
+        line["timestamp"] = f"{datetime.fromtimestamp(record.created, UTC):{TIMESTAMP}}"
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def terminal_formatter() -> logging.Formatter:
+    """Colours and columns, for a person."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.ExtraAdder(),
+            _without_colour,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.dev.ConsoleRenderer(),
+        ],
+    )
 
 
 def configure_logging(level: int = logging.INFO) -> None:
@@ -18,26 +57,8 @@ def configure_logging(level: int = logging.INFO) -> None:
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
-    shared: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            structlog.stdlib.ExtraAdder(),
-            _without_colour,
-            *shared,
-            structlog.processors.format_exc_info,
-        ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.dev.ConsoleRenderer()
-            if sys.stderr.isatty()
-            else structlog.processors.JSONRenderer(serializer=_dumps),
-        ],
-    )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler.setFormatter(terminal_formatter() if sys.stderr.isatty() else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
@@ -52,12 +73,7 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 def _without_colour(
-    logger: Any, method: str, line: structlog.typing.EventDict
+    logger: object, method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """uvicorn adds its message a second time, with a terminal's codes in it."""
     line.pop("color_message", None)
     return line
-
-
-def _dumps(line: Any, *, default: Any) -> str:
-    return orjson.dumps(line, default=default, option=orjson.OPT_NON_STR_KEYS).decode()

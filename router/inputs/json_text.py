@@ -38,7 +38,8 @@ def load_json(text: bytes | str) -> Json:
         raise PayloadTooLarge(f"Cannot read the JSON: it exceeds {MAX_TEXT_BYTES} bytes of text")
     if isinstance(text, bytes) and len(text) > MAX_WIDE_CHARS and wide_chars(text) > MAX_WIDE_CHARS:
         raise too_wide("the JSON")
-    if _values(text) > MAX_VALUES and _values(_outside_strings(text)) > MAX_VALUES:
+    # Each value takes a character at least: a short text needs no look.
+    if len(text) > MAX_VALUES and _has_too_many_values(text):
         raise PayloadTooLarge(f"Cannot read the JSON: it has over {MAX_VALUES} values")
     try:
         value = msgspec.json.decode(text)
@@ -46,7 +47,7 @@ def load_json(text: bytes | str) -> Json:
         raise ValueError(f"it is not JSON: {error}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
-    if _count(text, "[{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if len(text) > MAX_DEPTH and _count(text, "[{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError("it is nested too deeply")
     return value
 
@@ -71,6 +72,10 @@ def _count(text: bytes | str, marks: str) -> int:
     if isinstance(text, str):
         return sum(text.count(mark) for mark in marks)
     return sum(text.count(mark.encode()) for mark in marks)
+
+
+def _has_too_many_values(text: bytes | str) -> bool:
+    return _values(text) > MAX_VALUES and _values(_outside_strings(text)) > MAX_VALUES
 
 
 def _values(text: bytes | str) -> int:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import trustme
 
-from tests.e2e.service import free_port
+from tests.waiting import free_port
 
 STANDIN = Path(__file__).with_name("cloudflared_standin.py")
 PROJECT = "abcdefghijklmnopqrst"

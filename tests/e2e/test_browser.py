@@ -22,10 +22,11 @@ from PIL import Image
 
 from tests.e2e.chromium import find_chromium
 from tests.e2e.public_box import PROJECT, TOKEN, make_cloudflared, running_platform
-from tests.e2e.service import ROOT, running_service, wait_until
+from tests.e2e.service import ROOT, running_service
 from tests.edge.box import Answer, Received, running_box
 from tests.edge.deno_server import edge_function
 from tests.edge.npm_tools import npm_folder
+from tests.waiting import wait_until
 
 PAGE = ROOT / "docs" / "examples" / "web-app.html"
 # The last puppeteer-core that runs on node 20.

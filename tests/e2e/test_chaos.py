@@ -17,7 +17,8 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests.e2e.service import Service, kill, running_service, wait_until
+from tests.e2e.service import Service, kill, running_service
+from tests.waiting import wait_until
 
 REQUESTS = int(os.environ.get("CALLME_CHAOS_REQUESTS", "1000"))
 CLIENTS = 8

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.e2e.remote_boxes import cog_remote, front
-from tests.e2e.service import Service, free_port, wait_until
+from tests.e2e.service import Service
+from tests.waiting import free_port, wait_until
 
 
 def test_a_box_that_names_itself(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from router.cli import app
-from tests.e2e.service import ROOT, Service, free_port, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import free_port, wait_until
 
 
 @pytest.fixture(scope="module")

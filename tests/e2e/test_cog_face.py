@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from router.prediction import new_id
-from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 PREDICTIONS = "/models/echo/predictions"

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import wait_until
 
 MOODY = ROOT / "tests" / "packages" / "moody"
 PREDICTIONS = "/models/moody/predictions"

@@ -11,10 +11,11 @@ import pytest
 
 from router.prediction import MetricUpdate, new_id
 from router.predictions.custom_metrics import apply
-from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
 from tests.e2e.test_secrets import holding
 from tests.e2e.test_streaming import EVENTS, read
 from tests.e2e.webhook_receiver import webhook_receiver
+from tests.waiting import wait_until
 
 TIMES = {"predict_time", "total_time"}
 RECORDED = {

@@ -38,7 +38,8 @@ from typing import Any
 import pytest
 
 from router.prediction import new_id
-from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import wait_until
 
 COG_YAML = 'build:\n  python_version: "3.12"\nrun: "run.py:{name}"\n'
 RUNNERS = {

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.service import ROOT, Service, command_line, kill, running_service, wait_until
+from tests.e2e.service import ROOT, Service, command_line, kill, running_service
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.service import ROOT, Service, free_port, kill, running_service, wait_until
+from tests.e2e.service import ROOT, Service, kill, running_service
+from tests.waiting import free_port, wait_until
 
 
 def in_background(service: Service, path: str, **parts: str) -> tuple[threading.Thread, list[Any]]:

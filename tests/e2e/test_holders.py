@@ -15,7 +15,8 @@ from starlette.routing import Mount, Route
 from router.app import create_app
 from router.keys.key_store import KeyFile
 from router.settings import Settings
-from tests.e2e.service import Service, running_service, wait_until
+from tests.e2e.service import Service, running_service
+from tests.waiting import wait_until
 
 Endpoint = tuple[str, str]
 

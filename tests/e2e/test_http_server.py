@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from tests.e2e.raw_http import Answer, connected, exchange, post
-from tests.e2e.service import Service, running_service, wait_until
+from tests.e2e.service import Service, running_service
+from tests.waiting import wait_until
 
 BIN = Path(sys.executable).parent
 WAYS = {

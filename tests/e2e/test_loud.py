@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 MOST_BYTES = (1 << 20) + (64 << 10) + 200

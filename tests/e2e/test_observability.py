@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.service import Service, running_service, wait_until
+from tests.e2e.service import Service, running_service
+from tests.waiting import wait_until
 
 
 def scraped(service: Service, name: str, **labels: str) -> float | None:

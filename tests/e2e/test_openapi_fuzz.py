@@ -9,7 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.service import ROOT, running_service, wait_until
+from tests.e2e.service import ROOT, running_service
+from tests.waiting import wait_until
 
 # Each operation gets so many random requests, beside those that cover its schema's borders.
 EXAMPLES = os.environ.get("CALLME_FUZZ_EXAMPLES", "20")

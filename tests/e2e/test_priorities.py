@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.service import Service, wait_until
+from tests.e2e.service import Service
+from tests.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 

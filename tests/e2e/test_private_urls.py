@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.service import Service, free_port
+from tests.e2e.service import Service
+from tests.waiting import free_port
 
 HOSTS = (
     "127.0.0.1",

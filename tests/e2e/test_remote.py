@@ -19,7 +19,8 @@ import pytest
 from replicate.client import Client
 
 from tests.e2e.remote_boxes import BOX_KEY, cog_remote, front
-from tests.e2e.service import Service, free_port, running_service, wait_until
+from tests.e2e.service import Service, running_service
+from tests.waiting import free_port, wait_until
 
 HASTY = {"CALLME_SHUTDOWN_GRACE_S": "0.2"}
 

@@ -20,9 +20,10 @@ from replicate.pagination import paginate
 from replicate.prediction import Prediction
 from replicate.webhook import InvalidSignatureError, Webhooks
 
-from tests.e2e.service import Service, running_service, wait_until
+from tests.e2e.service import Service, running_service
 from tests.e2e.webhook_receiver import Inbox, webhook_receiver
 from tests.edge.npm_tools import npm_folder
+from tests.waiting import wait_until
 
 KEY = "a-key-of-the-team-0123456789abcdef"
 NPM_CLIENT = ("replicate", "1.4.0")

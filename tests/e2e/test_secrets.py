@@ -16,8 +16,9 @@ import httpx
 import pytest
 
 from tests.e2e.remote_boxes import front
-from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
 from tests.e2e.webhook_receiver import Inbox, webhook_receiver
+from tests.waiting import wait_until
 
 REDACTED = "**********"
 TOKEN = "tok-3f9a-the-callers-own"  # noqa: S105

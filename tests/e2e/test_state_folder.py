@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.service import ROOT, Service, free_port, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import free_port, wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.e2e.service import ROOT, Service, running_service, wait_until
+from tests.e2e.service import ROOT, Service, running_service
 from tests.edge.deno_server import edge_function
+from tests.waiting import wait_until
 
 TRANSCRIPT = (
     "and mister john dashwood had then leisure to consider how much there might be "

@@ -9,7 +9,7 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from tests.e2e.public_box import (
     make_cloudflared,
     running_platform,
 )
-from tests.e2e.service import Service, running_service, wait_until
+from tests.e2e.service import Service, running_service
+from tests.waiting import until, wait_until
 
 NAME = "words-of-a-tunnel.trycloudflare.com"
 QUICK = Backoff(first_s=0.1, max_s=0.4, rate_limited_s=0.3)
@@ -53,14 +54,6 @@ async def tunnel_of(cloudflared: Cloudflared, **named: str) -> AsyncIterator[New
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
-    """Poll, letting the tunnel run."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s"
-        await asyncio.sleep(0.02)
 
 
 def _has(news: News, count: int) -> bool:

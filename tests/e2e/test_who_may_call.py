@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from router.cli import app
-from tests.e2e.service import ROOT, Service, free_port, running_service
+from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import free_port
 
 PROXIED = (
     {"Cf-Ray": "8f0a1b2c3d4e5f60-FRA"},

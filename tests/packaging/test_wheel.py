@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.service import ROOT, free_port, wait_until
+from tests.e2e.service import ROOT
+from tests.waiting import free_port, wait_until
 
 PYTHONS = ("3.11", "3.12", "3.13")
 

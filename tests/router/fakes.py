@@ -22,6 +22,7 @@ from router.predictions.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
 from router.storage.store import Files, Outbox, Store
 from tests.router.conftest import AnyStore
+from tests.waiting import until
 
 GOOD = Outcome(Status.SUCCEEDED, output={"x": 1}, logs="a line\n", predict_time_s=0.1)
 TIME_LIMIT_S = 600.0
@@ -305,11 +306,3 @@ class World:
     def answer(self, prediction_id: str, outcome: Outcome = GOOD) -> None:
         """The model's answer."""
         self.router.model.answers[prediction_id].set_result(outcome)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let tasks run until it holds; fails after five seconds."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "never"
-        await asyncio.sleep(0.001)

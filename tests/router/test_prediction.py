@@ -17,7 +17,7 @@ from router.prediction import (
 )
 
 
-@pytest.mark.parametrize(("start", "to"), itertools.product(Status, Status))
+@pytest.mark.parametrize(("start", "to"), list(itertools.product(Status, Status)))
 def test_only_the_tables_moves_are_made(start: Status, to: Status) -> None:
     """A move in the table is made; any other raises and changes nothing."""
     p = Prediction("id", "m", {}, 1.0, status=start)

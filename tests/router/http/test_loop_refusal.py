@@ -41,7 +41,11 @@ async def test_what_has_been_elsewhere_is_served() -> None:
     assert loop_detection.current() == ""
 
 
-@pytest.mark.parametrize("via", [loop_detection.BOX_ID, f"{OTHER},{loop_detection.BOX_ID}"])
+@pytest.mark.parametrize(
+    "via",
+    [loop_detection.BOX_ID, f"{OTHER},{loop_detection.BOX_ID}"],
+    ids=["alone", "after another"],
+)
 async def test_what_has_been_here_is_refused_in_the_shape_of_its_api(via: str) -> None:
     """Ours and Cog's; Replicate's are a problem document."""
     for path in ("/m", "/models/m/openapi.json"):

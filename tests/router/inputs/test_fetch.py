@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import socket
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from router.errors import InvalidInput, PayloadTooLarge
 from router.inputs.fetch import UrlFetcher
 from router.keys.key import TRUSTED
 from router.storage.spool import Spool
+from tests.waiting import free_port
 
 TEXT = b"the content\n" * 1000
 
@@ -71,17 +71,10 @@ async def site() -> AsyncIterator[str]:
     app.router.add_get("/endless", endless)
     runner = web.AppRunner(app)
     await runner.setup()
-    port = _free_port()
+    port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     yield f"http://127.0.0.1:{port}"
     await runner.cleanup()
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 async def test_fetching(site: str, tmp_path: Path) -> None:
@@ -100,7 +93,7 @@ async def test_what_cannot_be_had(site: str, tmp_path: Path) -> None:
     fetcher = UrlFetcher(spool, allow_private=True)
     loop = f"{site}/moved?to=/moved%3Fto%3D/missing"
     urls = (f"{site}/missing", loop, f"{site}/moved?to=file:///etc/passwd", "http://", "http://[")
-    for url in (*urls, f"http://127.0.0.1:{_free_port()}/", "http://nosuch.invalid/"):
+    for url in (*urls, f"http://127.0.0.1:{free_port()}/", "http://nosuch.invalid/"):
         with pytest.raises(InvalidInput):
             await fetcher.fetch(url, "image", 100, TRUSTED)
     with pytest.raises(PayloadTooLarge):
@@ -237,7 +230,7 @@ async def test_no_spelling_reaches_this_machine(spelling: str, site: str, tmp_pa
     """Nor tells an open port from a closed one: what is answered is the same for both."""
     fetcher = UrlFetcher(Spool(tmp_path), allow_private=False)
     answers = []
-    for port in (site.rpartition(":")[2], _free_port()):
+    for port in (site.rpartition(":")[2], free_port()):
         with pytest.raises(InvalidInput) as refusal:
             await fetcher.fetch(spelling.format(port=port) + "a.PNG", "image", 100, TRUSTED)
         answers.append((refusal.value.message, refusal.value.details))

@@ -10,7 +10,7 @@ import pytest
 from router.errors import InvalidInput, RateLimited
 from router.inputs.fetch import IN_ALL, PER_CALLER, RETRY_AFTER_S, BoundedFetcher
 from router.keys.key import Caller
-from tests.router.fakes import until
+from tests.waiting import until
 
 ONE, OTHER = Caller("one"), Caller("other")
 LONG_S = 60.0

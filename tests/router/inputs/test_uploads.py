@@ -14,7 +14,8 @@ from router.prediction import FileRef
 from router.storage.spool import Spool
 from router.storage.store import StoredFile
 from tests.router.conftest import AnyStore
-from tests.router.fakes import HandClock, until
+from tests.router.fakes import HandClock
+from tests.waiting import until
 
 KEEP_S = 100.0
 

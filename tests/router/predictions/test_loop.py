@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,39 +16,10 @@ from router.prediction import Failure, Job, LogText, Outcome, Progress, Status
 from router.predictions.loop import SchedulerLoop
 from router.scheduling import messages as msg
 from router.scheduling.scheduler import Policy, Scheduler
+from tests.router.fakes import HandClock, PlentyOfMemory
 
 GOOD = Outcome(Status.SUCCEEDED, output=1, predict_time_s=0.1)
 DIED = Outcome(Status.FAILED, failure=Failure("worker_died", "gone"))
-
-
-class FakeClock:
-    """Time that stands still until it is told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        """The test's time."""
-        return self.now
-
-    def time(self) -> float:
-        """The test's time."""
-        return self.now
-
-
-class FakeMemory:
-    """Plenty."""
-
-    def measure(self, pids: Sequence[int]) -> int:
-        """Nothing much."""
-        return 1
-
-    def budget_bytes(self, held_by_models: int) -> int:
-        """Plenty."""
-        return 1 << 40
-
-    async def wait_freed(self, pids: Iterable[int]) -> None:
-        """At once."""
 
 
 class FakeSleeper:
@@ -175,14 +146,14 @@ class World:
     """A loop with one model `m` and everything around it."""
 
     def __init__(self) -> None:
-        self.clock = FakeClock()
+        self.clock = HandClock()
         self.jobs = Recorder()
         self.can_sleep = False
         self.processes: list[FakeProcess] = []
         package = Package("m", Path("/m"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"m": 1}, 1 << 40, Policy(default_footprint_bytes=1))
         self.loop = SchedulerLoop(
-            *(scheduler, {"m": package}, self._make, FakeMemory(), self.clock), jobs=self.jobs
+            *(scheduler, {"m": package}, self._make, PlentyOfMemory(), self.clock), jobs=self.jobs
         )
 
     def _make(self, package: Package) -> FakeProcess:

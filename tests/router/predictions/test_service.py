@@ -29,7 +29,8 @@ from router.prediction import (
 from router.predictions.in_flight import MAX_ATTEMPTS
 from router.scheduling import messages
 from router.secret_inputs import SecretValues
-from tests.router.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World, until
+from tests.router.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World
+from tests.waiting import until
 
 FILES = (FileRef("file", "/spool/1", "cat.png"),)
 REFUSED = FileRef("file", "/spool/refused", "dog.png")

@@ -27,7 +27,8 @@ from router.predictions.webhooks import (
     RETRY_DELAYS_S,
     Webhooks,
 )
-from tests.router.fakes import GOOD, World, until
+from tests.router.fakes import GOOD, World
+from tests.waiting import until
 
 URL = "https://app.example/hook"
 

@@ -12,7 +12,8 @@ from router.remote.backend import Guards
 from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, Allowance, Breaker
 from router.remote.process import RemoteProcess
 from router.remote.responses import failed
-from tests.router.fakes import HandClock, until
+from tests.router.fakes import HandClock
+from tests.waiting import until
 
 GOOD = Outcome(Status.SUCCEEDED, output=1)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from aiohttp import web
 from router.tunnel.announce import Exposed, Exposure
 from router.tunnel.announcers import Address, PublishError
 from router.tunnel.cloudflared import Closed, Opened, Told, TunnelOptions
+from tests.waiting import until
 
 
 class PublicAddress:
@@ -105,14 +105,6 @@ async def exposed(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Poll, letting it run."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("wrong", ["status", "echoes"])
