@@ -1,4 +1,4 @@
-"""From what a client sent to checked values and spooled files.
+"""Turns what a client sent into checked values and spooled files.
 
-Imported by the predictions' callers: the HTTP API.
+The HTTP APIs, which create predictions, import this.
 """

@@ -1,8 +1,9 @@
 """`data:` URIs (RFC 2397), decoded in pieces.
 
 Decoded at once, 24 MB of percent signs take gigabytes and seconds. Here every step (JSON's
-escapes, percent signs, base64) takes one piece after the other and keeps no more than the few
-bytes that a cut has left over, so memory does not grow and other requests run between two pieces.
+escapes, percent signs, base64) takes one piece after the other. Between two pieces it keeps only
+the few bytes that the end of a piece has cut off. So memory does not grow, and other requests run
+between two pieces.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from router.inputs.json_text import MAX_TEXT_BYTES
 from router.prediction import Json
 
 PIECE_BYTES = 32 << 10
-# A stray sign takes 90 bytes while its piece is decoded.
+# Smaller, because a stray percent sign takes 90 bytes while its piece is decoded.
 PERCENT_PIECE_BYTES = 4 << 10
 MAX_STRAY_SIGNS = 10_000
 HASHED_AT_ONCE_BYTES = 1 << 20
 MAX_HEAD_BYTES = 4 << 10
-# What may still become part of a longer token when more comes: of a JSON string an escape, the
-# first half of a pair of surrogates, or a character of UTF-8; of a URI an escaped byte.
+# What may continue in the next piece. At the end of a JSON string's piece: an escape, the first
+# half of a surrogate pair, or a character in UTF-8. At the end of a URI's piece: an escaped byte.
 JSON_TAIL_BYTES = 12
 JSON_UNFINISHED = re.compile(
     rb"(?:\\(?:u[0-9A-Fa-f]{0,3}|u[dD][89ABab][0-9A-Fa-f]{2}(?:\\(?:u[0-9A-Fa-f]{0,3})?)?)?"
@@ -44,37 +45,41 @@ WHITESPACE = b" \t\r\n"
 
 @dataclass(slots=True)
 class LongString:
-    """A string of a JSON body as it came: what stood between its quotes, escapes and all."""
+    """A string of a JSON body as received: all bytes between its quotes, escapes included."""
 
     raw: bytes | bytearray
 
     def __len__(self) -> int:
-        """Bytes."""
+        """Size in bytes, escapes included."""
         return len(self.raw)
 
     def release(self) -> None:
-        """It has been used: give its memory back, even while the body is still referenced."""
+        """Free its memory after its use, even while the body is still referenced."""
         self.raw = b""
 
     async def sha256(self, turns: Turns) -> str:
-        """The hash, in hex, of the string as it came."""
+        """Return the hash, in hex, of the string as received."""
         digest = hashlib.sha256()
         for piece in _cut(self.raw, HASHED_AT_ONCE_BYTES):
             await turns.take(functools.partial(digest.update, piece))
         return digest.hexdigest()
 
     def text(self) -> str:
-        """The string. Raises PayloadTooLarge when it is too long for a text, ValueError."""
+        """Return the string.
+
+        Raises PayloadTooLarge when it is too long for a text, and ValueError when it is not a
+        JSON string.
+        """
         if len(self.raw) > MAX_TEXT_BYTES:
             raise PayloadTooLarge(f"Cannot read the JSON: a text exceeds {MAX_TEXT_BYTES} bytes")
         return _json_string(bytes(self.raw))
 
     def pieces(self) -> Iterator[bytes]:
-        """The string in UTF-8, piece by piece. Raises ValueError where it is no JSON."""
+        """Yield the string in UTF-8, piece by piece. Raises ValueError when it is not JSON."""
         carry = b""
         for piece in _cut(self.raw, PIECE_BYTES):
             data = carry + piece
-            # Of two backslashes the second starts no escape.
+            # The second of two backslashes does not start an escape.
             tail = data.replace(rb"\\", b"..")[-JSON_TAIL_BYTES:]
             unfinished = JSON_UNFINISHED.search(tail)
             end = len(data) - (len(tail) - unfinished.start() if unfinished else 0)
@@ -85,20 +90,20 @@ class LongString:
 
 @dataclass(frozen=True, slots=True)
 class DataUri:
-    """A data: URI whose head has been read. `media_type` in lower case, "" without one."""
+    """A data: URI whose head has been read. `media_type` is in lower case, "" without one."""
 
     media_type: str
     is_base64: bool
     encoded: Iterator[bytes]
 
     def content(self) -> Iterator[bytes]:
-        """What it holds, piece by piece. Raises ValueError."""
+        """Yield the content, piece by piece. Raises ValueError when it cannot be decoded."""
         decoded = percent_decoded(self.encoded)
         return base64_decoded(decoded) if self.is_base64 else decoded
 
 
 def long_strings(value: Json) -> Iterator[LongString]:
-    """Every one within the value."""
+    """Yield every LongString within the value."""
     if isinstance(value, LongString):
         yield value
     elif isinstance(value, list | dict):
@@ -107,7 +112,10 @@ def long_strings(value: Json) -> Iterator[LongString]:
 
 
 def open_data_uri(source: str | LongString) -> DataUri:
-    """Read the head. Raises ValueError when no comma ends it within MAX_HEAD_BYTES."""
+    """Read the head of a data: URI.
+
+    Raises ValueError when no comma ends it within MAX_HEAD_BYTES.
+    """
     if isinstance(source, LongString):
         pieces = source.pieces()
     else:
@@ -126,8 +134,11 @@ def open_data_uri(source: str | LongString) -> DataUri:
 
 
 def percent_decoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Each `%41` as the byte it stands for; a sign that stands for none as it is. Raises
-    ValueError when there are over MAX_STRAY_SIGNS of those: each takes a hundred times as long."""
+    """Yield the data with each `%41` decoded. A percent sign that encodes no byte stays unchanged.
+
+    Raises ValueError when there are over MAX_STRAY_SIGNS such signs: each takes a hundred times
+    as long.
+    """
     carry = b""
     stray = 0
     for piece in pieces:
@@ -145,8 +156,11 @@ def percent_decoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def base64_decoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Base64 or its URL-safe form, white space within and padding at the end or not. Raises
-    ValueError."""
+    """Yield the decoded data of base64 or its URL-safe form.
+
+    White space within it and padding at its end are optional. Raises ValueError when it is not
+    valid base64.
+    """
     carry = b""
     ended = False
     for piece in pieces:
@@ -181,8 +195,10 @@ def _json_string(raw: bytes) -> str:
 
 
 def _percent_decoded(data: bytes) -> tuple[bytes, int]:
-    """The data decoded, and how many signs in it stand for no byte. Quoted-printable is the same
-    but for its sign, and the standard library reads it in C."""
+    """Return the decoded data, and how many percent signs in it encode no byte.
+
+    Quoted-printable differs only in its sign, and the standard library decodes it in C.
+    """
     if b"%" not in data:
         return data, 0
     whole, stray = STRAY_SIGN.subn(b"%25", data)
@@ -199,20 +215,26 @@ def _base64_decoded(packed: bytes) -> bytes:
 
 T = TypeVar("T")
 
-# What is shorter is done at once: a turn of the loop costs more.
+# Shorter data is handled at once, because a turn of the event loop costs more.
 LONG_BYTES = 64 << 10
 
 
 class Turns:
-    """Ten large bodies at once are parsed and decoded one step after the other: without this
-    every turn of the event loop would have ten steps in it, and each waiting request ten times
-    the wait. One object for the whole application."""
+    """Runs the parsing and decoding steps of all large bodies one after the other.
+
+    With ten large bodies and without this, every turn of the event loop would have ten steps in
+    it, and every other request would wait ten times as long. There is one object for the whole
+    application.
+    """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def take(self, step: Callable[[], T]) -> T:
-        """Call `step` when it is its turn. It should take at most some 10 ms."""
+        """Call `step` when it is its turn, and return its value.
+
+        A step should take about 10 ms at most.
+        """
         async with self._lock:
             value = step()
             await asyncio.sleep(0)

@@ -1,7 +1,8 @@
-"""Inputs that were given as URLs, fetched by the router so that it can say where not to.
+"""Fetches inputs that were given as URLs.
 
-Where not to is `router.outbound.public_http`'s to say, for the URL itself and for each redirect.
-Here: what is followed, how much is taken and for how long.
+The router fetches them itself, so that it can refuse an address. `router.outbound.public_http`
+decides which addresses are refused, for the URL itself and for each redirect. This module
+decides which redirects are followed, how much is read and for how long.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class UrlFetcher:
-    """Fulfils `router.inputs.request_inputs.Fetcher`. `close` when done."""
+    """Implements `router.inputs.request_inputs.Fetcher`. Call `close` when done."""
 
     def __init__(
         self, files: Files, *, allow_private: bool, make_resolver: MakeResolver = AsyncResolver
@@ -47,8 +48,11 @@ class UrlFetcher:
         await self._http.close()
 
     async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
-        """GET into the spool. Raises InvalidInput for what cannot be had, PayloadTooLarge for
-        what is more than `max_bytes`, decoded."""
+        """GET the URL into the spool. Return the file's path and a name for it.
+
+        Raises InvalidInput when the URL cannot be fetched, and PayloadTooLarge when its decoded
+        content has more than `max_bytes`.
+        """
         try:
             async with asyncio.timeout(TOTAL_TIMEOUT_S):
                 return await self._follow(url, field, max_bytes)
@@ -103,7 +107,7 @@ def _refused(field: str, why: str) -> InvalidInput:
     )
 
 
-# An app has one key for all of its users, so one caller's share is a large one.
+# An app has one key for all of its users, so the limit of one caller is high.
 PER_CALLER = 32
 IN_ALL = 96
 WAIT_S = 10.0
@@ -112,7 +116,7 @@ RETRY_AFTER_S = 5.0
 
 
 class BoundedFetcher:
-    """Fulfils Fetcher in front of another: waits for a free slot, but not for long."""
+    """Implements Fetcher in front of another one: waits for a free slot, WAIT_S at most."""
 
     def __init__(self, inner: Fetcher, *, wait_s: float = WAIT_S) -> None:
         self._inner = inner
@@ -121,12 +125,14 @@ class BoundedFetcher:
         self._of_owner: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def close(self) -> None:
-        """Close the fetcher within."""
+        """Close the inner fetcher."""
         await self._inner.close()
 
     async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
-        """As the fetcher within. Raises RateLimited, with when to come again, after WAIT_S
-        seconds without a free slot."""
+        """Fetch with the inner fetcher.
+
+        Raises RateLimited, with a time to retry after, when no slot gets free in `wait_s` seconds.
+        """
         slots = self._of_owner.setdefault(caller.owner, asyncio.Semaphore(PER_CALLER))
         async with contextlib.AsyncExitStack() as held:
             try:

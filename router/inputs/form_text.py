@@ -1,4 +1,4 @@
-"""Form text to the type that a model's schema declares."""
+"""Converts form text to the type that a model's schema declares."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from router.inputs.json_text import load_json
 from router.prediction import Json
 
 INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-# Possessive: else a million digits before a letter would be tried in every division.
+# Possessive: otherwise a million digits before a letter would be tried in every split.
 NUMBER = re.compile(r"[+-]?(?:\d++\.?\d*+|\.\d++)(?:[eE][+-]?\d+)?", re.ASCII)
-# More digits than any double needs; Python reads no whole number of over 4300.
+# More digits than any double needs. Python reads no whole number of over 4300 digits.
 MAX_NUMBER_CHARS = 2000
 TRUE = frozenset({"true", "1", "yes", "on"})
 FALSE = frozenset({"false", "0", "no", "off"})
-# An input that takes several types is tried as each of them in this order, text comes last.
+# For an input of several types, each type is tried in this order. Text comes last.
 ORDER = ("integer", "number", "boolean", "array", "object")
 SHOWN_CHARS = 80
 _SHORT = reprlib.Repr()
@@ -27,25 +27,27 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = SHOWN_CHARS
 
 
 class Kind(NamedTuple):
-    """A type of JSON schema, or `file`; of an array the type of its items too."""
+    """A type of JSON schema, or `file`. `items`: the type of an array's items."""
 
     name: str
     items: str | None = None
 
 
 def shown(value: object) -> str:
-    """The value as a message may show it. Never all of a long one: its repr may take ten times
-    its memory."""
+    """Return the value as a message may show it.
+
+    A long value is cut before its repr is made, which could take ten times its memory.
+    """
     return shortened(_SHORT.repr(value))
 
 
 def shortened(text: str) -> str:
-    """At most SHOWN_CHARS of it."""
+    """Return at most SHOWN_CHARS characters of the text."""
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
 
 
 def invalid(name: str, message: str) -> InvalidInput:
-    """The error for one input."""
+    """Return the error for one input."""
     name = shortened(name)
     return InvalidInput(
         f"Cannot use '{name}': {message}",
@@ -54,10 +56,10 @@ def invalid(name: str, message: str) -> InvalidInput:
 
 
 def from_texts(name: str, kinds: tuple[Kind, ...], texts: list[str]) -> Json:
-    """The value of one input; None when the form left it blank.
+    """Return the value of one input, or None when the form left it blank.
 
-    A list may come as repeated parts or as one JSON array. An input that takes several types
-    gets the first that the text is, else the text. Raises InvalidInput.
+    A list may come as repeated parts or as one JSON array. An input of several types gets the
+    first type that the text fits. Raises InvalidInput when the text does not fit.
     """
     if len(kinds) == 1 and kinds[0].name != "array":
         if len(texts) > 1:
@@ -92,8 +94,11 @@ def _first_that_fits(name: str, kinds: tuple[Kind, ...], texts: list[str]) -> Js
 
 
 def _exactly(name: str, kind: str, text: str) -> Json:
-    """As for an input of one type, but 1 or "on" is no boolean, and a text is no object; a
-    number without a point is an integer, as `cog run` has it."""
+    """Convert as for an input of one type, but more strictly.
+
+    1 or "on" is not a boolean, and a text is not an object. A number without a point is an
+    integer, as in `cog run`.
+    """
     if kind == "boolean" and text.strip().lower() not in ("true", "false"):
         raise invalid(name, "must be true or false")
     if kind == "number" and INTEGER.fullmatch(text.strip()):

@@ -1,4 +1,4 @@
-"""What a model takes: from its OpenAPI schema to checked values, out of JSON or form text."""
+"""A model's inputs: reads them from its OpenAPI schema, and checks values from JSON or forms."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from router.secret_inputs import OBJECTION, CheckedInputs, is_secret, split
 log = logging.getLogger(__name__)
 
 MAX_ITEMS = 10_000
-# What orjson writes, coglet reads and a runner gets as a whole number.
+# The whole numbers that orjson can write, coglet can read and a runner gets unchanged.
 SMALLEST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 64) - 1
-# Above it a number with a point or an exponent may have been read as its neighbour.
+# Above this, a number with a point or an exponent may have been rounded to another number.
 LARGEST_EXACT_FLOAT = float(1 << 53)
 ANY = tuple(map(Kind, ("integer", "number", "boolean", "array", "object", "string")))
-# The first engine takes time in proportion to the text, whatever the pattern; it knows no
-# look-around and no back-references, which the second does, for so many steps.
+# The first engine takes time in proportion to the text, whatever the pattern. It does not know
+# look-around and back-references. The second engine does, and stops after this many steps.
 PATTERN_ENGINES = (RegexOptions(), FancyRegexOptions(backtrack_limit=100_000))
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One input. `kinds`: the types that it takes, mostly one."""
+    """One input. `kinds`: the types that it takes, in most cases one."""
 
     name: str
     kinds: tuple[Kind, ...]
@@ -39,7 +39,7 @@ class Field:
 
     @property
     def kind(self) -> str:
-        """JSON schema's type or `file`; `union` for several."""
+        """JSON schema's type or `file`; `union` for several types."""
         return self.kinds[0].name if len(self.kinds) == 1 else "union"
 
     @property
@@ -49,12 +49,12 @@ class Field:
 
     @property
     def takes_whole_numbers_only(self) -> bool:
-        """Of all numbers."""
+        """Whether it takes whole numbers and no other numbers."""
         return self._takes("integer") and not self.takes_every_number
 
     @property
     def takes_every_number(self) -> bool:
-        """Itself or as items."""
+        """Whether it takes every number, itself or as items."""
         return self._takes("number")
 
     def _takes(self, kind: str) -> bool:
@@ -80,15 +80,18 @@ class InputSchema:
         }
 
     def field(self, name: str) -> Field:
-        """The input of that name. Raises InvalidInput."""
+        """Return the input of that name. Raises InvalidInput when there is none."""
         if name not in self.fields:
             known = ", ".join(self.fields)
             raise invalid(name, f"there is no such input; there are: {known}")
         return self.fields[name]
 
     def from_text(self, name: str, texts: list[str]) -> Json:
-        """Form text to the type that the schema declares; None when the form left it blank.
-        Raises InvalidInput, PayloadTooLarge."""
+        """Convert form text to the type that the schema declares.
+
+        None when the form left it blank. Raises InvalidInput when the text does not fit, and
+        PayloadTooLarge when its JSON is too large.
+        """
         try:
             return from_texts(name, self.field(name).kinds, texts)
         except InvalidInput:
@@ -97,11 +100,11 @@ class InputSchema:
             raise
 
     def check(self, values: Mapping[str, Json], given_files: Iterable[str]) -> CheckedInputs:
-        """The values with nulls left out and secret ones redacted, once each has been found to
-        fit its schema.
+        """Check each value against its schema. Return them without nulls and with secrets redacted.
 
-        Whole numbers are ints: JSON's 2.0 is one for an input that takes no fractions. Raises
-        InvalidInput that lists every problem, not only the first.
+        Whole numbers become ints; JSON's 2.0 counts as one for an input that takes no fractions.
+        Raises InvalidInput when a value does not fit. The error lists every problem, not only the
+        first.
         """
         problems: list[dict[str, str]] = []
         given = {k: v for k, v in values.items() if not (v is None and self._may_be_null(k))}
@@ -126,7 +129,7 @@ class InputSchema:
         return split(given, self.secrets)
 
     def _judge(self, field: Field, value: Json) -> tuple[Json, str | None]:
-        """The value as it is passed on, and the first thing that is wrong with it."""
+        """Return the value to pass on, and the first thing that is wrong with it or None."""
         if isinstance(value, list) and len(value) > MAX_ITEMS:
             return value, f"must have at most {MAX_ITEMS} items, got {len(value)}"
         error = next(self._validators[field.name].iter_errors(value), None)
@@ -158,7 +161,7 @@ def _field(
 
 
 def _resolve(schema: Mapping[str, Any], components: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with `$ref` and `allOf` of cog's enums written out in place."""
+    """Return the schema with `$ref` and `allOf` of cog's enums replaced by what they refer to."""
     out = dict(schema)
     for part in [out, *out.pop("allOf", ())]:
         if ref := part.get("$ref"):
@@ -168,7 +171,7 @@ def _resolve(schema: Mapping[str, Any], components: Mapping[str, Any]) -> dict[s
 
 
 def _kinds(schema: Mapping[str, Any]) -> tuple[Kind, ...]:
-    """The types that fit: one, or of a union each member's."""
+    """Return the types that fit: one, or for a union those of each member."""
     if schema.get("type") == "string" and schema.get("format") == "uri":
         return (Kind("file"),)
     if isinstance(schema.get("type"), str):
@@ -183,16 +186,19 @@ def _kinds(schema: Mapping[str, Any]) -> tuple[Kind, ...]:
 def _validator(name: str, schema: dict[str, Any]) -> Draft202012Validator:
     for engine in PATTERN_ENGINES:
         try:
-            # Masked: its messages would hold the value, however long.
+            # Masked, because messages would otherwise contain the value, however long it is.
             return Draft202012Validator(schema, pattern_options=engine, mask="the value")
         except ValidationError:
             continue
-    log.warning("an input's pattern is left to the model", extra={"input": name})
+    log.warning("cannot read an input's pattern; only the model checks it", extra={"input": name})
     return Draft202012Validator({k: v for k, v in schema.items() if k != "pattern"})
 
 
 def _exact(field: Field, value: Json) -> Json:
-    """The value with every whole number as an int that can be passed on. Raises ValueError."""
+    """Return the value with every whole number as an int that can be passed on.
+
+    Raises ValueError when a whole number is out of range or may have been rounded.
+    """
     if isinstance(value, list):
         return [_exact(field, v) for v in value]
     if isinstance(value, dict):
@@ -226,7 +232,7 @@ def _wording(error: ValidationError, value: Json) -> str:
     template = WORDINGS.get(error.kind.name)
     if template is None:
         return shortened(error.message)
-    for step in error.instance_path:  # `error.instance` would be a copy, however long
+    for step in error.instance_path:  # `error.instance` would copy the value, however long it is
         value = value[step]
     length = len(value) if isinstance(value, str) else 0
     limit = error.kind.value
@@ -234,7 +240,7 @@ def _wording(error: ValidationError, value: Json) -> str:
 
 
 def _types(error: ValidationError) -> str:
-    """The types that would have done."""
+    """Return the types that the schema allows."""
     if error.kind.name == "type":
         return " or ".join(error.kind.value)
     if error.kind.name != "anyOf":

@@ -1,5 +1,7 @@
-"""What each model takes and gives. The one cache of schemas: asked for once, then remembered until
-the router ends."""
+"""The schemas of all models. This is the only cache of schemas.
+
+Each schema is read once and kept until the router ends.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,20 @@ from router.models.schemas import Description
 
 Describe = Callable[[Package], Awaitable[Description]]
 
-# Soon enough for a back-end that is just starting; a loop of boxes, or one that never answers,
-# would otherwise be asked with every request.
+# Soon enough for a back-end that is just starting. Without this wait, a loop of routers, or a
+# back-end that never answers, would be asked with every request.
 RETRY_DESCRIBE_S = 5.0
-RETRY_DESCRIBE_MAX_S = 300.0  # where a back-end asks for more patience than the first
+RETRY_DESCRIBE_MAX_S = 300.0  # the limit when a back-end asks for a longer wait
 
 
 class ModelSchemas:
     """Schemas by the model's name. `openapi`: each OpenAPI document. `versions`: a hash of each.
-    Both have a model only once it has been described."""
+
+    A model is in both only after it has been described.
+    """
 
     def __init__(self, describe: Describe) -> None:
-        """`describe` reads, makes or asks for a description; raises StartError."""
+        """`describe` reads, makes or requests a description, and raises StartError if it cannot."""
         self.openapi: dict[str, Mapping[str, Any]] = {}
         self.versions: dict[str, str] = {}
         self._describe = describe
@@ -41,17 +45,20 @@ class ModelSchemas:
         self._callbacks: list[Callable[[str, Description], object]] = []
 
     def on_described(self, callback: Callable[[str, Description], object]) -> None:
-        """Call it with the name of each model that is described from now on."""
+        """Call `callback` with the name and description of each model described from now on."""
         self._callbacks.append(callback)
 
     def known(self, model: str) -> Description | None:
-        """The description, None while there is none."""
+        """Return the description, or None while there is none."""
         return self._descriptions.get(model)
 
     async def input_schema(self, package: Package) -> InputSchema:
-        """What the model takes; waits while its schema is being made or asked for, once for all
-        who wait. Raises ModelUnavailable when it cannot be had, and again without another try
-        for RETRY_DESCRIBE_S after that."""
+        """Return the model's inputs.
+
+        While its schema is being made or requested, all callers wait for the same result. Raises
+        ModelUnavailable when the schema cannot be read. For RETRY_DESCRIBE_S after that, or for as
+        long as the back-end asks, it raises again without another try.
+        """
         name = package.name
         if (input_schema := self._input_schemas.get(name)) is not None:
             return input_schema
@@ -60,7 +67,7 @@ class ModelSchemas:
         if task is None:
             task = self._describing[name] = asyncio.create_task(self._read(package))
             task.add_done_callback(lambda _: self._describing.pop(name, None))
-        # Shielded: a caller that leaves takes nothing from the others.
+        # Shielded: a caller that is canceled must not cancel this for the others.
         input_schema = await asyncio.shield(task)
         if input_schema is None:
             self._raise_recent(name)
@@ -68,7 +75,7 @@ class ModelSchemas:
         return input_schema
 
     async def _read(self, package: Package) -> InputSchema | None:
-        """None when it cannot be had; the reason is kept."""
+        """Return the model's inputs, or None when they cannot be read; the reason is kept."""
         name = package.name
         try:
             description = await self._describe(package)
@@ -86,7 +93,7 @@ class ModelSchemas:
         return input_schema
 
     def _raise_recent(self, name: str) -> None:
-        """Raise a failure that is not yet to be tried again."""
+        """Raise ModelUnavailable while the last failure must not yet be tried again."""
         reason, until = self._unreadable.get(name, ("", 0.0))
         if (left_s := until - time.monotonic()) > 0:
             raise ModelUnavailable(f"Cannot read '{name}': {reason}", retry_after_s=max(left_s, 1))

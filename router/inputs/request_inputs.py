@@ -1,7 +1,7 @@
-"""From what a client sent to what a prediction is made of: checked values and spooled files.
+"""Turns what a client sent into a prediction's inputs: checked values and spooled files.
 
-A file input may come as an upload, a data: URI or an http(s) URL. Whatever it was, the model
-gets a file that the router wrote; a path or file:// of the client's never goes further.
+A file input may come as an upload, a data: URI or an http(s) URL. In each case the model gets a
+file that the router wrote. A path or a file:// URL from a client is never passed on.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ class Fetcher(Protocol):
     """Gets inputs that were given as URLs."""
 
     async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
-        """Fetch into the spool for that caller; path and a name for it. Raises InvalidInput,
-        PayloadTooLarge."""
+        """Fetch the URL into the spool for that caller. Return the file's path and a name for it.
+
+        Raises InvalidInput when the URL cannot be fetched, and PayloadTooLarge when its content
+        has more than `max_bytes`.
+        """
 
     async def close(self) -> None:
         """Close every connection."""
@@ -37,7 +40,7 @@ class Fetcher(Protocol):
 MAX_FILES = 100
 MAX_URL_CHARS = 8192
 NO_FILE = "must be an upload, a data: URI or an http(s) URL"
-# Browsers' recorders use types that Python's table lacks.
+# Types that recorders in browsers use and that Python's table lacks.
 EXTRA_SUFFIXES = {"audio/webm": ".webm", "audio/mp4": ".m4a", "image/webp": ".webp"}
 
 
@@ -53,7 +56,11 @@ Source = str | LongString | FileRef
 
 
 class RequestInputs:
-    """Turns requests into inputs. Whatever fails, no file of it stays in the spool."""
+    """Turns requests into inputs. When this fails, no file of the request stays in the spool.
+
+    Raises InvalidInput when an input does not fit the schema, PayloadTooLarge when the request or
+    a file is too large, InsufficientStorage when the disk is full, and what the fetcher raises.
+    """
 
     def __init__(self, files: Files, fetcher: Fetcher, max_file_bytes: int) -> None:
         self.turns = Turns()
@@ -64,7 +71,7 @@ class RequestInputs:
     async def from_form(
         self, input_schema: InputSchema, parts: Sequence[Text | FileRef], caller: Caller
     ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
-        """A multipart form's parts. Takes over the uploads, also when it raises."""
+        """Return the inputs of a multipart form. Takes over the uploads, even when it raises."""
         taken = [p for p in parts if isinstance(p, FileRef)]
         try:
             if sum(len(p.text) for p in parts if isinstance(p, Text)) > LONG_BYTES:
@@ -79,7 +86,7 @@ class RequestInputs:
     async def from_json(
         self, input_schema: InputSchema, values: Mapping[str, Json], caller: Caller
     ) -> tuple[CheckedInputs, tuple[FileRef, ...]]:
-        """The `input` of a JSON request. Unknown inputs are dropped, as Cog does."""
+        """Return the inputs of a JSON request's `input`. Drops unknown inputs, as Cog does."""
         known = {k: v for k, v in values.items() if k in input_schema.fields}
         return await self._complete(input_schema, known, caller)
 
@@ -98,7 +105,7 @@ class RequestInputs:
             if len(sources) > MAX_FILES:
                 raise PayloadTooLarge(f"Cannot take the request: it has over {MAX_FILES} files")
             _at_most_one(sources)
-            # Checked before anything is fetched: a request that is wrong costs nothing.
+            # The values are checked before anything is fetched: a wrong request fetches nothing.
             checked = input_schema.check(with_texts(plain), {f.name for f, _ in sources})
             for field, source in sources:
                 refs.append(await self._materialise(field, source, caller))
@@ -125,7 +132,7 @@ class RequestInputs:
         return FileRef(field.name, path, name, in_list)
 
     async def _decode(self, field: Field, source: str | LongString) -> FileRef:
-        """A data: URI into the spool, piece by piece."""
+        """Decode a data: URI into the spool, piece by piece."""
         try:
             uri = open_data_uri(source)
         except ValueError as error:
@@ -168,7 +175,7 @@ class RequestInputs:
 
 
 def _by_field(input_schema: InputSchema, parts: Sequence[Text | FileRef]) -> dict[str, Json]:
-    """The form's values by the names of their inputs; of a file input each part, in order."""
+    """Return the form's values by input name. A file input's value lists its parts in order."""
     given: dict[str, list[Text | FileRef]] = {}
     for part in parts:
         given.setdefault(part.field, []).append(part)
@@ -213,8 +220,10 @@ def _at_most_one(sources: Sequence[tuple[Field, Source]]) -> None:
 
 
 def with_texts(values: dict[str, Json]) -> dict[str, Json]:
-    """The values with each LongString as the text that it is, for inputs that take no file.
-    Raises PayloadTooLarge when they are more than a body's text may be."""
+    """Return the values with each LongString as its text, for inputs that take no file.
+
+    Raises PayloadTooLarge when these have more text than a body may have.
+    """
     left_bytes = MAX_TEXT_BYTES
 
     def with_text(value: Json) -> Json:

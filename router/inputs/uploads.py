@@ -1,7 +1,7 @@
-"""Files uploaded ahead of predictions, and their use as inputs.
+"""Files that are uploaded before predictions, and their use as inputs.
 
-A URL of such a file is never fetched over HTTP: the prediction gets a link of its own to the
-content in the spool, so that either may be deleted first.
+The URL of such a file is never fetched over HTTP. The prediction gets its own link to the content
+in the spool, so the upload and the prediction may be deleted in any order.
 """
 
 from __future__ import annotations
@@ -27,15 +27,19 @@ from router.storage.store import Files, StoredFile, UploadIndex
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 600.0
-# Whatever the host: behind a tunnel the same file is reached under several names, and an id is
-# not guessed.
+# Any host will do: behind a tunnel the same file has URLs with several host names, and an id
+# cannot be guessed.
 FILE_PATH = re.compile(r"/v1/files/([0-9a-f]{32})")
-# The file of an output by its URL, None for any other URL. Raises NotFound.
+# Returns the output file that a URL names, None for any other URL. Raises NotFound when the file
+# is gone.
 FindOutput = Callable[[str], Awaitable[FileRef | None]]
 
 
 class Uploads:
-    """Keeps uploads for `keep_s` seconds. Fulfils Fetcher, in front of the one for other URLs."""
+    """Keeps uploads for `keep_s` seconds.
+
+    Implements Fetcher in front of `elsewhere`, the fetcher for all other URLs.
+    """
 
     def __init__(
         self,
@@ -56,12 +60,12 @@ class Uploads:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def open(self) -> Sequence[StoredFile]:
-        """Every file there is; sweep regularly."""
+        """Start the regular sweep, and return every file in the index."""
         self._sweeper = asyncio.create_task(self._sweep_regularly())
         return await self._index.list_files()
 
     async def close(self) -> None:
-        """Sweep and fetch no more."""
+        """Stop the sweep, and close the fetcher for other URLs."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self._elsewhere.close()
@@ -92,7 +96,7 @@ class Uploads:
         return stored
 
     async def get(self, file_id: str, caller: Caller) -> StoredFile:
-        """Raises NotFound, also for what the caller may not see."""
+        """Return the file. Raises NotFound when there is none that the caller may see."""
         stored = await self._index.get_file(file_id)
         if (
             stored is None
@@ -103,25 +107,28 @@ class Uploads:
         return stored
 
     async def list(self, caller: Caller) -> Sequence[StoredFile]:
-        """All that the caller may see and that have not expired, newest first."""
+        """Return the files that the caller may see and that have not expired, newest first."""
         now = self._clock.time()
         found = await self._index.list_files()
         return [f for f in found if f.expires_at > now and caller.may_see(f.owner)]
 
     async def delete(self, file_id: str, caller: Caller) -> None:
-        """Raises NotFound. Predictions that use it keep their link."""
+        """Delete the file. Predictions that use it keep their link. Raises NotFound as `get`."""
         stored = await self.get(file_id, caller)
         await self._index.delete_file(stored.id)
         self._files.remove([stored.ref()])
 
     async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
-        """The file of that URL: one of the caller's or of an output by a link, any other from
-        elsewhere. Raises InvalidInput for one that is not kept any more."""
+        """Return the path of the URL's content in the spool and a name for it.
+
+        A file of the caller or of an output becomes a link. Any other URL goes to `elsewhere`.
+        Raises InvalidInput when the URL is of an output that is not kept any more.
+        """
         found = FILE_PATH.fullmatch(urlsplit(url).path)
         stored = await self._index.get_file(found[1]) if found else None
         if stored is not None and caller.may_see(stored.owner):
             return self._files.link(stored.ref()), stored.name
-        # Everyone who knows an output's URL may read it, so it need not be the caller's own.
+        # Every client that has an output's URL may read it, so it need not be the caller's own.
         try:
             output = await self._find_output(url)
         except NotFound as error:
