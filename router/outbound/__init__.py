@@ -1,1 +1,1 @@
-"""Connections to the public internet, and where they must not lead."""
+"""Connections to other machines, and which addresses they must not reach."""

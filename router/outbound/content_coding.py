@@ -1,7 +1,7 @@
-"""Bodies of answers as they were before their Content-Encoding, in bounds.
+"""Decodes the Content-Encoding of response bodies, with limits.
 
-Some servers compress whatever was asked for. What comes out is bounded as it is decoded, piece
-by piece: a bomb is refused after its first `max_bytes`, and never lies in memory.
+Some servers compress whatever the client asked for. The decoded size is checked after each piece,
+so a decompression bomb is refused after its first `max_bytes` and is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import AsyncIterator, Iterator
 import aiohttp
 
 CHUNK_BYTES = 1 << 16
-# What is decoded between two looks at other work: some hundred microseconds.
+# Decoded between two turns of the event loop. This takes some hundred microseconds.
 PIECE_BYTES = 1 << 16
-# A gzip file may be thousands of tiny ones in a row, and zlib copies what follows each.
+# A gzip file may be thousands of tiny members in a row, and zlib copies what follows each one.
 FEED_BYTES = 1 << 12
-# What is larger when compressed is so by little: headers, names, checksums.
+# Data that grows by compression grows only a little: by headers, names, checksums.
 OVERHEAD_BYTES = 1 << 16
-MAX_MEMBERS = 1 << 16  # of one gzip body: each costs some time, however empty it is
+MAX_MEMBERS = 1 << 16  # of one gzip body: even an empty member takes some time
 GZIP_BITS = 16 + zlib.MAX_WBITS
 DECODED = ("gzip", "x-gzip", "deflate")
 
 
 class CodingError(ValueError):
-    """The body cannot be decoded. The message is what "it" or "its URL" does."""
+    """The body cannot be decoded. The message has no subject: "it" or "its URL" goes before it."""
 
 
 class TooManyBytesError(ValueError):
@@ -33,7 +33,10 @@ class TooManyBytesError(ValueError):
 
 
 class Inflater:
-    """Decodes gzip, of one member or many, and deflate: zlib's, or bare as some servers send it."""
+    """Decodes gzip with one member or many, and deflate.
+
+    deflate may have zlib's header or, as some servers send it, none.
+    """
 
     def __init__(self, coding: str) -> None:
         self._is_gzip = coding != "deflate"
@@ -41,11 +44,14 @@ class Inflater:
         self._members = 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The next pieces, each of at most PIECE_BYTES. Raises CodingError."""
+        """Yield the next pieces, each of at most PIECE_BYTES.
+
+        Raises CodingError when the data is damaged or has too many members.
+        """
         while data:
             if self._zlib is None or self._zlib.eof:
                 if self._members:
-                    # Zeros may pad a gzip file; after a deflate stream nothing means anything.
+                    # Zeros may pad a gzip file. Data after a deflate stream has no meaning.
                     data = data.lstrip(b"\0") if self._is_gzip else b""
                     if not data:
                         return
@@ -54,8 +60,10 @@ class Inflater:
             data = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
 
     def finish(self) -> Iterator[bytes]:
-        """What is left when all has been fed. Raises CodingError for a body that ends before its
-        end."""
+        """Yield what is left when all data has been fed.
+
+        Raises CodingError when the body ends too early.
+        """
         while self._zlib is not None and not self._zlib.eof:
             piece = self._inflate(self._zlib, b"")
             if not piece and not self._zlib.eof:
@@ -79,10 +87,11 @@ class Inflater:
 
 
 async def decoded(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body's pieces, decoded. The session must not decode by itself.
+    """Yield the decoded body, piece by piece. The session must not decode by itself.
 
-    Raises CodingError, and TooManyBytesError as soon as more than `max_bytes` have come out (or,
-    when compressed, a little more than that has come in).
+    Raises CodingError when the body cannot be decoded, and TooManyBytesError as soon as more than
+    `max_bytes` have been decoded. For a compressed body it also raises that when OVERHEAD_BYTES
+    more than that have been received.
     """
     coding = _coding_of(response)
     may_come_in = max_bytes + (OVERHEAD_BYTES if coding else 0)
@@ -103,18 +112,21 @@ async def _inflated(response: aiohttp.ClientResponse, coding: str) -> AsyncItera
         for start in range(0, len(chunk), FEED_BYTES):
             for piece in inflater.feed(chunk[start : start + FEED_BYTES]):
                 yield piece
-                await asyncio.sleep(0)  # one chunk may become a thousand
+                await asyncio.sleep(0)  # one chunk may become a thousand pieces
     for piece in inflater.finish():
         yield piece
 
 
 def _coding_of(response: aiohttp.ClientResponse) -> str:
-    """The one coding that was applied, "" for none. Raises CodingError."""
+    """Return the one coding that was applied, "" for none.
+
+    Raises CodingError when there are several or it is not known.
+    """
     named = ",".join(response.headers.getall("Content-Encoding", ())).lower().split(",")
     codings = [c for c in map(str.strip, named) if c not in ("", "identity")]
     if not codings:
         return ""
     if len(codings) > 1 or codings[0] not in DECODED:
         shown = ", ".join(codings)[:60]
-        raise CodingError(f"answers in the content coding '{shown}', which is not read")
+        raise CodingError(f"answers in the content coding '{shown}', which is not supported")
     return codings[0]

@@ -1,10 +1,10 @@
-"""HTTP to URLs that callers give: only to the public internet, whatever the URL looks like.
+"""HTTP to URLs from callers: only to the public internet, however the URL is written.
 
-Server-side request forgery: a caller's URL must not reach what only this machine, or only its
-network, can reach. One address has countless spellings, and the client maps them, resolves
-names and follows redirects after any look at the text. So the judge sits where the socket is
-made: it sees the very address that is about to be connected to, and nothing is sent before.
-`judge_url` refuses earlier what can be seen earlier; nothing depends on it.
+This protects against server-side request forgery: a caller's URL must not reach what only this
+machine, or only its network, can reach. One address has many spellings. The HTTP client maps them,
+resolves names and follows redirects after any check of the text. So the check is made where the
+socket is created. There it sees the exact address of the connection, and nothing has been sent.
+`judge_url` refuses early what can be recognised early, but the protection does not depend on it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from router import __version__
 RESOLVE_TIMEOUT_S = 5.0
 HEADERS = {"User-Agent": f"callme/{__version__}", "Accept-Encoding": "identity"}
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
-GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA has given out
-# What `is_global` of some Python 3.11 lets through.
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that IANA has assigned
+# Networks that `is_global` accepts in some releases of Python 3.11.
 NOT_PUBLIC_4 = (
     ipaddress.IPv4Network("192.0.0.0/24"),  # protocol assignments, a cloud's metadata among them
     ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays, retired
@@ -39,11 +39,11 @@ NOT_PUBLIC_6 = (
     ipaddress.IPv6Network("2002::/16"),  # 6to4, retired: it carries any IPv4 address
     ipaddress.IPv6Network("3fff::/20"),  # documentation
 )
-# A name has 253 characters; a user and a password may stand before it.
+# A name has at most 253 characters. A user and a password may come before it.
 MAX_AUTHORITY_CHARS = 1024
 AUTHORITY = re.compile(r"[^/?#]{0,32}//([^/?#]*)")
-REMOVED = {ord(c): None for c in "\t\r\n"}  # by every parser of URLs
-# A host that ends in a number is an IPv4 address to a browser and to many libraries.
+REMOVED = {ord(c): None for c in "\t\r\n"}  # every URL parser removes these
+# Browsers and many libraries read a host that ends in a number as an IPv4 address.
 NUMBER_AT_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.*", re.IGNORECASE)
 
 
@@ -51,12 +51,15 @@ MakeResolver = Callable[[], AbstractResolver]
 
 
 class PrivateAddressError(OSError):
-    """The name or address is not a public one."""
+    """The name or address is not public."""
 
 
 def is_public(address: str) -> bool:
-    """True for an address of the public internet. An IPv6 address that carries an IPv4 one
-    (mapped, NAT64) is judged as that: it ends up there. Raises ValueError for no address."""
+    """Whether it is an address of the public internet.
+
+    An IPv6 address that contains an IPv4 one (mapped, NAT64) counts as that one, because the
+    connection ends there. Raises ValueError when the text is not an address.
+    """
     ip = ipaddress.ip_address(address.split("%", 1)[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.ipv4_mapped
@@ -68,20 +71,26 @@ def is_public(address: str) -> bool:
 
 
 def is_this_machine(address: str) -> bool:
-    """Whether it is an address of this machine: a firewall in front of it does not stand between
-    it and itself. Nothing is sent: only the kernel's routes are asked."""
+    """Whether it is an address of this machine.
+
+    A firewall in front of this machine does not stop its connections to itself. Nothing is sent;
+    only the kernel's routing table is asked.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((address, 9))
         except OSError:
-            return False  # no way there at all
+            return False  # there is no route to it
         source = str(probe.getsockname()[0])
     return ipaddress.ip_address(source) == ipaddress.ip_address(address)
 
 
 def open_public_socket(info: aiohttp.AddrInfoType) -> socket.socket:
-    """A socket for that address, not yet connected. Raises PrivateAddressError."""
+    """Return a socket for that address, not yet connected.
+
+    Raises PrivateAddressError when the address is not public or is this machine's.
+    """
     family, kind, protocol, _, address = info
     try:
         allowed = is_public(address[0]) and not is_this_machine(address[0])
@@ -93,8 +102,11 @@ def open_public_socket(info: aiohttp.AddrInfoType) -> socket.socket:
 
 
 def parse_url(text: str) -> URL:
-    """The URL as the client reads it. Raises ValueError, at once for a host that is far too long:
-    to map one of thousands of characters takes as many microseconds and more."""
+    """Return the URL as the client reads it.
+
+    Raises ValueError when it cannot be read. It raises at once when the host is far too long: to
+    map a host of thousands of characters takes as many microseconds or more.
+    """
     found = AUTHORITY.match(text.translate(REMOVED))
     if found and len(found[1]) > MAX_AUTHORITY_CHARS:
         raise ValueError("its host is too long")
@@ -102,13 +114,16 @@ def parse_url(text: str) -> URL:
 
 
 def judge_url(text: str | URL, *, allow_private: bool) -> URL:
-    """The URL as the client reads it. Raises ValueError for what is not an http(s) URL or never
-    connects, PrivateAddressError for an address that is not public. A name passes."""
+    """Return the URL as the client reads it. A name passes; it is checked when it is resolved.
+
+    Raises ValueError when it is not an http(s) URL or can never connect, and PrivateAddressError
+    when its address is not public.
+    """
     url = parse_url(text) if isinstance(text, str) else text
     host = url.raw_host
     if url.scheme not in ("http", "https") or not host:
         raise ValueError("not an http(s) URL")
-    host.encode("idna")  # labels that are too long or empty; UnicodeError is a ValueError
+    host.encode("idna")  # raises UnicodeError, a ValueError, for a label too long or empty
     bare = host.rstrip(".")
     if not allow_private and (bare == "localhost" or bare.endswith(".localhost")):
         raise PrivateAddressError("not a public name")  # RFC 6761
@@ -122,7 +137,7 @@ def judge_url(text: str | URL, *, allow_private: bool) -> URL:
         try:
             public = is_public(socket.inet_ntoa(socket.inet_aton(bare)))
         except OSError as error:
-            raise ValueError("its host ends in a number, but is no address") from error
+            raise ValueError("its host ends in a number, but is not an address") from error
     if not public and not allow_private:
         raise PrivateAddressError("not a public address")
     if is_short:
@@ -131,8 +146,10 @@ def judge_url(text: str | URL, *, allow_private: bool) -> URL:
 
 
 class PublicResolver(AbstractResolver):
-    """Resolves names within RESOLVE_TIMEOUT_S; refuses one that has any address that is not
-    public, unless private ones are allowed."""
+    """Resolves names within RESOLVE_TIMEOUT_S.
+
+    It refuses a name when one of its addresses is not public, unless private ones are allowed.
+    """
 
     def __init__(self, inner: AbstractResolver, *, allow_private: bool = False) -> None:
         self._inner = inner
@@ -141,7 +158,11 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The host's addresses. Raises OSError, PrivateAddressError."""
+        """Return the host's addresses.
+
+        Raises OSError when there is none within the time limit, and PrivateAddressError when one
+        of them is not public.
+        """
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT_S):
                 found = await self._inner.resolve(host, port, family)
@@ -154,15 +175,15 @@ class PublicResolver(AbstractResolver):
         return found
 
     async def close(self) -> None:
-        """Close the resolver within."""
+        """Close the inner resolver."""
         await self._inner.close()
 
 
 class PublicHttp:
-    """The client for one user of callers' URLs, opened when it is first needed.
+    """An HTTP client for URLs from callers, opened when it is first needed.
 
-    No proxy of the environment, no cookies, no decoding. Names are asked for asynchronously:
-    one that does not resolve holds no thread, as `getaddrinfo` would.
+    It uses no proxy of the environment and no cookies, and does not decode. Names are resolved
+    asynchronously: one that does not resolve blocks no thread, as `getaddrinfo` would.
     """
 
     def __init__(
@@ -177,15 +198,15 @@ class PublicHttp:
         self._session: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
-        """The session, for requests that do not follow redirects by themselves."""
+        """Return the session. Its requests must not follow redirects by themselves."""
         if self._session is None:
             self._resolver = PublicResolver(self._make_resolver(), allow_private=self.allow_private)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
-                    limit=0,  # its users bound themselves
+                    limit=0,  # the code that uses it has limits of its own
                     resolver=self._resolver,
                     use_dns_cache=False,
-                    force_close=True,  # nobody's idle connections are kept
+                    force_close=True,  # keep no idle connections
                     socket_factory=None if self.allow_private else open_public_socket,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -196,7 +217,7 @@ class PublicHttp:
         return self._session
 
     async def close(self) -> None:
-        """Close every connection. It may be used again."""
+        """Close every connection. The client may be used again."""
         session, resolver = self._session, self._resolver
         self._session = self._resolver = None
         if session is not None:
@@ -205,12 +226,15 @@ class PublicHttp:
             await resolver.close()
 
 
-SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)  # some send fractions
+SECONDS = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)  # some servers send fractions
 AT_MOST_S = 86400.0  # more is most likely a mistake
 
 
 def seconds_of(value: str | None) -> float | None:
-    """Seconds to wait, 0 to AT_MOST_S, given as a number or a date; None for anything else."""
+    """Return the seconds to wait, 0 to AT_MOST_S, of a Retry-After header's value.
+
+    The value may be a number or a date. None for anything else.
+    """
     text = (value or "").strip()
     if SECONDS.fullmatch(text):
         return min(float(text), AT_MOST_S)

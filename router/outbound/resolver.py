@@ -1,9 +1,10 @@
-"""Names of machines that the operator has named: other boxes, a publisher, this box's own address.
+"""Resolves names that the operator has configured.
 
-Asked for in the system's own way, since they may be known only to it (mDNS, nsswitch.conf) and
-must not be remembered (a tunnel's name is asked for until it is there). `getaddrinfo` blocks a
-thread until it gives up, so it has threads of its own: the pool that everything shares writes
-uploads. URLs of callers are `public_http`'s, which needs no threads.
+These are the names of other routers, of a publisher, and of this router's own public address. The
+system resolves them, because only the system may know them (mDNS, nsswitch.conf). Nothing is
+cached, because a tunnel's name is asked for until it exists. `getaddrinfo` blocks a thread until it
+gives up, so it has its own threads: the shared pool writes uploads. URLs from callers go through
+`public_http`, which needs no threads.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="resolver")  # starts non
 
 
 class SystemResolver(AbstractResolver):
-    """`getaddrinfo`, in this module's threads."""
+    """Runs `getaddrinfo` in this module's threads."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The host's addresses. Raises OSError."""
+        """Return the host's addresses. Raises OSError when the name cannot be resolved."""
         ask = partial(
             socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=FLAGS
         )
@@ -36,7 +37,7 @@ class SystemResolver(AbstractResolver):
         results = []
         for its_family, _, protocol, _, address in found:
             name = str(address[0])
-            if len(address) == 4 and address[3] and "%" not in name:  # a link's own address
+            if len(address) == 4 and address[3] and "%" not in name:  # a link-local address
                 name = f"{name}%{address[3]}"
             results.append(
                 ResolveResult(
@@ -51,9 +52,12 @@ class SystemResolver(AbstractResolver):
         return results
 
     async def close(self) -> None:
-        """Nothing to close: the threads are everybody's."""
+        """Do nothing: the threads are shared."""
 
 
 def system_connector(limit: int = 100) -> aiohttp.TCPConnector:
-    """Connects to machines that the operator has named; `limit` connections, 0 for any number."""
+    """Return a connector to machines that the operator has configured.
+
+    `limit`: the number of connections, 0 for no limit.
+    """
     return aiohttp.TCPConnector(resolver=SystemResolver(), limit=limit)
