@@ -60,9 +60,9 @@ class Finding:
     """One thing looked at: what was found and, unless it is ok, what to do."""
 
     check: str
-    verdict: CheckStatus
+    status: CheckStatus
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -71,7 +71,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at what the box needs and say how to mend what is missing; code 1 if something is."""
+    """Look at what the box needs and say how to fix it; exit code 1 if a check fails."""
     settings = read_settings()
     findings = []
     for finding in examine(settings):
@@ -80,16 +80,16 @@ def doctor(as_json: Json = False) -> None:
             _show(finding)
     if as_json:
         print_json([asdict(finding) for finding in findings])
-    if any(finding.verdict is CheckStatus.FAIL for finding in findings):
+    if any(finding.status is CheckStatus.FAIL for finding in findings):
         raise typer.Exit(1)
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Every check, in the order in which one would mend them."""
+    """Every check, in the order in which to fix what they find."""
     yield check_python()
     has_gpu = False
     for finding in check_gpu():
-        has_gpu = has_gpu or (finding.check == "GPU" and finding.verdict is CheckStatus.OK)
+        has_gpu = has_gpu or (finding.check == "GPU" and finding.status is CheckStatus.OK)
         yield finding
     packages = discover(settings.packages_dir.resolve(), {})
     yield from check_packages(settings, packages)
@@ -121,8 +121,8 @@ def check_gpu() -> Iterator[Finding]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        mend = "without one, models run on the CPU; with one, install NVIDIA's driver"
-        yield Finding("GPU", CheckStatus.WARN, f"none ({error})", mend)
+        fix = "without one, models run on the CPU; with one, install NVIDIA's driver"
+        yield Finding("GPU", CheckStatus.WARN, f"none ({error})", fix)
         return
     driver = pynvml.nvmlSystemGetDriverVersion()
     yield Finding("driver", CheckStatus.OK, f"NVIDIA {driver}")
@@ -138,13 +138,13 @@ def check_packages(settings: Settings, packages: dict[str, Package]) -> Iterator
     """There are models to serve, and none was left out."""
     folders = {path.parent.name for path in settings.packages_dir.glob("*/cog.yaml")}
     if left_out := sorted(folders - packages.keys()):
-        mend = "callme serve says in its log what is wrong with their cog.yaml"
-        yield Finding("packages", CheckStatus.FAIL, f"left out: {', '.join(left_out)}", mend)
+        fix = "callme serve says in its log what is wrong with their cog.yaml"
+        yield Finding("packages", CheckStatus.FAIL, f"left out: {', '.join(left_out)}", fix)
     if packages:
         yield Finding("packages", CheckStatus.OK, ", ".join(packages))
     elif not left_out:
-        mend = "set CALLME_PACKAGES_DIR to the folder that holds them"
-        yield Finding("packages", CheckStatus.FAIL, f"none in {settings.packages_dir}", mend)
+        fix = "set CALLME_PACKAGES_DIR to the folder that holds them"
+        yield Finding("packages", CheckStatus.FAIL, f"none in {settings.packages_dir}", fix)
 
 
 def check_torch(python: Path, has_gpu: bool) -> Finding:
@@ -153,14 +153,14 @@ def check_torch(python: Path, has_gpu: bool) -> Finding:
         done = _run([str(python), "-c", TORCH], TORCH_LIMIT_S)
         version, cuda, available = done.split()
     except (OSError, subprocess.SubprocessError, ValueError):
-        mend = f"make setup, or install the package's requirements with {python}"
-        return Finding("CUDA", CheckStatus.WARN, f"no torch for {python}", mend)
+        fix = f"make setup, or install the package's requirements with {python}"
+        return Finding("CUDA", CheckStatus.WARN, f"no torch for {python}", fix)
     if available == "True":
         return Finding("CUDA", CheckStatus.OK, f"torch {version} with CUDA {cuda}")
     if not has_gpu:
         return Finding("CUDA", CheckStatus.OK, f"torch {version} on the CPU, as there is no GPU")
-    mend = "install torch for CUDA, or a driver that is new enough for it"
-    return Finding("CUDA", CheckStatus.FAIL, f"torch {version} (CUDA {cuda}) sees no GPU", mend)
+    fix = "install torch for CUDA, or a driver that is new enough for it"
+    return Finding("CUDA", CheckStatus.FAIL, f"torch {version} (CUDA {cuda}) sees no GPU", fix)
 
 
 def check_weights(
@@ -189,9 +189,9 @@ def _check_hub() -> Finding:
     try:
         socket.create_connection(HUB, timeout=HUB_LIMIT_S).close()
     except OSError:
-        mend = "connect the box, or copy a filled cache there (HF_HOME); demo: CALLME_WEIGHTS=demo"
+        fix = "connect the box, or copy a filled cache there (HF_HOME); demo: CALLME_WEIGHTS=demo"
         return Finding(
-            "hub", CheckStatus.WARN, f"{HUB[0]} does not answer; cache: {hub_cache()}", mend
+            "hub", CheckStatus.WARN, f"{HUB[0]} does not answer; cache: {hub_cache()}", fix
         )
     return Finding("hub", CheckStatus.OK, f"{HUB[0]} answers; cache: {hub_cache()}")
 
@@ -244,16 +244,16 @@ def check_keys(settings: Settings) -> Finding:
     return Finding("keys", CheckStatus.OK, served)
 
 
-def check_program(name: str, ask: str, mend: str) -> Finding:
+def check_program(name: str, ask: str, fix: str) -> Finding:
     """A program on PATH, by what it says of its version."""
     path = shutil.which(name)
     if path is None:
-        return Finding(name, CheckStatus.WARN, "not on PATH", mend)
+        return Finding(name, CheckStatus.WARN, "not on PATH", fix)
     try:
-        told = _run([path, ask], PROGRAM_LIMIT_S)
+        printed = _run([path, ask], PROGRAM_LIMIT_S)
     except (OSError, subprocess.SubprocessError):
-        return Finding(name, CheckStatus.FAIL, f"{path} does not run", mend)
-    return Finding(name, CheckStatus.OK, told.strip().partition("\n")[0] or path)
+        return Finding(name, CheckStatus.FAIL, f"{path} does not run", fix)
+    return Finding(name, CheckStatus.OK, printed.strip().partition("\n")[0] or path)
 
 
 def _run(argv: list[str], limit_s: float) -> str:
@@ -264,7 +264,7 @@ def _run(argv: list[str], limit_s: float) -> str:
 
 def _show(finding: Finding) -> None:
     console.print(
-        f" {MARKS[finding.verdict]} {finding.check}: {escape(finding.found)}", soft_wrap=True
+        f" {MARKS[finding.status]} {finding.check}: {escape(finding.found)}", soft_wrap=True
     )
-    if finding.mend and finding.verdict is not CheckStatus.OK:
-        console.print(f"     {finding.mend}", soft_wrap=True, markup=False)
+    if finding.fix and finding.status is not CheckStatus.OK:
+        console.print(f"     {finding.fix}", soft_wrap=True, markup=False)

@@ -99,11 +99,11 @@ def test_a_person_says_that_no_key_is_needed(state: Path, monkeypatch: pytest.Mo
 def test_doctor_sees_who_else_may_read_or_write(state: Path) -> None:
     """With the command to run."""
     run("keys", "create", "web")
-    for mode, verdict in ((0o600, "ok"), (0o644, "warn"), (0o666, "fail")):
+    for mode, status in ((0o600, "ok"), (0o644, "warn"), (0o666, "fail")):
         (state / "keys.json").chmod(mode)
         found = check_keys(read_settings())
-        assert found.verdict == verdict
-        assert ("chmod" in found.found + found.mend) == (verdict != "ok")
+        assert found.status == status
+        assert ("chmod" in found.found + found.fix) == (status != "ok")
 
 
 def test_keys_say_whose_they_are(state: Path) -> None:
@@ -190,8 +190,8 @@ def test_a_setting_that_cannot_be_used_is_named(
 
 
 def test_doctor_finds_what_is_missing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a program that runs, one that does not, a taken port and no packages: each is told
-    with its mend, and the code is 1."""
+    """With a program that runs, one that does not, a taken port and no packages: each is
+    reported with its fix, and the exit code is 1."""
     programs = state.parent / "bin"
     programs.mkdir()
     for name, line in (
@@ -209,15 +209,15 @@ def test_doctor_finds_what_is_missing(state: Path, monkeypatch: pytest.MonkeyPat
         done = run("doctor", "--json")
     found = {f["check"]: f for f in json.loads(done.stdout)}
     assert done.exit_code == 1
-    assert found["Python"]["verdict"] == "ok"
+    assert found["Python"]["status"] == "ok"
     assert found["cloudflared"]["found"] == "cloudflared version 2026.8.2"
-    for check, mend in (
+    for check, fix in (
         ("supabase", "npm"),
         ("port", "CALLME_PORT"),
         ("packages", "CALLME_PACKAGES_DIR"),
     ):
-        assert found[check]["verdict"] == "fail", found[check]
-        assert mend in found[check]["mend"]
+        assert found[check]["status"] == "fail", found[check]
+        assert fix in found[check]["fix"]
 
 
 def test_doctor_knows_weights_and_interpreters(
@@ -237,10 +237,10 @@ def test_doctor_knows_weights_and_interpreters(
     done = run("doctor", "--json")
     findings = json.loads(done.stdout)
     weights = next(f for f in findings if f["check"] == "weights of painter")
-    assert (weights["verdict"], weights["mend"]) == ("fail", "make weights")
-    told_of = [f for f in findings if f["check"] == "CUDA"]
-    assert any("9.9.9+cpu" in f["found"] for f in told_of)
-    assert any(sys.executable in f["found"] for f in told_of)
+    assert (weights["status"], weights["fix"]) == ("fail", "make weights")
+    cuda = [f for f in findings if f["check"] == "CUDA"]
+    assert any("9.9.9+cpu" in f["found"] for f in cuda)
+    assert any(sys.executable in f["found"] for f in cuda)
 
 
 def test_only_new_lines_of_a_log_are_shown() -> None:
