@@ -208,7 +208,7 @@ async def running(
         )
         loop = context.loop
         schemas.on_described(lambda model, told: loop.post(Described(model, told.max_concurrency)))
-        telemetry.metrics.watch(tuple(backends.homes), loop.snapshot)
+        telemetry.metrics.watch(tuple(backends.scheduled), loop.snapshot)
         loop.open()
         # Before any result can be added to what an earlier run had not delivered.
         await context.webhooks.open()
@@ -333,7 +333,9 @@ def _make_loop(
         backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels
     )
     return SchedulerLoop(
-        *(scheduler, backends.homes, make_process, memory, SystemClock()), jobs=jobs, facts=facts
+        *(scheduler, backends.scheduled, make_process, memory, SystemClock()),
+        jobs=jobs,
+        facts=facts,
     )
 
 

@@ -1,8 +1,8 @@
-"""Where each model runs: from the settings to what the loop, the predictions and the faces need.
+"""Where each model runs, from the settings: what the loop, the predictions and the APIs need.
 
-A model that runs elsewhere only is one model to the scheduler, as every other. One with two
-homes is two: `name` here, and `name@modal` (or whatever it is) there, which the faces never
-see.
+To the scheduler, a model that runs only at a remote is one model, like every other. A model that
+overflows is two: `name` is the local one, and `name@modal` (or `@cog`, `@replicate`) is the
+remote. The APIs see only `name`.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ MODAL_SCHEMA_LIMIT_S = 60.0
 
 
 class Backends:
-    """`packages`: the models as the faces know them. `homes`: as the scheduler does, each with
-    its `concurrency`; those of `weightless` take no memory here. `rules`: who has a second
-    home; `labels`: what that is called where people read it."""
+    """Where each model runs.
+
+    `packages`: the models as the APIs know them. `scheduled`: the packages as the scheduler knows
+    them, each with its `concurrency`; those in `weightless` take no memory here. `rules`: the
+    models that overflow, by name. `labels`: the name of each such model by its remote's name, for
+    messages.
+    """
 
     def __init__(self, settings: Settings, local: Mapping[str, Package], clock: Clock) -> None:
         self.packages = dict(local)
-        self.homes = dict(local)
+        self.scheduled = dict(local)
         self.concurrency = dict.fromkeys(local, 1)
         self.rules: dict[str, OverflowRule] = {}
         self.labels: dict[str, str] = {}
@@ -58,14 +62,14 @@ class Backends:
                 self._add(name, model, settings, clock)
         self.weightless = frozenset(self._remotes)
 
-    def kind(self, home: str) -> str:
-        """`local`, `cog`, `replicate` or `modal`."""
-        remote = self._remotes.get(home)
+    def kind(self, place: str) -> str:
+        """What runs the model: `local`, `cog`, `replicate` or `modal`."""
+        remote = self._remotes.get(place)
         return remote[0].kind.value if remote else LOCAL
 
-    def process(self, home: str) -> RemoteProcess | None:
-        """A process of a model that runs elsewhere, None for one that runs here."""
-        remote = self._remotes.get(home)
+    def process(self, place: str) -> RemoteProcess | None:
+        """A new process of a model that runs at a remote, None for a local one."""
+        remote = self._remotes.get(place)
         return RemoteProcess(make_backend(remote[0]), remote[1]) if remote else None
 
     async def describe(self, package: Package) -> Description:
@@ -81,9 +85,9 @@ class Backends:
         # What it needs is installed there, and need not be here.
         return Description(await self._remote_schema(package.name), 1)
 
-    async def _remote_schema(self, home: str) -> Mapping[str, Json]:
+    async def _remote_schema(self, place: str) -> Mapping[str, Json]:
         """What a model takes that runs elsewhere, as it says there. Raises StartError."""
-        options = self._remotes[home][0]
+        options = self._remotes[place][0]
         limit_s = MODAL_SCHEMA_LIMIT_S if options.kind is Kind.MODAL else SCHEMA_LIMIT_S
         backend = make_backend(options)
         try:
@@ -102,14 +106,14 @@ class Backends:
                 return
             self.packages[name] = _folderless(name, settings.packages_dir)
         options = _options(model, settings)
-        home = f"{name}@{options.kind.value}" if has_two else name
-        self.homes[home] = replace(self.packages[name], name=home)
-        self.concurrency[home] = model.remote.concurrency if model.remote else 1
-        self._remotes[home] = options, make_guards(options, clock)
+        place = f"{name}@{options.kind.value}" if has_two else name
+        self.scheduled[place] = replace(self.packages[name], name=place)
+        self.concurrency[place] = model.remote.concurrency if model.remote else 1
+        self._remotes[place] = options, make_guards(options, clock)
         if has_two:
             to_box = options.kind is not Kind.MODAL and bool(options.url)
-            self.labels[home] = name
-            self.rules[name] = OverflowRule(home, model.overflow_after_s, to_box)
+            self.labels[place] = name
+            self.rules[name] = OverflowRule(place, model.overflow_after_s, to_box)
 
 
 def _why(has_two: bool) -> str:

@@ -190,8 +190,9 @@ class Prediction(msgspec.Struct, frozen=True):
     `digest` is a hash of the inputs as they were sent: what an idempotent request is compared
     by. `namespace` is the owner in Replicate's `owner/name`, `base_url` the address that the
     client reached us at; both only to be shown again. `output_files`: the files that are not in
-    `output`, which has null in their places. `home`: where it has begun, of the
-    model's second home alone (`router.predictions.overflow`); "" elsewhere. `via`: the boxes that
+    `output`, which has null in their places. `home`: the
+    scheduler's name of the remote where it began (`router.predictions.overflow`), "" when it began
+    here or not at all. `via`: the boxes that
     the request came through (`router.loop_detection`). `secrets`, kept only until it has ended:
     the values of the inputs that `inputs` shows as REDACTED, and the context of the request
     (`router.secret_inputs`).

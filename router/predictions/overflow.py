@@ -1,12 +1,12 @@
-"""Where predictions go whose model has a second home, on another machine.
+"""Overflow: which of a model's two places, this machine or a remote, runs a prediction.
 
-Here first. To the other home goes what would wait longer than `after_s` here, what has
-waited so long, and what is refused here because the model cannot start, finds no room, or
-its queue is full. The scheduler knows the second home as a model of its own; which of the two
-a prediction waits at is known here alone, and the prediction keeps its id.
+The local place comes first. A prediction goes to the remote in three cases: it would wait longer
+than `after_s` here; it has waited that long; it is refused here because the model cannot start,
+does not fit in memory, or its queue is full. The scheduler knows the remote as a model of its own.
+Only this module knows at which of the two a prediction waits. The prediction keeps its id.
 
-One that had begun there when the router ended goes there again and nowhere else: it may run
-there still, or have run, and is asked for under its id.
+A prediction that had begun at the remote when the router ended is sent there again and nowhere
+else: it may still run there, or may have run, and the router asks the remote for it by its id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from router.prediction import Prediction
 from router.scheduling import messages
 from router.scheduling.scheduler import Scheduler
 
-# Refusals that the other home may not share. One that is stopping stops both.
+# Refusals that are no reason for the other place to refuse too. A router that stops stops both.
 ELSEWHERE_PERHAPS = (errors.ModelUnavailable, errors.QueueFull)
 LAST_SERVED = 10
 
@@ -31,9 +31,12 @@ CallLater = Callable[..., Timer]
 
 @dataclass(frozen=True, slots=True)
 class OverflowRule:
-    """`remote`: what the scheduler calls the second home. `after_s`: seconds that a prediction
-    may have to wait here. `to_box`: it is another box, which may have a second home too. What
-    came from a box does not go on to one: two that help each other out would send it to and fro.
+    """When the predictions of one model go to its remote.
+
+    `remote`: the scheduler's name of the remote. `after_s`: the longest wait here, in seconds.
+    `to_box`: the remote is another box, which may overflow to a remote too. A prediction that
+    came from a box is not sent on to a box: two boxes with such a rule for each other would send
+    it back and forth.
     """
 
     remote: str
@@ -43,10 +46,11 @@ class OverflowRule:
 
 @dataclass(slots=True)
 class Placement:
-    """One prediction on its way: where it is, who has refused it."""
+    """Where one prediction is, by the scheduler's name of the place, and which places refused
+    it."""
 
     prediction: Prediction
-    home: str
+    place: str
     refused_by: set[str] = field(default_factory=set)
     timer: Timer | None = None
 
@@ -57,7 +61,7 @@ class Placement:
 
 
 class Overflow:
-    """Submits predictions, and remembers which home served them."""
+    """Submits predictions to the scheduler, and counts which place served them."""
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class Overflow:
         self._last: dict[str, deque[str]] = {}
 
     def submit(self, p: Prediction) -> None:
-        """Put it into the line where it is likely to run first."""
+        """Put the prediction into the queue of the place where it is likely to start first."""
         rule = self._rules.get(p.model)
         if rule is None or (rule.to_box and p.via):
             self._post(messages.Submitted(p.id, p.model, p.owner, p.priority))
@@ -91,58 +95,59 @@ class Overflow:
         placement = self._placements[p.id] = Placement(p, p.model)
         if too_long and self._scheduler.estimate(rule.remote, p.owner, now).accepted:
             self._go(placement, rule.remote)
-            # Or nobody would ever start it here again. It takes only memory that nobody uses.
+            # Without this, nothing would start the model here again. It takes only free memory.
             self._post(messages.Warm(p.model))
         else:
             self._go(placement, p.model)
 
     def refused(self, prediction_id: str, error: RouterError) -> bool:
-        """It was refused where it is. True when it has been sent to its other home instead."""
+        """Handle a refusal by the place where it is. True when it was sent to the other one."""
         placement = self._placements.get(prediction_id)
         if placement is None or not isinstance(error, ELSEWHERE_PERHAPS):
             return False
-        placement.refused_by.add(placement.home)
+        placement.refused_by.add(placement.place)
         model = placement.prediction.model
-        other = self._rules[model].remote if placement.home == model else model
+        other = self._rules[model].remote if placement.place == model else model
         if other in placement.refused_by:
             return False
         self._go(placement, other)
         return True
 
-    def second_home(self, prediction_id: str) -> str:
-        """Where it is, if that is not here; "" when it is."""
+    def remote_of(self, prediction_id: str) -> str:
+        """The scheduler's name of the remote where it is; "" when it is local."""
         placement = self._placements.get(prediction_id)
         return (
             ""
-            if placement is None or placement.home == placement.prediction.model
-            else placement.home
+            if placement is None or placement.place == placement.prediction.model
+            else placement.place
         )
 
     def served(self, p: Prediction) -> None:
-        """It has run, with whatever result."""
+        """Count a prediction that has run, with any result."""
         placement = self._placements.get(p.id)
-        home = placement.home if placement else p.model
-        self._served[home] += 1
-        self._last.setdefault(home, deque(maxlen=LAST_SERVED)).append(p.id)
+        place = placement.place if placement else p.model
+        self._served[place] += 1
+        self._last.setdefault(place, deque(maxlen=LAST_SERVED)).append(p.id)
 
     def forget(self, prediction_id: str) -> None:
-        """It has ended."""
+        """Forget a prediction that has ended."""
         if (placement := self._placements.pop(prediction_id, None)) is not None:
             placement.stop_timer()
 
-    def record(self, home: str) -> tuple[int, list[str]]:
+    def record(self, place: str) -> tuple[int, list[str]]:
         """How many predictions ran there, and the ids of the last ones, oldest first."""
-        return self._served[home], list(self._last.get(home, ()))
+        return self._served[place], list(self._last.get(place, ()))
 
-    # ---- within ----------------------------------------------------------------------------
+    # ---- internal --------------------------------------------------------------------------
 
-    def _go(self, placement: Placement, home: str) -> None:
+    def _go(self, placement: Placement, place: str) -> None:
         p = placement.prediction
         placement.stop_timer()
-        placement.home = home
-        self._post(messages.Submitted(p.id, home, p.owner, p.priority))
-        # It may have been refused at once and be elsewhere by now, or be no more.
-        if home == p.model and self._placements.get(p.id) is placement and placement.home == home:
+        placement.place = place
+        self._post(messages.Submitted(p.id, place, p.owner, p.priority))
+        # By now it may have been refused and sent to the other place, or it may have ended.
+        stays = self._placements.get(p.id) is placement and placement.place == place
+        if place == p.model and stays:
             self._watch(placement)
 
     def _watch(self, placement: Placement) -> None:
@@ -150,14 +155,14 @@ class Overflow:
         placement.timer = self._call_later(rule.after_s, self._has_waited, placement)
 
     def _has_waited(self, placement: Placement) -> None:
-        """Its time here is over, if it still waits and the other home takes it."""
+        """Send it to the remote, if it still waits and the remote accepts it."""
         p, rule = placement.prediction, self._rules[placement.prediction.model]
         now = self._clock.monotonic()
         placement.timer = None
         if rule.remote in placement.refused_by or self._scheduler.standing(p.id, now) is None:
             return
         if self._scheduler.estimate(rule.remote, p.owner, now).accepted:
-            # A waiter that is withdrawn leaves its line without a word.
+            # The scheduler sends no effect for a waiter that is withdrawn.
             self._post(messages.Withdrawn(p.id))
             self._go(placement, rule.remote)
         else:

@@ -214,8 +214,8 @@ class Predictions:
         """Mark it processing and set its time limit."""
         in_flight = self._in_flight[prediction_id]
         p = advance(in_flight.prediction, Status.PROCESSING, self._clock.time())
-        home = self.overflow.second_home(prediction_id)
-        in_flight.prediction = p if p.home == home else replace(p, home=home)
+        remote = self.overflow.remote_of(prediction_id)
+        in_flight.prediction = p if p.home == remote else replace(p, home=remote)
         in_flight.wake_followers()
         self._persistence.note(in_flight.prediction)
         self._facts.tell(PredictionChanged(in_flight.prediction))

@@ -276,7 +276,7 @@ def test_a_restart_takes_up_what_runs_there(box: Service, tmp_path: Path) -> Non
 
 
 def test_a_restart_runs_nothing_twice(box: Service, tmp_path: Path) -> None:
-    """What had gone to the other home is had from there, though there is time here now."""
+    """What was sent to the remote is fetched from there, though this box is free now."""
     toml = partial(cog_remote, "echo", box.url, backend="overflow")
     with front(tmp_path, toml("overflow_after_s = 0.5"), HASTY, with_echo=True) as before:
         before.http.post("/echo", files={"text": (None, "first")})

@@ -51,14 +51,14 @@ async def test_elsewhere_only() -> None:
     assert isinstance(made.process("far"), RemoteProcess)
 
 
-async def test_two_homes() -> None:
-    """The faces see one model, the scheduler two."""
+async def test_a_model_that_overflows() -> None:
+    """The APIs see one model, the scheduler two."""
     made = backends({"a": {"backend": "overflow", "overflow_after_s": 7, "remote": MODAL}}, "a")
     assert set(made.packages) == {"a"}
     assert made.concurrency == {"a": 1, "a@modal": 3}
     assert made.weightless == {"a@modal"}
     assert made.rules == {"a": OverflowRule("a@modal", 7.0)}
-    assert made.homes["a@modal"].folder == made.homes["a"].folder
+    assert made.scheduled["a@modal"].folder == made.scheduled["a"].folder
     assert (made.kind("a"), made.kind("a@modal")) == ("local", "modal")
 
 
@@ -96,8 +96,8 @@ async def test_one_that_never_answers_is_not_waited_for(monkeypatch: pytest.Monk
                 await made.describe(made.packages["far"])
 
 
-async def test_which_second_homes_are_boxes() -> None:
-    """They may have second homes of their own, which Modal and Replicate have not."""
+async def test_which_remotes_are_boxes() -> None:
+    """A box may overflow to a remote of its own; Modal and Replicate do not."""
     remotes: dict[str, dict[str, Any]] = {
         "a": MODAL,
         "b": {"kind": "replicate", "model": "me/m"},

@@ -1,4 +1,4 @@
-"""A model with two homes: when the other one is used, and that nobody is lost between them."""
+"""A model that overflows: when the remote is used, and that no prediction is lost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ HERE, THERE = "m", "m@modal"
 
 
 class Town:
-    """A real scheduler with one model of two homes and one of one home; what it does about
-    models is the test's to tell."""
+    """A real scheduler with one model that overflows and one that does not. The test reports
+    what the models' processes do."""
 
     def __init__(self, budget: int = 10, *, to_box: bool = False) -> None:
         self.clock = HandClock()
@@ -48,7 +48,7 @@ class Town:
             self.overflow.submit(Prediction(name, model, {}, self.clock.now))
 
     def where(self, prediction_id: str) -> str:
-        """The home whose line or table it is in, "" when in none."""
+        """The place whose queue or running table it is in, "" when in none."""
         for m in self.scheduler.models.values():
             if prediction_id in m.running or prediction_id in [w.id for w in m.waiting]:
                 return m.name
@@ -64,9 +64,9 @@ class Town:
 
     def finish(self, name: str, seconds: float) -> None:
         """A run ends."""
-        home = self.where(name)
-        generation = self.scheduler.models[home].running[name].generation
-        self.post(msg.Finished(name, home, generation, seconds))
+        place = self.where(name)
+        generation = self.scheduler.models[place].running[name].generation
+        self.post(msg.Finished(name, place, generation, seconds))
         self.overflow.served(Prediction(name, HERE, {}, 0.0))
         self.overflow.forget(name)
 
@@ -78,7 +78,7 @@ def town() -> Town:
 
 
 def test_here_first(town: Town) -> None:
-    """While the wait is short, the other home is not asked for anything."""
+    """While the wait is short, the remote is not asked for anything."""
     town.submit("1", "2")
     town.ready(HERE)
     town.finish("1", 4.0)
@@ -110,7 +110,7 @@ def test_one_who_has_waited_too_long_goes(town: Town) -> None:
 
 
 def test_no_room_here(town: Town) -> None:
-    """Another model is busy in the memory: when the time is over, the other home."""
+    """Another model is busy in the memory: when the time is over, the remote."""
     town.submit("x", model="other")
     town.ready("other")
     town.submit("1")
@@ -156,7 +156,7 @@ def test_it_is_loaded_here_for_the_next(town: Town) -> None:
     assert slow.where("2") == HERE
 
 
-def test_the_other_home_is_down(town: Town) -> None:
+def test_the_remote_is_down(town: Town) -> None:
     """What went there comes back, once; what comes later stays here."""
     town.scheduler.models[HERE].load_s = 60.0
     town.submit("1")
@@ -173,14 +173,14 @@ def test_the_other_home_is_down(town: Town) -> None:
 
 
 def test_one_that_had_begun_elsewhere_goes_there_again(town: Town) -> None:
-    """And to no other home, not even when that one is down: it may run there still."""
+    """And nowhere else, not even when that remote is down: it may still run there."""
     begun = Prediction("1", HERE, {}, 0.0, home=THERE)
     town.overflow.submit(begun)
-    assert (town.where("1"), town.overflow.second_home("1")) == (THERE, THERE)
+    assert (town.where("1"), town.overflow.remote_of("1")) == (THERE, THERE)
     town.fail(THERE)
     assert town.dropped["1"].code == "model_unavailable"
     town.overflow.submit(Prediction("2", HERE, {}, 0.0, home="m@gone"))
-    assert (town.where("2"), town.overflow.second_home("2")) == (HERE, "")
+    assert (town.where("2"), town.overflow.remote_of("2")) == (HERE, "")
 
 
 @pytest.mark.parametrize(("to_box", "where"), [(True, HERE), (False, THERE)])
@@ -207,7 +207,7 @@ def test_both_are_down(town: Town) -> None:
 
 
 def test_one_that_waits_for_a_remote_that_takes_none(town: Town) -> None:
-    """Its time here is over again and again until the other home takes it."""
+    """The remote is asked again after each wait, until it accepts."""
     town.submit("0")
     town.ready(HERE)
     town.submit("1")
@@ -221,14 +221,14 @@ def test_one_that_waits_for_a_remote_that_takes_none(town: Town) -> None:
 
 
 def test_a_stopping_router_sends_nobody_elsewhere(town: Town) -> None:
-    """Both homes are its own to stop."""
+    """Both places stop with it."""
     town.submit("1")
     town.post(msg.Draining())
     assert town.dropped["1"].code == "shutting_down"
 
 
-def test_models_with_one_home_are_not_touched(town: Town) -> None:
-    """They are submitted, refused and counted as ever."""
+def test_models_that_do_not_overflow_are_not_touched(town: Town) -> None:
+    """They are submitted, refused and counted like any other."""
     town.submit("1", model="other")
     assert town.where("1") == "other"
     town.fail("other")
