@@ -64,7 +64,7 @@ def judge_claim(
         return ClaimDecision(fits=False, stop=tuple(victims))
     if not impatient:
         return ClaimDecision(fits=False)
-    return _verdict(enough_of(idle + _busy(others, now, min_residency_s), short))
+    return _decision(enough_of(idle + _busy(others, now, min_residency_s), short))
 
 
 def judge_overcommitment(
@@ -82,7 +82,7 @@ def judge_overcommitment(
     if victims or not impatient:
         return ClaimDecision(fits=False, stop=tuple(victims or idle))
     both = idle + _busy(models, now, min_residency_s)
-    return _verdict(enough_of(both, over_bytes) or both)
+    return _decision(enough_of(both, over_bytes) or both)
 
 
 def _idle(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
@@ -107,7 +107,7 @@ def _busy(models: Iterable[Model], now: float, min_residency_s: float) -> list[M
     return sorted(busy, key=lambda m: (not m.draining, m.cost_to_evict(now)))
 
 
-def _verdict(chosen: Iterable[Model]) -> ClaimDecision:
+def _decision(chosen: Iterable[Model]) -> ClaimDecision:
     chosen = list(chosen)
     return ClaimDecision(
         fits=False,
