@@ -1,4 +1,5 @@
-"""Who runs, who is in memory, who waits: pure decisions, no I/O and no clock of their own.
+"""The scheduler: which prediction runs, which model is in memory, which prediction waits.
 
-Anything above may import it; it imports only errors.
+Pure decisions: no I/O, and every call is given the time. Any other package of the router may
+import this one; it imports only `router.errors`.
 """

@@ -1,7 +1,7 @@
-"""What the scheduler is told (events) and what it asks for (effects). Plain frozen data.
+"""The scheduler's input (events) and output (effects), as plain frozen data.
 
-`generation` numbers the starts of one model. A report about an earlier start is stale and
-is dropped, so a slow stop or a late exit can never be taken for the present process's.
+`generation` numbers the starts of one model. A report about an earlier start is stale and is
+dropped, so a slow stop or a late exit of an old process is never taken for the present one's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from router.errors import RouterError
 
 
 class Submitted(Struct, frozen=True):
-    """A prediction wants to run. Priority 0 is first, 2 last."""
+    """A prediction is to run. Priority is 0 (first) to 2 (last)."""
 
     id: str
     model: str
@@ -31,8 +31,8 @@ class Withdrawn(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """A run ended, well or badly; its slot is free. `service_s` is None when it says nothing
-    about how long this model takes (canceled, refused, crashed)."""
+    """A run ended, with success or without; its slot is free. `service_s`: how long it took; None
+    when that says nothing about this model (canceled, refused, crashed)."""
 
     id: str
     model: str
@@ -41,7 +41,7 @@ class Finished(Struct, frozen=True):
 
 
 class Requeued(Struct, frozen=True):
-    """A run was handed back untouched: the process was found dead before it began."""
+    """A run did not begin: its process was found dead before that. The prediction waits again."""
 
     id: str
     model: str
@@ -49,7 +49,7 @@ class Requeued(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True):
-    """The process's set-up is done."""
+    """The process has done its set-up, in `load_s` seconds."""
 
     model: str
     generation: int
@@ -59,21 +59,22 @@ class Ready(Struct, frozen=True):
 
 
 class Slept(Struct, frozen=True):
-    """The process holds none of the shared memory any more, and can be woken."""
+    """The process is asleep: it holds none of the shared memory and can be woken."""
 
     model: str
     generation: int
 
 
 class SleepFailed(Struct, frozen=True):
-    """It could not be put to sleep. It must be stopped: its memory may be half given back."""
+    """The process could not be put to sleep. It must be stopped: it may have freed only a part of
+    its memory."""
 
     model: str
     generation: int
 
 
 class Woke(Struct, frozen=True):
-    """It holds its memory again and takes predictions."""
+    """The process is awake after `wake_s` seconds: it holds its memory and takes predictions."""
 
     model: str
     generation: int
@@ -82,7 +83,8 @@ class Woke(Struct, frozen=True):
 
 
 class HealthChanged(Struct, frozen=True):
-    """What the runner's own health check says has changed: "" when it is well, else why not."""
+    """The result of the runner's own health check has changed. `problem`: "" when healthy, else
+    what is wrong."""
 
     model: str
     generation: int
@@ -90,8 +92,8 @@ class HealthChanged(Struct, frozen=True):
 
 
 class StartFailed(Struct, frozen=True):
-    """The process could not be started or its set-up failed; it is gone. `log_tail`: what it
-    printed, as callers may be told. `retry_after_s`: another try before that is of no use."""
+    """The process could not be started or its set-up failed; it is gone. `log_tail`: the last lines
+    that it printed and that callers may see. `retry_after_s`: a try before that would fail too."""
 
     model: str
     generation: int
@@ -101,7 +103,7 @@ class StartFailed(Struct, frozen=True):
 
 
 class Died(Struct, frozen=True):
-    """A process that was ready once is dead or beyond repair. It must still be stopped."""
+    """A process that was ready is dead or cannot be used any more. It must still be stopped."""
 
     model: str
     generation: int
@@ -110,41 +112,41 @@ class Died(Struct, frozen=True):
 
 
 class Stopped(Struct, frozen=True):
-    """The process group is gone and its memory has been seen to be free."""
+    """The process group is gone, and a measurement has shown that its memory is free."""
 
     model: str
     generation: int
 
 
 class Measured(Struct, frozen=True):
-    """Memory as it is now. `budget_bytes`: what models may use together, other programs' use
-    already taken off. `footprints`: bytes held by each resident model."""
+    """A measurement of memory. `budget_bytes`: what all models together may use, without what
+    other programs use. `footprints`: bytes held by each resident model."""
 
     budget_bytes: int
     footprints: Mapping[str, int] = field(default_factory=dict)
 
 
 class Described(Struct, frozen=True):
-    """The model's runner has been read: how many predictions it may run at once."""
+    """The model's runner has been read: it may run `max_concurrency` predictions at once."""
 
     model: str
     max_concurrency: int
 
 
 class Warm(Struct, frozen=True):
-    """Make this model resident if that costs nobody anything (preloading)."""
+    """Load this model if no other model has to be evicted for it (preloading)."""
 
     model: str
 
 
 class Draining(Struct, frozen=True):
-    """The router is stopping: run nothing new, stop what is idle, and with `force` all."""
+    """The router is stopping: run nothing new and stop idle models; with `force`, stop all."""
 
     force: bool = False
 
 
 class Tick(Struct, frozen=True):
-    """Time has passed."""
+    """Time has passed, and nothing else happened."""
 
 
 Event = (
@@ -171,14 +173,14 @@ Event = (
 
 
 class Start(Struct, frozen=True):
-    """Start the model's process; answer with Ready or StartFailed."""
+    """Start the model's process; report Ready or StartFailed."""
 
     model: str
     generation: int
 
 
 class Stop(Struct, frozen=True):
-    """Stop the process group and see its memory freed; answer with Stopped."""
+    """Stop the process group, wait until its memory is free, and report Stopped."""
 
     model: str
     generation: int
@@ -186,7 +188,7 @@ class Stop(Struct, frozen=True):
 
 
 class Sleep(Struct, frozen=True):
-    """Put the idle process to sleep and see its memory freed; answer with Slept or
+    """Put the idle process to sleep, wait until its memory is free, and report Slept or
     SleepFailed."""
 
     model: str
@@ -195,14 +197,14 @@ class Sleep(Struct, frozen=True):
 
 
 class Wake(Struct, frozen=True):
-    """Bring the sleeping process back; answer with Woke, or with Died if it cannot be."""
+    """Wake the sleeping process; report Woke, or Died if that fails."""
 
     model: str
     generation: int
 
 
 class Run(Struct, frozen=True):
-    """Run the prediction on the ready process; answer with Finished or Requeued."""
+    """Run the prediction on the ready process; report Finished or Requeued."""
 
     id: str
     model: str
@@ -210,7 +212,7 @@ class Run(Struct, frozen=True):
 
 
 class Interrupt(Struct, frozen=True):
-    """Ask the running prediction to stop; its Finished still follows."""
+    """Ask the running prediction to stop. Finished is still reported when it ends."""
 
     id: str
     model: str
@@ -218,7 +220,7 @@ class Interrupt(Struct, frozen=True):
 
 
 class Drop(Struct, frozen=True):
-    """The prediction will not run; tell whoever waits for it."""
+    """The prediction will not run; notify its caller of `error`."""
 
     id: str
     error: RouterError

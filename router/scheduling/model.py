@@ -14,14 +14,15 @@ from router.scheduling.queue import Waiter, WaitingLine
 
 # Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
 SMOOTHING = 0.2
-# Demand is a count of requests that halves in this time; see `demand`.
+# Demand is a count of requests; half of it is forgotten in this time. See `demand`.
 DEMAND_HALF_LIFE_S = 600.0
-# A first load may be a download of many minutes; others do not wait that long for its sake.
+# A first load may include a download of many minutes. A model is not protected from draining for
+# that long because of it.
 LONGEST_PROTECTION_S = 60.0
 
 
 class Phase(StrEnum):
-    """Where a model is. `busy` is not a phase: it is READY with something running."""
+    """The phase of a model's process. `busy` is not a phase: it is READY with something running."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -33,18 +34,19 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-# What people see: the phases, and READY with something running or with a problem.
+# What the APIs show: the phases, "busy" (READY with something running) and "unhealthy" (READY with
+# a problem).
 STATES = (*(phase.value for phase in Phase), "busy", "unhealthy")
-# No process of the model's is left in these.
+# In these the model has no process.
 GONE = (Phase.STOPPED, Phase.FAILED)
-# What it holds is on its way back.
+# In these the model is giving its memory back.
 LEAVING = (Phase.SUSPENDING, Phase.STOPPING)
-# On its way to READY.
+# In these the model becomes READY next.
 COMING = (Phase.STARTING, Phase.WAKING)
 
 
 class Run(Struct, frozen=True):
-    """A granted prediction and the start of the model that it was granted to."""
+    """A running prediction, and the generation of the model's process that runs it."""
 
     waiter: Waiter
     generation: int
@@ -53,13 +55,14 @@ class Run(Struct, frozen=True):
 
 @dataclass(slots=True, eq=False)
 class Model:
-    """One model's state. Only the scheduler changes it. Times are in the scheduler's clock."""
+    """One model's state. Only the scheduler changes it. Moments are seconds of the scheduler's
+    clock."""
 
     name: str
     concurrency: int
     waiting: WaitingLine
     default_footprint_bytes: int
-    label: str = ""  # what messages call it
+    label: str = ""  # its name in messages
     phase: Phase = Phase.STOPPED
     generation: int = 0
     running: dict[str, Run] = field(default_factory=dict)
@@ -74,7 +77,7 @@ class Model:
     failure_reason: str = ""
     log_tail: tuple[str, ...] = ()
     crashed: bool = False
-    problem: str = ""  # what the runner's own health check says; see `note_health`
+    problem: str = ""  # what the runner's own health check reports; see `note_health`
     problem_since: float = 0.0
     footprint_bytes: int | None = None
     load_s: float | None = None
@@ -88,14 +91,14 @@ class Model:
 
     @property
     def need_bytes(self) -> int:
-        """Memory the model takes when resident: the most ever measured, else the default."""
+        """Memory that the model takes when resident: the most ever measured, else the default."""
         if self.footprint_bytes is None:
             return self.default_footprint_bytes
         return self.footprint_bytes
 
     @property
     def is_idle(self) -> bool:
-        """Ready with nothing running and nobody waiting."""
+        """Whether it is ready with nothing running and nothing waiting."""
         return self.phase is Phase.READY and not self.running and not self.waiting
 
     @property
@@ -106,8 +109,8 @@ class Model:
         return "busy" if self.phase is Phase.READY and self.running else self.phase.value
 
     def enter(self, phase: Phase, now: float) -> None:
-        """Change the phase and note when. Memory is held from the beginning of a load until
-        it has been seen to be free."""
+        """Change the phase and note when. Memory counts as held from the beginning of a load until
+        a measurement shows that it is free."""
         self.phase = phase
         self.phase_since = now
         if phase in COMING:
@@ -116,8 +119,8 @@ class Model:
             self.holds_memory = False
 
     def note_health(self, problem: str, now: float) -> None:
-        """Remember what the runner's own health check says, "" when it is well. It is forgotten
-        with the process, unless that is stopped because of it."""
+        """Remember the result of the runner's own health check, "" when healthy. The problem is
+        forgotten with the process, unless the process is stopped because of the problem."""
         if problem and not self.problem:
             self.problem_since = now
         self.problem = problem
@@ -128,65 +131,68 @@ class Model:
         self._demand_at = now
 
     def demand(self, now: float) -> float:
-        """Recent requests, each worth half as much after DEMAND_HALF_LIFE_S: the likelihood
-        of another, up to a factor that is the same for every model."""
+        """The number of recent requests, where each counts half after DEMAND_HALF_LIFE_S. It is
+        proportional to the likelihood of another request, with one factor for all models."""
         return float(self._demand * 0.5 ** ((now - self._demand_at) / DEMAND_HALF_LIFE_S))
 
     def note_load(self, seconds: float) -> None:
-        """Learn from a completed set-up."""
+        """Count a completed set-up and update the average load time."""
         self.load_s = _smooth(self.load_s, seconds)
         self.loads += 1
 
     def note_wake(self, seconds: float) -> None:
-        """Learn from a completed waking."""
+        """Update the average wake time."""
         self.wake_s = _smooth(self.wake_s, seconds)
 
     def note_service(self, seconds: float) -> None:
-        """Learn from a completed run."""
+        """Update the average service time."""
         self.service_s = _smooth(self.service_s, seconds)
 
     def note_footprint(self, measured_bytes: int) -> None:
-        """Remember the most memory seen: a peak reached once will be reached again. 0 means
-        that it could not be measured (a driver that sees other pids), not that it is free."""
+        """Remember the most memory measured: a peak that was reached once will be reached again. 0
+        means that it could not be measured (a driver that sees other pids), not that it is free.
+        """
         if measured_bytes > 0:
             self.footprint_bytes = max(self.footprint_bytes or 0, measured_bytes)
 
-    # The moments at which waiting alone changes what may be done. Conditions compare `now`
-    # with these and `Scheduler.next_wakeup` announces these: the same sums, so that no
-    # rounding makes a wake-up come just before its time.
+    # The moments at which time alone changes what the scheduler may do. Its conditions compare
+    # `now` with these, and `Scheduler.next_wakeup` returns the first of these. Both use the same
+    # sums, so that no rounding makes a wake-up come just before its time.
 
     def settled_at(self, min_residency_s: float) -> float:
-        """From when a ready model may be stopped if it is idle."""
+        """When a ready model may be stopped, if it is idle."""
         return self.phase_since + min_residency_s
 
     def drainable_at(self, min_residency_s: float) -> float:
-        """From when a ready model may be drained. It stays at least as long as it took to
-        load, so that models that take turns spend at most half of the time loading."""
+        """When a ready model may be drained. It stays at least as long as it took to load, so that
+        models that take turns spend at most half of the time loading."""
         worth_s = min(self.load_s or 0.0, LONGEST_PROTECTION_S)
         return self.phase_since + max(min_residency_s, worth_s)
 
     def restart_at(self, unhealthy_to_restart_s: float) -> float:
-        """From when a ready model that is not well is restarted if it runs nothing."""
+        """When a ready but unhealthy model is restarted, if it runs nothing."""
         return self.problem_since + unhealthy_to_restart_s
 
     def idle_at(self, idle_to_sleep_s: float, min_residency_s: float) -> float:
-        """From when a model that is idle has been so for too long."""
+        """When an idle model has been idle for too long."""
         idle_since = max(self.last_used, self.phase_since)
         return max(idle_since + idle_to_sleep_s, self.settled_at(min_residency_s))
 
     def stop_asleep_at(self, asleep_to_stop_s: float) -> float:
-        """From when a model that is asleep has been so for too long."""
+        """When a sleeping model has been asleep for too long."""
         return self.phase_since + asleep_to_stop_s
 
     def claim_since(self) -> float:
-        """Since when a model that is not resident wants to be: since it has waiters, but not
-        before it last had its turn; infinity for a preload. Without the second, the waiters
-        of a model that was drained for another would bring it back before the other."""
+        """Since when a model that is not resident claims memory: since its oldest waiter joined,
+        but not before it entered its present phase; infinity for a preload. Without the second
+        limit, the waiters of a model that was drained for another would bring it back before the
+        other."""
         since = self.waiting.oldest_since()
         return math.inf if since is None else max(since, self.phase_since)
 
     def turning_points(self, p: Policy) -> Iterator[float]:
-        """The moments after which the scheduler may do something with it that it may not now."""
+        """The moments after which the scheduler may do something with it that it must not do
+        now."""
         if self.phase is Phase.READY:
             yield self.settled_at(p.min_residency_s)
             yield self.drainable_at(p.min_residency_s)
@@ -203,10 +209,10 @@ class Model:
                 yield self.claim_since() + p.patience_s
 
     def cost_to_evict(self, now: float) -> float:
-        """Expected seconds lost per byte freed: time to bring back x likelihood of use / bytes.
+        """Expected seconds lost per byte freed: time to bring it back x demand / bytes.
 
-        The smallest goes first. Demand gets a floor of one request a day so that among
-        models that nobody uses the one that is quick to bring back goes first.
+        The model with the smallest cost is evicted first. Demand is at least one request a day, so
+        that among unused models the one that is quick to bring back is evicted first.
         """
         reload_s = self.wake_s if self.can_sleep else self.load_s
         if reload_s is None:
@@ -214,11 +220,11 @@ class Model:
         return reload_s * max(self.demand(now), 1 / 86400) / max(self.need_bytes, 1)
 
     def wait_for_start_s(self, now: float, unknown_load_s: float) -> float:
-        """Seconds until the model could be ready, 0 when it is."""
+        """Seconds until the model could be ready; 0 when it is ready."""
         load_s = self.load_s if self.load_s is not None else unknown_load_s
         match self.phase:
             case Phase.READY if self.draining or self.problem:
-                return load_s  # it goes first, and is brought back for those who wait
+                return load_s  # it is stopped, and then started again for its waiters
             case Phase.READY:
                 return 0.0
             case Phase.STARTING:

@@ -1,4 +1,5 @@
-"""The scheduler's numbers, and their defaults: `router.settings` has no others."""
+"""The scheduler's limits and times, with their defaults. `router.settings` takes its defaults from
+here."""
 
 from __future__ import annotations
 
@@ -7,14 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Seconds, bytes, requests; see docs/operations.md.
+    """The scheduler's limits and times; see docs/operations.md.
 
-    `queue_limit`: places in one model's line. `min_residency_s`: a model that has just become
-    ready is left alone this long. `patience_s`: how long a claim waits for idle models before
-    busy ones are drained for it. `ageing_s`: a waiter gains one priority in this time.
-    `unhealthy_to_restart_s`: how long a model's own health check may say no before the model is
-    restarted. `wait_out_backoff_s`: after a crash, waiters stay if the next start is this near.
-    `unknown_…`: what is assumed of a model before it has been measured.
+    `queue_limit`: places in one model's queue. `idle_to_sleep_s`: after this time an idle model
+    gives its memory back. `asleep_to_stop_s`: after this time a sleeping model is stopped.
+    `min_residency_s`: a model that has just become ready stays for this time.
+    `patience_s`: how long a claim waits for idle models before busy ones are drained for it.
+    `ageing_s`: a waiter's priority rises by one in this time. `unhealthy_to_restart_s`: how long a
+    model's own health check may fail before the model is restarted. `backoff_first_s`: the wait
+    after a first failure; it doubles with each further one, up to `backoff_max_s`.
+    `wait_out_backoff_s`: after a crash, waiters stay in the queue if the back-off is no longer than
+    this. `default_footprint_bytes`, `unknown_load_s`, `unknown_service_s`: what is assumed of a
+    model before it has been measured.
     """
 
     queue_limit: int = 64
@@ -32,6 +37,6 @@ class Policy:
     unknown_service_s: float = 2.0
 
     def backoff_s(self, failures: int) -> float:
-        """Seconds until the next attempt after this many failures in a row, 1 or more."""
-        # Past 2**60 the limit has long been reached, and far past it a float overflows.
+        """Seconds until the next attempt. `failures`: failures in a row, 1 or more."""
+        # At 2**60 the limit has long been reached; a much larger exponent overflows a float.
         return min(self.backoff_first_s * 2.0 ** min(failures - 1, 60), self.backoff_max_s)

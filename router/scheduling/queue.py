@@ -1,12 +1,13 @@
-"""The line before one model: priority with ageing, then fairness between owners, then order.
+"""The queue of one model: priority with ageing, then fairness between owners, then order of
+arrival.
 
-Theory. A request's rank is its priority (0 first) less one for every `ageing_s` it has
-waited, not below 0: so every request reaches rank 0 in bounded time and nothing starves.
-Within a rank the owner with the lowest turn goes first, and an owner's turn goes up by one
-with each grant: start-time fair queueing (Goyal, Vin and Cheng 1996) with every request of
-cost 1. An owner who comes anew starts at the line's turn, one above the highest granted. So one
-client with sixty requests delays another's single request by one turn, not by sixty, and
-clients who come and go cannot overtake a waiting one for ever.
+Theory. A request's rank is its priority (0 first) less one for every `ageing_s` that it has
+waited, but not below 0. So every request reaches rank 0 in bounded time, and none starves.
+Within a rank, the owner with the lowest turn is next, and each grant raises an owner's turn by
+one: start-time fair queueing (Goyal, Vin and Cheng 1996) with cost 1 for every request. An owner
+without waiters who joins again starts at the queue's turn, one above the highest granted. So one
+client with sixty requests delays another client's single request by one turn, not by sixty, and
+clients who come and go cannot overtake a waiting client without a limit.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from msgspec.structs import replace
 
 
 class Waiter(Struct, frozen=True):
-    """One waiting prediction. `since` is in the scheduler's clock, seconds; `returned`: it had
-    been granted and was handed back."""
+    """One waiting prediction. `since`: when it joined, in seconds of the scheduler's clock.
+    `returned`: it was granted before and was handed back."""
 
     id: str
     owner: str
@@ -30,13 +31,13 @@ class Waiter(Struct, frozen=True):
 
 
 class WaitingLine:
-    """The waiters of one model. Its length is bounded by the scheduler, so O(n) is cheap."""
+    """The waiters of one model. The scheduler bounds their number, so O(n) is cheap."""
 
     def __init__(self, ageing_s: float) -> None:
         self._ageing_s = ageing_s
         self._waiters: list[Waiter] = []
         self._turns: dict[str, int] = {}  # each owner's next turn
-        self._turn = 0  # one above the highest turn granted: the line's virtual time
+        self._turn = 0  # one above the highest turn granted: the queue's virtual time
 
     def __len__(self) -> int:
         return len(self._waiters)
@@ -45,14 +46,14 @@ class WaitingLine:
         return iter(self._waiters)
 
     def oldest_since(self) -> float | None:
-        """When the longest waiter joined; None when nobody waits."""
+        """When the waiter that has waited longest joined; None when the queue is empty."""
         return min((w.since for w in self._waiters), default=None)
 
     def has_room(self, owner: str, limit: int) -> bool:
-        """Whether this owner may join a line of `limit` places.
+        """Whether this owner may join a queue of `limit` places.
 
-        When the places are taken, an owner with less than an equal share of them may still
-        join, or one owner could lock the others out. With n owners the line thus stays below
+        When all places are taken, an owner with less than an equal share of them may still join;
+        otherwise one owner could lock out the others. With n owners the length stays below
         limit x (1 + 1/2 + … + 1/n).
         """
         if len(self._waiters) < limit:
@@ -61,17 +62,17 @@ class WaitingLine:
         return held[owner] < limit // len(held.keys() | {owner})
 
     def join(self, waiter: Waiter) -> None:
-        """Add a waiter at the end of its owner's."""
+        """Add a waiter behind all others of its owner and priority."""
         self._admit(waiter.owner)
         self._waiters.append(waiter)
 
     def rejoin(self, waiter: Waiter) -> None:
-        """Put back one who was taken in vain: at the head, and its turn is not counted twice."""
+        """Put a waiter whose run did not begin back at the head. Its turn is not counted twice."""
         self._admit(waiter.owner)
         self._waiters.insert(0, replace(waiter, returned=True))
 
     def leave(self, prediction_id: str) -> bool:
-        """Take a waiter out of the line; False when it was not in it."""
+        """Remove a waiter; False when it was not in the queue."""
         for i, w in enumerate(self._waiters):
             if w.id == prediction_id:
                 del self._waiters[i]
@@ -79,7 +80,7 @@ class WaitingLine:
         return False
 
     def take(self, now: float) -> Waiter:
-        """Remove and return who is next. The line must not be empty."""
+        """Remove and return the next waiter. The queue must not be empty."""
         if len(self._waiters) == 1:
             chosen = self._waiters.pop()
         else:
@@ -91,7 +92,7 @@ class WaitingLine:
         return chosen
 
     def order(self, now: float) -> list[Waiter]:
-        """Everyone in the order in which they would be taken if nobody else came."""
+        """All waiters in the order in which they would be taken if no other joined."""
         left = list(self._waiters)
         turns = dict(self._turns)
         out: list[Waiter] = []
@@ -104,14 +105,15 @@ class WaitingLine:
         return out
 
     def clear(self) -> list[Waiter]:
-        """Remove and return everyone."""
+        """Remove and return all waiters."""
         out, self._waiters = self._waiters, []
         return out
 
     def _admit(self, owner: str) -> None:
         present = {w.owner for w in self._waiters}
         if owner not in present:
-            # No turn is above the line's, so those of who left need not be remembered.
+            # No owner's turn is above the queue's, so the turns of owners without waiters need not
+            # be remembered.
             self._turns = {o: t for o, t in self._turns.items() if o in present}
             self._turns[owner] = self._turn
 

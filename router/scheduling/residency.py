@@ -1,13 +1,14 @@
-"""Who must go so that another may come. Pure functions over the models' present state.
+"""Which models are evicted so that another fits in memory. Pure functions over the models'
+present state.
 
 Rules, in order:
-1. A model that runs something is never stopped; one that became ready less than
+1. A model that runs something is never stopped. A model that became ready less than
    `min_residency_s` ago is not touched at all.
-2. Idle models go first, the cheapest to lose first.
-3. Only for a claim that has waited `patience_s` may a model with work of its own be drained:
-   it is granted nothing new, and goes when its last run ends. That is what keeps a busy
-   model from starving another for ever. It has been ready for at least the time that it
-   took to load by then, and that is what keeps two from thrashing.
+2. Idle models are evicted first, the one with the lowest cost first (`Model.cost_to_evict`).
+3. A model with work of its own is drained only for a claim that has waited `patience_s`: it is
+   granted nothing new, and is evicted when its last run ends. So a busy model cannot starve
+   another without a limit. By then it has been ready for at least the time that it took to load,
+   so two models cannot spend all their time on evicting each other.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from router.scheduling.model import GONE, LEAVING, Model, Phase
 
 @dataclass(frozen=True, slots=True)
 class ClaimDecision:
-    """What one claim needs now. Nothing in either tuple and not `fits`: wait."""
+    """What to do for one claim. When `fits` is false and both tuples are empty: wait."""
 
     fits: bool
     stop: tuple[Model, ...] = ()
@@ -28,12 +29,13 @@ class ClaimDecision:
 
 
 def held_bytes(models: Iterable[Model]) -> int:
-    """Memory spoken for: loading, resident and not yet seen to be free."""
+    """Memory of all models that are loading or resident, or whose memory is not yet measured to be
+    free."""
     return sum(m.need_bytes for m in models if m.holds_memory)
 
 
 def leaving_bytes(models: Iterable[Model]) -> int:
-    """The part of it that is on its way back."""
+    """The part of `held_bytes` that models are giving back now."""
     return sum(m.need_bytes for m in models if m.holds_memory and m.phase in LEAVING)
 
 
@@ -46,12 +48,12 @@ def judge_claim(
     impatient: bool,
     min_residency_s: float,
 ) -> ClaimDecision:
-    """Decide how `claim` comes to its memory when `free_bytes` are free.
+    """Decide how `claim` gets its memory when `free_bytes` are free.
 
-    free_bytes: budget less everything held and everything reserved by older claims; it may
-    be negative. Memory on its way back counts as coming.
+    `free_bytes`: the budget less all that is held and all that older claims have reserved; it may
+    be negative. Memory that models are giving back now is not asked for a second time.
     """
-    # What needs nothing fits also where more is held than there is.
+    # A model that needs no memory fits even where more is held than the budget.
     if claim.need_bytes <= max(free_bytes, 0):
         return ClaimDecision(fits=True)
     others = list(others)
@@ -75,7 +77,8 @@ def judge_overcommitment(
     impatient: bool,
     min_residency_s: float,
 ) -> ClaimDecision:
-    """Who gives back `over_bytes` that are held and not there: as many as can be had."""
+    """Decide which models give back `over_bytes`, the memory held above the budget. When all
+    candidates together hold less, take them all."""
     models = list(models)
     idle = _idle(models, now, min_residency_s)
     victims = enough_of(idle, over_bytes)
@@ -86,7 +89,7 @@ def judge_overcommitment(
 
 
 def _idle(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
-    """Who may be stopped now, the cheapest to lose first."""
+    """The models that may be stopped now, the one with the lowest cost first."""
     idle = [
         m for m in models if m.is_idle and m.need_bytes and now >= m.settled_at(min_residency_s)
     ]
@@ -94,8 +97,8 @@ def _idle(models: Iterable[Model], now: float, min_residency_s: float) -> list[M
 
 
 def _busy(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
-    """Who may be drained now. A model already draining stays the first choice, or two could
-    take turns at it for ever."""
+    """The models that may be drained now. One that is draining already stays the first choice;
+    otherwise two could be drained in turns, and none would ever be empty."""
     busy = [
         m
         for m in models
@@ -117,8 +120,8 @@ def _decision(chosen: Iterable[Model]) -> ClaimDecision:
 
 
 def enough_of(candidates: Iterable[Model], bytes_needed: int) -> list[Model]:
-    """The first candidates that together free enough, less those that are not needed for it
-    after all; none when all together do not."""
+    """The first candidates that together free at least `bytes_needed`, without those that turn out
+    not to be needed; empty when all candidates together free less."""
     chosen: list[Model] = []
     freed = 0
     for m in candidates:
@@ -128,7 +131,7 @@ def enough_of(candidates: Iterable[Model], bytes_needed: int) -> list[Model]:
         freed += m.need_bytes
     if freed < bytes_needed:
         return []
-    # The last one is needed, but it may be so large that it makes earlier ones superfluous.
+    # The last one is needed, but it may be so large that earlier ones are not needed any more.
     for m in chosen[-2::-1]:
         if freed - m.need_bytes >= bytes_needed:
             chosen.remove(m)
@@ -137,8 +140,8 @@ def enough_of(candidates: Iterable[Model], bytes_needed: int) -> list[Model]:
 
 
 def claims(models: Iterable[Model], now: float) -> list[Model]:
-    """Models that should become resident: longest claiming first, then longest away;
-    preloads last."""
+    """The models that should become resident: the oldest claim first, then the one that has been
+    in its phase for longest; preloads last."""
     claiming = [
         m
         for m in models

@@ -1,7 +1,7 @@
-"""The scheduler: events in, effects out. All decisions of the router about who runs, who is
-resident and who waits are made here and nowhere else.
+"""The scheduler: events in, effects out. Only it decides which prediction runs, which waits and
+which model is resident.
 
-It does no I/O and has no clock: every call brings `now` (seconds, monotonic), and the loop
+It does no I/O and has no clock: every call is given `now` (seconds, monotonic), and the loop
 around it (`router/predictions/loop.py`) performs the effects and reports back. A phase changes
 only in the handlers below:
 
@@ -9,19 +9,20 @@ only in the handlers below:
        ▲                │              └─Died▶ STOPPING ─Stopped▶ FAILED
        └─(back-off over)┴─StartFailed▶ FAILED ─Start▶ STARTING
 
-and for a process that can sleep
+and, for a process that can sleep:
 
     READY ─Sleep▶ SUSPENDING ─Slept▶ ASLEEP ─Wake▶ WAKING ─Woke▶ READY
 
-out of which Died, SleepFailed and, after a long sleep, Stop lead to STOPPING.
+From these, Died, SleepFailed and, after a long sleep, Stop lead to STOPPING.
 
-A ready model whose own health check says no gets no predictions: they wait. What runs on it
-goes on; when nothing does and it has said no for `unhealthy_to_restart_s`, it is stopped like
-one that crashed, and once started again by itself. After a second time it is started again, like
-any that crashed, by the next prediction that comes after its back-off.
+A ready model whose own health check fails is granted no predictions: they wait. What already
+runs on it goes on. When nothing runs any more and the check has failed for
+`unhealthy_to_restart_s`, the model is stopped like one that crashed. The first time, it is then
+started again without a request. The second time, it is started again like any model that
+crashed: by the next prediction that comes after its back-off.
 
-Only the router's own stop takes a model out of STARTING before it has ended; a crash whose
-back-off is over by the time of Stopped leads to STOPPED.
+Only the stop of the router takes a model out of STARTING before its start has ended. When a
+crashed model reports Stopped after its back-off has ended, it becomes STOPPED, not FAILED.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ __all__ = ["Policy", "Scheduler"]
 
 
 class Scheduler:
-    """The pure state machine. `concurrency` names every model and its parallel runs; those of
-    `weightless` run on other machines, and take no memory here. `labels`: what messages call a
-    model, where that is not its name."""
+    """The pure state machine. `concurrency`: every model's name, and how many predictions it may
+    run at once. `weightless`: the models that run on other machines and take no memory here.
+    `labels`: what messages call a model, where that is not its name."""
 
     def __init__(
         self,
@@ -80,10 +81,10 @@ class Scheduler:
         self._handled_at = 0.0
         self._out: list[msg.Effect] = []
 
-    # ---- the one entrance ----------------------------------------------------------------
+    # ---- events ---------------------------------------------------------------------------
 
     def handle(self, event: msg.Event, now: float) -> list[msg.Effect]:
-        """Take in what happened and return what to do about it."""
+        """Handle one event and return the effects to perform."""
         match event:
             case msg.Submitted():
                 self._submitted(event, now)
@@ -114,9 +115,9 @@ class Scheduler:
         return out
 
     def next_wakeup(self, now: float) -> float | None:
-        """When a Tick could change something, or None: events alone will.
+        """When a Tick could change something; None when only other events can.
 
-        A moment between the last `handle` and `now` has not been acted on: it is due at once.
+        A moment between the last `handle` and `now` has not been acted on, so it is due at once.
         """
         due = [t for m in self.models.values() for t in m.turning_points(self.policy)]
         if self._over_since is not None:
@@ -136,12 +137,12 @@ class Scheduler:
         return Standing(position, refusals.eta_s(m, position, self.policy, now))
 
     def estimate(self, model: str, owner: str, now: float) -> Estimate:
-        """What would become of one more prediction of that owner."""
+        """What would happen to one more prediction of that owner."""
         estimate = estimate_of(self.models[model], owner, self.budget_bytes, self.policy, now)
         return replaced(estimate, accepted=False) if self.draining else estimate
 
     def snapshot(self, now: float) -> Snapshot:
-        """Every model, its queue and its memory."""
+        """Every model, its queue and its memory at `now`."""
         models = self.models.values()
         return snapshot_of(models, self.budget_bytes, self.policy, now, draining=self.draining)
 
@@ -188,7 +189,7 @@ class Scheduler:
         del self._model_of[e.id]
         if e.service_s is not None:
             m.note_service(e.service_s)
-            # What an earlier start still got done says nothing for the present one.
+            # A result of an earlier process says nothing about the present one.
             if m.phase is Phase.READY and e.generation == m.generation:
                 m.failures = 0
 
@@ -227,7 +228,7 @@ class Scheduler:
             case msg.Stopped() if m.phase is Phase.STOPPING:
                 m.enter(Phase.FAILED if m.retry_at > now else Phase.STOPPED, now)
             case _:
-                pass  # a report that came after the phase it speaks of
+                pass  # the report came after its phase had ended
 
     def _sleep_changed(self, e: msg.Slept | msg.SleepFailed | msg.Woke, now: float) -> None:
         m = self.models[e.model]
@@ -244,11 +245,11 @@ class Scheduler:
                 m.note_wake(e.wake_s)
                 m.note_footprint(e.footprint_bytes)
             case _:
-                pass  # a report that came after the phase it speaks of
+                pass  # the report came after its phase had ended
 
     def _crash(self, m: Model, e: msg.Died, reason: str, now: float, *, well_until: float) -> None:
         if well_until - m.phase_since >= self.policy.backoff_max_s:
-            m.failures = 0  # it has held for so long that this is a new trouble
+            m.failures = 0  # it ran for so long that this is not the earlier failure again
         self._note_failure(m, e, now, crashed=True)
         m.crashes += 1
         self._stop(m, reason, now)
@@ -263,7 +264,7 @@ class Scheduler:
         asked_s: float = 0.0,
     ) -> None:
         m.failures += 1
-        # A machine that asks for more than the limit is asked again all the same.
+        # A remote that asks for a longer wait than the limit is still asked again at the limit.
         asked_s = min(asked_s, self.policy.backoff_max_s)
         m.retry_at = now + max(self.policy.backoff_s(m.failures), asked_s)
         m.failure_reason, m.log_tail = e.reason, e.log_tail
@@ -280,7 +281,7 @@ class Scheduler:
             if m.phase not in GONE and m.phase is not Phase.STOPPING and not at_work:
                 self._stop(m, "forced" if force else "shutdown", now)
 
-    # ---- the pump: from state to effects -------------------------------------------------
+    # ---- from state to effects --------------------------------------------------------------
 
     def _pump(self, now: float) -> None:
         self._restart_unhealthy(now)
@@ -304,12 +305,13 @@ class Scheduler:
             if m.phase is not Phase.READY or not m.problem or m.running or self.draining:
                 continue
             if now >= m.restart_at(self.policy.unhealthy_to_restart_s):
-                e = msg.Died(m.name, m.generation, f"it is not well: {m.problem}")
+                e = msg.Died(m.name, m.generation, f"its health check fails: {m.problem}")
                 self._crash(m, e, "unhealthy", now, well_until=m.problem_since)
                 m.wanted = m.failures == 1
 
     def _admit_claims(self, now: float) -> set[str]:
-        """Start what fits and stop what must go; return who must drain."""
+        """Start the models that fit and stop those evicted for others. Return the names of the
+        models that must drain."""
         drain: set[str] = set()
         if self.draining or not (claiming := claims(self.models.values(), now)):
             return drain
@@ -330,11 +332,11 @@ class Scheduler:
             if decision.fits:
                 self._bring(m, now)
             elif not m.waiting:
-                continue  # preloading claims only what is free
+                continue  # preloading takes only free memory
             for victim in decision.stop:
                 self._evict(victim, f"evicted for {m.name}", now)
             drain.update(v.name for v in decision.drain)
-            # What an older claim waits for is not given to a younger, smaller one.
+            # The memory that an older claim waits for is not given to a younger, smaller one.
             free -= m.need_bytes
         return drain
 
@@ -352,8 +354,9 @@ class Scheduler:
                 self._give_back(m, "idle", now)
 
     def _relieve(self, now: float) -> set[str]:
-        """Make room when models grew or another program took memory: idle models at once,
-        and when they are not enough for `patience_s`, busy ones too. Return who must drain."""
+        """Free memory when models grew or another program took some: stop idle models at once, and
+        drain busy ones too when that has not been enough for `patience_s`. Return the names of the
+        models that must drain."""
         over = held_bytes(self.models.values()) - self.budget_bytes
         if over > 0:
             over -= leaving_bytes(self.models.values())
@@ -373,10 +376,10 @@ class Scheduler:
             self._evict(m, "memory", now)
         return {m.name for m in relief.drain}
 
-    # ---- small acts ----------------------------------------------------------------------
+    # ---- single steps ---------------------------------------------------------------------
 
     def _bring(self, m: Model, now: float) -> None:
-        """Towards READY, in the quickest way there is."""
+        """Wake the model when it is asleep, else start it."""
         if m.phase is Phase.ASLEEP:
             m.enter(Phase.WAKING, now)
             self._out.append(msg.Wake(m.name, m.generation))
@@ -391,7 +394,7 @@ class Scheduler:
         self._give_back(m, reason, now)
 
     def _give_back(self, m: Model, reason: str, now: float) -> None:
-        """Have the memory of a model that runs nothing, in the way that costs least later."""
+        """Free the memory of a model that runs nothing: by sleep if it can, else by a stop."""
         if m.can_sleep:
             m.problem = ""
             m.enter(Phase.SUSPENDING, now)

@@ -1,5 +1,5 @@
-"""The scheduler at one moment, as the rest of the router may read it. Frozen values: reading
-them changes nothing, and what the scheduler does next does not change them."""
+"""The scheduler's state at one moment, for the rest of the router to read. The values are frozen:
+what the scheduler does later does not change them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where one waiting prediction stands: 1 is next. `eta_s`: seconds until it would start."""
+    """One waiting prediction. `position`: 1 is next. `eta_s`: seconds until it would start."""
 
     position: int
     eta_s: float
@@ -33,7 +33,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class QueuedPrediction:
-    """One prediction that waits. `position`: 1 is next. `eta_s`: seconds until it would start."""
+    """One waiting prediction in a model's queue. `position`: 1 is next. `waited_s`: seconds since
+    it joined. `eta_s`: seconds until it would start."""
 
     id: str
     position: int
@@ -43,10 +44,11 @@ class QueuedPrediction:
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """One model. `state` is one of STATES. `wanted`: it is to be loaded when there is room.
-    `memory_bytes`: what it holds now. `footprint_bytes`: the most that it was seen to hold, None
-    before its first load. The averages `load_s` and `service_s` are None until one was measured.
-    `problem`: what the runner's own health check says."""
+    """One model. `state` is one of STATES. `phase_for_s`: seconds in this phase, None before its
+    first change. `wanted`: it is to be loaded when there is room. `memory_bytes`: what it holds
+    now. `footprint_bytes`: the most that was measured, None before its first load. The averages
+    `load_s` and `service_s` are None before the first measurement. `problem`: what the runner's own
+    health check reports, "" when healthy."""
 
     name: str
     phase: Phase
@@ -73,7 +75,7 @@ class ModelSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All models, and the memory that they share."""
+    """All models by name, and the memory that they share."""
 
     draining: bool
     budget_bytes: int
@@ -83,9 +85,9 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What would become of one more prediction. `wait_s`: seconds until it would start, infinite
-    when it never would. What making room takes is not in it: nobody knows when the others are
-    done. `accepted`: whether it would be let into the queue."""
+    """What would happen to one more prediction. `wait_s`: seconds until it would start, infinite if
+    it never would. The time to evict other models is not included: it is not known when they are
+    done. `accepted`: whether the queue would accept it."""
 
     wait_s: float
     accepted: bool
@@ -105,7 +107,7 @@ def snapshot_of(
 
 
 def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
-    """One model's part of it."""
+    """One model's part of the snapshot."""
     queue = (
         QueuedPrediction(w.id, i, now - w.since, refusals.eta_s(m, i, policy, now))
         for i, w in enumerate(m.waiting.order(now), 1)
@@ -136,7 +138,7 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
 
 
 def estimate_of(m: Model, owner: str, budget_bytes: int, policy: Policy, now: float) -> Estimate:
-    """For one more prediction of that owner on a router that is not stopping."""
+    """The estimate for one more prediction of that owner, on a router that is not stopping."""
     accepted = refusals.refusal(m, owner, policy, now) is None
     if m.need_bytes > budget_bytes or refusals.must_not_wait(m, policy, now):
         return Estimate(math.inf, accepted)
