@@ -1,4 +1,4 @@
-"""The lives of predictions: created, run, cancelled, answered, announced by webhook.
+"""Predictions: they are created, run, cancelled, stored and reported by webhook.
 
-Imported by the HTTP API and the composition.
+The HTTP APIs and `router.app` import this package.
 """

@@ -1,8 +1,8 @@
-"""The metrics that a model itself records: how its updates add up, and how much is kept.
+"""The metrics that a model records itself: how its updates are applied, and how much is kept.
 
 The rules are those of coglet 0.23.1 (`set_metric` in crates/coglet/src/prediction.rs): a dot in
-a name makes an object, `increment` adds numbers, `append` makes a list, and replacing a value
-by null removes it. The sizes are ours: coglet has none.
+a name makes an object, `increment` adds numbers, `append` makes a list, and null in place of a
+value removes it. The size limits are ours: coglet has none.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ import msgspec
 
 from router.prediction import Json, MetricUpdate
 
-# All of one prediction's together, as JSON. They are in every answer, list and webhook.
+# All metrics of one prediction together, as JSON. Every response, list and webhook contains them.
 MAX_BYTES = 64 << 10
 MAX_NAMES = 1000
-# Deeper than any metric is, and far less deep than what orjson still writes (254).
+# Deeper than any real metric, and far below the deepest nesting that orjson writes (254).
 MAX_DEPTH = 32
 INTEGERS = 1 << 64
 
 
 def size_bytes(value: Json) -> int | None:
-    """The size of the value as JSON; None for one that is too large or nested too deeply to be
-    kept."""
+    """The size of the value as JSON; None when it is over MAX_BYTES or nested deeper than
+    MAX_DEPTH."""
     try:
         size = len(msgspec.json.encode(value))
     except RecursionError:
         return None
-    # In this order: a large value is measured in C, and never looked through in Python.
+    # The order matters: the size is measured in C, so Python code never walks a large value.
     return size if size <= MAX_BYTES and _is_flat_enough(value, MAX_DEPTH) else None
 
 
 def bounded(metrics: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
-    """The metrics that are kept, and the names of those that are left out: the largest, until
-    all others together are at most MAX_BYTES, and those after the first MAX_NAMES."""
+    """The metrics to keep, and the names of those left out. Left out are all after the first
+    MAX_NAMES, those over a limit of `size_bytes`, and then the largest until the others together
+    are at most MAX_BYTES."""
     names = list(metrics)
     sizes = {name: size_bytes(metrics[name]) for name in names[:MAX_NAMES]}
     known = [(size, name) for name, size in sizes.items() if size is not None]
@@ -51,7 +52,7 @@ def bounded(metrics: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
 
 
 def apply(metrics: dict[str, Json], update: MetricUpdate) -> None:
-    """Change `metrics` as coglet does. A name with an empty part is ignored."""
+    """Apply one update to `metrics` as coglet does. A name with an empty part is ignored."""
     *parents, leaf = update.name.split(".")
     if not leaf or not all(parents):
         return
@@ -74,7 +75,8 @@ def apply(metrics: dict[str, Json], update: MetricUpdate) -> None:
 
 
 def _sum(old: Json, value: Json) -> Json:
-    """What is no number is not added. Integers stay within 64 bits, as JSON's readers want."""
+    """The sum; `old` when either is not a number. Integers wrap at 64 bits (signed), as JSON's
+    readers may not read longer ones."""
     if not (_is_number(old) and _is_number(value)):
         return old
     total: Any = old + value

@@ -1,4 +1,4 @@
-"""What a failed prediction tells its caller: the error, the log's end, no secrets."""
+"""What the caller of a failed prediction gets: the error and the log's end, without secrets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from router.secret_inputs import OBJECTION, SecretValues, without_secrets
 
 
 def scrubbed(failure: Failure, secrets: SecretValues) -> Failure:
-    """The failure as it may be shown and kept: a model's server that objects to an input quotes
-    it, however short it is, and an exception may."""
+    """The failure without secret values, to be shown and stored. A model's server that rejects an
+    input quotes its value, however short it is; the message of an exception may quote it too."""
     failure = _without_objections(failure, secrets)
     message = without_secrets(failure.message, secrets)
     return replace(failure, message=message, details=without_secrets(failure.details, secrets))
@@ -37,15 +37,17 @@ def _is_about(problem: Any, secrets: SecretValues) -> bool:
     return isinstance(problem, dict) and problem.get("input") in secrets
 
 
-# Of each line: a picture that was printed by mistake does not make an error of megabytes.
+# Longest line of a log tail: a picture that was printed by mistake must not make an error megabytes
+# long.
 LINE_CHARS = 300
 
 
 def failure_log_tail(lines: Sequence[LogLine], prediction_id: str = "") -> tuple[str, ...]:
     """The lines of the set-up and of this prediction, without paths of this machine.
 
-    What was printed for another prediction may hold another person's words; and a subprocess
-    prints without saying for whom, so that counts only where nobody else can have been meant.
+    Lines of other predictions are left out, as they may hold another person's data. A subprocess
+    prints lines that name no prediction; these are included only when no other prediction printed
+    anything since this one began.
     """
     began = next((i for i, line in enumerate(lines) if line.prediction_id == prediction_id), None)
     since = lines[began:] if prediction_id and began is not None else ()
@@ -56,7 +58,7 @@ def failure_log_tail(lines: Sequence[LogLine], prediction_id: str = "") -> tuple
 
 
 def with_log_tail(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str) -> Outcome:
-    """The failed outcome with `log_tail` in its failure's details."""
+    """The outcome with `log_tail` in its failure's details; unchanged when it did not fail."""
     if outcome.failure is None:
         return outcome
     tail = list(failure_log_tail(lines, prediction_id))
@@ -84,7 +86,7 @@ ERROR_OF_CODE: Mapping[str, type[RouterError]] = {
 
 
 def error_of(p: Prediction) -> RouterError | None:
-    """The error that an ended prediction answers with, None for a success."""
+    """The error to answer an ended prediction with; None when it succeeded."""
     if p.failure is None:
         return None
     cls = ERROR_OF_CODE.get(p.failure.code, errors.PredictionFailed)

@@ -1,4 +1,4 @@
-"""A prediction on its way, and the reasons for which it is ended before its model has."""
+"""A prediction that has not ended, and the reasons to end it before its model does."""
 
 from __future__ import annotations
 
@@ -37,21 +37,23 @@ from router.secret_inputs import is_lost
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-# Of what a running prediction records; its end has all that is kept. See `custom_metrics`.
+# All metrics that a running prediction records, together. Its final metrics are bounded by
+# `custom_metrics.MAX_BYTES`.
 MAX_METRIC_BYTES = 256 << 10
-# Of the elements of a streamed output together, as JSON: they are kept until the end.
+# All elements of a streamed output together, as JSON: they are kept in memory until the end.
 MAX_STREAMED_BYTES = 64 << 20
-# Of either, in a webhook on the way.
+# Of the output and of the log, in a webhook that is sent before the end.
 BRIEF_BYTES = 256 << 10
-# An element that is nothing but `""` takes memory too.
+# Added to the size of each element: `""` takes memory too.
 ELEMENT_BYTES = 64
-# A file's URL in Replicate's API, which stands in the file's place.
+# The assumed length of a file's URL, which Replicate's API shows in place of the file.
 LINK_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class EndReason:
-    """Why a prediction is withdrawn, and how it then ends: while it waits, or while it runs."""
+    """Why a prediction is withdrawn. `waiting` is its final status if it waits then, `running` if
+    it runs."""
 
     failure: Failure
     waiting: Status
@@ -61,7 +63,8 @@ class EndReason:
 CANCELED = EndReason(
     Failure(Canceled.code, "The prediction was canceled"), Status.CANCELED, Status.CANCELED
 )
-# Replicate's words for `Cancel-After`: aborted before it ran, canceled while it ran.
+# The statuses are those of Replicate's `Cancel-After`: aborted before it ran, canceled while it
+# ran.
 OVERDUE = EndReason(
     Failure(DeadlineExceeded.code, "The prediction did not end before its deadline"),
     Status.ABORTED,
@@ -78,37 +81,38 @@ TOO_LARGE = EndReason(
 
 @dataclass(slots=True)
 class InFlight:
-    """A prediction on its way. `prediction` is always its present state, `done` its end."""
+    """A prediction that has not ended. `prediction` is always its present state; `done` is resolved
+    when it has ended."""
 
     prediction: Prediction
     done: asyncio.Future[None]
-    end_reason: EndReason | None = None  # overrides what the model says
-    timer: Timer | None = None  # runs out when it has run too long
-    deadline: Timer | None = None  # runs out when it has lived too long
+    end_reason: EndReason | None = None  # overrides the model's own result
+    timer: Timer | None = None  # fires when it has run for too long
+    deadline: Timer | None = None  # fires at its deadline
     dropped_with: RouterError | None = None
-    accepted: bool = False  # its caller has been, or is about to be, told that it will run
+    accepted: bool = False  # its caller has been or will be notified that it will run
     _log: PredictionLog = field(default_factory=PredictionLog)  # while it runs
     _chunks: list[Json] = field(default_factory=list)
     _streamed_bytes: int = 0
-    _shown_bytes: int = 0  # of the same in a webhook
+    _shown_bytes: int = 0  # the size of the chunks in a webhook
     _metrics: dict[str, Json] = field(default_factory=dict)
     # Each with the number of output elements that came before it.
     _metric_updates: list[tuple[int, MetricUpdate]] = field(default_factory=list)
     _metric_bytes: int = 0
     _followers: set[asyncio.Future[None]] = field(default_factory=set)
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
-    shelf: Shelf | None = None  # of the files of its output, once there is one
-    version: int = 0  # counts every change that followers are told of
+    shelf: Shelf | None = None  # the files of its output, once it has one
+    version: int = 0  # counts every change that wakes followers
 
     def shelved(self) -> Shelf:
-        """The files of its output that are in the spool."""
+        """The shelf of its output files; made when there is none yet."""
         if self.shelf is None:
             self.shelf = Shelf()
         return self.shelf
 
     def note(self, progress: Progress) -> bool:
-        """Add what it has printed or put out, and wake its followers. False, and not
-        added, when its output is larger than MAX_STREAMED_BYTES."""
+        """Add a part of its log, output or metrics, and wake its followers. False when the output
+        would be larger than MAX_STREAMED_BYTES; then nothing is added."""
         match progress:
             case LogText():
                 self._log.add(progress)
@@ -125,7 +129,7 @@ class InFlight:
         return True
 
     def _is_link(self, value: Json) -> bool:
-        """Whether a webhook shows a URL in its place."""
+        """Whether a webhook shows a URL in place of the value."""
         is_file = isinstance(value, str) and value.startswith("data:")
         return is_file and bool(self.prediction.namespace)
 
@@ -138,7 +142,7 @@ class InFlight:
         custom_metrics.apply(self._metrics, update)
 
     def restart(self) -> None:
-        """It has not begun, or begins again: there is no progress yet."""
+        """Forget all progress: the prediction has not begun, or begins again."""
         self._log = PredictionLog()
         self._chunks.clear()
         self._streamed_bytes = self._shown_bytes = 0
@@ -147,7 +151,7 @@ class InFlight:
         self._metric_bytes = 0
 
     def present(self) -> Prediction:
-        """The prediction as it is now, with what it has printed, put out and recorded so far."""
+        """The prediction now, with the log, output and metrics so far."""
         p = self.prediction
         if p.status is not Status.PROCESSING or not (self._log or self._chunks or self._metrics):
             return p
@@ -155,8 +159,8 @@ class InFlight:
         return replace(p, output=output, logs=self._log.text(), metrics=self._metrics_so_far())
 
     def brief(self) -> Prediction:
-        """The same for a webhook on the way, of which there may be two a second: without an
-        output that is large by now, and of a long log the end."""
+        """The prediction for a webhook before its end, of which there may be two a second. An
+        output over BRIEF_BYTES is left out, and of a log over BRIEF_BYTES only the end is in it."""
         if self._shown_bytes <= BRIEF_BYTES and self._log.size_bytes <= BRIEF_BYTES:
             return self.present()
         output = list(self._chunks) if self._shown_bytes <= BRIEF_BYTES else None
@@ -167,11 +171,11 @@ class InFlight:
         return {**self.prediction.metrics, **custom_metrics.bounded(self._metrics)[0]}
 
     def with_progress(self, outcome: Outcome) -> Outcome:
-        """The outcome with a log that is no longer than it may be and, where the run did not
-        succeed, with what it had printed, put out and recorded."""
+        """The outcome with its log cut to the limits. If the run did not succeed, what the outcome
+        lacks of output, log and metrics is filled in from the progress so far."""
         logs = bounded(outcome.logs)
         if logs.startswith("[callme") and GAP.fullmatch(logs):
-            logs = self._log.text() or logs  # it was too long to be read from the answer
+            logs = self._log.text() or logs  # the response held only a gap: its log was too long
         if outcome.status is Status.SUCCEEDED:
             return outcome if logs is outcome.logs else replace(outcome, logs=logs)
         output = outcome.output if outcome.output is not None else (list(self._chunks) or None)
@@ -179,7 +183,7 @@ class InFlight:
         return replace(outcome, output=output, logs=logs or self._log.text(), metrics=metrics)
 
     def with_bounded_metrics(self, outcome: Outcome) -> Outcome:
-        """The outcome without the metrics that are too large to be kept."""
+        """The outcome without the metrics that are too large to keep. Those are logged."""
         metrics, left_out = custom_metrics.bounded(outcome.metrics)
         if left_out:
             p = self.prediction
@@ -188,22 +192,23 @@ class InFlight:
         return replace(outcome, metrics=metrics)
 
     def progress_since(self, outputs: int, lines: int) -> tuple[list[Json], list[NumberedLine]]:
-        """What has come after so many elements of its output and so many lines of its log, each
-        with the number of lines that are before it and itself."""
+        """The output elements after the first `outputs`, and the log lines after the first `lines`.
+        Each line has its number, counted from 1."""
         p = self.prediction
         if not p.status.is_terminal:
             return self._chunks[outputs:], self._log.since(lines)
-        told = self._log.since(lines)
-        reached = max(lines, told[-1][0] if told else 0)
-        return chunks_of(p)[outputs:], told + lines_since(p.logs, reached)
+        logged = self._log.since(lines)
+        reached = max(lines, logged[-1][0] if logged else 0)
+        return chunks_of(p)[outputs:], logged + lines_since(p.logs, reached)
 
     def metrics_since(self, count: int) -> list[tuple[int, MetricUpdate]]:
-        """The metrics recorded after so many, each with how much output came before it."""
+        """The metric updates after the first `count`, each with the number of output elements that
+        came before it."""
         return self._metric_updates[count:]
 
     async def changed_since(self, version: int, timeout_s: float) -> bool:
-        """Wait for progress, for another status or for the end, if there has been none since
-        that version; False after so long."""
+        """Wait until `version` is not the newest one any more: for progress, another status or the
+        end. False when nothing changed within `timeout_s`."""
         if self.version != version or self.done.done():
             return True
         follower: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -218,23 +223,23 @@ class InFlight:
         return True
 
     def wake_followers(self) -> None:
-        """It has changed."""
+        """Count a change and wake all followers."""
         self.version += 1
         for follower in self._followers:
             _resolve(follower)
         self._followers.clear()
 
     def end(self) -> None:
-        """It is `done`: wake whoever waits."""
+        """Resolve `done` and wake all waiters."""
         self.done.set_result(None)
         for waiter in self._waiters:
             _resolve(waiter)
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when it has ended, or after so long. Whoever waits may leave without harm.
+        """Return when the prediction has ended, or after `timeout_s`. A waiter may be cancelled.
 
-        A future of the waiter's own: `asyncio.wait` comes a turn of the loop later, which every
-        quick prediction would pay for.
+        Each waiter has a future of its own: `asyncio.wait` returns one turn of the event loop
+        later, and every quick prediction would take that longer.
         """
         if self.done.done():
             return
@@ -249,13 +254,13 @@ class InFlight:
             self._waiters.remove(waiter)
 
     def stop_timer(self) -> None:
-        """It does not run now."""
+        """Stop the time limit: the prediction does not run now."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
     def stop_timers(self) -> None:
-        """It has ended."""
+        """Stop the time limit and the deadline: the prediction has ended."""
         self.stop_timer()
         if self.deadline is not None:
             self.deadline.cancel()
@@ -268,20 +273,22 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def chunks_of(p: Prediction) -> list[Json]:
-    """The elements of the output of a prediction that has ended; one that is no list is one."""
+    """The elements of an ended prediction's output. An output that is not a list is one element."""
     if p.output is None:
         return []
     return p.output if isinstance(p.output, list) else [p.output]
 
 
 def metrics_of(p: Prediction) -> list[tuple[int, MetricUpdate]]:
-    """The model's own metrics of a prediction that has ended; when each came is not known."""
+    """The model's own metrics of an ended prediction, as updates. When each was recorded is not
+    known any more, so each has 0 output elements before it."""
     own = {k: v for k, v in p.metrics.items() if k not in TIMES}
     return [(0, MetricUpdate(name, value)) for name, value in own.items()]
 
 
 def hopeless(p: Prediction, now: float) -> tuple[Status, Failure] | None:
-    """How a prediction that an earlier run of the router left behind ends without running."""
+    """The final status and failure of an unfinished prediction that must not run again after a
+    restart of the router; None when it may run."""
     running = p.status is Status.PROCESSING
     if p.deadline_at is not None and p.deadline_at <= now:
         return (OVERDUE.running if running else OVERDUE.waiting), OVERDUE.failure

@@ -1,8 +1,9 @@
-"""The loop around the scheduler: it alone calls it, performs its effects, reports back.
+"""The loop around the scheduler: it calls the scheduler, performs its effects and reports back.
+Nothing else calls `Scheduler.handle`.
 
-Everything runs on one event loop, so there are no locks: `post` hands an event to the
-scheduler and turns the effects into tasks. No effect is awaited here, so a slow stop of one
-model never delays another's request.
+Everything runs on one event loop, so there are no locks: `post` passes an event to the scheduler
+and turns the effects into tasks. `post` awaits no effect, so a slow stop of one model never delays
+a request for another.
 """
 
 from __future__ import annotations
@@ -38,35 +39,35 @@ from router.scheduling.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 MEASURE_EVERY_S = 5.0
-# After a cancel coglet acts at the next bytecode boundary; code that has not reached one in
-# this time is killed with its process.
+# Coglet acts on a cancel at the next bytecode boundary. If the code reaches none within this time,
+# its process is killed.
 CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 10.0
 
-
-# Reports after which a model may be in a phase that it has not been told to come to.
+# Reports after which a model may be in a new phase that no effect announced.
 STEPS_OF_A_PROCESS = (
     *(msg.Ready, msg.HealthChanged, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped),
 )
 
 
 class Jobs(Protocol):
-    """The owner of the predictions. The loop calls it at every step, in this order."""
+    """The owner of the predictions. The loop calls it at every step of a prediction."""
 
     def started(self, prediction_id: str) -> Job:
-        """It is about to run: what to run."""
+        """The prediction is about to run. Returns what to run."""
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
-        """It has printed something, or put out a part of its output."""
+        """The prediction has printed a log text, sent a part of its output or recorded a metric."""
 
     def handed_back(self, prediction_id: str) -> None:
-        """It did not begin after all and waits again."""
+        """The prediction did not begin and waits again."""
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
-        """It ended. The return value is its service time in seconds if that says something."""
+        """The prediction ended. Returns its service time in seconds, None if that does not count
+        for the model's average."""
 
     def dropped(self, prediction_id: str, error: RouterError) -> None:
-        """It will never run."""
+        """The prediction will not run, because of `error`."""
 
 
 class SchedulerLoop:
@@ -91,7 +92,7 @@ class SchedulerLoop:
         self._clock = clock
         self._facts = facts or Facts()
         self._processes: dict[str, Process] = {}
-        self._changing: dict[str, asyncio.Task[None]] = {}  # starts, falls asleep or wakes
+        self._changing: dict[str, asyncio.Task[None]] = {}  # by model: its start, sleep or wake
         self._last_logs: dict[str, Sequence[LogLine]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._events: deque[msg.Event] = deque()
@@ -102,12 +103,13 @@ class SchedulerLoop:
     # ---- life ----------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Begin measuring memory."""
+        """Measure memory now and regularly."""
         self._measure()
         self._spawn(self._measure_regularly())
 
     async def close(self, grace_s: float) -> None:
-        """Drop what waits, give what runs `grace_s` seconds, then stop every process."""
+        """Drop waiting predictions, give running ones `grace_s` seconds, then stop every
+        process."""
         self.post(msg.Draining())
         try:
             async with asyncio.timeout(grace_s):
@@ -128,10 +130,10 @@ class SchedulerLoop:
     # ---- events in, effects out ----------------------------------------------------------
 
     def post(self, event: msg.Event) -> None:
-        """Hand an event to the scheduler and perform what it decides. Never blocks.
+        """Pass an event to the scheduler and perform its effects. Never blocks.
 
-        An effect may post again (a drop may lead to a withdrawal); such events wait their
-        turn, so the scheduler is never entered twice.
+        An effect may post another event (a drop may lead to a withdrawal). Such an event is queued,
+        so the scheduler is never entered twice.
         """
         self._events.append(event)
         if self._handling:
@@ -142,7 +144,7 @@ class SchedulerLoop:
                 event = self._events.popleft()
                 effects = self.scheduler.handle(event, self._clock.monotonic())
                 if isinstance(event, STEPS_OF_A_PROCESS):
-                    self._tell_phase(event.model)
+                    self._report_phase(event.model)
                 for effect in effects:
                     self._perform(effect)
         finally:
@@ -150,8 +152,9 @@ class SchedulerLoop:
         self._changed.set()
         self._set_timer()
 
-    def _tell_phase(self, model: str) -> None:
-        """Of a phase that was come to; one that is being left is told with its effect."""
+    def _report_phase(self, model: str) -> None:
+        """Report the phase that a process has reached. The phases in COMING and LEAVING were
+        reported with their effect."""
         m = self.scheduler.models[model]
         if m.phase not in COMING and m.phase not in LEAVING:
             state = m.state if m.problem else m.phase
@@ -160,8 +163,8 @@ class SchedulerLoop:
     def _perform(self, effect: msg.Effect) -> None:
         match effect:
             case msg.Run():
-                # Marked as started here and not in the task: between the two somebody may
-                # cancel it, and must find it running.
+                # Marked as started here, not in the task: a cancel that comes before the task runs
+                # must find the prediction running.
                 self._spawn(self._run(effect, self._owner.started(effect.id)))
             case msg.Drop():
                 self._owner.dropped(effect.id, effect.error)
@@ -181,10 +184,10 @@ class SchedulerLoop:
                 self._spawn(self._interrupt(effect))
 
     def _set_timer(self) -> None:
-        """See that a Tick comes when time alone could change something.
+        """Set a timer for the Tick at the next moment when time alone could change something.
 
-        A timer that is too early is left alone: it finds nothing to do and sets the next. Most
-        events only put the moment off, and setting one anew costs more than deciding.
+        A timer that is too early is kept: its Tick finds nothing to do and sets the next timer.
+        Most events only move the moment to later, and a new timer costs more than a Tick.
         """
         now = self._clock.monotonic()
         wakeup = self.scheduler.next_wakeup(now)
@@ -209,7 +212,7 @@ class SchedulerLoop:
         return task
 
     def _follow(self, model: str, work: Coroutine[None, None, None]) -> None:
-        """Do work that a stop of the model must cancel and see ended."""
+        """Run work in a task that a stop of the model cancels and waits for."""
         task = self._changing[model] = self._spawn(work)
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -243,9 +246,9 @@ class SchedulerLoop:
                 extra={"model": e.model, "reason": reason},
             )
             self._facts.tell(LoadEnded(e.model, self._clock.monotonic() - began, ready=False))
-            words = failure_log_tail(process.log_tail())
+            tail = failure_log_tail(process.log_tail())
             asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
-            self.post(msg.StartFailed(e.model, e.generation, reason, words, asked_s))
+            self.post(msg.StartFailed(e.model, e.generation, reason, tail, asked_s))
             return
         load_s = self._clock.monotonic() - began
         footprint = process.footprint_bytes()
@@ -262,14 +265,14 @@ class SchedulerLoop:
 
     def _health_changed(self, e: msg.Start, problem: str) -> None:
         fields = {"model": e.model, **({"reason": problem} if problem else {})}
-        log.warning("model is not well" if problem else "model is well again", extra=fields)
+        log.warning("model unhealthy" if problem else "model healthy again", extra=fields)
         self.post(msg.HealthChanged(e.model, e.generation, problem))
 
     async def _report_death(self, process: Process, e: msg.Start) -> None:
         reason = await process.broken()
         if self._processes.get(e.model) is process:
-            words = failure_log_tail(process.log_tail())
-            self.post(msg.Died(e.model, e.generation, reason, words))
+            tail = failure_log_tail(process.log_tail())
+            self.post(msg.Died(e.model, e.generation, reason, tail))
 
     async def _sleep(self, e: msg.Sleep) -> None:
         log.info("model falling asleep", extra={"model": e.model, "reason": e.reason})
@@ -289,8 +292,8 @@ class SchedulerLoop:
             await self._sleeper(e.model).wake()
         except Exception as error:
             log.exception("model not woken", extra={"model": e.model})
-            words = failure_log_tail(process.log_tail())
-            self.post(msg.Died(e.model, e.generation, f"it could not be woken: {error}", words))
+            tail = failure_log_tail(process.log_tail())
+            self.post(msg.Died(e.model, e.generation, f"it could not be woken: {error}", tail))
         else:
             wake_s = self._clock.monotonic() - began
             log.info("model awake", extra={"model": e.model, "wake_s": round(wake_s, 3)})
@@ -305,7 +308,8 @@ class SchedulerLoop:
     async def _stop(self, e: msg.Stop) -> None:
         log.info("model stopping", extra={"model": e.model, "reason": e.reason})
         if changing := self._changing.pop(e.model, None):
-            # Cancelled, `start` cleans up after itself; what runs on is stopped below.
+            # A cancelled `start` cleans up after itself. A process that still runs is stopped
+            # below.
             changing.cancel()
             await asyncio.wait({changing})
         process = self._processes.pop(e.model, None)
@@ -317,7 +321,7 @@ class SchedulerLoop:
                 await process.stop(0.0 if at_once else STOP_GRACE_S)
                 await self._memory.wait_freed(pids)
             except Exception:
-                # Said to be stopped all the same: the model must be able to start again.
+                # It is still reported as stopped, so that the model can start again.
                 log.exception("process not stopped cleanly", extra={"model": e.model})
         self.post(msg.Stopped(e.model, e.generation))
         self._measure()
@@ -326,7 +330,7 @@ class SchedulerLoop:
         process = self._processes.get(e.model)
         try:
             if process is None:
-                raise NotStartedError("the process has just been stopped")
+                raise NotStartedError("the process was stopped before the run began")
             outcome = await process.predict(job, partial(self._owner.progressed, e.id))
         except NotStartedError as error:
             self._owner.handed_back(e.id)
@@ -334,7 +338,7 @@ class SchedulerLoop:
             self.post(msg.Requeued(e.id, e.model, e.generation))
             return
         except Exception:
-            # A bug, but the slot must come free and the caller must be told all the same.
+            # A bug of the router. The slot must still become free, and the caller needs an answer.
             log.exception("a run failed in the router itself", extra={"model": e.model})
             outcome = Outcome(Status.FAILED, failure=Failure(RouterError.code, "The server failed"))
         died = outcome.failure is not None and outcome.failure.code == WorkerDied.code
@@ -342,10 +346,11 @@ class SchedulerLoop:
             outcome = with_log_tail(outcome, process.log_tail(), e.id)
         service_s = self._owner.finished(e.id, outcome)
         if died:
-            # Before the slot is reported free, or the next prediction would be sent to it.
+            # Posted before the slot is free; otherwise the next prediction would be sent to it.
             self.post(msg.Died(e.model, e.generation, "the worker died"))
         elif not self.scheduler.models[e.model].waiting:
-            # Nobody waits for the slot, and somebody may for the answer: that goes out first.
+            # No prediction waits for the slot, but a caller may wait for this result: send that
+            # first.
             await asyncio.sleep(0)
         self.post(msg.Finished(e.id, e.model, e.generation, service_s))
 
@@ -360,7 +365,7 @@ class SchedulerLoop:
                 await asyncio.sleep(CANCEL_GRACE_S)
         run = model.running.get(e.id)
         if run is not None and run.generation == e.generation:
-            self.post(msg.Died(e.model, e.generation, "it did not heed a cancel"))
+            self.post(msg.Died(e.model, e.generation, "it did not stop its run after a cancel"))
 
     # ---- memory --------------------------------------------------------------------------
 
@@ -390,7 +395,8 @@ class SchedulerLoop:
         return process.set_up_log if process else ""
 
     def log_tail(self, model: str) -> Sequence[str]:
-        """The last lines that the model's process printed, of the last one if it is gone."""
+        """The last lines that the model's process printed; those of its last process if it has none
+        now."""
         process = self._processes.get(model)
         lines = process.log_tail() if process else self._last_logs.get(model, ())
         return [line.text for line in lines]

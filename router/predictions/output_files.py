@@ -1,7 +1,8 @@
-"""The files of outputs: out of a prediction's output and into the spool, and back again.
+"""Output files: they are moved from a prediction's output to the spool, and back.
 
-Replicate's API shows them as URLs, the app's and Cog's as data: URIs, as the model's server gives
-them. A file is stored once: when it is first shown as a URL, or when its prediction is written.
+Replicate's API shows them as URLs. The native API and Cog's show them as data: URIs, which is how
+the model's server sends them. A file is stored once: when it is first shown as a URL, or when its
+prediction is written.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from router.storage.store import Files
 
 log = logging.getLogger(__name__)
 
-# Over that many, the rest of an output's files stay in it as data: URIs.
+# When an output has more files, the others stay in it as data: URIs.
 MAX_FILES = 1000
-# Decoded and written in pieces, so that no step holds Python's lock for long; in quanta of four
-# characters, which are three bytes.
+# Files are decoded and written in pieces, so that no step holds Python's GIL for long. Four
+# characters of base64 are three bytes.
 PIECE_CHARS = 4 << 18
 PIECE_BYTES = PIECE_CHARS // 4 * 3
-# What is done at once, without a thread: it takes less time than the way to one.
+# Up to this size a file is written without a thread: that takes less time than to start one.
 SMALL_CHARS = 1 << 16
 UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 URL_PATH = re.compile(r"/v1/outputs/([A-Za-z0-9_-]{1,64})/([A-Za-z0-9_.~-]{1,200})")
@@ -43,9 +44,9 @@ URL_PATH = re.compile(r"/v1/outputs/([A-Za-z0-9_-]{1,64})/([A-Za-z0-9_.~-]{1,200
 
 @dataclass(slots=True)
 class Shelf:
-    """The files of one prediction that are in the spool, while it is on its way: at each place of
-    its output the data: URI and the file that was made of it. `closed`: its end has been stored,
-    and no more is added."""
+    """The output files in the spool of one prediction that has not ended. `files`: by the place in
+    the output, the data: URI and the file made of it. `closed`: the prediction's end has been
+    stored, and no file is added any more."""
 
     files: dict[Place, tuple[str, OutputFile]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -65,15 +66,16 @@ class Outputs:
     async def store(
         self, shelf: Shelf, prediction_id: str, output: Json, *, at: Place = (), last: bool = False
     ) -> tuple[Json, tuple[OutputFile, ...]]:
-        """The output with a hole for each of its files, and the files. `at`: where it is in the
-        prediction's output. `last`: it is all of that, and the prediction has ended; what was
-        stored of an earlier attempt is deleted.
+        """Store the files of an output. Returns the output with null in place of each file, and the
+        files.
 
-        What the disk does not take stays in the output, and nothing of it on the disk.
+        `at`: the place of `output` in the prediction's output. `last`: `output` is all of the
+        prediction's output, and the prediction has ended; files of an earlier attempt are deleted.
+        A file that the disk does not take stays in the output, and no part of it on the disk.
         """
         if not may_hold_files(output) and not shelf.files:
             return output, ()
-        # A task of its own: a caller that leaves must not leave files that nobody knows.
+        # In a task of its own: when the caller is cancelled, no file may stay unrecorded.
         work = asyncio.create_task(self._store(shelf, prediction_id, output, at, last=last))
         self._working.add(work)
         work.add_done_callback(self._working.discard)
@@ -94,15 +96,15 @@ class Outputs:
                 self._put(shelf, made)
             if last and not shelf.closed:
                 self._remove(shelf, shelf.files.keys() - {place for place, _ in found})
-                # For good, also where the disk has refused one: what is stored after the row has
-                # been written would be in no row. `Links` tries again from the row.
+                # Closed even if the disk has refused a file: a file that is stored after the row
+                # was written would be in no row. `Links` tries again from the row.
                 shelf.closed = True
             return tuple(
                 shelf.files[place][1] for place, uri in found if _is_known(shelf, place, uri)
             )
 
     def remove(self, files: Iterable[OutputFile]) -> None:
-        """Delete them."""
+        """Delete files."""
         self._files.remove([file.ref() for file in files])
 
     def _put(self, shelf: Shelf, made: Iterable[tuple[str, OutputFile]]) -> None:
@@ -117,7 +119,8 @@ class Outputs:
     def _write_all(
         self, prediction_id: str, found: Iterable[tuple[Place, str]], shelf: Shelf
     ) -> list[tuple[str, OutputFile]]:
-        """Those that could be written. May run in a thread: it changes nothing but the disk."""
+        """Write files; returns those that could be written. It may run in a thread: it changes only
+        the disk."""
         taken = {file.name for _, file in shelf.files.values()}
         made = []
         try:
@@ -126,15 +129,15 @@ class Outputs:
                     taken.add(file.name)
                     made.append((uri, file))
         except (InsufficientStorage, OSError) as error:
-            # Also where the folder is gone or damaged: a result must not be lost with it.
-            log.error("a file of an output stays in it: %s", error)
+            # Also OSError, for a folder that is gone or damaged: the result must not be lost then.
+            log.error("Cannot store an output file, it stays in the output: %s", error)
         return made
 
     def _write(
         self, prediction_id: str, place: Place, uri: str, taken: Collection[str]
     ) -> OutputFile | None:
-        """The file; None for a text that only begins like one, or that would not come back as it
-        was. Raises InsufficientStorage."""
+        """Write one file. None when the text is no data: URI, or when encoding the file would not
+        give the same text. Raises InsufficientStorage when the disk is full, and OSError."""
         head = DATA_URI.match(uri)
         if head is None:
             return None
@@ -160,11 +163,11 @@ class Outputs:
             file.close()
         return OutputFile(place, str(file.path), name, media_type, file.size_bytes)
 
-    # ---- out of it -------------------------------------------------------------------------
+    # ---- from the spool ----------------------------------------------------------------------
 
     async def whole(self, output: Json, files: Iterable[OutputFile]) -> Json:
-        """The output with every file in its place as the data: URI that it was; null for one that
-        is gone."""
+        """The output with the data: URI of each file in its place; null for a file that cannot be
+        read."""
         files = list(files)
         if sum(f.size_bytes for f in files) <= SMALL_CHARS:
             return with_values(output, _read_all(files))
@@ -173,19 +176,20 @@ class Outputs:
     # ---- URLs ------------------------------------------------------------------------------
 
     def url_path(self, prediction_id: str, file: OutputFile) -> str:
-        """Path and query of the file's URL; who knows it may read the file."""
+        """Path and query of the file's URL. Anyone who knows it may read the file."""
         return (
             f"/v1/outputs/{prediction_id}/{file.name}?token={self.token(prediction_id, file.name)}"
         )
 
     def token(self, prediction_id: str, name: str) -> str:
-        """What makes the URL unguessable: 128 bits. It stays the same over restarts."""
+        """The part that makes the URL unguessable: 128 bits, as 32 hex digits. It does not change
+        with a restart."""
         message = f"output\0{prediction_id}\0{name}".encode()
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]
 
     def named_by(self, url: str) -> tuple[str, str] | None:
-        """The prediction's id and the file's name of a URL that was given out here, under
-        whatever host; None for any other."""
+        """The prediction's id and the file's name from a URL of this router, with any host; None
+        for any other URL."""
         parts = urlsplit(url)
         found = URL_PATH.fullmatch(parts.path)
         if found is None:
@@ -196,8 +200,8 @@ class Outputs:
 
 
 def _is_canonical(text: str, piece: bytes, *, is_last: bool) -> bool:
-    """Whether encoding the piece again gives the same text: no bits to spare, and no end before
-    the last piece."""
+    """Whether encoding the piece again gives the same text: no unused bits are set, and no padding
+    comes before the last piece."""
     rest = len(piece) % 3
     if rest and not is_last:
         return False
@@ -210,7 +214,8 @@ def _is_known(shelf: Shelf, place: Place, uri: str) -> bool:
 
 
 def _name(place: Place, suffix: str, taken: Collection[str]) -> str:
-    """`output-mask.png` of `{"mask": …}`: the last part of a URL, by which clients name files."""
+    """The last part of the URL, which clients use as the file's name: `output-mask.png` for
+    `{"mask": …}`. No name in `taken` is used again."""
     stem = "-".join(["output", *(UNSAFE.sub("_", str(step))[:32] for step in place[-3:])])
     name, number = f"{stem}{suffix}", 1
     while name in taken:
@@ -230,7 +235,7 @@ def _read(file: OutputFile) -> str | None:
             while piece := content.read(PIECE_BYTES):
                 parts.append(base64.b64encode(piece).decode())
     except OSError as error:
-        log.error("a file of an output cannot be read: %s", error.strerror)
+        log.error("Cannot read an output file: %s", error.strerror)
         return None
     return "".join(parts)
 
@@ -239,25 +244,26 @@ DATA_URI = re.compile(rf"data:(?P<type>{MEDIA_TYPE.pattern})?;base64,", re.ASCII
 
 
 def may_hold_files(output: Json) -> bool:
-    """False when there is certainly no data: URI in the output. For most outputs this is all that
-    is ever asked, and a walk in Python through a long list would hold the event loop."""
+    """False when there is certainly no data: URI in the output. For most outputs no other check is
+    needed. A walk in Python through a long list would block the event loop."""
     if isinstance(output, str):
         return output.startswith("data:")
     if not isinstance(output, list | dict):
         return False
     for value in output if isinstance(output, list) else output.values():
         if isinstance(value, str) and value.startswith("data:"):
-            return True  # without a copy of what may be a hundred pictures
+            return True  # avoids a copy of perhaps a hundred pictures below
     try:
         return b'"data:' in orjson.dumps(output, option=orjson.OPT_NON_STR_KEYS)
-    except TypeError:  # nested deeper than orjson writes
+    except TypeError:  # nested deeper than orjson writes (254)
         return False
 
 
 def data_uris(output: Json) -> Iterator[tuple[Place, str]]:
-    """Every string of the output that begins as a data: URI in base64, in order."""
+    """Every string of the output that begins like a data: URI in base64, and its place, in
+    order."""
     waiting: list[tuple[Place, Json]] = [((), output)]
-    while waiting:  # no recursion: how deep an output is nested is the model's choice
+    while waiting:  # no recursion: a model's output may be nested to any depth
         place, value = waiting.pop()
         if isinstance(value, str):
             if DATA_URI.match(value):
@@ -269,7 +275,7 @@ def data_uris(output: Json) -> Iterator[tuple[Place, str]]:
 
 
 def with_values(output: Json, values: Iterable[tuple[Place, Json]]) -> Json:
-    """A copy of the output that has these values in these places."""
+    """A copy of the output with these values at these places."""
     root: dict[str, Any] = {"": output}
     copies: dict[Place, Any] = {}
     for place, value in values:

@@ -1,4 +1,4 @@
-"""A prediction as it is shown: the files of its output by reference, or as data: URIs."""
+"""The two forms of a prediction to show: its output files as references, or as data: URIs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from router.storage.store import Store
 
 
 class Links:
-    """Both forms of every prediction. `in_flight`: the one of that id while it has not ended."""
+    """Makes both forms. `in_flight` returns the prediction of an id until it has ended."""
 
     def __init__(
         self, store: Store, outputs: Outputs, in_flight: Callable[[str], InFlight | None]
@@ -29,12 +29,13 @@ class Links:
     async def linked(self, p: Prediction) -> Prediction:
         """The prediction with the files of its output in `output_files`.
 
-        One that is not durable is gone with its answer, and has no place for files.
+        A prediction that is not durable is returned unchanged: it is deleted with its response, so
+        no URL of it could work.
         """
         if p.output_files or not p.durable:
             return p
         in_flight = self._in_flight(p.id)
-        # What an earlier attempt has left on the shelf goes with the end, whatever that holds.
+        # The files of an earlier attempt must be deleted at the end, even if the output has none.
         if not may_hold_files(p.output) and (in_flight is None or in_flight.shelf is None):
             return p
         if in_flight is None:
@@ -47,8 +48,8 @@ class Links:
     async def linked_chunk(
         self, in_flight: InFlight, index: int, value: Json
     ) -> tuple[Json, tuple[OutputFile, ...], Place]:
-        """One element of the output of a prediction on its way, without its files; the files; and
-        where the element is in the output. `in_flight` may have ended by now."""
+        """One element of the output: without its files, the files, and its place in the output.
+        `in_flight` may have ended by now."""
         p = in_flight.prediction
         is_whole = p.status.is_terminal and not isinstance(p.output, list)
         at: Place = () if is_whole else (index,)
@@ -57,14 +58,14 @@ class Links:
         return *await self._outputs.store(in_flight.shelved(), p.id, value, at=at), at
 
     async def whole(self, p: Prediction) -> Prediction:
-        """The prediction with the files of its output in it, as data: URIs."""
+        """The prediction with its output files in the output, as data: URIs."""
         if not p.output_files:
             return p
         output = await self._outputs.whole(p.output, p.output_files)
         return replace(p, output=output, output_files=())
 
     async def file(self, prediction_id: str, name: str) -> OutputFile:
-        """The file of that name. Raises NotFound."""
+        """A prediction's output file by its name. Raises NotFound when it is not kept."""
         in_flight = self._in_flight(prediction_id)
         if in_flight is not None and in_flight.shelf is not None:
             files = [file for _, file in in_flight.shelf.files.values()]
@@ -77,14 +78,14 @@ class Links:
         raise NotFound(f"Cannot find file '{name[:80]}': its prediction is not kept any more")
 
     async def file_of_url(self, url: str) -> FileRef | None:
-        """The file of a URL that was given out here, None for any other. Raises NotFound when it
-        is not kept any more."""
+        """The file of a URL of this router; None for any other URL. Raises NotFound when the file
+        is no longer kept."""
         named = self._outputs.named_by(url)
         return (await self.file(*named)).ref() if named else None
 
     async def _linked_from_store(self, p: Prediction) -> Prediction:
-        """Of one that has ended. The row may be older than output files, or have been written when
-        the disk was full: then its files are stored now."""
+        """The form with references, for an ended prediction. If its row is from a version without
+        output files, or was written when the disk was full, its files are stored now."""
         lock = self._locks.setdefault(p.id, asyncio.Lock())
         async with lock:
             stored = await self._store.get(p.id)
@@ -92,7 +93,7 @@ class Links:
                 return p
             if not stored.output_files:
                 stored = await self._moved(stored)
-        # `p` may be from before its end, and hold less.
+        # `p` may be a copy from before the end, with fewer files.
         known = {f.place: f for f in stored.output_files}
         files = tuple(known[place] for place, _ in data_uris(p.output) if place in known)
         output = with_values(p.output, [(f.place, None) for f in files])

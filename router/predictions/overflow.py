@@ -22,7 +22,7 @@ from router.prediction import Prediction
 from router.scheduling import messages
 from router.scheduling.scheduler import Scheduler
 
-# Refusals that are no reason for the other place to refuse too. A router that stops stops both.
+# Refusals after which the other place may still accept. A router that stops stops both places.
 ELSEWHERE_PERHAPS = (errors.ModelUnavailable, errors.QueueFull)
 LAST_SERVED = 10
 

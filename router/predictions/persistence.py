@@ -1,4 +1,4 @@
-"""Predictions on their way to disk: steps, results, and the end of what is too old."""
+"""Writes predictions to disk, their steps and results, and deletes what is too old."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTLE_AGAIN_S = 5.0
 
 
 class Persistence:
-    """Writes in the background, in the order in which it is told."""
+    """Writes in the background, in the order of the calls."""
 
     def __init__(
         self,
@@ -32,7 +32,8 @@ class Persistence:
         *,
         link: Callable[[Prediction], Awaitable[Prediction]],
     ) -> None:
-        """`link`: puts the files of a prediction's output into the spool."""
+        """`link` moves the files of a prediction's output to the spool. `keep_results_s`: seconds
+        from a prediction's end to its deletion."""
         self._store = store
         self._files = files
         self._clock = clock
@@ -43,11 +44,11 @@ class Persistence:
         self._sweeper: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Sweep now and regularly."""
+        """Delete old results now and regularly."""
         self._sweeper = asyncio.create_task(self._sweep_regularly())
 
     async def close(self) -> None:
-        """Finish every write that the disk takes within some seconds."""
+        """Wait for writes to finish, at most SETTLE_AGAIN_S; then cancel the others."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._writes:
@@ -56,16 +57,17 @@ class Persistence:
             task.cancel()
 
     def note(self, p: Prediction) -> None:
-        """Write a step of a durable prediction."""
+        """Write a step of a prediction, if it is durable."""
         if p.durable:
             self._spawn(self._note(p))
 
     def settle(self, p: Prediction, then: Callable[[], object]) -> None:
-        """Write a result, however long the disk is in trouble, and call `then`."""
+        """Write a result, retrying until the disk takes it, and then call `then`."""
         self._spawn(self._settle(p, then))
 
     async def conclude(self, p: Prediction) -> None:
-        """Write a result now, and have it announced. Raises InsufficientStorage."""
+        """Write a result now, and send its webhook. Raises InsufficientStorage when the disk is
+        full or fails."""
         await self._store.put(p, self._clock.time() if announced(p) else None)
         self._webhooks.completed(p)
 
@@ -73,16 +75,16 @@ class Persistence:
         try:
             await self._store.put(p)
         except RouterError as error:
-            # No harm but an attempt that is not counted: its result is still to come.
-            log.error("a step cannot be written: %s", error.message)
+            # Only the count of attempts is wrong then: the result is written later.
+            log.error("Cannot write a step of a prediction: %s", error.message)
 
     async def _settle(self, p: Prediction, then: Callable[[], object]) -> None:
         while True:
             try:
                 await self.conclude(await self._link(p))
             except RouterError as error:
-                # The result stays in memory, where it is found, until the disk takes it.
-                log.error("a result cannot be written: %s", error.message)
+                # The result stays in memory, where callers find it, until the disk takes it.
+                log.error("Cannot write a result: %s; trying again", error.message)
                 await asyncio.sleep(SETTLE_AGAIN_S)
             else:
                 then()

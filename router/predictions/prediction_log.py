@@ -1,7 +1,7 @@
-"""A prediction's log: its first 64 KiB and its last 1 MiB, however much a model prints.
+"""A prediction's log. Of what a model prints, the first 64 KiB and the last 1 MiB are kept.
 
-Between the two stands one line that says how much was left out. Lines keep their numbers: a
-follower whose place is within the gap goes on behind it.
+Between the two parts is one line, the gap, that says how much was left out. Lines keep their
+numbers: a follower that has read up to a line within the gap continues after the gap.
 """
 
 from __future__ import annotations
@@ -11,44 +11,44 @@ from collections import deque
 
 from router.prediction import LogText
 
-# In UTF-8. The first lines say what was asked for, the last ones how it ended.
+# Bytes in UTF-8. The first lines show what was asked for, and the last lines how it ended.
 HEAD_BYTES = 64 << 10
 TAIL_BYTES = 1 << 20
 
-# Only LF ends a line, as for coglet: a progress bar is one line with many CRs in it.
+# Only LF ends a line, as in coglet: a progress bar is one line with many CRs in it.
 LINE = re.compile(r"[^\n]*\n|[^\n]+")
-# The model's own process writes such a line too (`worker_hook`), where it is the first to see
-# that there is too much.
+# The model's own process writes such a line too (`worker_hook`), when the limit is reached there
+# first.
 GAP = re.compile(r"^\[callme left out ([0-9]{1,15}) lines, ([0-9]{1,18}) bytes\]\n", re.MULTILINE)
 
-NumberedLine = tuple[int, LogText]
+NumberedLine = tuple[int, LogText]  # the line's number, counted from 1
 Entry = tuple[str, str, int, int]
 
 
 def gap_line(lines: int, size_bytes: int) -> str:
-    """What stands where so much was left out."""
+    """The line in place of that many lines and bytes."""
     return f"[callme left out {lines} lines, {size_bytes} bytes]\n"
 
 
 class PredictionLog:
-    """The log of a prediction that runs. An empty one is false."""
+    """The log of a running prediction. It is falsy while it is empty."""
 
     def __init__(self) -> None:
-        # Each line with where it went, how many lines it stands for (a gap for many) and its
-        # bytes. Tuples: a model may print 100,000 lines a second.
+        # Each line with its source, how many lines it counts for (a gap: many) and its bytes. These
+        # are tuples, as a model may print 100,000 lines a second.
         self._head: list[Entry] = []
         self._head_bytes = 0
         self._tail: deque[Entry] = deque()
         self._tail_bytes = 0
-        self._first = 0  # how many lines stand before the tail
-        self._count = 0  # how many lines there have been
+        self._first = 0  # the number of lines before the tail
+        self._count = 0  # the number of all lines, kept or not
         self._gap_bytes = 0
 
     def __bool__(self) -> bool:
         return self._count > 0
 
     def add(self, text: LogText) -> None:
-        """Add a line, or several at once."""
+        """Add one or several lines."""
         whole, source = text.text, text.source
         if whole.find("\n") == len(whole) - 1:
             self._add_line(whole, source)
@@ -58,11 +58,11 @@ class PredictionLog:
 
     @property
     def size_bytes(self) -> int:
-        """Of what is kept."""
+        """The size of all lines that are kept."""
         return self._head_bytes + self._tail_bytes
 
     def end(self, limit_bytes: int) -> str:
-        """The last lines, and how much stands before them."""
+        """The last lines, at most `limit_bytes`, after a gap line for all before them."""
         lines: deque[str] = deque()
         size, count = 0, self._count
         for line, _, span, line_bytes in reversed(self._tail):
@@ -75,7 +75,7 @@ class PredictionLog:
         return gap_line(count, before) + "".join(lines)
 
     def text(self) -> str:
-        """All that is kept, as one text."""
+        """All kept lines, with the gap, as one text."""
         lines = [entry[0] for entry in self._head]
         if self._gap_bytes:
             lines.append(gap_line(self._first - len(lines), self._gap_bytes))
@@ -83,7 +83,7 @@ class PredictionLog:
         return "".join(lines)
 
     def since(self, place: int) -> list[NumberedLine]:
-        """What came after so many lines: each line with the place that is behind it."""
+        """The lines after the first `place` lines, each with its number."""
         found: list[NumberedLine] = []
         end = self._count
         for line, source, span, _ in reversed(self._tail):
@@ -128,7 +128,7 @@ class PredictionLog:
 
 
 def bounded(text: str) -> str:
-    """A whole log, cut to the same bounds."""
+    """A complete log, cut to the same limits."""
     if len(text) <= (HEAD_BYTES + TAIL_BYTES) // 4:  # no character takes more than four bytes
         return text
     data = text.encode(errors="replace")
@@ -145,8 +145,8 @@ def bounded(text: str) -> str:
 
 
 def lines_since(text: str, place: int) -> list[NumberedLine]:
-    """What came after so many lines of the log of a prediction that has ended, with the same
-    numbers as while it ran; where each line went to is not known."""
+    """The lines after the first `place` lines of an ended prediction's log. Their numbers are the
+    same as while it ran; their sources (stdout, stderr) are not known any more."""
     gap = GAP.search(text)
     if gap is None or gap.start() > HEAD_BYTES:
         lines = LINE.findall(text)

@@ -1,8 +1,9 @@
-"""The lives of predictions, from a face's request to its answer. The only writer of the store.
+"""Predictions, from the API's request to the response. The only writer of the store.
 
-A synchronous prediction lives in memory and is gone with its answer; an asynchronous one is
-on disk before `create` returns, and stays there for a day. One that outlasts its caller's
-patience is made durable and goes on (`keep`).
+A synchronous prediction is only in memory, and is deleted when it has been answered. An
+asynchronous one is durable: it is on disk before `create` returns, and is kept there for
+`keep_results_s`, by default a day. A synchronous one that takes too long for its caller is made
+durable and goes on (`keep`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from router.storage.store import Cursor, Files, Store
 
 
 class Predictions:
-    """Creates, runs, cancels and remembers predictions."""
+    """Creates, runs, cancels and finds predictions."""
 
     def __init__(
         self,
@@ -87,7 +88,8 @@ class Predictions:
     # ---- life ----------------------------------------------------------------------------
 
     async def open(self) -> Sequence[Prediction]:
-        """Take up what an earlier run of the router had accepted; sweep regularly."""
+        """Submit what an earlier run of the router had accepted, and start the regular sweep.
+        Returns the predictions that were submitted."""
         resumed = []
         now = self._clock.time()
         for p in await self._store.unfinished():
@@ -105,20 +107,21 @@ class Predictions:
         return resumed
 
     async def close(self) -> None:
-        """Finish every write. The loop must be closed before: it ends what runs."""
+        """Finish every write. Close the loop first: it ends what runs."""
         await self._persistence.close()
 
-    # ---- what the faces call -------------------------------------------------------------
+    # ---- for the APIs --------------------------------------------------------------------
 
     async def create(self, p: Prediction) -> InFlight:
-        """Accept a prediction. Its files are the prediction's from here on, whatever happens.
+        """Accept a prediction. From here on its files belong to it, also when it is refused.
 
-        The answer follows it to its end. Raises the refusal (QueueFull, ModelUnavailable,
-        ShuttingDown) if it was refused at once; then nothing of it is left. Raises IdConflict
-        when a durable one's id is taken.
+        Returns its state, to wait for its end. Raises the refusal (QueueFull, ModelUnavailable or
+        ShuttingDown) when it is refused at once; then nothing of it is kept. Raises IdConflict when
+        it is durable and its id is taken, and InsufficientStorage when the disk is full.
         """
         if p.durable:
-            # A caller that is cancelled here leaves it accepted: the row may be on disk.
+            # When the caller is cancelled here, the prediction stays accepted: its row may be on
+            # disk.
             try:
                 if not await self._store.claim(p):
                     raise _id_is_taken(p.id)
@@ -142,10 +145,10 @@ class Predictions:
     ) -> InFlight | None:
         """Create what `make` returns, a durable prediction of that id, unless the id is known.
 
-        None when it is, and was made by the same request: it runs or has run, and never runs
-        again. Raises IdConflict when it was made by another, or for another caller, without a
-        word of which; and whatever `make` and `create` raise. Of several such calls at once one
-        makes it and the others find it.
+        Returns None when the id is known and was created by the same request: that prediction runs
+        or has run, and does not run again. Raises IdConflict when another request or another caller
+        created it; the message does not say which. Raises what `make` and `create` raise. Of
+        several such calls at the same time, one creates the prediction and the others find it.
         """
         while (claim := self._claims.get(prediction_id)) is not None:
             await asyncio.wait({claim})
@@ -163,8 +166,8 @@ class Predictions:
             claim.set_result(None)
 
     async def get(self, prediction_id: str, caller: Caller) -> Prediction:
-        """The prediction now, as it is kept: `links` has the ways to show the files of its output.
-        Raises UnknownPrediction, also for what the caller may not see."""
+        """The prediction now, as it is stored; `links` makes the forms to show of its output files.
+        Raises UnknownPrediction when there is none, or when the caller may not see it."""
         p = await self._find(prediction_id)
         if p is None or not caller.may_see(p.owner):
             raise errors.UnknownPrediction(f"Cannot find prediction '{prediction_id[:80]}'")
@@ -178,7 +181,8 @@ class Predictions:
         after: Cursor | None = None,
         limit: int = 100,
     ) -> Sequence[Prediction]:
-        """The caller's durable predictions as they are now, newest first; see `Store.page`."""
+        """The caller's durable predictions in their present state, newest first; see
+        `Store.page`."""
         owner = caller.only_owner
         stored = await self._store.page(owner, before=before, after=after, limit=limit)
         return [
@@ -186,7 +190,8 @@ class Predictions:
         ]
 
     async def keep(self, prediction_id: str, caller: Caller) -> Prediction:
-        """Make a running prediction durable: its caller will come back for it."""
+        """Make a running prediction durable: its caller will ask for the result later. Raises
+        UnknownPrediction as `get` does, and InsufficientStorage."""
         in_flight = self._in_flight.get(prediction_id)
         if in_flight is None:
             return await self.get(prediction_id, caller)
@@ -195,12 +200,12 @@ class Predictions:
         return in_flight.prediction
 
     def in_flight(self, prediction_id: str) -> InFlight | None:
-        """The prediction while it is on its way, None when it has ended or never was. The
-        caller has been found to be allowed to see it (`get`), as for `cancel`."""
+        """The prediction's state until it has ended; None after that, and for an unknown id. Check
+        first with `get` that the caller may see it. The same holds for `cancel`."""
         return self._in_flight.get(prediction_id)
 
     def cancel(self, prediction_id: str) -> None:
-        """Withdraw it: at once if it waits, as soon as its model heeds it if it runs."""
+        """Cancel the prediction: at once if it waits; when its model reacts if it runs."""
         self._withdraw(prediction_id, CANCELED)
 
     def eta(self, prediction_id: str) -> tuple[int, float] | None:
@@ -208,7 +213,7 @@ class Predictions:
         standing = self.loop.scheduler.standing(prediction_id, self._clock.monotonic())
         return (standing.position, standing.eta_s) if standing else None
 
-    # ---- what the loop calls (router.predictions.loop.Jobs) -----------------------------------
+    # ---- for the loop (router.predictions.loop.Jobs) ------------------------------------------
 
     def started(self, prediction_id: str) -> Job:
         """Mark it processing and set its time limit."""
@@ -229,7 +234,7 @@ class Predictions:
         return Job(p.id, inputs, p.files, p.via, context)
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
-        """Keep what it has printed or put out, and tell whoever wants to know."""
+        """Add to its log, output or metrics; wake followers and send a webhook if one is due."""
         in_flight = self._in_flight.get(prediction_id)
         if in_flight is None or in_flight.prediction.status is not Status.PROCESSING:
             return  # the last line of its log may come after its outcome
@@ -243,7 +248,7 @@ class Predictions:
                 self._webhooks.notify(in_flight.brief(), event)
 
     def handed_back(self, prediction_id: str) -> None:
-        """It did not begin: it waits again, and the attempt does not count."""
+        """Mark it waiting again. It did not begin, so the attempt does not count."""
         in_flight = self._in_flight[prediction_id]
         in_flight.restart()
         in_flight.stop_timer()
@@ -254,7 +259,7 @@ class Predictions:
         self._facts.tell(PredictionChanged(in_flight.prediction))
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
-        """Write the outcome and wake whoever waits."""
+        """Store the outcome and wake all waiters."""
         in_flight = self._in_flight[prediction_id]
         died = outcome.failure is not None and outcome.failure.code == errors.WorkerDied.code
         if died and self.loop.scheduler.draining:
@@ -276,12 +281,12 @@ class Predictions:
             outcome = replace(outcome, failure=failure)
         self.overflow.served(in_flight.prediction)
         if in_flight.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
-            self._tell_of_output(in_flight, outcome)
+            self._notify_of_output(in_flight, outcome)
         self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
         return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
 
     def dropped(self, prediction_id: str, error: RouterError) -> None:
-        """It never ran, and why."""
+        """Send it to its other place if it has one; else end it with the error."""
         in_flight = self._in_flight[prediction_id]
         if in_flight.end_reason is None and self.overflow.refused(prediction_id, error):
             return
@@ -290,7 +295,8 @@ class Predictions:
             self._refuse(in_flight, error.code)
             return
         if isinstance(error, errors.QueueFull):
-            # Taken up after a restart, when all that ran before waits too: it is not lost.
+            # It was accepted before a restart, after which all that ran waits too. So it is
+            # submitted again later, and not lost.
             self._call_later(error.retry_after_s or 1.0, self._submit, prediction_id)
             return
         in_flight.dropped_with = error
@@ -304,7 +310,7 @@ class Predictions:
             outcome = Outcome(Status.FAILED, failure=failure)
         self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
 
-    # ---- within --------------------------------------------------------------------------
+    # ---- internal ------------------------------------------------------------------------
 
     def _enter(self, p: Prediction, *, accepted: bool = False) -> InFlight:
         in_flight = InFlight(p, asyncio.get_running_loop().create_future(), accepted=accepted)
@@ -315,7 +321,8 @@ class Predictions:
         self._submit(p.id)
         in_flight.accepted = True
         if in_flight.prediction.status is Status.STARTING and in_flight.dropped_with is None:
-            self._facts.tell(PredictionChanged(in_flight.prediction))  # else a later step was told
+            # Otherwise a later step has been reported.
+            self._facts.tell(PredictionChanged(in_flight.prediction))
         return in_flight
 
     def _submit(self, prediction_id: str) -> None:
@@ -345,8 +352,9 @@ class Predictions:
             outcome = Outcome(why.waiting, failure=why.failure)
             self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
 
-    def _tell_of_output(self, in_flight: InFlight, outcome: Outcome) -> None:
-        """The output of a model that does not stream is there with its end only."""
+    def _notify_of_output(self, in_flight: InFlight, outcome: Outcome) -> None:
+        """Send the webhook `output` (or `logs`) at the end: a model that does not stream has no
+        output before."""
         metrics = {**in_flight.prediction.metrics, **outcome.metrics}
         p = replace(in_flight.prediction, output=outcome.output, logs=outcome.logs, metrics=metrics)
         for event, has_come in (
@@ -355,7 +363,7 @@ class Predictions:
         ):
             if has_come and p.callback is not None and event in p.callback.events:
                 self._webhooks.notify(p, event, last=True)
-                return  # either tells of both
+                return  # each of the two webhooks contains both
 
     def _end(self, in_flight: InFlight, p: Prediction) -> None:
         in_flight.stop_timers()
@@ -364,14 +372,16 @@ class Predictions:
         self._facts.tell(PredictionChanged(p))
         self._files.remove(p.files)
         if p.durable:
-            # Out of `_in_flight` only when it is on disk, or a poller would not find it between.
+            # It stays in `_in_flight` until it is on disk, so that a client that polls always finds
+            # it.
             self._persistence.settle(p, lambda: self._in_flight.pop(p.id, None))
         else:
             self._in_flight.pop(p.id, None)
         in_flight.end()
 
     def _suspend(self, in_flight: InFlight) -> None:
-        """Leave it as it is on disk: the next start of the router takes it up again."""
+        """Forget it here and leave its row on disk unchanged: the next start of the router submits
+        it again."""
         in_flight.stop_timers()
         self.overflow.forget(in_flight.prediction.id)
         del self._in_flight[in_flight.prediction.id]
@@ -383,5 +393,5 @@ class Predictions:
 
 
 def _id_is_taken(prediction_id: str) -> errors.IdConflict:
-    """One message for all: whose it is, and what it was made of, is for nobody else."""
+    """The same message in each case: another caller must learn neither the owner nor the inputs."""
     return errors.IdConflict(f"Cannot create '{prediction_id}': the id is taken")

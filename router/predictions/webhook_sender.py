@@ -1,4 +1,5 @@
-"""Webhooks over HTTP: signed as https://www.standardwebhooks.com says, never to private places."""
+"""Sends webhooks over HTTP, signed as https://www.standardwebhooks.com specifies, and never to
+private addresses."""
 
 from __future__ import annotations
 
@@ -28,15 +29,15 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
 SECRET_BYTES = 32
-MIN_SECRET_BYTES = 24  # as Standard Webhooks has it
+MIN_SECRET_BYTES = 24  # the minimum of Standard Webhooks
 WEBHOOK_FILE = "webhook_secret"
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what every such secret begins with
 MAX_URL_CHARS = 2048
 
 
 def load_secret(path: Path) -> str:
-    """The secret of this state folder, made when there is none yet: `whsec_<base64>`. Raises
-    NotPrivateError when others may have chosen it."""
+    """The secret of this state folder, as `whsec_<base64>`; a new one is made when there is none.
+    Raises NotPrivateError when another user could have written the file."""
     require_private(path)
     if path.exists():
         if _is_secret(kept := _text_of(path)):
@@ -44,8 +45,8 @@ def load_secret(path: Path) -> str:
         aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
         path.rename(aside)
         log.error(
-            "%s in the state folder was damaged: it is kept as %s, and a new one is made. "
-            "Receivers of webhooks need the new one: GET /v1/webhooks/default/secret",
+            "%s in the state folder was damaged: it is kept as %s, and a new secret is made. "
+            "Give receivers of webhooks the new secret: GET /v1/webhooks/default/secret",
             *(path.name, aside.name),
         )
     secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
@@ -73,7 +74,7 @@ def _is_secret(text: str) -> bool:
 
 
 class HttpWebhookSender:
-    """Fulfils `router.predictions.webhooks.WebhookSender`. `close` when done."""
+    """Implements `router.predictions.webhooks.WebhookSender`. Call `close` at the end."""
 
     def __init__(
         self, secret: str, *, allow_private: bool, make_resolver: MakeResolver = AsyncResolver
@@ -86,7 +87,8 @@ class HttpWebhookSender:
         await self._http.close()
 
     def check(self, url: str) -> None:
-        """Raises InvalidInput for what is no http(s) URL or names a private address."""
+        """Raises InvalidInput when `url` is too long, is no http(s) URL or names a private
+        address."""
         why = ""
         if len(url) > MAX_URL_CHARS:
             why = f"must have at most {MAX_URL_CHARS} characters"
@@ -96,13 +98,13 @@ class HttpWebhookSender:
             except ValueError:
                 why = "must be an http(s) URL"
             except PrivateAddressError:
-                why = "is not on the public internet"
+                why = "must be on the public internet"
         if why:
             problems = [{"body": "webhook", "message": why}]
             raise InvalidInput(f"Cannot use 'webhook': {why}", details={"problems": problems})
 
     async def send(self, url: str, message_id: str, body: bytes) -> int:
-        """POST it; the answer's status, 0 when there is none. A redirect is not followed."""
+        """POST it. Returns the response's status, 0 when there is none. Follows no redirect."""
         now = datetime.now(UTC)
         headers = {
             "Content-Type": "application/json",

@@ -1,10 +1,10 @@
-"""Webhooks: who is told of what, when, and again until it has arrived.
+"""Webhooks: which events are sent, when, and how often they are tried again.
 
-Events on the way (`start`, `output`, `logs`) are sent once and best effort; `output` and `logs`
-together at most once in 500 ms, as Cog and Replicate do. `completed` is in the outbox from the
-moment the result is on disk, and stays there until it has arrived or been tried for some three
-hours, over restarts: at least once, always under the same `webhook-id`. The result itself stays,
-whatever becomes of its webhook.
+The events before the end (`start`, `output`, `logs`) are sent once and not tried again. `output`
+and `logs` together are sent at most once in 500 ms, as Cog and Replicate do. `completed` is in the
+outbox from the moment when the result is on disk. It stays there, also over restarts, until it has
+been delivered or tried for about three hours. So it is delivered at least once, always with the
+same `webhook-id`. The result itself is kept, also when its webhook cannot be delivered.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from router.storage.store import Outbox, Store
 
 
 class WebhookSender(Protocol):
-    """Calls other people's servers."""
+    """Sends webhooks to other servers."""
 
     def check(self, url: str) -> None:
-        """Raises InvalidInput for a URL that is never called."""
+        """Raises InvalidInput when `url` must not be called."""
 
     async def send(self, url: str, message_id: str, body: bytes) -> int:
-        """POST, signed; the answer's status, 0 when there is none."""
+        """POST the signed body. Returns the response's status, 0 when there is none."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -51,16 +51,16 @@ log = logging.getLogger(__name__)
 THROTTLED = frozenset({WebhookEvent.OUTPUT, WebhookEvent.LOGS})
 THROTTLE_S = 0.5
 RETRY_DELAYS_S = (1.0, 4.0, 16.0, 60.0, 300.0, 900.0, 3600.0, 7200.0)
-GONE = 410  # Standard Webhooks: whoever answers this wants no more
+GONE = 410  # Standard Webhooks: a receiver that answers this wants no more webhooks
 AT_ONCE_PER_HOST = 8
 AT_ONCE_PER_OWNER = 16
 AT_ONCE = 48
-# A receiver seldom takes more, and the whole is there to be fetched: beyond this `output` is null.
+# In a larger body `output` is null: few receivers take more, and they can fetch the prediction.
 MAX_BODY_BYTES = 32 << 20
 
 
 class Webhooks:
-    """Sends webhooks. What is sent for one prediction is sent in order."""
+    """Sends webhooks. Those of one prediction are sent in order."""
 
     def __init__(
         self,
@@ -80,38 +80,38 @@ class Webhooks:
         self._timers = timers
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._last_sent_s: dict[str, float] = {}
-        self._newest: dict[str, Prediction] = {}  # to be sent when what is being sent has been
-        # By host, so that one that does not answer holds up nobody else's; by owner, since one
-        # may name as many hosts as it likes.
+        self._newest: dict[str, Prediction] = {}  # sent after the webhook that is being sent now
+        # Limits by host, so that a host that does not answer delays no other host's webhooks; and
+        # by owner, as one owner may use any number of hosts.
         self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._all = asyncio.Semaphore(AT_ONCE)
 
     # ---- life ----------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Take up what an earlier run of the router had not delivered."""
+        """Schedule what an earlier run of the router had not delivered."""
         for delivery in await self._outbox.deliveries():
             self._schedule(delivery)
 
     async def close(self) -> None:
-        """Stop sending; what has not arrived is taken up by the next run."""
+        """Stop sending. The next run sends what was not delivered."""
         self._newest.clear()
         for task in list(self._sending.values()):
             task.cancel()
         await self._sender.close()
 
-    # ---- what others call ----------------------------------------------------------------
+    # ---- public ----------------------------------------------------------------------------
 
     def check(self, url: str) -> None:
-        """Raises InvalidInput for a URL that is never called."""
+        """Raises InvalidInput when `url` must not be called."""
         self._sender.check(url)
 
     def notify(self, p: Prediction, event: WebhookEvent, *, last: bool = False) -> None:
-        """Tell of something on the way, if that is wanted and not too soon. `last`: nothing of
-        its kind comes after it, so it is never too soon.
+        """Send an event before the end, if the client asked for it and the last one was not too
+        recent. `last`: no other event of its kind follows, so it is always sent.
 
-        While a receiver takes its time what is new replaces what waits: it is told how things
-        are, not how they were.
+        While a receiver is slow, a new event replaces the one that waits: the receiver gets the
+        present state, not an old one.
         """
         if not self._is_wanted(p, event) or not (last or self.wants(p, event)):
             return
@@ -123,21 +123,22 @@ class Webhooks:
         self._send_once(p)
 
     def wants(self, p: Prediction, event: WebhookEvent) -> bool:
-        """Whether `notify` would send anything now: to gather what it sends may cost much."""
+        """Whether `notify` would send anything now. Ask first when the prediction is expensive to
+        gather."""
         if not self._is_wanted(p, event):
             return False
         last_sent_s = self._last_sent_s.get(p.id, -math.inf)
         return event not in THROTTLED or self._clock.monotonic() - last_sent_s >= THROTTLE_S
 
     def completed(self, p: Prediction) -> None:
-        """Its end is on disk, and the announcement in the outbox."""
+        """Send `completed`. The result is on disk and the delivery in the outbox."""
         self._last_sent_s.pop(p.id, None)
         if announced(p):
-            self._newest.pop(p.id, None)  # the end says all that it would
+            self._newest.pop(p.id, None)  # `completed` contains all that it would
             delivery = Delivery(p.id, 0, self._clock.time())
             self._follow(p.id, lambda: self._deliver(delivery, p))
 
-    # ---- within --------------------------------------------------------------------------
+    # ---- internal ------------------------------------------------------------------------
 
     def _is_wanted(self, p: Prediction, event: WebhookEvent) -> bool:
         return p.callback is not None and event in p.callback.events
@@ -154,7 +155,7 @@ class Webhooks:
         host = _receiver(p.callback.url)
         of_host = self._slots.setdefault(f"host {host}", asyncio.Semaphore(AT_ONCE_PER_HOST))
         of_owner = self._slots.setdefault(f"owner {p.owner}", asyncio.Semaphore(AT_ONCE_PER_OWNER))
-        # In this order: who waits for a slow host holds no slot that others could use.
+        # The order matters: what waits for a slow host holds no slot that others could use.
         async with of_host, of_owner, self._all:
             body = orjson.dumps(await self._render(p))
             if len(body) > MAX_BODY_BYTES:
@@ -163,13 +164,13 @@ class Webhooks:
             return await self._sender.send(p.callback.url, message_id, body)
 
     async def _deliver(self, delivery: Delivery, p: Prediction) -> None:
-        # One id for all attempts, so that a receiver can tell a repetition.
+        # One id for all attempts, so that a receiver can recognize a repetition.
         status = await self._send(p, f"msg_{p.id}_completed")
         if 200 <= status < 300 or status == GONE:
             await self._outbox.delivered(p.id)
             return
         if delivery.attempts >= len(RETRY_DELAYS_S):
-            log.warning("webhook given up", extra={"prediction": p.id, "status": status})
+            log.warning("webhook delivery given up", extra={"prediction": p.id, "status": status})
             await self._outbox.delivered(p.id)
             return
         due_at = self._clock.time() + RETRY_DELAYS_S[delivery.attempts]
@@ -195,7 +196,7 @@ class Webhooks:
         )
 
     def _follow(self, prediction_id: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do the work when what is being sent for this prediction has been."""
+        """Do the work after the webhook that is being sent now for this prediction."""
         before = self._sending.get(prediction_id)
 
         async def in_turn() -> None:
@@ -204,8 +205,8 @@ class Webhooks:
             try:
                 await work()
             except RouterError as error:
-                # The outbox may be behind: it is sent once more after a restart.
-                log.error("a webhook's state cannot be written: %s", error.message)
+                # The outbox then still holds the webhook, and a restart sends it once more.
+                log.error("Cannot write the state of a webhook: %s", error.message)
 
         task = asyncio.create_task(in_turn())
         self._sending[prediction_id] = task
@@ -217,13 +218,13 @@ class Webhooks:
             if newest := self._newest.pop(prediction_id, None):
                 self._send_once(newest)
         if not task.cancelled() and (error := task.exception()):
-            log.error("a webhook failed", exc_info=error)
+            log.error("an unexpected error while sending a webhook", exc_info=error)
 
 
 def _receiver(url: str) -> str:
-    """Host and port, one spelling for all of a URL's."""
+    """The URL's host and port in one form: the same receiver always gives the same text."""
     try:
         parts = URL(url)
-    except ValueError:  # of an earlier version, which read URLs otherwise
+    except ValueError:  # stored by an earlier version, which accepted other URLs
         return url
     return f"{(parts.raw_host or '').rstrip('.')}:{parts.port}"
