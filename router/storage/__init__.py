@@ -1,1 +1,1 @@
-"""What is kept on disk: the database, the spool, the box's own secrets."""
+"""What is stored on disk: the database, the spool, and the secrets of this box."""

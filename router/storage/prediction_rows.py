@@ -1,5 +1,5 @@
-"""How a prediction is kept in one row: some columns to find it by, and a JSON document with all of
-it."""
+"""How a prediction is stored in one row: some columns to find it by, and a JSON document that
+contains all of it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ON CONFLICT (id) DO UPDATE SET status = excluded.status,
     completed_at = excluded.completed_at, document = excluded.document RETURNING rowid
 """
 OR_NOTHING = "ON CONFLICT (id) DO NOTHING RETURNING rowid"
-# A longer document is written into its row once that is there: SQLite copies each value that it is
-# given twice before it writes one, and a prediction's text may be a megabyte.
+# A longer document is written into its row after the row has been inserted. SQLite copies each
+# value of a statement twice before it writes it, and a prediction's text may be a megabyte.
 LONG_BYTES = 64 << 10
 
 
 def write(c: sqlite3.Connection, p: Prediction, on_conflict: str) -> bool:
-    """Write the prediction's row, in a transaction where its document is long. False when its id
-    was taken and `on_conflict` left it so."""
+    """Write the prediction's row; in a transaction if its document is long. False when its id is
+    taken and `on_conflict` is OR_NOTHING; then nothing is written."""
     document = encode(p)
     is_long = len(document) > LONG_BYTES
     value = "zeroblob(?)" if is_long else "?"
@@ -46,12 +46,12 @@ def write(c: sqlite3.Connection, p: Prediction, on_conflict: str) -> bool:
 
 @contextlib.contextmanager
 def transaction(c: sqlite3.Connection) -> Iterator[None]:
-    """All of what is within, or nothing."""
+    """One transaction: committed at the end of the block, rolled back when it raises."""
     c.execute("BEGIN IMMEDIATE")
     try:
         yield
     except BaseException:
-        # A full disk may have rolled it back already.
+        # SQLite has rolled it back itself on some errors, such as a full disk.
         if c.in_transaction:
             c.execute("ROLLBACK")
         raise
@@ -59,20 +59,20 @@ def transaction(c: sqlite3.Connection) -> Iterator[None]:
 
 
 def encode(p: Prediction) -> bytes:
-    """The document. Of secret inputs it has only which they are: their values are
-    `router.storage.sealed_store`'s."""
+    """The JSON document. It contains only the names of secret inputs. Their values are stored by
+    `router.storage.sealed_store`."""
     fields = msgspec.structs.asdict(p)
     fields["secrets"] = list(p.secrets)
     return msgspec.json.encode(fields)
 
 
 def decode(document: bytes) -> Prediction | None:
-    """The prediction, None for a row that cannot be read: one such row must not keep all the
-    others from being served."""
+    """The prediction; None when the row cannot be read, as one such row must not prevent all others
+    from being served."""
     try:
         return _DECODER.decode(document)
     except (msgspec.DecodeError, ValueError):
-        log.exception("a row of the database cannot be read; it is left out")
+        log.exception("Cannot read a row of the database; it is left out")
         return None
 
 

@@ -1,6 +1,6 @@
-"""What lies in the state folder is this user's alone: nobody else may write it.
+"""The state folder and its files may be written by this user only.
 
-A user who may write keys.json can add a key; one who may write the folder can replace the file.
+A user who may write keys.json can add a key. A user who may write the folder can replace the file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 
 
 class NotPrivateError(RuntimeError):
-    """Somebody else may write a file or folder; the message names it and the command to run."""
+    """Another user may write a file or folder. The message names it and the command to run."""
 
 
 def require_private(path: Path) -> None:
-    """Raises NotPrivateError when another user may write it. What does not exist passes; other
-    errors of looking at it are left to the code that opens it."""
+    """Raises NotPrivateError when another user may write `path`. A path that does not exist passes;
+    other errors are left to the code that opens it."""
     try:
         found = path.stat()
     except OSError:
@@ -32,7 +32,7 @@ def require_private(path: Path) -> None:
             f"chmod go-w {shlex.quote(str(path))}"
         )
     me = os.geteuid()
-    # root reads what a service's user has made, and its volumes may belong to anybody.
+    # root reads files that a service's user has made, and its volumes may belong to any user.
     if me != 0 and found.st_uid not in (me, 0):
         raise NotPrivateError(
             f"{path} belongs to another user, who may write it; run this as that user, or: "
@@ -49,8 +49,8 @@ def is_readable_by_others(path: Path) -> bool:
 
 
 def make_state_folder(state: Path) -> None:
-    """The folder, for this user only: made, or taken as it is if nobody else could have put
-    anything into it. Raises NotPrivateError, OSError."""
+    """Create the folder for this user only, or check that no other user could have written into an
+    existing one. Raises NotPrivateError when another user may write it, and OSError."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(state.iterdir()):
         require_private(state)
@@ -58,8 +58,8 @@ def make_state_folder(state: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Replace the file in one step; nobody else can read it, at no moment. It survives a power
-    cut. Raises OSError."""
+    """Replace the file in one step. No other user can read it at any moment, and it survives a
+    power cut. Raises OSError when it cannot be written."""
     new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,7 +1,7 @@
-"""Predictions' secret inputs on disk: one sealed file each, and only until the prediction's end.
+"""Secret inputs on disk: one sealed (encrypted) file per prediction, deleted at its end.
 
-Not in the database: what SQLite has deleted may stay in its write-ahead log, in free pages and in
-the gaps of others. A file that is removed is gone with all that it held.
+They are not in the database: data that SQLite has deleted may stay in its write-ahead log, in free
+pages and in the gaps of other pages. A file is deleted with all of its contents.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ log = logging.getLogger(__name__)
 
 
 class SealedStore:
-    """A `Store` around another one, which keeps only the secrets' names.
+    """A `Store` around another one, which stores only the secrets' names.
 
-    A prediction's row comes first and its sealed file second, both before it is acknowledged; at
-    its end the row comes first again. A router that is killed in between leaves a prediction that
-    nobody was promised, or a file that `remove_others` removes at the next start.
+    A prediction's row is written first and its sealed file second, both before the prediction is
+    acknowledged. At its end the row is written first again, and then the file is deleted. A router
+    that is killed in between leaves a prediction that was not acknowledged, or a file that
+    `remove_others` deletes at the next start.
     """
 
     def __init__(self, store: Store, folder: Path, box_key: BoxKey) -> None:
@@ -44,14 +45,16 @@ class SealedStore:
         self._box_key = box_key
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        # Of those whose file is, or is about to be, there; and of those whose file is.
+        # The ids of predictions with a sealed file: `_ids` when it is about to be written or is
+        # written, `_written` when it is written.
         self._ids = {path.name for path in folder.iterdir()}
         self._written = set(self._ids)
-        # In the order of the calls: an end must not be overtaken by a step before it.
-        self._lock = asyncio.Lock()  # short, and taken for predictions with secrets only
+        # Keeps writes in the order of the calls: a step must not be written after the end. It is
+        # held briefly, and only for predictions with secrets.
+        self._lock = asyncio.Lock()
 
     async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
-        """As the store does. Raises InsufficientStorage."""
+        """See `Store.put`. Raises InsufficientStorage also when the secrets cannot be written."""
         if prediction.secrets:
             self._ids.add(prediction.id)
         elif prediction.id not in self._ids:
@@ -65,8 +68,8 @@ class SealedStore:
                 self._forget(prediction.id)
 
     async def claim(self, prediction: Prediction) -> bool:
-        """As the store does; when the secrets cannot be written the id is free again. Raises
-        InsufficientStorage."""
+        """See `Store.claim`. Raises InsufficientStorage also when the secrets cannot be written;
+        then the id is free again."""
         if not await self._store.claim(prediction):
             return False
         if prediction.secrets:
@@ -79,16 +82,16 @@ class SealedStore:
         return True
 
     async def get(self, prediction_id: str) -> Prediction | None:
-        """As the store does; without the values of secrets, which nobody is shown."""
+        """See `Store.get`. The values of secrets are not in it, as they are never shown."""
         return await self._store.get(prediction_id)
 
     async def delete(self, prediction_id: str) -> None:
-        """As the store does."""
+        """See `Store.delete`."""
         await self._store.delete(prediction_id)
         self._forget(prediction_id)
 
     async def unfinished(self) -> Sequence[Prediction]:
-        """As the store does, with the secrets' values; None for those that cannot be had."""
+        """See `Store.unfinished`. With the secrets' values; None for those that cannot be read."""
         found = await self._store.unfinished()
         return [self._with_values(p) if p.secrets else p for p in found]
 
@@ -100,23 +103,23 @@ class SealedStore:
         after: Cursor | None = None,
         limit: int = 100,
     ) -> Sequence[Prediction]:
-        """As the store does, without the values of secrets."""
+        """See `Store.page`. Without the values of secrets."""
         return await self._store.page(owner, before=before, after=after, limit=limit)
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
-        """As the store does: what has ended has no secrets any more."""
+        """See `Store.sweep`. An ended prediction has no secrets any more."""
         return await self._store.sweep(completed_before)
 
     async def ended_ids(self) -> Collection[str]:
-        """As the store does."""
+        """See `Store.ended_ids`."""
         return await self._store.ended_ids()
 
     def remove_others(self, prediction_ids: Iterable[str]) -> None:
-        """Remove every sealed file that belongs to none of these."""
+        """Delete every sealed file that belongs to none of these predictions."""
         for prediction_id in self._ids - set(prediction_ids):
             self._forget(prediction_id)
 
-    # ---- within --------------------------------------------------------------------------
+    # ---- internal ------------------------------------------------------------------------
 
     async def _seal(self, p: Prediction) -> None:
         path = self._path(p.id)
@@ -128,7 +131,7 @@ class SealedStore:
             self._forget(p.id)
             reason = (error.strerror or "disk error").lower()
             raise InsufficientStorage(
-                f"Cannot keep the secret inputs: {reason}", retry_after_s=30
+                f"Cannot store the secret inputs: {reason}", retry_after_s=30
             ) from error
         self._written.add(p.id)
 
@@ -140,8 +143,8 @@ class SealedStore:
         try:
             values = self._box_key.unseal(p.id, self._path(p.id).read_bytes())
         except (OSError, UnsealError) as error:
-            told = {"prediction": p.id, "reason": type(error).__name__}
-            log.error("secret inputs cannot be read", extra=told)
+            fields = {"prediction": p.id, "reason": type(error).__name__}
+            log.error("secret inputs cannot be read", extra=fields)
             return p
         return replace(p, secrets=SecretValues({name: values.get(name) for name in p.secrets}))
 
@@ -149,35 +152,35 @@ class SealedStore:
         try:
             self._path(prediction_id).unlink(missing_ok=True)
         except OSError as error:
-            # Sealed, and tried again at the next start.
-            log.error("sealed inputs cannot be removed yet: %s", error.strerror)
+            # The file is encrypted, and the next start tries again to delete it.
+            log.error("Cannot delete sealed inputs yet: %s", error.strerror)
         else:
             self._ids.discard(prediction_id)
             self._written.discard(prediction_id)
 
     def _path(self, prediction_id: str) -> Path:
-        """Ids are letters, digits, `-` and `_` (router/http/cog.py)."""
+        """The file of that id. Ids are letters, digits, `-` and `_` (router/http/cog.py)."""
         return self._folder / Path(prediction_id).name
 
 
 BOX_KEY_FILE = "box_key"
 KEY_BYTES = 32
-NONCE_BYTES = 12  # AES-GCM's own
+NONCE_BYTES = 12  # the standard length for AES-GCM
 KEY_TEXT = re.compile(r"[0-9a-f]{64}\n?")
 SEALING, DIGESTS = b"callme secret inputs v1", b"callme request digests v1"
 
 
 class BoxKeyError(RuntimeError):
-    """The file holds no key; the message says what to do."""
+    """The file contains no key. The message says what to do."""
 
 
 class UnsealError(Exception):
-    """Sealed with another key, for another prediction, or damaged."""
+    """The data was sealed with another key or for another prediction, or is damaged."""
 
 
 def load_box_key(path: Path) -> BoxKey:
-    """The key in that file, made where there is none. Raises BoxKeyError, NotPrivateError,
-    OSError."""
+    """The key in that file; a new one is made when there is no file. Raises BoxKeyError when the
+    file is damaged, NotPrivateError when another user may write it, and OSError."""
     require_private(path)
     try:
         text = path.read_text()
@@ -188,27 +191,27 @@ def load_box_key(path: Path) -> BoxKey:
         text = ""
     if not KEY_TEXT.fullmatch(text):
         raise BoxKeyError(
-            f"{path} is damaged: it must hold 64 hex digits; restore it, or remove it, and "
+            f"{path} is damaged: it must hold 64 hex digits. Restore it, or remove it; then "
             "predictions that wait with secret inputs will fail"
         )
     return BoxKey(bytes.fromhex(text))
 
 
 class BoxKey:
-    """Seals and opens values (AES-256-GCM), and makes digests that nobody else can check a guess
-    against (HMAC-SHA256). Each under a key of its own, derived from this one."""
+    """Seals and unseals values (AES-256-GCM), and makes digests against which only this box can
+    check a guess (HMAC-SHA256). Each uses a key of its own, derived from this one."""
 
     def __init__(self, key: bytes) -> None:
         self._aead = AESGCM(hmac.digest(key, SEALING, hashlib.sha256))
         self._digest_key = hmac.digest(key, DIGESTS, hashlib.sha256)
 
     def seal(self, prediction_id: str, values: Mapping[str, Any]) -> bytes:
-        """The values for that prediction and no other."""
+        """The values, encrypted for that prediction only: nonce, then ciphertext."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, orjson.dumps(values), prediction_id.encode())
 
     def unseal(self, prediction_id: str, sealed: bytes) -> dict[str, Any]:
-        """What `seal` was given. Raises UnsealError."""
+        """The values that `seal` was given. Raises UnsealError when they cannot be decrypted."""
         nonce, rest = sealed[:NONCE_BYTES], sealed[NONCE_BYTES:]
         try:
             values: dict[str, Any] = orjson.loads(
@@ -219,5 +222,5 @@ class BoxKey:
         return values
 
     def digest(self, text: str) -> str:
-        """64 hex digits that stand for the text."""
+        """A digest of the text, as 64 hex digits."""
         return hmac.new(self._digest_key, text.encode(), hashlib.sha256).hexdigest()

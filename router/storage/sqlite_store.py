@@ -1,8 +1,8 @@
 """Predictions in SQLite: one thread owns the one connection that writes and reads.
 
-Callers hand the thread a function and await its result, so a caller that is cancelled cannot
-leave a transaction half done, and the event loop never waits for the disk. Written with the
-standard library's sqlite3; docs/decisions.md says why.
+Callers give the thread a function and await its result. So a caller that is cancelled cannot leave
+a transaction half done, and the event loop never waits for the disk. It uses the standard library's
+sqlite3; docs/decisions.md says why.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ CREATE TABLE IF NOT EXISTS outbox (
     due_at        REAL NOT NULL
 ) STRICT;
 """
-# What version 3 has added; its index cannot be made before.
+# Added by version 3. The index on the column can only be made after it.
 ADD_OWNER = """
 ALTER TABLE predictions ADD COLUMN owner TEXT NOT NULL DEFAULT '';
 UPDATE predictions SET owner = coalesce(json_extract(CAST(document AS TEXT), '$.owner'), '')
@@ -77,24 +77,26 @@ PAGE = "SELECT document FROM predictions"
 OF_OWNER, OLDER, NEWER = "owner = ?", "(created_at, id) < (?, ?)", "(created_at, id) > (?, ?)"
 NEWEST_FIRST = "ORDER BY created_at DESC, id DESC LIMIT ?"
 OLDEST_FIRST = "ORDER BY created_at, id LIMIT ?"
-# A page ends here even if it holds fewer: outputs may be pictures of some megabytes each.
+# A page ends at this size even if it has fewer predictions than asked for: outputs may be pictures
+# of some megabytes each.
 PAGE_BYTES = 8 << 20
 # How long a statement waits for another program's lock on the file.
 BUSY_TIMEOUT_S = 5.0
 
-
-# How long a start looks for damaged pages, and after how many steps it looks at the clock.
+# At its start the store looks for damaged pages for this long. It reads the clock after
+# every CHECK_STEPS steps of SQLite's virtual machine.
 CHECK_S = 10.0
 CHECK_STEPS = 100_000
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class StoreUnusableError(RuntimeError):
-    """The database cannot be opened; the message says what to do."""
+    """The database cannot be opened. The message says what to do."""
 
 
 class SqliteStore:
-    """Fulfils `router.storage.store.Store`. Opens the file, and makes it, when constructed."""
+    """Implements `Store`, `UploadIndex` and `Outbox` of `router.storage.store`. The constructor
+    opens the file, or makes it. Raises StoreUnusableError when it cannot."""
 
     def __init__(self, path: Path) -> None:
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
@@ -106,7 +108,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             raise StoreUnusableError(
                 f"Cannot start: {path.name} in the state folder cannot be used "
-                f"({self._in_words(error)}); move it away to begin with an empty one"
+                f"({self._in_words(error)}); move it away to start with an empty one"
             ) from error
         self._thread = threading.Thread(target=self._work, name="sqlite", daemon=True)
         self._thread.start()
@@ -134,26 +136,27 @@ class SqliteStore:
         return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
     def _check(self) -> None:
-        """Raises DatabaseError when a page is damaged. A large file is looked at for CHECK_S."""
+        """Raises DatabaseError when a page is damaged. The check ends after CHECK_S, so a large
+        file is checked in part."""
         until = time.monotonic() + CHECK_S
         self._connection.set_progress_handler(lambda: time.monotonic() > until, CHECK_STEPS)
         try:
-            (told,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            (result,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
-            log.info("the database is large and was looked at in part")
+            log.info("the database is large and was checked in part")
             return
         finally:
             self._connection.set_progress_handler(None, 0)
-        if told != "ok":
-            raise sqlite3.DatabaseError(f"it is damaged: {' '.join(told.split())}")
+        if result != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged: {' '.join(result.split())}")
 
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         # FULL: an acknowledged prediction survives a power cut, not only a crash.
         self._connection.execute("PRAGMA synchronous = FULL")
-        # KiB: the operating system has the file in memory too.
+        # 512 KiB are enough: the operating system caches the file too.
         self._connection.execute("PRAGMA cache_size = -512")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
@@ -172,9 +175,8 @@ class SqliteStore:
         self._connection.close()
 
     async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
-        """Insert or replace, and announce. Raises InsufficientStorage when the disk does not
-        take it."""
-        # Rows are made by the thread, one at a time: one of a megabyte takes milliseconds.
+        """See `Store.put`."""
+        # The thread encodes the rows, one at a time: a row of a megabyte takes milliseconds.
         if announce_at is None:
             await self._do(lambda c: write(c, prediction, OR_REPLACE))
             return
@@ -188,11 +190,11 @@ class SqliteStore:
         await self._do(both)
 
     async def claim(self, prediction: Prediction) -> bool:
-        """Insert it if its id is free; False when it is taken. Raises InsufficientStorage."""
+        """See `Store.claim`."""
         return await self._do(lambda c: write(c, prediction, OR_NOTHING))
 
     async def get(self, prediction_id: str) -> Prediction | None:
-        """The prediction, or None."""
+        """See `Store.get`."""
         found = await self._do(
             lambda c: c.execute(
                 "SELECT document FROM predictions WHERE id = ?", (prediction_id,)
@@ -201,13 +203,13 @@ class SqliteStore:
         return decode(found[0]) if found else None
 
     async def delete(self, prediction_id: str) -> None:
-        """Forget it."""
+        """See `Store.delete`."""
         await self._do(
             lambda c: c.execute("DELETE FROM predictions WHERE id = ?", (prediction_id,))
         )
 
     async def unfinished(self) -> Sequence[Prediction]:
-        """Every prediction that has not ended, oldest first."""
+        """See `Store.unfinished`."""
         rows = await self._do(
             lambda c: c.execute(
                 "SELECT document FROM predictions WHERE completed_at IS NULL ORDER BY created_at"
@@ -223,7 +225,8 @@ class SqliteStore:
         after: Cursor | None = None,
         limit: int = 100,
     ) -> Sequence[Prediction]:
-        """At most `limit` predictions, newest first, and at most some PAGE_BYTES of them."""
+        """See `Store.page`. A page ends with the prediction that makes it larger than
+        PAGE_BYTES."""
         statement, values = _page_query(owner, before, after)
         values = (*values, limit)
 
@@ -240,7 +243,7 @@ class SqliteStore:
         return [p for d in ordered if (p := decode(d))]
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
-        """Delete what ended before then; return the files that are nobody's now."""
+        """See `Store.sweep`."""
 
         def both(c: sqlite3.Connection) -> list[tuple[bytes]]:
             with transaction(c):
@@ -254,7 +257,7 @@ class SqliteStore:
         return [f for p in swept for f in (*p.files, *(o.ref() for o in p.output_files))]
 
     async def ended_ids(self) -> Collection[str]:
-        """The id of every prediction that has ended."""
+        """See `Store.ended_ids`."""
         rows = await self._do(
             lambda c: c.execute(
                 "SELECT id FROM predictions WHERE completed_at IS NOT NULL"
@@ -263,43 +266,43 @@ class SqliteStore:
         return {r[0] for r in rows}
 
     async def deliveries(self) -> Sequence[Delivery]:
-        """Every webhook in the outbox."""
+        """See `Outbox.deliveries`."""
         rows = await self._do(
             lambda c: c.execute("SELECT prediction_id, attempts, due_at FROM outbox").fetchall()
         )
         return [Delivery(*row) for row in rows]
 
     async def postpone(self, delivery: Delivery) -> None:
-        """Note an attempt that failed and when the next is due."""
+        """See `Outbox.postpone`."""
         await self._do(lambda c: c.execute(ANNOUNCE, astuple(delivery)))
 
     async def delivered(self, prediction_id: str) -> None:
-        """Take it out of the outbox."""
+        """See `Outbox.delivered`."""
         await self._do(
             lambda c: c.execute("DELETE FROM outbox WHERE prediction_id = ?", (prediction_id,))
         )
 
     async def put_file(self, file: StoredFile) -> None:
-        """Insert. Raises InsufficientStorage."""
+        """See `UploadIndex.put_file`."""
         row = (file.id, file.created_at, orjson.dumps(asdict(file)))
         await self._do(lambda c: c.execute("INSERT INTO files VALUES (?, ?, ?)", row))
 
     async def get_file(self, file_id: str) -> StoredFile | None:
-        """The file, or None."""
+        """See `UploadIndex.get_file`."""
         found = await self._do(
             lambda c: c.execute("SELECT document FROM files WHERE id = ?", (file_id,)).fetchone()
         )
         return StoredFile(**orjson.loads(found[0])) if found else None
 
     async def list_files(self) -> Sequence[StoredFile]:
-        """All of them, newest first."""
+        """See `UploadIndex.list_files`."""
         rows = await self._do(
             lambda c: c.execute("SELECT document FROM files ORDER BY created_at DESC").fetchall()
         )
         return [StoredFile(**orjson.loads(r[0])) for r in rows]
 
     async def delete_file(self, file_id: str) -> None:
-        """Forget it."""
+        """See `UploadIndex.delete_file`."""
         await self._do(lambda c: c.execute("DELETE FROM files WHERE id = ?", (file_id,)))
 
     async def _do(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -314,17 +317,17 @@ class SqliteStore:
             try:
                 value = fn(connection)
             except sqlite3.Error as error:
-                # Full disk, read-only file, lock held too long: the caller may try again.
+                # A full disk, a read-only file, a lock that is held too long: a later try may work.
                 if getattr(error, "sqlite_errorcode", None) in DAMAGED:
                     self._damage = str(error)
-                told = InsufficientStorage(f"Cannot record: {error}", retry_after_s=10)
-                told.__cause__ = error
-                report = (done.set_exception, told)
-            except Exception as error:  # a bug, which must not end the thread
+                failure = InsufficientStorage(f"Cannot use the database: {error}", retry_after_s=10)
+                failure.__cause__ = error
+                report = (done.set_exception, failure)
+            except Exception as error:  # a bug must not end the thread
                 report = (done.set_exception, error)  # type: ignore[assignment]
             else:
                 report = (done.set_result, value)  # type: ignore[assignment]
-            # The loop may be closed if the caller's program is ending.
+            # RuntimeError: the event loop is closed, as the caller's program is ending.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, *report)
 
@@ -332,10 +335,10 @@ class SqliteStore:
         return await done
 
     async def problem(self) -> str:
-        """What is wrong with the file, in words; "" while nothing is known to be.
+        """What is wrong with the file, as a sentence; "" when no problem is known.
 
-        One that was removed or replaced is opened again, or made: a connection to a file without
-        a name would take results that nobody finds after a restart.
+        A file that was removed or replaced is opened again, or made. The old connection would write
+        results to a file without a name, and after a restart they would be lost.
         """
         done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         loop = asyncio.get_running_loop()
@@ -376,7 +379,8 @@ class SqliteStore:
 def _page_query(
     owner: str | None, before: Cursor | None, after: Cursor | None
 ) -> tuple[str, tuple[Any, ...]]:
-    """The statement without its limit, and its values: each part is one of the texts above."""
+    """The statement and its values, except the value of its limit. Each part of the statement is
+    one of the constants above."""
     conditions: list[str] = []
     values: list[Any] = []
     if owner is not None:

@@ -1,4 +1,5 @@
-"""The state folder while the router runs: what can be put right is; the rest is reported."""
+"""Checks the state folder while the router runs. It repairs what it can and reports the
+rest."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from router.storage.sqlite_store import SqliteStore
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 5.0
-# Somebody who asks gets an answer that is no older.
+# `problems` looks again when the last look is older than this.
 FRESH_S = 1.0
 
 
 class StateFolder:
-    """Looks regularly between `open` and `close`."""
+    """Looks at the folders and the database regularly, from `open` until `close`."""
 
     def __init__(self, folders: Sequence[Path], database: SqliteStore) -> None:
         self._folders = folders
@@ -32,18 +33,19 @@ class StateFolder:
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin to look."""
+        """Start to look regularly."""
         self._task = asyncio.create_task(self._look_regularly())
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop looking."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def problems(self) -> Sequence[str]:
-        """What is wrong now, each in a sentence that names the file or folder and no path."""
+        """What is wrong now: one sentence each, with the name of the file or folder and without its
+        path."""
         async with self._looking:
             if time.monotonic() - self._looked_at > FRESH_S:
                 await self._look()
@@ -60,7 +62,7 @@ class StateFolder:
             found.append(problem)
         for problem in found:
             if problem not in self._problems:
-                log.error("the state folder is not well: %s", problem)
+                log.error("problem in the state folder: %s", problem)
         self._problems = tuple(found)
         self._looked_at = time.monotonic()
 

@@ -1,4 +1,7 @@
-"""What is kept on disk, as protocols: predictions, uploads, webhooks to be sent, files."""
+"""Protocols for what is stored on disk: predictions, uploads, webhooks to send, and files.
+
+Methods raise InsufficientStorage when the disk fails or does not take the data.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +13,27 @@ from typing import Protocol
 from router.media_types import suffix_of_name, suffix_of_type
 from router.prediction import Delivery, FileRef, Json, Prediction
 
-# A prediction's place in the order of creation: its time and, for those of one time, its id.
+# A prediction's place in the order of creation: its time in seconds since the epoch and, among
+# predictions of the same time, its id.
 Cursor = tuple[float, str]
 
 
 class Store(Protocol):
-    """Predictions on disk. One writer; every call is one transaction."""
+    """Predictions on disk. There is one writer, and every call is one transaction."""
 
     async def put(self, prediction: Prediction, announce_at: float | None = None) -> None:
-        """Insert or replace; with `announce_at`, also put a webhook due then into the outbox."""
+        """Insert or replace. With `announce_at`, seconds since the epoch, also put a webhook that
+        is due then into the outbox."""
 
     async def claim(self, prediction: Prediction) -> bool:
-        """Insert it if its id is free; False, and no change, when it is taken."""
+        """Insert the prediction if its id is free. False when the id is taken; then nothing
+        changes."""
 
     async def get(self, prediction_id: str) -> Prediction | None:
-        """The prediction, or None."""
+        """The prediction; None when there is none of that id."""
 
     async def delete(self, prediction_id: str) -> None:
-        """Forget it."""
+        """Delete the prediction, if there is one of that id."""
 
     async def unfinished(self) -> Sequence[Prediction]:
         """Every prediction that has not ended, oldest first."""
@@ -40,45 +46,45 @@ class Store(Protocol):
         after: Cursor | None = None,
         limit: int = 100,
     ) -> Sequence[Prediction]:
-        """At most `limit` predictions of that owner (None: of all), newest first: the newest,
-        those just older than `before`, or those just newer than `after`. Fewer when they are
-        large."""
+        """At most `limit` predictions of that owner (None: of all owners), newest first. They are
+        the newest, or those just older than `before`, or those just newer than `after`. There are
+        fewer when they are large."""
 
     async def sweep(self, completed_before: float) -> Sequence[FileRef]:
-        """Delete what ended before then; return the files, of inputs and of outputs, that are
-        nobody's now."""
+        """Delete the predictions that ended before that time, in seconds since the epoch. Returns
+        their input and output files, which no prediction uses any more."""
 
     async def ended_ids(self) -> Collection[str]:
-        """The id of every prediction that has ended."""
+        """The ids of all predictions that have ended."""
 
 
 class UploadIndex(Protocol):
-    """What is known of uploaded files; their contents are in the spool."""
+    """Data about uploaded files. Their contents are in the spool."""
 
     async def put_file(self, file: StoredFile) -> None:
-        """Insert."""
+        """Insert the file's data."""
 
     async def get_file(self, file_id: str) -> StoredFile | None:
-        """The file, or None."""
+        """The file's data; None when there is none of that id."""
 
     async def list_files(self) -> Sequence[StoredFile]:
-        """All of them, newest first."""
+        """All files, newest first."""
 
     async def delete_file(self, file_id: str) -> None:
-        """Forget it."""
+        """Delete the file's data, if there is a file of that id."""
 
 
 class Outbox(Protocol):
-    """Webhooks that must arrive. `Store.put` fills it in the transaction of the result."""
+    """Webhooks that must be delivered. `Store.put` adds one in the transaction of the result."""
 
     async def deliveries(self) -> Sequence[Delivery]:
-        """All that have not arrived."""
+        """All webhooks that have not been delivered."""
 
     async def postpone(self, delivery: Delivery) -> None:
-        """It did not arrive: the attempts so far and when the next is due."""
+        """Store the number of failed attempts, and when the next is due."""
 
     async def delivered(self, prediction_id: str) -> None:
-        """It has arrived, or is given up."""
+        """Remove a webhook that was delivered or is given up."""
 
 
 class OpenFile(Protocol):
@@ -88,31 +94,31 @@ class OpenFile(Protocol):
     size_bytes: int
 
     def write(self, chunk: bytes | memoryview) -> None:
-        """Append. Raises InsufficientStorage."""
+        """Append data. Raises InsufficientStorage."""
 
     def close(self) -> None:
-        """No more will be written."""
+        """Close the file after the last write."""
 
 
 class Files(Protocol):
     """The spool: private files of predictions."""
 
     def create(self, client_name: str, owner: str = "") -> OpenFile:
-        """A new file; of the client's name only a harmless suffix is kept. With `owner`, a
-        prediction's id, its name says whose it is."""
+        """A new file. Of the client's name only a harmless suffix is kept. With `owner`, a
+        prediction's id, the new name begins with it."""
 
     def remove(self, files: Iterable[FileRef]) -> None:
-        """Delete them; one that is gone already is no error."""
+        """Delete files. A file that does not exist is no error."""
 
     def link(self, file: FileRef) -> str:
-        """Another name for the content, deleted on its own; its path. Raises InvalidInput when
-        it is gone, InsufficientStorage."""
+        """Make a second path to the same content and return it. Each path is deleted separately.
+        Raises InvalidInput when the file is gone, and InsufficientStorage."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """`path` is where the router put it, `name` what the client called it. Times are seconds
-    since the epoch. `owner`: the holder of the key it was uploaded with."""
+    """An uploaded file. `path`: where the router stored it. `name`: the client's name for it. Times
+    are seconds since the epoch. `owner`: the holder of the key that it was uploaded with."""
 
     id: str
     path: str
@@ -126,7 +132,7 @@ class StoredFile:
     owner: str = ""
 
     def ref(self) -> FileRef:
-        """The file as the spool knows files. A name without an ending gets its type's: some
-        decoders go by it."""
+        """The reference that the spool uses. A name without a suffix gets that of its media type,
+        since some decoders need it."""
         ending = "" if suffix_of_name(self.name) else suffix_of_type(self.content_type)
         return FileRef("", self.path, f"{self.name}{ending}")
