@@ -1,1 +1,1 @@
-"""What happened, told to metrics and to the event stream. It decides nothing."""
+"""Reports what happened, to metrics and to the event stream. It decides nothing."""

@@ -1,7 +1,7 @@
 """The stream of changes that clients may follow.
 
-A subscriber that does not keep up is dropped: nobody waits for it, and what it has missed it
-can ask for when it comes again.
+A subscriber that is too slow is dropped, so that the router never waits for it. When it connects
+again it can ask for the states that it has missed.
 """
 
 from __future__ import annotations
@@ -12,41 +12,42 @@ from collections.abc import Mapping
 from router.observability.facts import Fact, ModelChanged, PredictionChanged
 from router.shutdown import Shutdown
 
-# A burst of this many changes between two reads of one client.
+# The most changes between two reads of one client.
 QUEUE_LIMIT = 256
 
 Event = tuple[str, Mapping[str, str]]
 
 
 class Subscription:
-    """One client's events. `ended` is done when no more will come."""
+    """One client's events. `ended` is done when no more events follow."""
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LIMIT)
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def put(self, event: Event) -> None:
-        """Add it, or end the subscription of a client that is too slow."""
+        """Add an event, or end the subscription when the client is too slow."""
         try:
             self.events.put_nowait(event)
         except asyncio.QueueFull:
             self.end()
 
     def end(self) -> None:
-        """No more will come."""
+        """End the subscription: no more events follow."""
         if not self.ended.done():
             self.ended.set_result(None)
 
     async def wait_ended(self) -> None:
-        """Return when no more will come."""
+        """Return when the subscription has ended."""
         await asyncio.shield(self.ended)
 
 
 class EventStream:
-    """Tells subscribers of models' states and predictions' statuses."""
+    """Sends the states of models and the statuses of predictions to subscribers."""
 
     def __init__(self, shutdown: Shutdown) -> None:
-        """Subscriptions end when the server stops: it waits for its clients."""
+        """Subscriptions end when the server begins to stop, as it waits for its clients to
+        leave."""
         self._shutdown = shutdown
         self._subscriptions: set[Subscription] = set()
         shutdown.on_begin(self._end)
@@ -56,7 +57,7 @@ class EventStream:
             subscription.end()
 
     def subscribe(self) -> Subscription:
-        """A subscription from now on, until `unsubscribe`."""
+        """A subscription that gets all events from now until `unsubscribe`."""
         subscription = Subscription()
         if self._shutdown.begun:
             subscription.end()
@@ -64,12 +65,12 @@ class EventStream:
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Nobody reads it any more."""
+        """Remove a subscription that is not read any more."""
         self._subscriptions.discard(subscription)
 
     def note(self, fact: Fact) -> None:
-        """Tell the subscribers of a model's new state, or a prediction's: its id, model and status,
-        no input and no output. A listener of `router.observability.facts`."""
+        """Send a model's new state, or a prediction's id, model and status, to all subscribers;
+        never an input or an output. This is a listener of `router.observability.facts`."""
         if not self._subscriptions:
             return
         match fact:

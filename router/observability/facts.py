@@ -1,7 +1,7 @@
 """What happened, as one stream of facts, and its listeners.
 
-A listener decides nothing, is waited for by nobody, and must be quick. `router.app` adds them:
-metrics and the event stream.
+A listener decides nothing and must be quick, as it is called synchronously. `router.app` adds the
+listeners: metrics and the event stream.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ log = logging.getLogger(__name__)
 
 
 class PredictionChanged(Struct, frozen=True):
-    """It was accepted, has started, waits again, or has ended: see its status."""
+    """A prediction was accepted, has started, waits again or has ended; its status says which."""
 
     prediction: Prediction
 
 
 class PredictionRefused(Struct, frozen=True):
-    """One was not accepted; nothing of it is left. `code`: of `router.errors`."""
+    """A prediction was not accepted, and nothing of it is kept. `code`: a code of
+    `router.errors`."""
 
     model: str
     code: str
 
 
 class ModelChanged(Struct, frozen=True):
-    """It is in another state (one of `router.scheduling.snapshot.STATES`). A stop has a reason."""
+    """A model is in a new state, one of `router.scheduling.snapshot.STATES`. `reason`: why it stops
+    or falls asleep, or what its health check reports; else ""."""
 
     model: str
     state: str
@@ -38,7 +40,7 @@ class ModelChanged(Struct, frozen=True):
 
 
 class LoadEnded(Struct, frozen=True):
-    """A start has succeeded or failed, after so many seconds."""
+    """A start has succeeded (`ready`) or failed, after `seconds`."""
 
     model: str
     seconds: float
@@ -46,8 +48,8 @@ class LoadEnded(Struct, frozen=True):
 
 
 class RequestEnded(Struct, frozen=True):
-    """An HTTP request was answered. `route` is the template of the path. `status` is 0 when the
-    client was gone before."""
+    """An HTTP request was answered, after `seconds`. `route`: the template of its path. `status`: 0
+    when the client disconnected before the response."""
 
     method: str
     route: str
@@ -60,14 +62,15 @@ Listener = Callable[[Fact], None]
 
 
 class Facts:
-    """Tells every listener of every fact, in order. One that fails is logged, and the others are
-    told: facts are told in the midst of a prediction's end or a model's start."""
+    """Calls every listener with every fact, in order. The exception of a listener is logged, and
+    the others are still called: a fact may be reported in the middle of a prediction's end or a
+    model's start, which must not fail because of it."""
 
     def __init__(self, listeners: Iterable[Listener] = ()) -> None:
         self._listeners = tuple(listeners)
 
     def tell(self, fact: Fact) -> None:
-        """At once."""
+        """Call all listeners now."""
         for listener in self._listeners:
             try:
                 listener(fact)

@@ -1,7 +1,7 @@
 """Prometheus: facts become counters and histograms, the scheduler's state becomes gauges.
 
-Every label has few values: models are packages, routes are templates, outcomes are statuses
-and error codes. A path or an id as a label would grow without end.
+Every label has few values: models are packages, routes are templates, and outcomes are statuses and
+error codes. A path or an id as a label would have values without a limit.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from router.prediction import Prediction, Status
 from router.scheduling.snapshot import STATES, Snapshot
 
 M = TypeVar("M", bound=MetricWrapperBase)
-# A prediction and its wait: from a warm small model to the time limit. A load may download.
+# For runs and queue times: from a small model that is ready, up to the time limit. A load may
+# include a download.
 RUN_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 LOAD_BUCKETS_S = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
-# Others are the client's invention.
+# Any other method is made up by a client, and is counted as "other".
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class PrometheusMetrics:
-    """Has a registry of its own, so that two can live in one process."""
+    """The metrics of one router. It has its own registry, so that one process can have two
+    routers."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -59,19 +61,19 @@ class PrometheusMetrics:
             "callme_model_load_seconds", "Time of starts that succeeded", LOAD_BUCKETS_S, "model"
         )
         self._evictions = self._counter(
-            "callme_model_evictions_total", "Stops to make room", "model"
+            "callme_model_evictions_total", "Stops or sleeps to make room", "model"
         )
         self._crashes = self._counter("callme_model_crashes_total", "Unexpected ends", "model")
         self._requests = self._counter(
             "callme_http_requests_total", "HTTP requests answered", "route", "method", "status"
         )
         self._request_s = self._histogram(
-            "callme_http_request_seconds", "Time to the answer's end", REQUEST_BUCKETS_S, "route"
+            "callme_http_request_seconds", "Time to the response's end", REQUEST_BUCKETS_S, "route"
         )
 
     def watch(self, models: tuple[str, ...], read: Callable[[], Snapshot]) -> None:
-        """Show what `read` returns at every scrape, and every model's counters from 0: one
-        that first appears at 1 has no increase that an alert could see."""
+        """Show what `read` returns at every scrape. Also show every model's counters from 0: a
+        counter that first appears at 1 has no increase for an alert to see."""
         self._gauges.read = read
         for model in models:
             self._evictions.labels(model)
@@ -84,7 +86,7 @@ class PrometheusMetrics:
         return generate_latest(self.registry)
 
     def note(self, fact: Fact) -> None:
-        """Count it. A listener of `router.observability.facts`."""
+        """Count a fact. This is a listener of `router.observability.facts`."""
         match fact:
             case PredictionChanged():
                 self._note_prediction(fact.prediction)
@@ -93,7 +95,7 @@ class PrometheusMetrics:
                 self._requests.labels(fact.route, known, str(fact.status)).inc()
                 self._request_s.labels(fact.route).observe(fact.seconds)
             case PredictionRefused():
-                # An outcome like the others, but without a duration.
+                # A refusal is an outcome like the others, but it has no duration.
                 self._predictions.labels(fact.model, fact.code).inc()
             case ModelChanged():
                 if fact.reason in ("crashed", "unhealthy"):
@@ -106,7 +108,7 @@ class PrometheusMetrics:
                     self._load_s.labels(fact.model).observe(fact.seconds)
 
     def _note_prediction(self, p: Prediction) -> None:
-        """Its wait is known when it starts, its outcome when it ends."""
+        """Record the queue time when a prediction starts, and the outcome when it ends."""
         if p.status is Status.PROCESSING and p.started_at is not None:
             self._queue_s.labels(p.model).observe(max(p.started_at - p.created_at, 0.0))
         elif p.status.is_terminal:
@@ -125,15 +127,15 @@ class PrometheusMetrics:
 
 
 class Family(Generic[M]):
-    """A metric, and its children by their labels: the library's own way to a child takes a lock
-    and some µs, five times in each prediction."""
+    """A metric, with its children cached by their labels. The library's own look-up of a child
+    takes a lock and some µs, and each prediction needs five."""
 
     def __init__(self, metric: M) -> None:
         self._metric: M = metric
         self._children: dict[tuple[str, ...], M] = {}
 
     def labels(self, *values: str) -> M:
-        """The child with these labels."""
+        """The child with these label values."""
         child = self._children.get(values)
         if child is None:
             child = self._children[values] = self._metric.labels(*values)
@@ -141,24 +143,24 @@ class Family(Generic[M]):
 
 
 class Gauges(Collector):
-    """Reads the scheduler when it is scraped: nothing is kept twice, nothing can be stale."""
+    """Reads the scheduler's state at each scrape, so that no copy of it can be stale."""
 
     def __init__(self) -> None:
         self.read: Callable[[], Snapshot] | None = None
 
     def describe(self) -> list[Metric]:
-        """Nothing: registering must not read what is not there yet."""
+        """Empty, so that registering does not read the scheduler before it exists."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One sample per model, and one per state of it."""
+        """One sample per model, one per model and state, and one for the memory budget."""
         if self.read is None:
             return
         snapshot = self.read()
         depth = _gauge("callme_queue_depth", "Predictions waiting", "model")
         running = _gauge("callme_running", "Predictions running", "model")
-        memory = _gauge("callme_model_memory_bytes", "Memory held for it", "model")
-        state = _gauge("callme_model_state", "1 for the state that it is in", "model", "state")
+        memory = _gauge("callme_model_memory_bytes", "Memory held for the model", "model")
+        state = _gauge("callme_model_state", "1 for the model's present state", "model", "state")
         for m in snapshot.models.values():
             depth.add_metric([m.name], len(m.queue))
             running.add_metric([m.name], len(m.running))
