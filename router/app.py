@@ -215,7 +215,7 @@ async def running(
         resumed = await context.predictions.open()
         disk.store.remove_others(p.id for p in resumed)
         kept = [f.ref() for f in await context.uploads.open()]
-        disk.spool.remove_strangers([*kept, *(f for p in resumed for f in p.files)])
+        disk.spool.remove_unreferenced([*kept, *(f for p in resumed for f in p.files)])
         disk.outputs.remove_unowned(await disk.store.ended_ids())
         disk.watch.open()
         preparing = asyncio.create_task(_prepare(context, settings.preload))

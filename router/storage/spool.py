@@ -106,7 +106,7 @@ class Spool:
             raise _error_of(error) from error
         return str(path)
 
-    def remove_strangers(self, known: Iterable[FileRef]) -> int:
+    def remove_unreferenced(self, known: Iterable[FileRef]) -> int:
         """Delete every file that is not in `known`, such as the upload that an earlier router was
         receiving when it was killed. Returns how many were deleted."""
         keep = {Path(f.path).name for f in known}
