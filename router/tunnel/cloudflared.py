@@ -22,7 +22,7 @@ import orjson
 
 from router.models.process_group import ProcessGroup
 
-TIED = Path(__file__).with_name("tied.py")
+PDEATHSIG = Path(__file__).with_name("pdeathsig_exec.py")
 POLL_S = 0.5
 POLL_LIMIT_S = 5.0
 # Registering takes some seconds; without any connection for this long something is wrong.
@@ -127,7 +127,7 @@ class Tunnel:
 
     async def _spawn(self, metrics: str) -> ProcessGroup:
         options = self._options
-        argv = [sys.executable, str(TIED), str(os.getpid()), str(options.program), "tunnel"]
+        argv = [sys.executable, str(PDEATHSIG), str(os.getpid()), str(options.program), "tunnel"]
         # Without this file cloudflared would read ~/.cloudflared/config.yml, whose rules are
         # another tunnel's.
         config = options.state / "cloudflared.yml"
