@@ -1,1 +1,1 @@
-"""Models on another machine: Cog, Replicate, Modal. Only `router.backends` imports it."""
+"""Models on other machines: Cog, Replicate, Modal. Only `router.backends` imports this package."""

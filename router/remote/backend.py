@@ -1,4 +1,4 @@
-"""What every back-end on another machine is, and how one is made from its settings."""
+"""The protocol of every back-end on another machine, and how one is made from its settings."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from router.remote.replicate import API, ReplicateBackend
 
 
 class Kind(StrEnum):
-    """Where a model runs that does not run here."""
+    """The kinds of remote back-ends."""
 
     COG = "cog"
     REPLICATE = "replicate"
     MODAL = "modal"
 
 
-# Somebody is sent a bill for these.
+# The operator pays for requests to these.
 PAID = frozenset({Kind.REPLICATE, Kind.MODAL})
 PAID_REQUESTS_PER_HOUR = 100
 
@@ -33,32 +33,32 @@ class Backend(Protocol):
     """One model on another machine."""
 
     async def probe(self) -> None:
-        """Return when it takes predictions. Raises StartError."""
+        """Return when the back-end takes predictions. Raises StartError when it does not."""
 
     async def schema(self) -> dict[str, Json]:
-        """Its OpenAPI document, as Cog has it. Raises StartError."""
+        """The model's OpenAPI document, in Cog's form. Raises StartError when it cannot be read."""
 
     async def predict(self, job: Job, report: Report) -> Outcome:
-        """Run one prediction. Raises NotStartedError when it certainly never began; every other
-        trouble is a failed outcome."""
+        """Run one prediction. Raises NotStartedError when it certainly did not begin; any other
+        error is a failed outcome."""
 
     async def cancel(self, prediction_id: str) -> bool:
-        """Ask for a cancel, for some seconds; never raises. False when only hanging up tells
-        the back-end."""
+        """Ask for a cancel, for at most some seconds. Never raises. False when the back-end can
+        only be cancelled by closing the connection."""
 
     async def abandon(self, prediction_id: str) -> None:
-        """Nobody waits for it now; it may be asked for again, under its id. Never raises."""
+        """Stop waiting for a prediction, which may be asked for again by its id. Never raises."""
 
     async def close(self) -> None:
-        """Close every connection. It may be used again."""
+        """Close every connection. The back-end may be used again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
-    """One model's back-end. `url`: of a Cog server, or of another API like Replicate's.
-    `model`: Replicate's owner/name. `key`: a bearer key; for Modal `token-id:token-secret`.
-    `requests_per_hour`: None for no limit. `allow_private`: files of its outputs may be on
-    private addresses other than `url`'s."""
+    """One model's back-end. `url`: of a Cog server, or of an API like Replicate's. `model`:
+    Replicate's owner/name. `key`: a bearer key; for Modal `token-id:token-secret`.
+    `requests_per_hour`: None for no limit. `allow_private`: output files may be on private
+    addresses other than that of `url`."""
 
     kind: Kind
     url: str = ""
@@ -72,20 +72,20 @@ class RemoteOptions:
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """What is remembered of a back-end from one process object to the next."""
+    """The state of a back-end that outlives its process objects."""
 
     allowance: Allowance
     breaker: Breaker
 
 
 def make_guards(options: RemoteOptions, clock: Clock) -> Guards:
-    """Fresh ones."""
+    """New guards, with nothing spent and the breaker closed."""
     return Guards(Allowance(options.requests_per_hour, clock), Breaker())
 
 
 def make_backend(options: RemoteOptions) -> Backend:
-    """The back-end of these options, not yet connected. Raises ValueError for a Replicate model
-    that cannot be one."""
+    """The back-end of these options, not yet connected. Raises ValueError when the name of a
+    Replicate model is not valid."""
     if options.kind is Kind.REPLICATE:
         url, key = options.url or API, _bearer(options.key)
         http = RemoteHttp(url, key, allow_private=options.allow_private)

@@ -1,8 +1,8 @@
-"""A back-end that speaks Cog: another box of ours, a container of the package, Modal.
+"""A back-end with Cog's HTTP API: another box of ours, a container of the package, or Modal.
 
-A prediction keeps its id there. Another box of ours never runs an id twice, so after a lost
-connection it is asked what became of it; a bare coglet cannot be asked, and what it may have
-begun is not sent again.
+A prediction has the same id there. Another box of ours never runs an id twice, so after a lost
+connection it is asked for the prediction. A plain coglet cannot be asked, so a prediction that may
+have begun there is not sent again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from router.remote.http import (
     retry_delays,
 )
 
-# Others use that machine too, so a busy one is waited for, not given up.
+# Other clients use that machine too, so the router waits for a busy one.
 BUSY_FIRST_S = 0.005
 BUSY_MAX_S = 0.1
 BUSY_CHECK_EVERY_S = 2.0
@@ -38,17 +38,17 @@ POLL_FIRST_S = 0.2
 POLL_MAX_S = 2.0
 PROBE_EVERY_S = 1.0
 PROBE_TIMEOUT_S = 15.0
-# Modal answers a web request that takes longer with a 303 to the same wait again:
-# https://modal.com/docs/guide/webhook-timeouts
+# Modal answers a web request that takes longer than this with a 303 to a URL that continues the
+# wait: https://modal.com/docs/guide/webhook-timeouts
 MODAL_HOLDS_S = 150.0
 
 
 class CogBackend:
-    """Fulfils `router.remote.backend.Backend`.
+    """Implements `router.remote.backend.Backend`.
 
-    `start_timeout_s`: how long a server that is still setting up is waited for. `is_modal`: a
-    request that meets a busy container there starts another, and that costs money. So its
-    health is not asked for, and a cancel is a connection that is closed.
+    `start_timeout_s`: how long to wait for a server that is still in its set-up. `is_modal`: a
+    request to Modal that finds all containers busy starts another one, which costs money. So the
+    router does not ask for its health, and cancels by closing the connection.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class CogBackend:
         """Close every connection."""
         await self._http.close()
 
-    # ---- is it there -----------------------------------------------------------------------
+    # ---- availability ----------------------------------------------------------------------
 
     async def probe(self) -> None:
-        """Wait until it takes predictions. Raises StartError."""
+        """Wait until the server takes predictions. Raises StartError when it does not."""
         if self._is_modal:
             return
         give_up = time.monotonic() + self._start_timeout_s
@@ -88,7 +88,7 @@ class CogBackend:
         return str(answer.object().get("status") or "not a Cog server")
 
     async def schema(self) -> dict[str, Json]:
-        """Its OpenAPI document. Raises StartError."""
+        """See `Backend.schema`."""
         try:
             answer = await self._http.ask_safely("GET", "/openapi.json")
         except (NotSentError, BrokenOffError) as error:
@@ -97,14 +97,14 @@ class CogBackend:
             raise StartError("its back-end leads back to this box")
         document = answer.object()
         if answer.status != 200 or "Input" not in _schemas(document):
-            reason = f"its back-end answered {answer.status} when asked what it takes"
+            reason = f"its back-end answered {answer.status} to a request for its schema"
             raise StartError(reason, retry_after_s=answer.retry_after_s())
         return document
 
     # ---- predictions -----------------------------------------------------------------------
 
     async def predict(self, job: Job, report: Report) -> Outcome:
-        """Run it there. Raises NotStartedError when it certainly never began."""
+        """See `Backend.predict`."""
         body: dict[str, Json] = {"id": job.id, "input": await with_files(job)}
         if job.context:
             body["context"] = job.context
@@ -119,7 +119,7 @@ class CogBackend:
             return answers.failed(DeadlineExceeded.code, f"The back-end took longer than {limit}")
 
     async def cancel(self, prediction_id: str) -> bool:
-        """Ask for a cancel, where asking costs nothing."""
+        """See `Backend.cancel`. Modal is not asked, as a request may cost money."""
         if self._is_modal:
             return False
         with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
@@ -128,11 +128,12 @@ class CogBackend:
         return True
 
     async def abandon(self, prediction_id: str) -> None:
-        """Let it run: another box of ours is asked for it again under the same id, and would
-        answer that it was canceled."""
+        """Let it run: another box of ours is asked for it again by the same id, and would answer
+        that it was canceled."""
 
     async def _send(self, body: Mapping[str, Json], give_up: float) -> RemoteResponse | None:
-        """POST until it is taken; the answer, None when the connection was lost meanwhile."""
+        """POST until the back-end accepts or refuses it. Returns the response; None when the
+        connection was lost."""
         delays = retry_delays()
         busy_s = BUSY_FIRST_S
         check_at = time.monotonic() + BUSY_CHECK_EVERY_S
@@ -146,11 +147,11 @@ class CogBackend:
                 return None
             else:
                 if answer.status == 409 and _code(answer) != "id_conflict":
-                    # Its one slot is taken: by somebody else, or not yet freed.
+                    # Its only slot is used by another client, or is not free again yet.
                     delay_s = busy_s
                     busy_s = min(busy_s * 2, BUSY_MAX_S)
                     if time.monotonic() > check_at:
-                        await self._see_whether_it_lives()
+                        await self._check_alive()
                         check_at = time.monotonic() + BUSY_CHECK_EVERY_S
                 elif answer.status in TAKES_NONE_NOW:
                     delay_s = delay_before_retry_s(answer, delays, give_up)
@@ -162,8 +163,9 @@ class CogBackend:
                 raise TimeoutError
             await asyncio.sleep(delay_s)
 
-    async def _see_whether_it_lives(self) -> None:
-        """A coglet whose worker has died answers 409 for ever. Raises NotStartedError."""
+    async def _check_alive(self) -> None:
+        """Raises NotStartedError when the server is dead: a coglet whose worker has died answers
+        409 without a limit."""
         try:
             status = await self._health()
         except StartError as error:
@@ -174,12 +176,12 @@ class CogBackend:
     async def _follow(
         self, prediction_id: str, answer: RemoteResponse | None, report: Report
     ) -> Outcome:
-        """From the first answer to how it ended."""
+        """Poll from the first response to the end of the prediction."""
         known = ""
         poll_s = POLL_FIRST_S
         while True:
             if answer is None:
-                answer = await self._what_became_of(prediction_id)
+                answer = await self._poll(prediction_id)
                 if answer is None:
                     return answers.broken_off("the connection was lost")
             if answer.status == 303:
@@ -200,8 +202,8 @@ class CogBackend:
             poll_s = min(poll_s * 1.5, POLL_MAX_S)
             answer = None
 
-    async def _what_became_of(self, prediction_id: str) -> RemoteResponse | None:
-        """GET the prediction; None when it cannot be had. coglet itself has no such path."""
+    async def _poll(self, prediction_id: str) -> RemoteResponse | None:
+        """GET the prediction; None when that fails. A plain coglet has no such path."""
         if self._is_modal:
             return None
         try:
@@ -211,10 +213,11 @@ class CogBackend:
         return answer if answer.status == 200 else None
 
     async def _redirected(self, answer: RemoteResponse) -> RemoteResponse | None:
-        """Where Modal sends whoever has waited 150 s: the same answer, asked for again."""
+        """Follow Modal's redirect after a wait of 150 s, to continue the wait for the same
+        response; None when the connection was lost."""
         url = urljoin(f"{self._http.base_url}/", answer.headers.get("Location", ""))
         if urlsplit(url)[:2] != urlsplit(self._http.base_url)[:2]:
-            return RemoteResponse(502, {}, b"")  # our key is for the one origin only
+            return RemoteResponse(502, {}, b"")  # the key must not be sent to another origin
         try:
             return await self._http.ask_safely("GET", url, timeout_s=MODAL_HOLDS_S + 30)
         except (NotSentError, BrokenOffError):

@@ -1,8 +1,8 @@
-"""Files on their way to a back-end on another machine, and back.
+"""Files that are sent to a back-end on another machine, and those that it returns.
 
-Inputs lie in the spool and travel as `data:` URIs. Outputs come back as `data:` URIs from
-Cog, and as URLs that expire from Replicate: those are fetched, so that a result is the same
-wherever it was made and can still be had a day later.
+Input files are in the spool and are sent as `data:` URIs. Cog returns output files as `data:` URIs.
+Replicate returns URLs that expire; the router fetches them, so that a result has the same form from
+every back-end and can still be read a day later.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
 def media_type(name: str) -> str:
-    """What a file of that name most likely is."""
+    """The most likely media type of a file with that name."""
     return mimetypes.guess_type(name)[0] or ANY_TYPE
 
 
@@ -33,8 +33,8 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 async def inline(file: FileRef) -> str:
-    """A file of the spool as a data: URI. The type is the name's: the client's, where it has an
-    ending that is known, else the spool's."""
+    """A file of the spool as a data: URI. Its type is guessed from the client's name if that has a
+    known suffix, else from the spool's name."""
 
     def read() -> str:
         kind = media_type(file.name)
@@ -46,7 +46,7 @@ async def inline(file: FileRef) -> str:
 
 
 async def with_files(job: Job, place: Place = inline) -> dict[str, Json]:
-    """The inputs, each file in its place as what `place` makes of it."""
+    """The inputs, with the result of `place` for each file."""
     inputs = dict(job.inputs)
     lists: dict[str, list[str]] = {}
     for file in job.files:
@@ -59,7 +59,8 @@ async def with_files(job: Job, place: Place = inline) -> dict[str, Json]:
 
 
 async def with_outputs(output: Json, is_ours: Callable[[str], bool], fetch: Fetch) -> Json:
-    """The output with every URL that `is_ours` fetched and in the answer as a data: URI."""
+    """The output, in which every URL that is a file (`is_ours`) is fetched and replaced by a data:
+    URI. Raises what `fetch` raises."""
     if isinstance(output, str) and output.startswith(("https://", "http://")) and is_ours(output):
         content, kind = await fetch(output)
         return data_uri(content, kind or media_type(urlsplit(output).path))

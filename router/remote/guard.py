@@ -1,6 +1,7 @@
-"""What stands between the router and a back-end that is down, or dear.
+"""Two limits before requests to a back-end: a breaker if it is down, and an allowance if it costs
+money.
 
-Both know nothing of HTTP, and take their time from a clock.
+Both know nothing of HTTP. The time comes from a clock that is given to them.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from collections import deque
 from router.clock import Clock
 
 HOUR_S = 3600.0
-# One lost connection is chance, two may be; the third in a row is the back-end.
+# One or two lost connections in a row may be chance; the third is a problem of the back-end.
 FAILURES_TO_OPEN = 3
 
 
 class Allowance:
-    """At most so many requests in any hour: a sliding window, so no burst at the full hour.
+    """At most `per_hour` requests in any hour. The window slides, so there is no burst at the full
+    hour. `per_hour` None: no limit.
 
-    It lives as long as the router: a restart forgets what was spent.
+    It is only in memory: a restart of the router forgets the requests that were sent.
     """
 
     def __init__(self, per_hour: int | None, clock: Clock) -> None:
@@ -26,7 +28,7 @@ class Allowance:
         self._sent: deque[float] = deque()
 
     def wait_s(self) -> float:
-        """Seconds until one more may be sent, 0 when it may be now."""
+        """Seconds until one more request may be sent; 0 when it may be sent now."""
         if self.per_hour is None:
             return 0.0
         now = self._clock.monotonic()
@@ -35,11 +37,11 @@ class Allowance:
         if len(self._sent) < self.per_hour:
             return 0.0
         if not self._sent:
-            return HOUR_S  # none at all is allowed
+            return HOUR_S  # `per_hour` is 0: no request is allowed
         return self._sent[0] + HOUR_S - now
 
     def take(self) -> bool:
-        """Count one request, if it is allowed."""
+        """Count one request. False when it is not allowed; then it is not counted."""
         if self.wait_s() > 0:
             return False
         if self.per_hour is not None:
@@ -47,17 +49,17 @@ class Allowance:
         return True
 
     def spent(self) -> int:
-        """Requests of the last hour."""
+        """The number of requests in the last hour."""
         self.wait_s()
         return len(self._sent)
 
 
 class Breaker:
-    """Opens after FAILURES_TO_OPEN failures in a row, and closes with a success: the first
-    request after a pause decides.
+    """Opens after FAILURES_TO_OPEN failures in a row, and closes after a success: the first request
+    after a pause decides.
 
-    How long the pause is, is the scheduler's business: a model whose process is broken is
-    started again after a back-off that doubles, and callers are told meanwhile.
+    The scheduler decides how long the pause is: a model whose process is broken is started again
+    after a back-off that doubles. Until then callers get an error at once.
     """
 
     def __init__(self) -> None:
@@ -65,12 +67,12 @@ class Breaker:
         self.is_open = False
 
     def failed(self) -> None:
-        """The back-end did not answer as it should."""
+        """Count a failure of the back-end; open at FAILURES_TO_OPEN in a row."""
         self._in_a_row += 1
         if self._in_a_row >= FAILURES_TO_OPEN:
             self.is_open = True
 
     def succeeded(self) -> None:
-        """It answered, be it with an objection."""
+        """Close: the back-end answered. The answer may be that the input is not valid."""
         self._in_a_row = 0
         self.is_open = False

@@ -1,7 +1,8 @@
-"""HTTP to a back-end on another machine: what was certainly not sent, what may have been.
+"""HTTP to a back-end on another machine. Its two errors say whether a request certainly was not
+sent, or may have been.
 
-The difference is what may be tried again: a prediction that may have begun is never sent
-twice, since it may cost money or do something.
+A prediction is tried again only when it certainly was not sent. One that may have begun is never
+sent twice, as it may cost money or have an effect.
 """
 
 from __future__ import annotations
@@ -26,55 +27,56 @@ from router.prediction import Json
 
 CONNECT_TIMEOUT_S = 10.0
 SAFE_TIMEOUT_S = 60.0
-CANCEL_TIMEOUT_S = 4.0  # tries included; the scheduler gives a cancel ten seconds
-# An answer holds pictures as data: URIs; more than this is no answer of a model of ours.
+CANCEL_TIMEOUT_S = 4.0  # for all tries together; the scheduler waits ten seconds for a cancel
+# A response contains pictures as data: URIs; a larger one cannot be from one of our models.
 MAX_ANSWER_BYTES = 128 << 20
 RETRY_FIRST_S = 0.25
 RETRY_MAX_S = 30.0
 TRIES = 3
-WAIT_AT_MOST_S = 30.0  # in a caller's name; a longer wait is the caller's own
+WAIT_AT_MOST_S = 30.0  # for a Retry-After; a longer one is passed on to the caller
 TAKES_NONE_NOW = frozenset({429, 503})
 LOOP_DETECTED = 508
 AGENT = {"User-Agent": f"callme/{__version__}"}
 
 
 class NotSentError(Exception):
-    """The back-end was not reached: nothing can have begun."""
+    """The back-end was not reached, so nothing can have begun there."""
 
 
 class BrokenOffError(Exception):
-    """The connection was lost, or nothing came in time: it may have begun, or even ended."""
+    """The connection was lost, or no response came in time. What was asked for may have begun or
+    even ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteResponse:
-    """An HTTP answer, read to its end."""
+    """A complete HTTP response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Json:
-        """The body as JSON; None when it is none."""
+        """The body as JSON; None when it is not JSON."""
         try:
             return orjson.loads(self.body)
         except orjson.JSONDecodeError:
             return None
 
     def object(self) -> dict[str, Json]:
-        """The body as a JSON object; {} when it is none."""
+        """The body as a JSON object; {} when it is not one."""
         value = self.json()
         return value if isinstance(value, dict) else {}
 
     def retry_after_s(self) -> float | None:
-        """What Retry-After says, in seconds; None where it says nothing."""
+        """The Retry-After header, in seconds; None when there is none that can be read."""
         return seconds_of(self.headers.get("Retry-After"))
 
 
 class RemoteHttp:
-    """A client of one base URL. `key`: the headers that say who asks. `close` when done.
+    """A client of one base URL. `key`: the headers that authenticate it. Call `close` at the end.
 
-    `allow_private`: what an answer of the back-end names may be on a private address too.
+    `allow_private`: a URL in a response of the back-end may be at a private address too.
     """
 
     def __init__(
@@ -103,11 +105,13 @@ class RemoteHttp:
         timeout_s: float | None = None,
         with_key: bool = True,
     ) -> RemoteResponse:
-        """One request; `path` may be a whole URL, `with_key` only if it is the same origin's.
-        Without the key it goes to the public internet only, as for a caller's URL. Without
-        `timeout_s` the caller bounds the time. Redirects are not followed.
+        """Send one request. `path` may be a complete URL; set `with_key` only if it has the origin
+        of the base URL. Without the key the request goes only to the public internet, like one to a
+        caller's URL. Without `timeout_s` the caller must limit the time. Redirects are not
+        followed.
 
-        Raises NotSentError, BrokenOffError."""
+        Raises NotSentError when it was not sent, and BrokenOffError when there is no complete
+        response."""
         url = path if "://" in path else f"{self.base_url}{path}"
         own = {**AGENT, loop_detection.HEADER: loop_detection.onward()}
         sent = {**own, **(self._key if with_key else {}), **(headers or {})}
@@ -132,8 +136,8 @@ class RemoteHttp:
     async def ask_safely(
         self, method: str, path: str, *, timeout_s: float = SAFE_TIMEOUT_S, with_key: bool = True
     ) -> RemoteResponse:
-        """The same for a request that may be sent twice (GET, cancel): tried TRIES times, also
-        when the answer is that the server or a proxy is in trouble."""
+        """Like `ask`, for a request that may be sent twice (GET, cancel). It is tried TRIES times,
+        also after a response with a status of 500 or more."""
         delays = retry_delays()
         while True:
             try:
@@ -158,8 +162,8 @@ class RemoteHttp:
 
 
 def retry_delays(tries: int = TRIES) -> Iterator[float]:
-    """Seconds to wait before each further try: doubling, with jitter so that many who failed
-    together do not come back together."""
+    """Seconds to wait before each further try. They double, with jitter, so that many clients that
+    failed together do not try again together."""
     return (
         min(RETRY_FIRST_S * 2**n, RETRY_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311
         for n in range(tries - 1)
@@ -169,9 +173,9 @@ def retry_delays(tries: int = TRIES) -> Iterator[float]:
 def delay_before_retry_s(
     answer: RemoteResponse, delays: Iterator[float], give_up: float = math.inf
 ) -> float | None:
-    """Seconds until a back-end that TAKES_NONE_NOW is asked again, as its Retry-After says or as
-    the next of `delays` does. None when it is not: then its answer is the caller's. `give_up`:
-    when the caller's time is over, by `time.monotonic`."""
+    """Seconds until a back-end that answered with a status of TAKES_NONE_NOW is asked again: its
+    Retry-After, else the next of `delays`. None when it is not asked again, and its response is
+    passed on to the caller. `give_up`: when the caller's time is over, by `time.monotonic`."""
     delay_s = next(delays, None)
     if delay_s is None:
         return None
@@ -181,7 +185,7 @@ def delay_before_retry_s(
 
 
 def _in_trouble(status: int) -> bool:
-    """A server that may do better next time; a circle stays one."""
+    """Whether the next try may succeed. It cannot after LOOP_DETECTED."""
     return status >= 500 and status != LOOP_DETECTED
 
 
@@ -193,7 +197,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without addresses: it is told to callers."""
+    """What went wrong, without addresses, as callers see it."""
     match error:
         case aiohttp.ClientConnectorDNSError():
             return "its name cannot be resolved"
@@ -210,6 +214,6 @@ def _reason(error: Exception) -> str:
 
 
 def _plainly(error: OSError) -> str:
-    """The system's own words: those that asyncio puts into an error name the address, and of
-    several addresses that were tried there is no number."""
+    """The system's text for the error's number. The text that asyncio adds names the address. There
+    is no number when several addresses were tried."""
     return os.strerror(error.errno).lower() if error.errno else "no connection"

@@ -1,9 +1,9 @@
-"""A model on another machine, as the scheduler knows models: something that starts, runs
+"""A model on another machine in the form of a process, as the scheduler needs it: it starts, runs
 predictions, breaks and stops. It takes no memory here.
 
-So everything that holds for a local model holds for it: its queue, its limits, cancels, and
-the back-off in which callers are told 503 with a Retry-After. A breaker that opens is a
-process that broke; the start after the back-off asks the back-end whether it is there.
+So the rules for a local model are valid for it too: its queue, its limits, cancels, and the
+back-off during which callers get 503 with a Retry-After. When the breaker opens, the process counts
+as broken. The start after the back-off asks the back-end whether it is available.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from router.remote.responses import TROUBLE, canceled, failed
 
 log = logging.getLogger(__name__)
 
-# What runs when a breaker opens may still end well; it is not cut off at once.
+# When the breaker opens, running predictions may still succeed, so they get this long to end.
 OPENED_GRACE_S = 10.0
-# A back-end that does not heed a cancel is left: the caller has been told that it is over.
+# After this the router stops waiting for a back-end that does not react to a cancel.
 CANCEL_GRACE_S = 4.0
 
 
 class RemoteProcess:
-    """Fulfils `router.models.process.Process` for one period in which the back-end is in use.
+    """Implements `router.models.process.Process` for one period in which the back-end is used.
 
-    `guards` outlives it: what has been spent, and whether the breaker had opened.
+    `guards` outlives the process: the requests that were sent, and whether the breaker is open.
     """
 
     def __init__(self, backend: Backend, guards: Guards) -> None:
@@ -42,24 +42,25 @@ class RemoteProcess:
 
     @property
     def sleeper(self) -> None:
-        """There is no memory to have back."""
+        """None: there is no memory to free."""
         return None
 
     # ---- life ------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """See that the back-end is there, and may be asked. Raises StartError."""
+        """Check that a request is allowed now and that the back-end is available. Raises StartError
+        when not."""
         if (wait_s := self._guards.allowance.wait_s()) > 0:
             raise StartError(self._spent(wait_s), retry_after_s=wait_s)
         try:
-            with loop_detection.coming_through(""):  # or one request's way would decide for all
+            with loop_detection.coming_through(""):  # the probe is for all requests, not for one
                 await self._backend.probe()
         except BaseException:
             await self.stop(0.0)
             raise
 
     async def stop(self, grace_s: float) -> None:
-        """Let what runs end for so long, then give it up."""
+        """Wait up to `grace_s` for running predictions to end, then abandon them."""
         if self._guards.breaker.is_open:
             grace_s = max(grace_s, OPENED_GRACE_S)
         if self._running:
@@ -74,33 +75,34 @@ class RemoteProcess:
         await self._backend.close()
 
     def watch_health(self, tell: Callable[[str], None]) -> None:
-        """One that is not well is seen by its answers."""
+        """Does nothing: the health of a back-end shows in its responses."""
 
     async def broken(self) -> str:
-        """The reason, once the breaker has opened or the hour's allowance is spent."""
+        """Wait until the breaker opens or the allowance of the hour is used; returns the reason."""
         return await asyncio.shield(self._broken)
 
     def footprint_bytes(self) -> int:
-        """None of it is here."""
+        """0: the model takes no memory here."""
         return 0
 
     def pids(self) -> Sequence[int]:
-        """None."""
+        """Empty: there is no process here."""
         return ()
 
     def log_tail(self) -> Sequence[LogLine]:
-        """Each prediction has its own logs; the server's are elsewhere."""
+        """Empty: only the logs of predictions are known, not those of the server."""
         return ()
 
     @property
     def set_up_log(self) -> str:
-        """It is elsewhere."""
+        """Empty: it is not known here."""
         return ""
 
     # ---- predictions -----------------------------------------------------------------------
 
     async def predict(self, job: Job, report: Report) -> Outcome:
-        """Run one prediction there. Raises NotStartedError when it certainly never began."""
+        """Run one prediction at the back-end. Raises NotStartedError when it certainly did not
+        begin."""
         if self._broken.done():
             raise NotStartedError(self._broken.result())
         if not self._guards.allowance.take():
@@ -127,24 +129,28 @@ class RemoteProcess:
         return outcome
 
     async def cancel(self, prediction_id: str) -> None:
-        """Cancel it there; end it here when the back-end does not within some seconds."""
+        """Cancel it at the back-end. End it here when the back-end does not within
+        CANCEL_GRACE_S."""
         task = self._running.get(prediction_id)
         if task is None:
             return
         self._canceled.add(prediction_id)
         with loop_detection.coming_through(""):
-            is_told = await self._backend.cancel(prediction_id)
-        if is_told:
+            asked = await self._backend.cancel(prediction_id)
+        if asked:
             await asyncio.wait({task}, timeout=CANCEL_GRACE_S)
         task.cancel()
 
     def _cut_off(self, prediction_id: str) -> Outcome:
-        """It was cancelled here: by request, or because this process was stopped."""
+        """The outcome of a run that was cancelled here: by request, or by the stop of this
+        process."""
         if prediction_id in self._canceled:
             return canceled()
-        return failed(WorkerDied.code, "The back-end was given up while it worked on this")
+        return failed(
+            WorkerDied.code, "The router stopped using the back-end while it worked on this"
+        )
 
-    # ---- trouble ---------------------------------------------------------------------------
+    # ---- failures --------------------------------------------------------------------------
 
     def _judge(self, outcome: Outcome) -> None:
         failure = outcome.failure

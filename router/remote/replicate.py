@@ -1,8 +1,9 @@
-"""Replicate as a back-end: https://replicate.com/docs/reference/http, or what speaks like it.
+"""Replicate as a back-end: https://replicate.com/docs/reference/http, or a server with the same
+API.
 
-Its ids are its own; the router's prediction keeps the router's. Creating one is not
-idempotent, so it is never sent twice once it may have arrived; `Cancel-After` bounds what one
-that nobody knows of can cost.
+Replicate makes its own ids; the router's prediction keeps its id. To create a prediction there is
+not idempotent, so the request is never sent again when it may have arrived. `Cancel-After` limits
+the cost of a prediction there whose id the router does not know.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ DELIVERY = "replicate.delivery"
 # "Use a data URL for small files, up to 256 kB" - Replicate's HTTP reference.
 INLINE_BYTES = 256 << 10
 POLL_FIRST_S = 0.1
-POLL_MAX_S = 2.0  # 3000 a minute are allowed
+POLL_MAX_S = 2.0  # Replicate allows 3000 requests a minute
 CANCEL_AFTER_MIN_S = 5
 
 
 class ReplicateBackend:
-    """Fulfils `router.remote.backend.Backend` for one model of one account."""
+    """Implements `router.remote.backend.Backend` for one model of one account."""
 
     def __init__(self, http: RemoteHttp, model: str, *, timeout_s: float) -> None:
-        """Raises ValueError for a model that cannot be one."""
+        """Raises ValueError when `model` is not a valid name (see MODEL)."""
         match = MODEL.fullmatch(model)
         if match is None:
             raise ValueError("must be owner/name, owner/name:version or deployment:owner/name")
@@ -59,38 +60,38 @@ class ReplicateBackend:
         self._is_deployment = bool(deployment)
         kind = "deployments" if deployment else "models"
         self._path = f"/v1/{kind}/{quote(owner)}/{quote(name)}"
-        self._ids: dict[str, str] = {}  # of what runs now: ours to theirs
+        self._ids: dict[str, str] = {}  # of what runs now: our id to Replicate's
 
     async def close(self) -> None:
         """Close every connection."""
         await self._http.close()
 
-    # ---- is it there -----------------------------------------------------------------------
+    # ---- availability ----------------------------------------------------------------------
 
     async def probe(self) -> None:
-        """Ask for the model, which costs nothing. Raises StartError."""
+        """Get the model's data, which costs nothing. Raises StartError when that fails."""
         model = await self._model()
         if self._is_deployment or self._version:
             return
-        # Only Replicate's own models run without one.
+        # Only Replicate's official models can run without a version.
         latest = model.get("latest_version")
         self._version = str(latest["id"]) if isinstance(latest, dict) else None
 
     async def schema(self) -> dict[str, Json]:
-        """The version's OpenAPI document. Raises StartError."""
+        """See `Backend.schema`."""
         model = await self._model()
         version = model.get("latest_version")
         if self._is_deployment:
             release = model.get("current_release")
-            told = release if isinstance(release, dict) else {}
+            found = release if isinstance(release, dict) else {}
             version = await self._get(
-                f"/v1/models/{told.get('model')}/versions/{told.get('version')}"
+                f"/v1/models/{found.get('model')}/versions/{found.get('version')}"
             )
         elif self._version:
             version = await self._get(f"{self._path}/versions/{quote(self._version)}")
         schema = version.get("openapi_schema") if isinstance(version, dict) else None
         if not isinstance(schema, dict):
-            raise StartError("its back-end does not say what it takes")
+            raise StartError("its back-end has no schema of its inputs")
         return schema
 
     async def _model(self) -> dict[str, Json]:
@@ -108,7 +109,7 @@ class ReplicateBackend:
     # ---- predictions -----------------------------------------------------------------------
 
     async def predict(self, job: Job, report: Report) -> Outcome:
-        """Run it there. Raises NotStartedError when it certainly never began."""
+        """See `Backend.predict`."""
         give_up = time.monotonic() + self._timeout_s
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -128,7 +129,7 @@ class ReplicateBackend:
             self._ids.pop(job.id, None)
 
     async def cancel(self, prediction_id: str) -> bool:
-        """Ask for a cancel, where its id there is known already."""
+        """See `Backend.cancel`. It is asked for only when Replicate's id is known already."""
         their_id = self._ids.get(prediction_id)
         if their_id is not None:
             with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
@@ -138,11 +139,13 @@ class ReplicateBackend:
         return their_id is not None
 
     async def abandon(self, prediction_id: str) -> None:
-        """Cancel it: run again, it would be another one there, and both would cost."""
+        """Cancel it: if it ran again, it would be a second prediction there, and both would
+        cost."""
         await self.cancel(prediction_id)
 
     async def _place(self, file: FileRef) -> str:
-        """A small file in the request itself; a large one uploaded before it."""
+        """Send a small file as a data: URI in the request. Upload a large one first and return its
+        URL. Raises NotStartedError when the upload fails."""
         path = Path(file.path)
         content = await asyncio.to_thread(path.read_bytes)
         if len(content) <= INLINE_BYTES:
@@ -162,7 +165,8 @@ class ReplicateBackend:
         return str(urls["get"])
 
     async def _upload(self, form: Callable[[], aiohttp.FormData]) -> RemoteResponse:
-        """An upload that came twice does no harm: it is tried again like a GET."""
+        """Upload, and try again like a GET, as a second upload of a file does no harm. Raises
+        NotStartedError."""
         delays = retry_delays()
         while True:
             try:
@@ -174,11 +178,12 @@ class ReplicateBackend:
                     return answer
             except (NotSentError, BrokenOffError) as error:
                 if (delay_s := next(delays, None)) is None:
-                    raise NotStartedError(f"the back-end takes no upload: {error}") from error
+                    raise NotStartedError(f"the back-end accepts no upload: {error}") from error
             await asyncio.sleep(delay_s)
 
     async def _create(self, body: dict[str, Json], give_up: float) -> RemoteResponse:
-        """POST until it is taken. Raises NotStartedError, BrokenOffError."""
+        """POST until the back-end accepts or refuses it. Raises NotStartedError when it was not
+        sent, and BrokenOffError when it may have been."""
         path = f"{self._path}/predictions"
         if self._version and not self._is_deployment:
             path = "/v1/predictions"
@@ -186,8 +191,8 @@ class ReplicateBackend:
         delays = retry_delays()
         while True:
             left_s = max(give_up - time.monotonic(), 0.0)
-            # Without `Prefer: wait`: until it is answered nobody could cancel it, since its id
-            # is not known.
+            # Without `Prefer: wait`: until the response comes its id is not known, so it could not
+            # be cancelled.
             headers = {"Cancel-After": f"{max(CANCEL_AFTER_MIN_S, math.ceil(left_s))}s"}
             try:
                 answer = await self._http.ask("POST", path, json=body, headers=headers)
@@ -203,7 +208,8 @@ class ReplicateBackend:
             await asyncio.sleep(delay_s)
 
     async def _follow(self, our_id: str, p: dict[str, Json], report: Report) -> Outcome:
-        """From the first answer to how it ended. Raises BrokenOffError."""
+        """Poll from the first response to the end of the prediction. Raises BrokenOffError when a
+        poll fails."""
         their_id = p.get("id")
         if not isinstance(their_id, str) or not their_id:
             return answers.failed(answers.BACKEND_FAILED, "The back-end answered without an id")
@@ -229,13 +235,13 @@ class ReplicateBackend:
         except NotSentError as error:
             raise BrokenOffError(str(error)) from error
         if answer.status != 200:
-            raise BrokenOffError(f"it answered {answer.status} when asked how it goes")
+            raise BrokenOffError(f"it answered {answer.status} to a request for the prediction")
         return answer.object()
 
     # ---- outputs ---------------------------------------------------------------------------
 
     def _is_ours(self, url: str) -> bool:
-        """Whether a URL in an output is a file of Replicate's, and not just text."""
+        """Whether a URL in an output is a file of Replicate, and not only text."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         delivered = host == DELIVERY or host.endswith(f".{DELIVERY}")
@@ -245,12 +251,13 @@ class ReplicateBackend:
         return urlsplit(url)[:2] == urlsplit(self._http.base_url)[:2]
 
     async def _fetch(self, url: str) -> tuple[bytes, str]:
-        """A file of an output: its bytes and type. Raises BrokenOffError."""
+        """An output file: its bytes and media type. Raises BrokenOffError when it cannot be
+        read."""
         try:
-            # Files are delivered from another host, which is not to have our key.
+            # Files are on another host, which must not get our key.
             answer = await self._http.ask_safely("GET", url, with_key=self._is_api(url))
         except NotSentError as error:
             raise BrokenOffError(str(error)) from error
         if answer.status != 200:
-            raise BrokenOffError(f"it answered {answer.status} when asked for a file of the output")
+            raise BrokenOffError(f"it answered {answer.status} to a request for an output file")
         return answer.body, answer.headers.get("Content-Type", "").partition(";")[0]

@@ -1,7 +1,7 @@
-"""What the answers of back-ends on other machines mean. Pure functions.
+"""The outcomes for the responses of back-ends on other machines. Pure functions.
 
-`backend_failed` is the back-end's own trouble, and counts for the breaker; what the model
-itself said (a failure, an objection to the input) is the same as from a local one.
+`backend_failed` is an error of the back-end itself, and the breaker counts it. An error of the
+model (a failed run, an input that is not valid) gives the same outcome as from a local model.
 """
 
 from __future__ import annotations
@@ -28,36 +28,38 @@ from router.remote.http import RemoteResponse
 
 BACKEND_FAILED = BackendFailed.code
 UNAVAILABLE = ModelUnavailable.code
-# The back-end's own trouble. A time-out is it too: a local model that hangs is killed.
+# Errors of the back-end itself. A time-out is one too, as a local model that hangs is killed.
 TROUBLE = frozenset({BACKEND_FAILED, UNAVAILABLE, DeadlineExceeded.code})
-LOOP_DETECTED = LoopDetected.code  # the way that it came, and not the back-end, is the trouble
+LOOP_DETECTED = LoopDetected.code  # caused by the request's route, so not an error of the back-end
 LEADS_BACK = "The back-end leads back to this box"
 SHOWN_CHARS = 300
 
 
 def failed(code: str, message: str) -> Outcome:
-    """A failure of that code."""
+    """A failed outcome with that error code and message."""
     return Outcome(Status.FAILED, failure=Failure(code, message))
 
 
 def broken_off(reason: str) -> Outcome:
-    """The connection ended before the answer did."""
-    return failed(BACKEND_FAILED, f"The back-end broke off, and may have begun: {reason}")
+    """The connection ended before the response did."""
+    return failed(
+        BACKEND_FAILED, f"The back-end broke off, and the prediction may have begun: {reason}"
+    )
 
 
 def unreadable(status: int) -> Outcome:
-    """Whatever it was, it was not a prediction."""
+    """The response was not a prediction."""
     return failed(BACKEND_FAILED, f"The back-end answered {status} with something unreadable")
 
 
 def canceled(logs: str = "") -> Outcome:
-    """It was canceled."""
+    """The prediction was canceled."""
     failure = Failure(Canceled.code, "The prediction was canceled")
     return Outcome(Status.CANCELED, failure=failure, logs=logs)
 
 
 def said(answer: Mapping[str, Json]) -> str:
-    """The sentence in an error's body: ours, Replicate's, or none."""
+    """The message in the body of an error, in our form or Replicate's; "" when there is none."""
     error = answer.get("error")
     if isinstance(error, dict):
         error = error.get("message")
@@ -67,18 +69,18 @@ def said(answer: Mapping[str, Json]) -> str:
 
 def of_status(status: int, answer: Mapping[str, Json]) -> Outcome:
     """The outcome of an HTTP status that is no prediction."""
-    told = said(answer)
-    because = f": {told}" if told else ""
+    message = said(answer)
+    because = f": {message}" if message else ""
     if status in (400, 422):
-        return _objection(answer, told)
+        return _invalid_input(answer, message)
     if status == 413:
-        return failed(InvalidInput.code, "The input is larger than the back-end takes")
+        return failed(InvalidInput.code, "The input is larger than the back-end accepts")
     if status == 508:
         return failed(LOOP_DETECTED, LEADS_BACK)
     refusal = {
         401: "The back-end does not accept the router's key",
         403: "The back-end does not accept the router's key",
-        402: f"The back-end wants to be paid first{because}",
+        402: f"The back-end asks for payment first{because}",
         404: f"The back-end has no such model{because}",
         409: f"The back-end takes no prediction now{because}",
         429: f"The back-end takes no prediction now{because}",
@@ -90,13 +92,13 @@ def of_status(status: int, answer: Mapping[str, Json]) -> Outcome:
 
 
 def of_answer(answer: RemoteResponse) -> Outcome:
-    """The same of a whole answer. It is worth another try when the back-end says so."""
+    """The outcome of a response that is no prediction, with its Retry-After."""
     outcome = of_status(answer.status, answer.object())
     return to_be_retried(outcome, answer.retry_after_s())
 
 
 def to_be_retried(outcome: Outcome, retry_after_s: float | None) -> Outcome:
-    """The outcome with what a Retry-After beside it said, if it is the back-end's trouble."""
+    """The outcome with that Retry-After, if it is an error of the back-end; else unchanged."""
     failure = outcome.failure
     if retry_after_s is None or failure is None or failure.code not in TROUBLE:
         return outcome
@@ -104,14 +106,15 @@ def to_be_retried(outcome: Outcome, retry_after_s: float | None) -> Outcome:
 
 
 def start_error(answer: RemoteResponse) -> StartError:
-    """Why a back-end that answers so is not there."""
+    """The error of a start for a back-end that answered with an error."""
     failure = of_answer(answer).failure
     reason = failure.message if failure else "no answer"
     return StartError(reason, retry_after_s=answer.retry_after_s())
 
 
-def _objection(answer: Mapping[str, Json], told: str) -> Outcome:
-    """Cog's `detail`, a list of `loc` and `msg`; Replicate's `invalid_fields`, or its words."""
+def _invalid_input(answer: Mapping[str, Json], message: str) -> Outcome:
+    """The problems from Cog's `detail`, a list of `loc` and `msg`, or from Replicate's
+    `invalid_fields`; without either, the message."""
     problems = []
     detail = answer.get("detail")
     for d in detail if isinstance(detail, list) else []:
@@ -124,7 +127,7 @@ def _objection(answer: Mapping[str, Json], told: str) -> Outcome:
             name = str(f.get("field", "?")).removeprefix("input.")
             problems.append({"input": name, "message": str(f.get("description"))})
     if not problems:
-        message = told or "The back-end refuses the input"
+        message = message or "The back-end refuses the input"
         return Outcome(Status.FAILED, failure=Failure(InvalidInput.code, message))
     message = f"Cannot use '{problems[0]['input']}': {problems[0]['message']}"
     failure = Failure(InvalidInput.code, message, {"problems": problems})
@@ -132,8 +135,8 @@ def _objection(answer: Mapping[str, Json], told: str) -> Outcome:
 
 
 def _failure(error: str, code: Json) -> Failure:
-    """Another box of ours gives the code. Of its own troubles (a worker that died, a shutdown)
-    the caller need not know more than that it was there."""
+    """The failure of a prediction. Another box of ours sends its code. Codes for its internal
+    errors (a worker that died, a shutdown) become `backend_failed`, as the caller needs no more."""
     if not isinstance(code, str):
         return read_failure(error)
     is_kept = code in (InvalidInput.code, PredictionFailed.code, LOOP_DETECTED, *TROUBLE)
@@ -141,8 +144,8 @@ def _failure(error: str, code: Json) -> Failure:
 
 
 def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:
-    """The outcome in a prediction as Cog and Replicate show one; None while it has not ended.
-    `output` stands for the prediction's own."""
+    """The outcome of a prediction in Cog's or Replicate's JSON; None while it has not ended.
+    `output`, if not None, replaces the prediction's own."""
     logs = str(p.get("logs") or "")
     shown = p.get("metrics")
     metrics = dict(shown) if isinstance(shown, dict) else {}
@@ -171,4 +174,6 @@ def of_prediction(p: Mapping[str, Json], output: Json = None) -> Outcome | None:
                 metrics=metrics,
             )
         case _:
-            return failed(BACKEND_FAILED, "The back-end answered with something that has no status")
+            return failed(
+                BACKEND_FAILED, "The back-end answered with a prediction without a known status"
+            )

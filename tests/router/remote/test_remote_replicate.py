@@ -353,6 +353,6 @@ async def test_what_it_takes(api: StandIn) -> None:
         await backend.close()
     api.script["GET /v1/models/me/m"] = [{"latest_version": None}]
     backend = backend_of(api.url)
-    with pytest.raises(StartError, match="what it takes"):
+    with pytest.raises(StartError, match="no schema of its inputs"):
         await backend.schema()
     await backend.close()
