@@ -1,1 +1,2 @@
-"""The box on the internet: cloudflared, who is told its address. Only `router.cli` imports it."""
+"""The box on the internet: cloudflared, and the announcement of its address. Only `router.cli`
+imports this package."""

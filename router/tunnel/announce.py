@@ -1,7 +1,8 @@
-"""The box on the internet: a tunnel, the proof that it leads here, and the news to the web app.
+"""The box on the internet: a tunnel, a test that it leads here, and the announcement to the web
+app.
 
-Nothing is published before a request has gone out to the public address and come back as this
-router's answer. A new address of the tunnel begins this anew and ends what the old one had begun.
+The address is published only after a request to it has been answered by this router. When the
+tunnel gets a new address, this starts again, and the announcement of the old address is cancelled.
 """
 
 from __future__ import annotations
@@ -16,32 +17,34 @@ import aiohttp
 
 from router.outbound.resolver import system_connector
 from router.tunnel.announcers import Address, Publisher, PublishError
-from router.tunnel.cloudflared import Closed, Opened, Told, Tunnel, TunnelOptions
+from router.tunnel.cloudflared import Closed, OnChange, Opened, Tunnel, TunnelOptions
 
 PROBE_LIMIT_S = 15.0
-# A new name is not known to every name server at once; asking too early is remembered by some.
+# A new name is not known to all name servers at once, and some cache the answer to an early
+# question.
 PROBE_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
 Tell = Callable[[str, str], None]
 
 
 class RunningTunnel(Protocol):
-    """What is needed of a tunnel."""
+    """The part of a tunnel that is used here."""
 
     async def run(self) -> None:
-        """Keep it open until canceled."""
+        """Keep the tunnel open until cancelled."""
 
 
-OpenTunnel = Callable[[TunnelOptions, Told], RunningTunnel]
+OpenTunnel = Callable[[TunnelOptions, OnChange], RunningTunnel]
 
 
 class ProbeError(Exception):
-    """The public address does not lead to this router; the message is for a person."""
+    """The public address does not lead to this router. The message is for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """How the box is exposed. Without publishers the address is told to the person alone."""
+    """How the box is exposed. Without publishers only the person at the terminal sees the
+    address."""
 
     tunnel: TunnelOptions
     key_id: str
@@ -52,19 +55,19 @@ class Exposed:
 
 
 class Exposure:
-    """`run` it while the router serves. `tell(kind, message)`: kind is one of `tunnel`, `open`,
-    `published`, `preview`, `by hand`, `trouble`."""
+    """Exposes the box while `run` runs. `tell(kind, message)` is called with every step; kind is
+    one of `tunnel`, `open`, `published`, `preview`, `by hand`, `trouble`."""
 
     def __init__(self, exposed: Exposed, tell: Tell, open_tunnel: OpenTunnel = Tunnel) -> None:
         self._exposed = exposed
         self._tell = tell
         self._tunnel = open_tunnel(exposed.tunnel, self._on_news)
         self._announcing: asyncio.Task[None] | None = None
-        # By a publisher's place: two webhooks to one host have one name.
+        # By a publisher's index, as two webhooks to one host have the same name.
         self._published: dict[int, str] = {}
 
     async def run(self) -> None:
-        """Until canceled; then the tunnel is closed."""
+        """Run until cancelled; then the tunnel is closed."""
         self._tell("tunnel", "opening")
         try:
             await self._tunnel.run()
@@ -95,7 +98,7 @@ class Exposure:
         if self._exposed.dry_run:
             self._tell("preview", publisher.preview(address))
             return
-        # A named tunnel comes back under its old address.
+        # A named tunnel has the same address after each restart.
         if self._published.get(place) == address.url:
             return
         if await self._until_done(lambda: publisher.publish(address)):
@@ -103,9 +106,9 @@ class Exposure:
             self._tell("published", publisher.name)
 
     async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> bool:
-        """Try, and again later, less and less often; False when trying again cannot help."""
+        """Try until it succeeds, with growing delays. False when another try cannot succeed."""
         delay_s = self._exposed.retry_first_s
-        told = ""
+        shown = ""
         while True:
             try:
                 await attempt()
@@ -113,8 +116,8 @@ class Exposure:
             except (ProbeError, PublishError) as error:
                 hopeless = isinstance(error, PublishError) and error.hopeless
                 asked_s = getattr(error, "retry_after_s", None) or 0.0
-                if (message := str(error)) != told:
-                    told = message
+                if (message := str(error)) != shown:
+                    shown = message
                     later = "" if hopeless else "; tried again until it works"
                     self._tell("trouble", f"{message}{later}")
                 if hopeless:
@@ -124,8 +127,8 @@ class Exposure:
 
 
 async def probe(url: str) -> None:
-    """Ask for /health from outside, and see that it is this service that answers: it gives back
-    the request's id. Raises ProbeError."""
+    """GET /health at the public address, and check that this service answers: it returns the id of
+    the request. Raises ProbeError when it does not."""
     request_id = secrets.token_hex(16)
     timeout = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
     try:

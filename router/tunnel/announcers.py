@@ -1,4 +1,4 @@
-"""Telling the web app's side where the box is: Supabase's secrets, a command, or a webhook."""
+"""Sends the box's address to the web app: to Supabase's secrets, by a command, or by a webhook."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ USER_AGENT = f"callme/{__version__}"
 HTTP_LIMIT_S = 30.0
 COMMAND_LIMIT_S = 120.0
 SUPABASE_API = "https://api.supabase.com"
-# To try again cannot help; only a person can.
+# After these another try cannot succeed; a person must change something.
 HOPELESS = frozenset({400, 401, 402, 403, 404, 422})
 SHOWN_CHARS = 200
-# A shorter path holds no secret, and to take it out would make what is said unreadable.
+# A shorter path contains no secret, and without it a message would be hard to read.
 SECRET_MIN_CHARS = 8
 
 
 class PublishError(Exception):
-    """It could not be published; the message is for a person. `hopeless`: and never will be
-    without one. `retry_after_s`: what the other side asked for."""
+    """The address could not be published. The message is for a person. `hopeless`: another try
+    cannot succeed before a person changes something. `retry_after_s`: the Retry-After of the other
+    side, None without one."""
 
     def __init__(
         self, message: str, *, hopeless: bool = False, retry_after_s: float | None = None
@@ -58,7 +59,7 @@ class Address:
     key: str = field(repr=False)
 
     def secrets(self) -> dict[str, str]:
-        """As the edge function names them (supabase/README.md)."""
+        """The values under the names that the edge function uses (supabase/README.md)."""
         return {
             "GPU_BACKEND_URL": self.url,
             "GPU_BACKEND_KEY": self.key,
@@ -67,23 +68,23 @@ class Address:
 
 
 class Publisher(Protocol):
-    """Somewhere to tell the address. `name` is for a person."""
+    """A place to publish the address. `name` is for a person."""
 
     @property
     def name(self) -> str:
-        """Such as "Supabase project abc"."""
+        """The name, such as "Supabase project abc"."""
 
     async def publish(self, address: Address) -> None:
-        """Tell it once. Raises PublishError."""
+        """Publish the address, in one try. Raises PublishError when that fails."""
 
     def preview(self, address: Address) -> str:
-        """What `publish` would do, the key left out."""
+        """What `publish` would do, without the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class SupabaseSecrets:
-    """The edge function's secrets, through Supabase's Management API; functions read them at
-    their next request, without a deployment."""
+    """The edge function's secrets, set by Supabase's Management API. Functions read them at their
+    next request, without a deployment."""
 
     project: str
     token: str = field(repr=False)
@@ -95,7 +96,7 @@ class SupabaseSecrets:
         return f"Supabase project {self.project}"
 
     async def publish(self, address: Address) -> None:
-        """POST /v1/projects/{ref}/secrets. Raises PublishError."""
+        """POST /v1/projects/{ref}/secrets. Raises PublishError when that fails."""
         body = [{"name": name, "value": value} for name, value in address.secrets().items()]
         headers = {"Authorization": f"Bearer {self.token}"}
         hide = functools.partial(_without_secrets, key=address.key, others=(self.token,))
@@ -111,7 +112,7 @@ class SupabaseSecrets:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of the operator's, for any other platform: `wrangler secret put …`."""
+    """A command of the operator, for any other platform: `wrangler secret put …`."""
 
     line: str
     cwd: Path
@@ -123,7 +124,8 @@ class Command:
         return f"command '{self.line}'"
 
     async def publish(self, address: Address) -> None:
-        """Run it in a shell, the address in its environment. Raises PublishError."""
+        """Run it in a shell with the address in its environment. Raises PublishError when it fails
+        or takes too long."""
         child = await asyncio.create_subprocess_shell(
             self.line,
             cwd=self.cwd,
@@ -149,25 +151,25 @@ class Command:
             )
 
     def preview(self, address: Address) -> str:
-        """The command and what its environment would have."""
+        """The command, and the variables added to its environment."""
         return f"run '{self.line}' with {_masked(address)}"
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookPublisher:
-    """A POST of `{"url", "key", "key_id"}`, signed as https://www.standardwebhooks.com says with
-    the box's webhook secret."""
+    """A POST of `{"url", "key", "key_id"}`, signed with the box's webhook secret as
+    https://www.standardwebhooks.com specifies."""
 
     url: str
     secret: str = field(repr=False)
 
     @property
     def name(self) -> str:
-        """Where it goes; a path may hold a secret."""
+        """The receiver's host only, as the path may contain a secret."""
         return f"webhook to {urlsplit(self.url).hostname}"
 
     async def publish(self, address: Address) -> None:
-        """POST it. Raises PublishError."""
+        """POST it. Raises PublishError when that fails."""
         document = {"url": address.url, "key": address.key, "key_id": address.key_id}
         body = orjson.dumps(document)
         now, message_id = datetime.now(UTC), f"msg_{secrets.token_hex(12)}"
@@ -188,7 +190,7 @@ class WebhookPublisher:
 
 @dataclass(frozen=True, slots=True)
 class PublishSetup:
-    """What publishers are made from; `cwd` and `env` are those of commands."""
+    """What publishers are made from. `cwd` and `env` are for commands."""
 
     cwd: Path
     env: Mapping[str, str] = field(repr=False)
@@ -199,7 +201,8 @@ class PublishSetup:
 
 
 def make_publisher(target: str, setup: PublishSetup) -> Publisher:
-    """`supabase`, `command:LINE` or `webhook:URL`. Raises ValueError, for a person."""
+    """The publisher for `supabase`, `command:LINE` or `webhook:URL`. Raises ValueError, with a
+    message for a person, when `target` is none of these or a setting is missing."""
     kind, _, rest = target.partition(":")
     if kind == "supabase" and not rest:
         if not setup.supabase_project or not setup.supabase_token:
@@ -223,8 +226,8 @@ def make_publisher(target: str, setup: PublishSetup) -> Publisher:
 async def _post(
     url: str, body: bytes, headers: Mapping[str, str], name: str, hide: Callable[[str], str]
 ) -> None:
-    """`hide` takes out of the answer what nobody may be shown: many a server repeats what it
-    could not read."""
+    """POST. `hide` removes secrets from a response before it is shown, as many servers repeat a
+    request that they could not read. Raises PublishError when the status is not 2xx."""
     headers = {**headers, "Content-Type": "application/json", "User-Agent": USER_AGENT}
     timeout = aiohttp.ClientTimeout(total=HTTP_LIMIT_S)
     try:
@@ -246,12 +249,12 @@ async def _post(
 
 
 def _without_secrets(text: str, key: str, others: Sequence[str] = ()) -> str:
-    """`text` without these, in whatever writing a server may repeat them; to be done before
-    anything is cut, since half a secret is not found."""
+    """`text` without the secrets, in every encoding in which a server may repeat them. Call it
+    before the text is cut, as a part of a secret is not found."""
     longest_first = sorted((o for o in others if len(o) >= SECRET_MIN_CHARS), key=len)[::-1]
     for secret, shown in ((key, "<key>"), *((other, "<hidden>") for other in longest_first)):
         writings = {secret}
-        for _ in range(2):  # the request as a text inside the answer's own JSON
+        for _ in range(2):  # a server may put the request as a string into its JSON
             writings |= {
                 json.dumps(w, ensure_ascii=e)[1:-1] for w in writings for e in (False, True)
             }

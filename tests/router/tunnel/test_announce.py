@@ -12,7 +12,7 @@ from aiohttp import web
 
 from router.tunnel.announce import Exposed, Exposure
 from router.tunnel.announcers import Address, PublishError
-from router.tunnel.cloudflared import Closed, Opened, Told, TunnelOptions
+from router.tunnel.cloudflared import Closed, OnChange, Opened, TunnelOptions
 from tests.waiting import until
 
 
@@ -57,7 +57,7 @@ class Publisher:
 class FakeTunnel:
     """Tells what the test says."""
 
-    def __init__(self, options: TunnelOptions, told: Told) -> None:
+    def __init__(self, options: TunnelOptions, told: OnChange) -> None:
         self.told = told
 
     async def run(self) -> None:
@@ -91,7 +91,7 @@ async def exposed(
     said: Said = []
     tunnels: list[FakeTunnel] = []
 
-    def open_tunnel(options: TunnelOptions, told: Told) -> FakeTunnel:
+    def open_tunnel(options: TunnelOptions, told: OnChange) -> FakeTunnel:
         tunnels.append(FakeTunnel(options, told))
         return tunnels[0]
 
