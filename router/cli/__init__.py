@@ -10,7 +10,7 @@ from router.cli.serve import curl_line
 
 __all__ = ["app", "curl_line", "main"]
 
-# In the order of `callme --help`. A new group: a module with `add_commands`, named here.
+# In the order of `callme --help`. A new group is a module with `add_commands`, added here.
 GROUPS = (serve, predict, save, status, keys, doctor, config, deploy)
 
 app = typer.Typer(
@@ -41,5 +41,5 @@ for group in GROUPS:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the `callme` command."""
     app()

@@ -1,4 +1,4 @@
-"""Speaking to a running router over HTTP, as any client does."""
+"""A client of a running router, over HTTP like any other client."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from router.keys.key_store import read_local_key
 from router.outbound.resolver import system_connector
 from router.settings import Settings
 
-# Looking answers at once or not at all; a prediction may take as long as the router lets it.
+# Reads have a time limit. A prediction has none here, as the router limits its time.
 CONNECT_S = 5.0
 LOOK_S = 30.0
-START_ONE = "Start one: callme serve. Or name one that runs: --url http://HOST:PORT"
+START_ONE = "Start one with `callme serve`, or name a running one: --url http://HOST:PORT"
 
 Url = Annotated[
     str | None,
     typer.Option(
-        help="The router to speak to; default: this machine's, by its settings.",
+        help="URL of the router; default: this machine's router, from its settings.",
         envvar="CALLME_URL",
     ),
 ]
@@ -32,7 +32,7 @@ KeyOption = Annotated[
     str | None,
     typer.Option(
         "--key",
-        help="The key to show it; default: the running router's own local key.",
+        help="The key to send; default: the local key of this machine's router.",
         envvar="CALLME_KEY",
     ),
 ]
@@ -40,7 +40,7 @@ KeyOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A router and the key for it. `own`: this machine's, found by the settings."""
+    """A router's URL and the key for it. `own`: it is this machine's, found by the settings."""
 
     url: str
     key: str | None
@@ -48,38 +48,39 @@ class Target:
 
 
 class UnreachableError(Exception):
-    """Nothing answers there."""
+    """No router answers at the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, read whole."""
+    """A complete HTTP response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """The body. Raises ValueError."""
+        """The body as JSON. Raises ValueError when it is not JSON."""
         return json.loads(self.body)
 
 
 class RefusedError(Exception):
-    """The router said no. `code` and the message are its own."""
+    """The router answered with an error. `code` and the message are the router's."""
 
     def __init__(self, answer: Answer) -> None:
         try:
-            told = answer.json()["error"]
-            self.code, message = str(told["code"]), str(told["message"])
+            error = answer.json()["error"]
+            self.code, message = str(error["code"]), str(error["message"])
         except (ValueError, KeyError, TypeError):
-            self.code, message = "unknown", f"it answered {answer.status}, and not as a router does"
+            self.code, message = "unknown", f"it answered {answer.status}; it is no callme router"
         super().__init__(message)
         self.status = answer.status
         self.retry_after = answer.headers.get("Retry-After")
 
 
 def find_router(settings: Settings, url: str | None, key: str | None) -> Target:
-    """The named router, else this machine's. Only the latter is shown keys of this machine."""
+    """The router at `url`, else this machine's. Keys of this machine are sent only to the
+    latter."""
     if url is not None:
         return Target(url.rstrip("/"), key, own=False)
     key = key or read_local_key(settings.state) or _configured_key(settings)
@@ -87,13 +88,13 @@ def find_router(settings: Settings, url: str | None, key: str | None) -> Target:
 
 
 def _configured_key(settings: Settings) -> str | None:
-    """An admin's key if there is one."""
+    """A key from the settings, an admin key if there is one."""
     configured = next(iter((*settings.admin_keys, *settings.keys)), None)
     return split_key(configured.get_secret_value())[2] if configured else None
 
 
 class RouterClient:
-    """An HTTP client of one router. Use it with `async with`."""
+    """An HTTP client of one router. Use it in an `async with` block."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -110,12 +111,13 @@ class RouterClient:
         await self._http.close()
 
     async def get(self, path: str) -> Any:
-        """The JSON at `path`. Raises UnreachableError, RefusedError."""
+        """The JSON at `path`. Raises UnreachableError when no router answers, and RefusedError when
+        it answers with an error."""
         answer = await self.send("GET", path, limit_s=LOOK_S)
         return answer.json()
 
     async def is_router(self) -> bool:
-        """Whether a router answers there, at once."""
+        """Whether a router answers there within CONNECT_S."""
         try:
             answer = await self.send("GET", "/health", limit_s=CONNECT_S)
             return bool(answer.json() == {"status": "ok"})
@@ -125,7 +127,8 @@ class RouterClient:
     async def send(
         self, method: str, path: str, *, limit_s: float | None = None, **request: Any
     ) -> Answer:
-        """Any answer of success. Raises UnreachableError, RefusedError."""
+        """The response, if its status is 2xx. Raises UnreachableError when no router answers, and
+        RefusedError for any other status."""
         url = self.target.url + path
         try:
             async with self._http.request(
@@ -140,20 +143,21 @@ class RouterClient:
 
 
 def fail_unreachable(error: UnreachableError) -> NoReturn:
-    """Say that no router answers; end with code 1."""
+    """Print that no router answers, and end with code 1."""
     fail(str(error), START_ONE)
 
 
 def fail_refused(error: RefusedError, as_json: bool = False) -> NoReturn:
-    """Say what the router said; end with code 1. For a script, on stdout in the router's shape."""
+    """Print the router's error, and end with code 1. With `as_json` it is printed to stdout, in the
+    router's JSON form."""
     if as_json:
         print_json({"error": {"code": error.code, "message": str(error)}})
         raise typer.Exit(1)
     hint = ""
     if error.status in (401, 403):
-        hint = "Give a key: --key, or CALLME_KEY in the environment (callme keys create NAME)"
+        hint = "Give a key with --key or CALLME_KEY. `callme keys create NAME` makes one."
         if error.code == "forbidden":
-            hint = "Give an admin's: --key, or CALLME_KEY (callme keys create NAME --admin)"
+            hint = "Give an admin key with --key or CALLME_KEY: `callme keys create NAME --admin`."
     elif error.retry_after:
         hint = f"Try again in {error.retry_after} s"
     fail(str(error), hint)

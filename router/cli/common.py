@@ -1,4 +1,4 @@
-"""What every group of commands shares: where they print, how they read settings, how they fail."""
+"""Shared by all groups of commands: output, settings and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from router.settings import Settings
 
-# What was asked for goes to stdout; how it goes, and what is wrong, to stderr.
+# Results go to stdout; progress and errors go to stderr.
 console = Console(highlight=False)
 err_console = Console(highlight=False, stderr=True)
 
@@ -24,13 +24,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def forget_secrets() -> None:
-    """Models inherit the environment: what opens other people's platforms is none of theirs."""
+    """Remove the keys of other platforms from the environment, which models inherit."""
     for name in FOREIGN_SECRETS:
         os.environ.pop(name, None)
 
 
 def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
-    """Say what is wrong, and what to do about it if that is known; end with `code`."""
+    """Print what is wrong and, with `hint`, what to do about it. End with exit code `code`."""
     err_console.print(f"[red]{escape(message)}[/red]", soft_wrap=True)
     if hint:
         err_console.print(f"  {hint}", soft_wrap=True, markup=False)
@@ -38,8 +38,8 @@ def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
 
 
 def read_settings(packages: Path | None = None, **given: Any) -> Settings:
-    """The settings, those of `given` that are not None over all others. With `packages`, those of
-    the callme.toml in that folder. Ends with code 2 when one cannot be used."""
+    """The settings. Values in `given` that are not None replace them. With `packages`, the settings
+    of callme.toml in that folder. Ends with code 2 when a setting is not valid."""
     if packages is not None:
         os.environ["CALLME_PACKAGES_DIR"] = str(packages.resolve())
     try:
@@ -52,11 +52,11 @@ def read_settings(packages: Path | None = None, **given: Any) -> Settings:
 
 
 def print_json(value: Any) -> None:
-    """JSON on stdout: indented for a person's terminal and a script alike."""
+    """Print JSON on stdout, indented, for a person or a script."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def base_url(settings: Settings) -> str:
-    """Where a program on this machine finds the router."""
+    """The router's URL for programs on this machine."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
     return f"http://{host}:{settings.port}"

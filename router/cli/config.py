@@ -1,4 +1,4 @@
-"""`callme config schema`: what can be set, for editors and for scripts."""
+"""`callme config schema`: the schema of all settings, for editors and scripts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`config` and what is below it."""
-    config = typer.Typer(help="What can be set.", no_args_is_help=True)
+    """Add `config` and its subcommands."""
+    config = typer.Typer(help="The settings.", no_args_is_help=True)
     config.command()(schema)
     config.callback()(_group)
     app.add_typer(config, name="config")
 
 
 def _group() -> None:
-    """What can be set."""
+    """The settings."""
 
 
 def schema() -> None:

@@ -1,6 +1,7 @@
-"""`build`, `push`, `modal deploy`: a package to where else it may run; `supabase deploy`.
+"""`build`, `push` and `modal deploy` bring a package to another platform; `supabase deploy` uploads
+the edge function.
 
-Each calls the tool of that place and leaves its output and its exit status as they are.
+Each calls the platform's own tool, and passes on its output and exit status unchanged.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ from router.models.catalog import PackageError, read_package
 from router.settings import CHECKOUT
 
 MODAL_APP = CHECKOUT / "deploy" / "modal_app.py"
-NO_COG = "install Cog's CLI (https://cog.run), or with Docker alone: python deploy/container.py {}"
-NO_MODAL = "install it with `pip install modal`, then `modal setup` once"
+NO_COG = "install Cog's CLI (https://cog.run), or use only Docker: python deploy/container.py {}"
+NO_MODAL = "install it with `pip install modal`, then run `modal setup` once"
 
-Model = Annotated[str, typer.Argument(help="A model's name, or its package's folder.")]
+Model = Annotated[str, typer.Argument(help="A model's name, or the folder of its package.")]
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 FUNCTION = "backend_server"
 INSTALL = "Install it: npm install -g supabase"
 
 modal = typer.Typer(help="Models on Modal.", no_args_is_help=True)
-supabase = typer.Typer(help="The edge function's side.", no_args_is_help=True)
+supabase = typer.Typer(help="The edge function on Supabase.", no_args_is_help=True)
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`supabase deploy`, `build`, `push` and `modal deploy`."""
+    """Add `supabase deploy`, `build`, `push` and `modal deploy`."""
     app.add_typer(supabase, name="supabase")
     app.command(context_settings=EXTRA)(build)
     app.command(context_settings=EXTRA)(push)
@@ -45,7 +46,9 @@ def add_commands(app: typer.Typer) -> None:
 def build(
     context: typer.Context,
     model: Model,
-    tag: Annotated[str, typer.Option("--tag", "-t", help="Image name; else callme-MODEL.")] = "",
+    tag: Annotated[
+        str, typer.Option("--tag", "-t", help="Image name; default: callme-MODEL.")
+    ] = "",
 ) -> None:
     """Build the package's image with `cog build`; further options are passed on to it."""
     folder = package_folder(model)
@@ -56,9 +59,9 @@ def build(
 def push(
     context: typer.Context,
     model: Model,
-    image: Annotated[str, typer.Argument(help="Where to, as r8.im/owner/name.")],
+    image: Annotated[str, typer.Argument(help="The image's name, such as r8.im/owner/name.")],
 ) -> None:
-    """Build and push the package's image with `cog push`, for instance to Replicate."""
+    """Build and push the package's image with `cog push`, for example to Replicate."""
     folder = package_folder(model)
     cog = _tool("cog", NO_COG.format(folder.name))
     _run([cog, "push", image, *context.args], folder)
@@ -73,28 +76,29 @@ def modal_group() -> None:
 def deploy(
     model: Model,
     *,
-    gpu: Annotated[str, typer.Option(help="Its GPU, such as L4, L40S, H100.")] = "",
-    weights: Annotated[str, typer.Option(help="WEIGHTS in the container; else its default.")] = "",
+    gpu: Annotated[str, typer.Option(help="The GPU, such as L4, L40S, H100.")] = "",
+    weights: Annotated[str, typer.Option(help="WEIGHTS in the container; default: its own.")] = "",
     secret: Annotated[
-        list[str] | None, typer.Option(help="A Modal secret for its environment; again for more.")
+        list[str] | None, typer.Option(help="A Modal secret for its environment; may be repeated.")
     ] = None,
     scaledown_s: Annotated[
-        int | None, typer.Option(min=2, max=1200, help="An idle container ends after so long.")
+        int | None, typer.Option(min=2, max=1200, help="Seconds until an idle container ends.")
     ] = None,
     min_containers: Annotated[
-        int | None, typer.Option(min=0, help="Kept running, and paid for, when idle.")
+        int | None,
+        typer.Option(min=0, help="Containers that always run, and cost, even when idle."),
     ] = None,
     max_containers: Annotated[
-        int | None, typer.Option(min=1, help="Never more than so many at once.")
+        int | None, typer.Option(min=1, help="The most containers at a time.")
     ] = None,
     snapshot: Annotated[
-        bool, typer.Option(help="Freeze a loaded container and start others from it.")
+        bool, typer.Option(help="Start containers from a snapshot of a loaded one.")
     ] = True,
 ) -> None:
     """Deploy the package on Modal with `modal deploy`; the app is callme-MODEL."""
     folder = package_folder(model)
     command = [_tool("modal", NO_MODAL), "deploy", str(MODAL_APP)]
-    told = {
+    env = {
         "MODEL": folder.name,
         "PACKAGES_DIR": str(folder.parent),
         "GPU": gpu,
@@ -110,16 +114,18 @@ def deploy(
             "Cannot deploy to Modal: this is an installed wheel, without deploy/modal_app.py",
             "use a checkout of the repository",
         )
-    _run(command, CHECKOUT, {k: v for k, v in told.items() if v})
+    _run(command, CHECKOUT, {k: v for k, v in env.items() if v})
 
 
 def package_folder(model: str) -> Path:
-    """The folder of a package, by name or path. Ends the command when there is none."""
+    """The folder of a package, by name or path. Ends the command when there is no such package."""
     settings = read_settings()
     named = Path(model).expanduser()
     folder = named if (named / "cog.yaml").is_file() else settings.packages_dir / model
     if not (folder / "cog.yaml").is_file():
-        fail(f"Cannot find a model '{model}'", "name one that `callme models` lists, or a folder")
+        fail(
+            f"Cannot find a model '{model}'", "give a name that `callme models` lists, or a folder"
+        )
     try:
         return read_package(folder.resolve(), {}).folder
     except PackageError as error:
@@ -127,7 +133,7 @@ def package_folder(model: str) -> Path:
 
 
 def _tool(name: str, hint: str) -> str:
-    """The tool's path: beside this interpreter, or on PATH."""
+    """The tool's path, next to this interpreter or on PATH. Without one, this command ends."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)
     if found is None:
@@ -136,9 +142,9 @@ def _tool(name: str, hint: str) -> str:
 
 
 def _run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
-    """Run it in `folder`; this command ends as it does."""
+    """Run a tool in `folder`. When it fails, this command ends with the same exit code."""
     err_console.print(shlex.join(command), style="dim", soft_wrap=True, markup=False)
-    # The router's own settings may hold keys, and no other tool needs them.
+    # The router's settings may contain keys, and no other tool needs them.
     ours = {k: v for k, v in os.environ.items() if not k.startswith("CALLME_")}
     done = subprocess.run(command, cwd=folder, env={**ours, **(env or {})}, check=False)  # noqa: S603
     if done.returncode:
@@ -147,35 +153,35 @@ def _run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = N
 
 @supabase.callback()
 def supabase_group() -> None:
-    """The edge function's side."""
+    """The edge function on Supabase."""
 
 
 @supabase.command("deploy")
 def deploy_function(
     project: Annotated[
         str | None,
-        typer.Option(help="The project's reference; default: as set, or SUPABASE_PROJECT_ID."),
+        typer.Option(help="The project's reference; default: the setting, or SUPABASE_PROJECT_ID."),
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="Passed on: the CLI's profile, for a Supabase of your own.")
+        str | None, typer.Option(help="The Supabase CLI's profile, for a Supabase of your own.")
     ] = None,
     folder: Annotated[
-        Path, typer.Option(help="What holds supabase/config.toml.", file_okay=False)
+        Path, typer.Option(help="The folder that contains supabase/config.toml.", file_okay=False)
     ] = CHECKOUT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command only.")] = False,
 ) -> None:
-    """Upload the function; no Docker is needed. Its secrets are set by `callme up --public`."""
+    """Upload the edge function, without Docker. `callme up --public` sets its secrets."""
     settings = read_settings()
     project = project or settings.supabase_project or os.environ.get("SUPABASE_PROJECT_ID")
     if not project:
-        fail("Cannot deploy: which project? Say --project REF or set SUPABASE_PROJECT_ID.", code=2)
+        fail("Cannot deploy: no project is set. Use --project REF or SUPABASE_PROJECT_ID.", code=2)
     if not (folder / "supabase" / "config.toml").is_file():
         fail(f"Cannot deploy: there is no supabase/config.toml in {folder}.", code=2)
     program = shutil.which("supabase")
     arguments = ["functions", "deploy", FUNCTION, "--use-api", "--yes"]
     if profile:
         arguments = ["--profile", profile, *arguments]
-    # The option --project-ref is deprecated since version 3; the variable works in 2 as well.
+    # The option --project-ref is deprecated since version 3; the variable also works in version 2.
     env = {**os.environ, "SUPABASE_PROJECT_ID": project}
     if settings.supabase_access_token:
         env["SUPABASE_ACCESS_TOKEN"] = settings.supabase_access_token.get_secret_value()
@@ -186,5 +192,5 @@ def deploy_function(
         fail("Cannot deploy: 'supabase' is not on PATH.", INSTALL, 2)
     done = subprocess.run([program, *arguments], cwd=folder, env=env, check=False)  # noqa: S603 - found on PATH, no shell
     if done.returncode != 0:
-        fail(f"supabase ended with code {done.returncode}; its reason stands above.")
+        fail(f"supabase ended with code {done.returncode}; see its output above.")
     err_console.print(f"Deployed {FUNCTION} to project {project}.")

@@ -1,4 +1,4 @@
-"""`callme doctor`: is everything there, and what to do about what is not."""
+"""`callme doctor`: checks what the box needs, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HUB_LIMIT_S = 5.0
 
 
 class CheckStatus(StrEnum):
-    """`warn`: it works without, less well."""
+    """The result of one check. `warn`: the box works without it, but less well."""
 
     OK = "ok"
     WARN = "warn"
@@ -57,7 +57,7 @@ MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: what was found and, unless it is ok, what to do."""
+    """The result of one check: what was found and, unless it is ok, how to fix it."""
 
     check: str
     status: CheckStatus
@@ -66,12 +66,12 @@ class Finding:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`doctor`."""
+    """Add `doctor`."""
     app.command()(doctor)
 
 
 def doctor(as_json: Json = False) -> None:
-    """Look at what the box needs and say how to fix it; exit code 1 if a check fails."""
+    """Check what the box needs, and say how to fix it; exit code 1 if a check fails."""
     settings = read_settings()
     findings = []
     for finding in examine(settings):
@@ -85,7 +85,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Every check, in the order in which to fix what they find."""
+    """Run all checks, in the order in which to fix what they find."""
     yield check_python()
     has_gpu = False
     for finding in check_gpu():
@@ -109,7 +109,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def check_python() -> Finding:
-    """The interpreter's version is one that every pin has wheels for."""
+    """Whether all pinned packages have wheels for this Python."""
     found = platform.python_version()
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         return Finding("Python", CheckStatus.OK, found)
@@ -117,11 +117,11 @@ def check_python() -> Finding:
 
 
 def check_gpu() -> Iterator[Finding]:
-    """NVIDIA's driver and the cards it shows."""
+    """NVIDIA's driver and its GPUs."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        fix = "without one, models run on the CPU; with one, install NVIDIA's driver"
+        fix = "models run on the CPU; if there is a GPU, install NVIDIA's driver"
         yield Finding("GPU", CheckStatus.WARN, f"none ({error})", fix)
         return
     driver = pynvml.nvmlSystemGetDriverVersion()
@@ -135,20 +135,20 @@ def check_gpu() -> Iterator[Finding]:
 
 
 def check_packages(settings: Settings, packages: dict[str, Package]) -> Iterator[Finding]:
-    """There are models to serve, and none was left out."""
+    """Whether there are packages, and none was left out."""
     folders = {path.parent.name for path in settings.packages_dir.glob("*/cog.yaml")}
     if left_out := sorted(folders - packages.keys()):
-        fix = "callme serve says in its log what is wrong with their cog.yaml"
+        fix = "the log of callme serve says what is wrong with their cog.yaml"
         yield Finding("packages", CheckStatus.FAIL, f"left out: {', '.join(left_out)}", fix)
     if packages:
         yield Finding("packages", CheckStatus.OK, ", ".join(packages))
     elif not left_out:
-        fix = "set CALLME_PACKAGES_DIR to the folder that holds them"
+        fix = "set CALLME_PACKAGES_DIR to the folder that contains them"
         yield Finding("packages", CheckStatus.FAIL, f"none in {settings.packages_dir}", fix)
 
 
 def check_torch(python: Path, has_gpu: bool) -> Finding:
-    """Whether models can use the GPU, asked of the interpreter that would run them."""
+    """Whether models can use the GPU, by the torch of the interpreter that would run them."""
     try:
         done = _run([str(python), "-c", TORCH], TORCH_LIMIT_S)
         version, cuda, available = done.split()
@@ -159,14 +159,14 @@ def check_torch(python: Path, has_gpu: bool) -> Finding:
         return Finding("CUDA", CheckStatus.OK, f"torch {version} with CUDA {cuda}")
     if not has_gpu:
         return Finding("CUDA", CheckStatus.OK, f"torch {version} on the CPU, as there is no GPU")
-    fix = "install torch for CUDA, or a driver that is new enough for it"
+    fix = "install torch for CUDA, or a driver that is new enough for this torch"
     return Finding("CUDA", CheckStatus.FAIL, f"torch {version} (CUDA {cuda}) sees no GPU", fix)
 
 
 def check_weights(
     settings: Settings, packages: dict[str, Package], has_gpu: bool
 ) -> Iterator[Finding]:
-    """Demo weights are there where they are used; the hub answers where it is needed."""
+    """Whether demo weights exist where they are used, and the hub answers where it is needed."""
     demo = settings.weights is Weights.DEMO or (settings.weights is Weights.AUTO and not has_gpu)
     needs_hub = False
     for name, package in packages.items():
@@ -197,19 +197,21 @@ def _check_hub() -> Finding:
 
 
 def check_disk(what: str, folder: Path) -> Finding:
-    """Room where files will go: the folder itself, or the nearest that exists above it."""
+    """Free space in `folder` or, if it does not exist, in the nearest folder above it that does."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = psutil.disk_usage(str(there)).free
     found = f"{free / GIB:.1f} GiB free at {there}"
     if free < LEAST_DISK_BYTES:
-        return Finding(what, CheckStatus.FAIL, found, "make room: uploads are refused with 507")
+        return Finding(
+            what, CheckStatus.FAIL, found, "free some space: uploads are refused with 507"
+        )
     if free < LOW_DISK_BYTES:
-        return Finding(what, CheckStatus.WARN, found, "full weights take 2 to 40 GB a model")
+        return Finding(what, CheckStatus.WARN, found, "full weights take 2 to 40 GB per model")
     return Finding(what, CheckStatus.OK, found)
 
 
 def check_port(settings: Settings) -> Finding:
-    """The port is free, or our own router has it."""
+    """Whether the port is free, or a router of this machine uses it."""
     where = f"{settings.host}:{settings.port}"
     try:
         with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as s:
@@ -219,7 +221,9 @@ def check_port(settings: Settings) -> Finding:
         if asyncio.run(_is_router(settings)):
             return Finding("port", CheckStatus.OK, f"a router runs on {where}")
         reason = (error.strerror or str(error)).lower()
-        return Finding("port", CheckStatus.FAIL, f"{where}: {reason}", "set another: CALLME_PORT")
+        return Finding(
+            "port", CheckStatus.FAIL, f"{where}: {reason}", "set another one: CALLME_PORT"
+        )
     return Finding("port", CheckStatus.OK, f"{where} is free")
 
 
@@ -229,13 +233,13 @@ async def _is_router(settings: Settings) -> bool:
 
 
 def check_keys(settings: Settings) -> Finding:
-    """Who may call."""
+    """Who may call, and whether other users can read the keys."""
     try:
         file = KeyFile(settings.state)
         count = len(file.read()) + len(settings.keys) + len(settings.admin_keys)
         served = who_is_served(count, file.is_closed())
     except KeyFileError as error:
-        fix = "until then no key of it opens anything; or move it away and make new keys"
+        fix = "its keys do not work until it is fixed; or move it away and make new keys"
         return Finding("keys", CheckStatus.FAIL, str(error), fix)
     secrets = [settings.state / name for name in (FILE_NAME, WEBHOOK_FILE, BOX_KEY_FILE)]
     if seen := [path for path in secrets if is_readable_by_others(path)]:
@@ -245,7 +249,7 @@ def check_keys(settings: Settings) -> Finding:
 
 
 def check_program(name: str, ask: str, fix: str) -> Finding:
-    """A program on PATH, by what it says of its version."""
+    """Whether a program is on PATH and prints its version."""
     path = shutil.which(name)
     if path is None:
         return Finding(name, CheckStatus.WARN, "not on PATH", fix)
@@ -257,7 +261,7 @@ def check_program(name: str, ask: str, fix: str) -> Finding:
 
 
 def _run(argv: list[str], limit_s: float) -> str:
-    """What the program prints. Raises OSError, subprocess.SubprocessError."""
+    """The program's output. Raises OSError or subprocess.SubprocessError when it fails."""
     done = subprocess.run(argv, capture_output=True, text=True, timeout=limit_s, check=True)  # noqa: S603 - found on PATH or a package's own interpreter
     return done.stdout
 

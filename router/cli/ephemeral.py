@@ -1,4 +1,4 @@
-"""A router for one command: one package, a free port, a state folder that is gone afterwards."""
+"""A router for one command: with one package, a free port and a temporary state folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from router.settings import Settings
 
 
 class TemporaryError(Exception):
-    """The router did not come up; the message is for a person."""
+    """The router did not start. The message is for a person."""
 
 
 @contextlib.asynccontextmanager
 async def temporary_router(package: Path, settings: Settings) -> AsyncIterator[Target]:
-    """The whole service, for `package` alone; stopped, and its models with it, at the end.
+    """A complete router for `package` alone. The router and its models are stopped at the end.
 
-    Everything of `settings` holds but where things are and who may call. Raises TemporaryError.
+    `settings` are used except for the folders, the address and the keys. Raises TemporaryError when
+    the router does not start.
     """
     with tempfile.TemporaryDirectory(prefix="callme-") as temp:
         packages, key = Path(temp) / "packages", secrets.token_urlsafe(32)

@@ -1,5 +1,5 @@
-"""`callme keys create|list|revoke|open-to-this-machine`: who may call, whether a router runs or
-not."""
+"""`callme keys create|list|revoke|open-to-this-machine`: who may call. The commands work with and
+without a running router."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from router.cli.common import Json, console, err_console, fail, print_json, read
 from router.keys.key import who_is_served
 from router.keys.key_store import KeyFile, KeyFileError, StoredKey
 
-Name = Annotated[str, typer.Argument(help="What logs and limits call it, such as `web`.")]
+Name = Annotated[str, typer.Argument(help="The key's name in logs and limits, such as `web`.")]
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`keys` and what is below it."""
+    """Add `keys` and its subcommands."""
     keys = typer.Typer(help="Create, list and revoke keys.", no_args_is_help=True)
     keys.command()(create)
     keys.command(name="list")(list_keys)
@@ -31,23 +31,23 @@ def create(
     name: Name,
     *,
     per_minute: Annotated[
-        int | None, typer.Option(help="Requests it may make a minute.", min=1)
+        int | None, typer.Option(help="The most requests a minute.", min=1)
     ] = None,
-    at_once: Annotated[int | None, typer.Option(help="Requests at a time.", min=1)] = None,
+    at_once: Annotated[int | None, typer.Option(help="The most requests at a time.", min=1)] = None,
     holder: Annotated[
         str | None,
         typer.Option(
             "--for",
-            help="Whose it is: keys of one holder see the same predictions and files; default: "
-            "its own name.",
+            help="The key's holder; default: its own name. All keys of one holder see the same "
+            "predictions and files.",
         ),
     ] = None,
     admin: Annotated[
-        bool, typer.Option("--admin", help="It sees what every holder has made, and /status.")
+        bool, typer.Option("--admin", help="It sees the predictions of all holders, and /status.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a key and print it, this once; a running router takes it from now on."""
+    """Make a key and print it. It is shown only now. A running router accepts it at once."""
     try:
         secret = _file().create(name, per_minute, at_once, holder=holder, admin=admin)
     except KeyFileError as error:
@@ -57,13 +57,13 @@ def create(
         return
     typer.echo(secret)
     err_console.print(
-        f"Key '{name}' is made. Only what it is verified by is kept: copy it now.\n"
+        f"Key '{name}' is made. Copy it now: the router stores only what verifies it.\n"
         "From now on every caller needs a key."
     )
 
 
 def list_keys(as_json: Json = False) -> None:
-    """The keys by name, with their limits. Keys of CALLME_KEYS are settings and not here."""
+    """List the keys with their limits. Keys of CALLME_KEYS are settings and are not listed."""
     settings = read_settings()
     file = KeyFile(settings.state)
     try:
@@ -85,7 +85,7 @@ def list_keys(as_json: Json = False) -> None:
 
 
 def revoke(name: Name) -> None:
-    """Refuse a key from now on, also by a router that runs."""
+    """Remove a key. A running router refuses it at once."""
     settings = read_settings()
     keys = KeyFile(settings.state)
     try:
@@ -99,10 +99,10 @@ def revoke(name: Name) -> None:
 
 
 def open_to_this_machine() -> None:
-    """Serve programs of this machine without a key again, also by a router that runs.
+    """Serve programs of this machine without a key again. A running router does so at once.
 
-    Whatever reaches the port as such a program is then served too: ssh -R, socat, a proxy that
-    adds no header of its own.
+    Then everything that reaches the port like such a program is served too: ssh -R, socat, a proxy
+    that adds no header.
     """
     settings = read_settings()
     if settings.keys or settings.admin_keys:

@@ -1,4 +1,4 @@
-"""`callme predict`: one prediction, by a running router or, where none runs, by one of its own."""
+"""`callme predict`: one prediction, by a running router or, if none runs, by a temporary one."""
 
 from __future__ import annotations
 
@@ -41,28 +41,28 @@ Pair = tuple[str, str]
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`predict`."""
+    """Add `predict`."""
     app.command()(predict)
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A model's name, or its package's folder.")],
+    model: Annotated[str, typer.Argument(help="A model's name, or the folder of its package.")],
     *,
     given: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", help="name=value, or name=@path for a file; again for lists."
+            "--input", "-i", help="name=value, or name=@path for a file; repeat it for a list."
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to write the output, or the file in it."),
+        typer.Option("--output", "-o", help="The file to write the output, or the file in it, to."),
     ] = None,
     url: Url = None,
     key: KeyOption = None,
     as_json: Json = False,
 ) -> None:
-    """Run a model once. Without a running router its package is started for this, and stopped."""
+    """Run a model once. Without a running router, the package is started and stopped for this."""
     inputs = read_inputs(given or [])
     settings = read_settings()
     configure_logging(logging.ERROR)
@@ -83,21 +83,22 @@ def predict(
 
 
 def _deliver(prediction_id: str, result: Any, output: Path | None, as_json: bool) -> None:
-    """Files to the disk, the rest to stdout or, where nothing else was asked for, to the file."""
-    told, files = take_files(result, output)
+    """Write the output's files to disk, and print the rest. An output without files is written to
+    `output`, if given, instead of printed."""
+    value, files = take_files(result, output)
     if output and not files:
-        output.write_text(_text(told))
+        output.write_text(_text(value))
     for path in files or ([output] if output else []):
         err_console.print(f"Written: {path}", soft_wrap=True)
     if as_json:
-        print_json({"id": prediction_id, "output": told, "files": [str(path) for path in files]})
+        print_json({"id": prediction_id, "output": value, "files": [str(path) for path in files]})
     elif not output or files:
-        typer.echo(_text(told))
+        typer.echo(_text(value))
 
 
 def read_inputs(given: Sequence[str]) -> list[Pair]:
-    """`name=value` and `name=@path` as pairs; ends with code 2 when one is neither, or there is
-    no such file."""
+    """The pairs of `name=value` and `name=@path`. Ends with code 2 when a text is neither, or there
+    is no such file."""
     pairs = []
     for text in given:
         name, equals, value = text.partition("=")
@@ -139,7 +140,7 @@ async def _router_for(
     except PackageError as error:
         raise ValueError(f"Cannot start '{model}': {error}") from error
     if err_console.is_terminal:
-        err_console.print(f"No router runs: starting {name} for this.")
+        err_console.print(f"No router runs; starting {name} for this prediction.")
     async with temporary_router(package, settings) as own:
         yield own, name
 
@@ -160,7 +161,7 @@ async def _ask(router: RouterClient, model: str, inputs: Sequence[Pair]) -> tupl
 
 
 def _form(inputs: Sequence[Pair], files: contextlib.ExitStack) -> aiohttp.FormData:
-    # Even a model without inputs is asked with a form.
+    # A form also for a model without inputs.
     form = aiohttp.FormData(default_to_multipart=True)
     for name, value in inputs:
         if value.startswith("@"):
@@ -172,7 +173,8 @@ def _form(inputs: Sequence[Pair], files: contextlib.ExitStack) -> aiohttp.FormDa
 
 
 async def _wait_for(router: RouterClient, accepted: Answer) -> Any:
-    """The output of a prediction that outlasted the synchronous limit."""
+    """Poll a prediction that took longer than the synchronous limit, and return its output. Raises
+    ValueError when it does not succeed."""
     path = accepted.headers["Location"]
     while True:
         state = await router.get(path)
@@ -180,12 +182,14 @@ async def _wait_for(router: RouterClient, accepted: Answer) -> Any:
             break
         await asyncio.sleep(POLL_S)
     if state["status"] != "succeeded":
-        raise ValueError(f"The prediction {state['status']}: {state.get('error') or 'no reason'}")
+        raise ValueError(
+            f"The prediction {state['status']}: {state.get('error') or 'no reason given'}"
+        )
     return state["output"]
 
 
 def _text(output: Any) -> str:
-    """Text as it is, anything else as JSON."""
+    """A text unchanged, anything else as JSON."""
     if isinstance(output, str):
         return output
     return json.dumps(output, indent=2, ensure_ascii=False)

@@ -1,8 +1,7 @@
-"""What a person sees while a model loads and runs: bars on a terminal, nothing elsewhere.
+"""Progress bars on a terminal while a model loads and runs. Without a terminal nothing is shown.
 
-A load's bar is measured against how long the load took the last time, where the router knows; a
-download's by the bytes that appear where weights are kept (the hub's cache), whose sum nobody
-announces.
+The bar of a load is relative to the time of earlier loads, if the router knows one. The bar of a
+download shows the bytes that were added to the hub's cache; its total is not known.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from router.cli.common import err_console
 LOOK_EVERY_S = 0.25
 # Reading a cache of thousands of files takes some milliseconds.
 MEASURE_EVERY_S = 1.0
-# Smaller growth is configuration and locks.
+# Smaller growth is only configuration and lock files.
 NOTICEABLE_BYTES = 1 << 20
 WORDS = {
     "stopped": "waits to start",
@@ -42,13 +41,13 @@ WORDS = {
     "stopping": "makes room",
     "ready": "runs",
     "busy": "runs",
-    "unhealthy": "is not well",
+    "unhealthy": "is unhealthy",
     "failed": "starts again",
 }
 
 
 def hub_cache() -> Path:
-    """Where huggingface_hub keeps what it downloads, by its own variables."""
+    """The folder for huggingface_hub's downloads, from its environment variables."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache)
     home = os.environ.get("HF_HOME") or Path(
@@ -58,7 +57,7 @@ def hub_cache() -> Path:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below; links are not followed, files that vanish are not counted."""
+    """Bytes of all files below. Links are not followed; files that disappear are not counted."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -68,7 +67,7 @@ def size_of(folder: Path) -> int:
 
 
 class Downloads:
-    """How much has come since this was made."""
+    """How much a folder has grown since this object was made."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -77,7 +76,7 @@ class Downloads:
         self._grown = 0
 
     def grown_bytes(self) -> int:
-        """Bytes, as of a second ago at most; 0 while it is too little to speak of."""
+        """The growth in bytes, at most a second old; 0 while it is under NOTICEABLE_BYTES."""
         if time.monotonic() - self._read_at > MEASURE_EVERY_S:
             self._grown = size_of(self._folder) - self._before
             self._read_at = time.monotonic()
@@ -86,7 +85,7 @@ class Downloads:
 
 @contextlib.asynccontextmanager
 async def shown_progress(target: Target, model: str) -> AsyncIterator[None]:
-    """Show on stderr what `model` does, until the block ends; only where a person can see it."""
+    """Show on stderr what `model` does, until the block ends. Only on a terminal."""
     if not err_console.is_terminal:
         yield
         return
@@ -124,7 +123,7 @@ def _download_progress() -> Progress:
 
 
 class LoadBar:
-    """One line for one model: what it does, and how far its load is if that can be known."""
+    """One line for one model: what it does, and the progress of its load if that is known."""
 
     def __init__(self, progress: Progress, model: str) -> None:
         self._progress = progress
@@ -132,7 +131,7 @@ class LoadBar:
         self._task = progress.add_task(f"{model} …", total=None)
 
     def show(self, model: dict[str, Any]) -> None:
-        """As /status describes the model."""
+        """Show the model as /status describes it."""
         state = str(model["state"])
         words = WORDS.get(state, state)
         if waiting := len(model["queue"]):

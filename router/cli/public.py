@@ -1,4 +1,4 @@
-"""`callme up --public`: what the tunnel needs, and what a person sees of it."""
+"""`callme up --public`: prepares the tunnel, and prints what happens to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from router.tunnel.announcers import Publisher, PublishSetup, make_publisher
 from router.tunnel.cloudflared import TunnelOptions
 
 KEY_ID = "tunnel"
-# Everybody's names for these.
+# The variables that other tools use for these.
 PROJECT, TOKEN, TUNNEL = "SUPABASE_PROJECT_ID", "SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"
 NO_CLOUDFLARED = (
     "Install it: https://developers.cloudflare.com/cloudflare-one/connections/connect-networks/"
@@ -30,16 +30,16 @@ NO_CLOUDFLARED = (
 
 
 def prepare(settings: Settings, targets: Sequence[str], dry_run: bool) -> tuple[Settings, Exposed]:
-    """The settings with a key in them, since a tunnel never opens without one, and how the box
-    is exposed. Ends with code 2 when something is missing."""
+    """The settings, with a key, since a tunnel never opens without one; and how the box is exposed.
+    Ends with code 2 when something is missing."""
     program = shutil.which("cloudflared")
     if program is None:
         fail("Cannot open a tunnel: 'cloudflared' is not on PATH.", NO_CLOUDFLARED, 2)
     command_env = dict(os.environ)
     tunnel_token = _secret(settings.tunnel_token, TUNNEL)
     if tunnel_token and not settings.tunnel_url:
-        message = "Cannot open the named tunnel: where it leads is not known."
-        fail(message, "Set CALLME_TUNNEL_URL=https://… to the address it has at Cloudflare.", 2)
+        message = "Cannot open the named tunnel: its address is not set."
+        fail(message, "Set CALLME_TUNNEL_URL=https://… to its address at Cloudflare.", 2)
     setup = PublishSetup(
         cwd=Path.cwd(),
         env=command_env,
@@ -69,8 +69,8 @@ def _webhook_secret(state: Path) -> str:
 
 
 def _with_key(settings: Settings) -> tuple[Settings, str, str]:
-    """The first configured key, else one that is made for this run and kept nowhere. No admin's:
-    an app's users must not see each other's predictions through it."""
+    """The first configured key, else a new one for this run, which is not stored. It is never an
+    admin key, as the users of an app must not see each other's predictions."""
     if settings.keys:
         key_id, _, key = split_key(settings.keys[0].get_secret_value())
         return settings, key_id or "key1", key
@@ -89,12 +89,12 @@ def _publishers(targets: Sequence[str], setup: PublishSetup) -> tuple[Publisher,
 
 
 def _secret(configured: SecretStr | None, name: str) -> str | None:
-    """The setting, else the variable of that name."""
+    """The setting, else the environment variable of that name."""
     return configured.get_secret_value() if configured else os.environ.get(name)
 
 
 def teller(exposed: Exposed) -> Tell:
-    """Prints what happens to the tunnel."""
+    """A function that prints what happens to the tunnel."""
 
     def tell(kind: str, message: str) -> None:
         console.print(_line(exposed, kind, message), soft_wrap=True, markup=kind != "by hand")
@@ -113,9 +113,9 @@ def _line(exposed: Exposed, kind: str, message: str) -> str:
     }
     if kind != "by hand":
         return lines[kind]
-    # A log keeps what is printed; a terminal belongs to the person who asked.
+    # The key is printed only on a terminal: a log would keep it.
     key = exposed.key if console.is_terminal else "<the key; set CALLME_KEYS to choose it>"
     return (
-        f"Nobody was told. To tell your edge function:\n  supabase secrets set "
+        f"The address was not published. To set it for your edge function:\n  supabase secrets set "
         f"GPU_BACKEND_URL={message} GPU_BACKEND_KEY={key} GPU_BACKEND_KEY_ID={exposed.key_id}"
     )

@@ -1,4 +1,4 @@
-"""`callme save`: an answer's files out of its JSON; the end of a pipe that begins with curl."""
+"""`callme save`: writes the files in the JSON of a response. It ends a pipe that begins with curl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from router.cli.common import fail, print_json
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`save`."""
+    """Add `save`."""
     app.command()(save)
 
 
@@ -27,30 +27,31 @@ def save(
         Path | None, typer.Option("--output", "-o", help="Where to write the file.")
     ] = None,
 ) -> None:
-    """Read an answer from stdin, write the files in it, and print it with their paths."""
+    """Read a response from stdin, write the files in it, and print it with their paths."""
     text = sys.stdin.read()
     try:
         answer = json.loads(text)
     except ValueError:
-        fail(f"Cannot save: this is no answer of the router: {text[:200] or 'nothing'}")
+        fail(f"Cannot save: stdin must be a response of the router, got: {text[:200] or 'nothing'}")
     try:
-        told, _ = take_files(answer, output)
+        shown, _ = take_files(answer, output)
     except ValueError as error:
         fail(str(error))
     except OSError as error:
         fail(f"Cannot write the output: {error.strerror}")
-    print_json(told)
+    print_json(shown)
     if isinstance(answer, dict) and "error" in answer and set(answer) == {"error"}:
         raise typer.Exit(1)
 
 
 DEFAULT_STEM = "output"
-# What mimetypes leaves out or says oddly.
+# Types that mimetypes does not know, or gives an unusual suffix.
 SUFFIXES = {"image/jpeg": ".jpg", "image/webp": ".webp", "audio/wav": ".wav", "audio/x-wav": ".wav"}
 
 
 def decode_data_uri(uri: str) -> tuple[str, bytes]:
-    """MIME type and content (RFC 2397). Raises ValueError.
+    """The media type and the content of a data: URI (RFC 2397). Raises ValueError when it is not
+    one.
 
     >>> decode_data_uri("data:text/plain;base64,aGk=")
     ('text/plain', b'hi')
@@ -69,10 +70,12 @@ def decode_data_uri(uri: str) -> tuple[str, bytes]:
 
 
 def take_files(output: Any, destination: Path | None) -> tuple[Any, list[Path]]:
-    """Write every file in the output, and return the output with paths in their places.
+    """Write every file in the output. Returns the output with paths in place of the files, and the
+    paths.
 
-    One file goes to `destination`; several go beside it, by the names of their fields. Without a
-    destination the name is `output` and nothing is overwritten. Raises ValueError, OSError.
+    One file is written to `destination`; several are written next to it, with the names of their
+    fields. Without a destination the name is `output`, and no file is overwritten. Raises
+    ValueError when a data: URI is not valid, and OSError.
     """
     found = list(_data_uris(output, ()))
     written: dict[str, Path] = {}

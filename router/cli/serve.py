@@ -1,4 +1,4 @@
-"""`serve` for a service, `up` for a person who wants to see it work."""
+"""`callme serve`, for a service, and `callme up`, for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from router.settings import Settings
 from router.tunnel.announce import Exposed, Exposure
 
 NO_KEY_HINT = (
-    "No key: programs of this machine are served, and so is whatever reaches this port as one of\n"
-    "them: ssh -R, socat, a proxy that adds no header. Before you forward it, make a key:\n"
-    "callme keys create web\n"
+    "No key is needed: programs of this machine are served, and so is everything that reaches\n"
+    "this port like one of them: ssh -R, socat, a proxy that adds no header. Before you forward\n"
+    "the port, make a key: callme keys create web\n"
 )
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Packages = Annotated[
     Path | None,
     typer.Option(
-        help="The folder with the packages; default: this one if it holds any.",
+        help="The folder with the packages; default: the current one if it contains any.",
         exists=True,
         file_okay=False,
     ),
@@ -51,13 +51,13 @@ Port = Annotated[int | None, typer.Option(help="Port to listen on.", min=1, max=
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`serve` and `up`."""
+    """Add `serve` and `up`."""
     app.command()(serve)
     app.command()(up)
 
 
 def serve(packages: Packages = None, host: Host = None, port: Port = None) -> None:
-    """Serve, with logs on stderr. Models start when they are first asked for."""
+    """Serve, with logs on stderr. A model starts with its first prediction."""
     tune_allocator()
     configure_logging()
     settings = read_settings(packages, host=host, port=port)
@@ -76,13 +76,13 @@ def up(
     ] = False,
     publish: Annotated[
         list[str] | None,
-        typer.Option(help="Where to: supabase, command:LINE or webhook:URL; again for several."),
+        typer.Option(help="supabase, command:LINE or webhook:URL; may be repeated."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --public: say what would be published.")
+        bool, typer.Option("--dry-run", help="With --public: show what would be published.")
     ] = False,
 ) -> None:
-    """Serve, load every model that fits, and show a line to try for each."""
+    """Serve, load every model that fits, and print a command to try for each."""
     tune_allocator()
     configure_logging(logging.WARNING)
     settings = read_settings(packages, host=host, port=port)
@@ -99,7 +99,8 @@ def up(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, with tasks beside it: the first that fails ends it, and all end with it."""
+    """uvicorn's server with background tasks. It stops when a task fails, and all tasks end with
+    it."""
 
     def __init__(self, settings: Settings) -> None:
         config = uvicorn.Config(
@@ -109,7 +110,7 @@ class Server(uvicorn.Server):
         self._beside: list[asyncio.Task[None]] = []
 
     def start_beside(self, work: Coroutine[None, None, None]) -> None:
-        """Run it until the server has stopped."""
+        """Run `work` in a task until the server has stopped."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._end_when_failed)
         self._beside.append(task)
@@ -120,23 +121,23 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Here and not after `serve`: at its end uvicorn gives itself the signal once more, and
-        a SIGTERM leaves no time for anything."""
+        """Stop, and end the tasks. This is not done after `serve`: at its end uvicorn raises the
+        signal again, and a SIGTERM then ends the process at once."""
         await super().shutdown(sockets)
         for task in self._beside:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
 
     async def wait_started(self) -> None:
-        """Until it listens."""
+        """Wait until the server listens."""
         while not self.started:
             await asyncio.sleep(0.05)
 
 
 def _run(server: Server, work: Coroutine[None, None, None]) -> None:
-    # On the loop that `uvicorn api:app` takes too: uvloop.
+    # On the same event loop as `uvicorn api:app`: uvloop.
     loops = asyncio.Runner(loop_factory=server.config.get_loop_factory())
-    # uvicorn mostly raises the signal again once everything has been stopped.
+    # In most cases uvicorn raises the signal again after everything has stopped.
     with contextlib.suppress(KeyboardInterrupt), loops as runner:
         runner.run(work)
     console.print("Stopped. Nothing is left running.")
@@ -165,7 +166,7 @@ async def _show(server: Server, settings: Settings) -> None:
     target = find_router(settings, None, None)
     for name in context.packages:
         await _show_model(context, target, name)
-    console.print("\nTry, in another terminal:\n")
+    console.print("\nTry in another terminal:\n")
     here = Path.cwd()
     for name, package in context.packages.items():
         line = curl_line(package, base_url(settings), here, key_file)
@@ -204,12 +205,14 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
     elif model.failure_reason:
         console.print(f"  [red]✗[/red] {name}  {escape(model.failure_reason)}")
     else:
-        console.print(f"  [yellow]·[/yellow] {name}  starts when it is asked for: memory is full")
+        console.print(
+            f"  [yellow]·[/yellow] {name}  starts with its first prediction: memory is full"
+        )
 
 
 def curl_line(package: Package, url: str, here: Path, key_file: Path | None = None) -> str | None:
-    """A command that works as it stands from `here`, from the package's example.json; with the
-    key that is in `key_file`."""
+    """A command from the package's example.json that works unchanged in the folder `here`; with the
+    key in `key_file`. None when there is no example."""
     if not package.example:
         return None
     parts = ["curl", "-sS", f"{url}/{package.name}"]
@@ -224,7 +227,7 @@ def curl_line(package: Package, url: str, here: Path, key_file: Path | None = No
 
 
 def gives_files(schema: Mapping[str, Any]) -> bool:
-    """Whether every answer of the model has a file in it: as JSON, pages of base64."""
+    """Whether every output of the model contains a file, which is long base64 in the JSON."""
     output = schema.get("components", {}).get("schemas", {}).get("Output", {})
     fields = output.get("properties", {})
     always = [output, *(fields[name] for name in output.get("required", ()) if name in fields)]
@@ -232,5 +235,5 @@ def gives_files(schema: Mapping[str, Any]) -> bool:
 
 
 def _shown(path: Path, here: Path) -> str:
-    """The path as a person in `here` would type it."""
+    """The path, relative to `here` if it is below it."""
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

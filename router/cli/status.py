@@ -1,4 +1,4 @@
-"""`callme models`, `status`, `logs`: what a running router does."""
+"""`callme models`, `callme status`, `callme logs`: the state of a running router."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ COLOURS = {
 
 
 def add_commands(app: typer.Typer) -> None:
-    """`models`, `status` and `logs`."""
+    """Add `models`, `status` and `logs`."""
     app.command()(models)
     app.command()(status)
     app.command()(logs)
 
 
 def models(url: Url = None, key: KeyOption = None, as_json: Json = False) -> None:
-    """The models, and their states where a router runs."""
+    """List the models and, if a router runs, their states."""
     settings = read_settings()
     target = find_router(settings, url, key)
     try:
@@ -57,7 +57,7 @@ def models(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
         print_json(found)
         return
     if running is None:
-        err_console.print(f"No router runs; the packages of {settings.packages_dir}:")
+        err_console.print(f"No router runs; the packages in {settings.packages_dir}:")
     table = Table("model", "state", "memory", "waiting", "folder", box=None)
     for name, model in found.items():
         state = _coloured(model.get("state", "-"))
@@ -67,19 +67,19 @@ def models(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
 
 
 def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> None:
-    """What runs, waits and fails, and how memory is shared."""
-    told = _look(find_router(read_settings(), url, key), "/status", as_json)
+    """Show what runs, waits and fails, and how memory is shared."""
+    state = _look(find_router(read_settings(), url, key), "/status", as_json)
     if as_json:
-        print_json(told)
+        print_json(state)
         return
-    memory = told["memory"]
+    memory = state["memory"]
     console.print(
-        f"up {told['uptime_s']:.0f} s   memory {memory['held_bytes'] >> 20} of "
-        f"{memory['budget_bytes'] >> 20} MiB" + ("   stopping" if told["draining"] else "")
+        f"up {state['uptime_s']:.0f} s   memory {memory['held_bytes'] >> 20} of "
+        f"{memory['budget_bytes'] >> 20} MiB" + ("   stopping" if state["draining"] else "")
     )
     columns = ("model", "state", "running", "waiting", "memory", "load s", "run s", "loads")
     table = Table(*columns, "evicted", "crashed", box=None)
-    for name, model in told["models"].items():
+    for name, model in state["models"].items():
         counts = (model["loads"], model["evictions"], model["crashes"])
         table.add_row(
             *(name, _coloured(model["state"]), str(len(model["running"]))),
@@ -87,22 +87,26 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
             *(_seconds(model["load_s"]), _seconds(model["service_s"]), *map(str, counts)),
         )
     console.print(table)
-    for name, model in told["models"].items():
+    for name, model in state["models"].items():
         if reason := model.get("last_failure"):
             retry = f"; tried again in {model['retry_in_s']:.0f} s" if model["retry_in_s"] else ""
             console.print(f"[red]{name}[/red]: {escape(reason)}{retry}", soft_wrap=True)
 
 
 def logs(
-    model: Annotated[str, typer.Argument(help="The model.")],
+    model: Annotated[str, typer.Argument(help="The model's name.")],
     *,
-    lines: Annotated[int, typer.Option("--lines", "-n", help="How many, 200 at most.", min=1)] = 50,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they come.")] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", help="The number of lines, 200 at most.", min=1)
+    ] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines as they come.")
+    ] = False,
     url: Url = None,
     key: KeyOption = None,
     as_json: Json = False,
 ) -> None:
-    """What a model's process printed last."""
+    """Print the last lines that a model's process printed."""
     target = find_router(read_settings(), url, key)
     path = f"/models/{quote(model, safe='')}/logs"
     shown: list[str] = _look(target, path, as_json)["lines"]
@@ -132,8 +136,8 @@ async def _follow(target: Target, path: str, shown: Sequence[str]) -> None:
 
 
 def new_lines(before: Sequence[str], now: Sequence[str]) -> Sequence[str]:
-    """What `now`, the last lines of a log, has that `before`, the same a while ago, had not:
-    what comes after the longest end of `before` that `now` begins with."""
+    """The new lines of a log. `now` are its last lines now, `before` its last lines at the previous
+    call. New is what follows in `now` after the longest end of `before` that `now` begins with."""
     for overlap in range(min(len(before), len(now)), 0, -1):
         if list(before[-overlap:]) == list(now[:overlap]):
             return now[overlap:]
@@ -155,19 +159,19 @@ async def _get(target: Target, path: str) -> Any:
 
 
 def _found(settings: Settings, running: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Every package of the folder and every model that runs elsewhere, with what the running
-    router says of it."""
-    told = running or {}
+    """Every package in the folder and every model that runs at a remote, with its state in the
+    running router."""
+    states = running or {}
     found = {
-        name: {"folder": str(package.folder), **told.get(name, {})}
+        name: {"folder": str(package.folder), **states.get(name, {})}
         for name, package in discover(settings.packages_dir.resolve(), {}).items()
     }
-    elsewhere = told if running is not None else _elsewhere(settings)
-    return {**elsewhere, **found}
+    remote = states if running is not None else _remote(settings)
+    return {**remote, **found}
 
 
-def _elsewhere(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The models that need no folder here."""
+def _remote(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The models that run only at a remote, and need no folder here."""
     return {
         name: {"backend": model.remote_kind}
         for name, model in settings.models.items()
@@ -176,8 +180,8 @@ def _elsewhere(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _place(model: dict[str, Any]) -> str:
-    """Its folder, or what it runs on where it has none."""
-    return model.get("folder") or f"({model.get('backend', 'elsewhere')})"
+    """The model's folder, or its back-end if it has none."""
+    return model.get("folder") or f"({model.get('backend', 'remote')})"
 
 
 def _coloured(state: str) -> str:
