@@ -1,7 +1,6 @@
 """The router: every Cog package in a folder becomes an HTTP endpoint on one shared GPU.
 
-Imports go one way (checked by import-linter, see pyproject.toml):
-cli → app → api | adapters → runtime → scheduling → ports → domain.
+Imports go one way only; import-linter checks them (see pyproject.toml).
 """
 
 from importlib.metadata import version

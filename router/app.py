@@ -1,4 +1,4 @@
-"""The composition root: settings in, an ASGI application out."""
+"""Makes the ASGI application from the settings: all objects are created and connected here."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Nothing is started or written before its lifespan begins."""
+    """The application. It starts and writes nothing before its lifespan begins."""
     settings = settings or Settings()
     memory = detect_memory(settings.memory_reserve_bytes, settings.memory_limit_bytes)
     has_gpu = isinstance(memory, GpuMemory)
@@ -83,7 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = Limits(settings.max_connections, settings.keep_alive_s)
-        with bounded_server(limits):  # before the signals' handlers, by which it finds the server
+        with bounded_server(limits):  # before our signal handlers: it finds uvicorn by its own
             async with running(settings, backends, memory, telemetry, shutdown) as context:
                 app.state.context = context
                 undo = _stop_on_signal(context, settings.shutdown_grace_s)
@@ -96,17 +96,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="CALLME GPU backend",
         lifespan=lifespan,
-        openapi_url=None,  # below
+        openapi_url=None,  # set below
         redoc_url=None,
         redirect_slashes=False,
-        # /metrics is ours; FastAPI would look for an exporter at every request.
+        # The router has its own /metrics; FastAPI would look for an exporter at every request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.openapi = lambda: build_openapi(app.state.context)  # type: ignore[method-assign]
     app.add_exception_handler(RouterError, on_router_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(Exception, on_unexpected)
-    app.add_middleware(LoopDetection)  # within the guard
+    app.add_middleware(LoopDetection)  # inside AuthMiddleware
     app.add_middleware(
         AuthMiddleware,
         keys=keys,
@@ -114,8 +114,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         reads=BodyReads(shutdown),
     )
     _observe_requests(app, telemetry.facts, settings.cors_origins)
-    # A request is compared with one route after the other: what is asked for most comes first,
-    # and `/{model}`, which fits every short path, last.
+    # A request is compared with the routes in this order: the most used ones come first, and
+    # `/{model}`, which matches every short path, comes last.
     cog.add_routes(app)
     replicate.add_routes(app)
     app.openapi_url = "/openapi.json"
@@ -132,7 +132,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def _observe_requests(app: FastAPI, facts: Facts, cors_origins: Collection[str]) -> None:
-    """`add_middleware` would put these inside the layer that answers a bug with 500."""
+    """Put these around the layer that answers unexpected exceptions with 500. `add_middleware`
+    would put them inside it."""
     build = app.build_middleware_stack
 
     def build_all() -> ASGIApp:
@@ -144,7 +145,7 @@ def _observe_requests(app: FastAPI, facts: Facts, cors_origins: Collection[str])
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What is told of what happens: `facts` tells the other two."""
+    """Metrics and the event stream; `facts` reports to both."""
 
     metrics: PrometheusMetrics
     events: EventStream
@@ -191,7 +192,7 @@ def _opened(keys: Keyring) -> Iterator[None]:
 async def running(
     settings: Settings, backends: Backends, memory: Memory, telemetry: Telemetry, shutdown: Shutdown
 ) -> AsyncIterator[Context]:
-    """Everything that has a life of its own, started, and stopped in reverse."""
+    """Start everything that runs in the background, and stop it in reverse order at the end."""
     with locked(settings.state):
         with private_errors():
             clear_temp(settings.state)
@@ -210,7 +211,7 @@ async def running(
         schemas.on_described(lambda model, told: loop.post(Described(model, told.max_concurrency)))
         telemetry.metrics.watch(tuple(backends.scheduled), loop.snapshot)
         loop.open()
-        # Before any result can be added to what an earlier run had not delivered.
+        # First the webhooks of an earlier run, before new results are added to the outbox.
         await context.webhooks.open()
         resumed = await context.predictions.open()
         disk.store.remove_others(p.id for p in resumed)
@@ -340,7 +341,7 @@ def _make_loop(
 
 
 async def _prepare(context: Context, preload: tuple[str, ...]) -> None:
-    """Read every package's schema, one after the other, and load those that are wanted."""
+    """Read the schemas of all packages, one after the other, and load the models in `preload`."""
     for name, package in context.packages.items():
         try:
             await context.input_schema(package)
@@ -349,13 +350,13 @@ async def _prepare(context: Context, preload: tuple[str, ...]) -> None:
             continue
         except Exception:
             log.exception("package cannot be read", extra={"model": name})
-            continue  # a bug, but none of the other models'
+            continue  # a bug, which must not affect the other models
         if name in preload or "all" in preload:
             context.loop.post(Warm(name))
 
 
 def _environments(settings: Settings, has_gpu: bool) -> dict[str, dict[str, str]]:
-    """What is added to the models' environments: `*` for all, then each model's own."""
+    """Variables to add to the models' environments: under `*` for all, and by model."""
     demo = settings.weights is Weights.DEMO or (settings.weights is Weights.AUTO and not has_gpu)
     common = {"WEIGHTS": "demo"} if demo else {}
     return {"*": common, **{name: dict(m.env) for name, m in settings.models.items()}}

@@ -35,9 +35,9 @@ from router.settings import ModelSettings, Settings
 log = logging.getLogger(__name__)
 
 LOCAL = "local"
-# Callers wait meanwhile, and ask again.
+# The limit is short: callers wait for the schema, and may ask again.
 SCHEMA_LIMIT_S = 5.0
-# A container may have to start for it.
+# Longer, as a container may have to start first.
 MODAL_SCHEMA_LIMIT_S = 60.0
 
 
@@ -73,8 +73,8 @@ class Backends:
         return RemoteProcess(make_backend(remote[0]), remote[1]) if remote else None
 
     async def describe(self, package: Package) -> Description:
-        """What a model takes: from its package, or from the machine where it runs. Raises
-        StartError."""
+        """The schema of a model: from its package, or from the machine where it runs. Raises
+        StartError when it cannot be read."""
         runs_here = self.kind(package.name) == LOCAL
         if package.runner:
             try:
@@ -82,11 +82,11 @@ class Backends:
             except StartError:
                 if runs_here:
                     raise
-        # What it needs is installed there, and need not be here.
+        # The remote has what the package needs; it need not be installed here.
         return Description(await self._remote_schema(package.name), 1)
 
     async def _remote_schema(self, place: str) -> Mapping[str, Json]:
-        """What a model takes that runs elsewhere, as it says there. Raises StartError."""
+        """The schema of a model from its remote. Raises StartError when it does not answer."""
         options = self._remotes[place][0]
         limit_s = MODAL_SCHEMA_LIMIT_S if options.kind is Kind.MODAL else SCHEMA_LIMIT_S
         backend = make_backend(options)
@@ -119,11 +119,11 @@ class Backends:
 def _why(has_two: bool) -> str:
     if has_two:
         return "overflow needs a package here, and there is none of that name"
-    return "its name must be lower-case letters, digits, '-' and '_', and no path of the router's"
+    return "its name must be lower-case letters, digits, '-' and '_', and no path of the router"
 
 
 def _folderless(name: str, folder: Path) -> Package:
-    """A model of which nothing is here but its name."""
+    """A package for a model that has no folder here."""
     return Package(name=name, folder=folder / name, runner="", python=Path(sys.executable))
 
 

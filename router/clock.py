@@ -1,4 +1,4 @@
-"""The machine's clock."""
+"""Time, as protocols that tests can replace, and the machine's clock."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, Protocol
 
 
 class Timer(Protocol):
-    """A call that is still to come."""
+    """A call that is scheduled for later."""
 
     def cancel(self) -> None:
-        """It will not come."""
+        """Cancel the call."""
 
 
 class Timers(Protocol):
-    """Makes calls later. asyncio's event loops are such; tests have one they turn by hand."""
+    """Schedules calls for later. asyncio's event loops do; tests have one that they advance."""
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
         """Call `callback(*args)` after `delay` seconds."""
 
 
 class Clock(Protocol):
-    """Time, so that tests can own it."""
+    """Reads the time. Tests replace it."""
 
     def monotonic(self) -> float:
         """Seconds that never go back."""
@@ -32,12 +32,12 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """Fulfils `router.clock.Clock`."""
+    """Implements `Clock` with the machine's time."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back."""
+        """See `Clock.monotonic`."""
         return time.monotonic()
 
     def time(self) -> float:
-        """Seconds since the epoch."""
+        """See `Clock.time`."""
         return time.time()

@@ -1,4 +1,5 @@
-"""The state folder: locked for one router, cleared of what an earlier one left, opened."""
+"""Opens the state folder: locks it for one router, and deletes the temporary files of an earlier
+one."""
 
 from __future__ import annotations
 
@@ -23,24 +24,25 @@ log = logging.getLogger(__name__)
 
 
 class StateInUseError(RuntimeError):
-    """Another router has this state folder open."""
+    """Another router uses this state folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What lies in the state folder."""
+    """The contents of the state folder."""
 
     database: SqliteStore
     store: SealedStore
     spool: Spool
-    outputs: Spool  # files of results, which are kept as long as those
+    outputs: Spool  # output files, which are kept as long as their predictions
     secret: str
     box_key: BoxKey
     watch: StateFolder
 
 
 def open_disk(state: Path) -> Disk:
-    """Open or make all of it. Raises RuntimeError, StoreUnusableError."""
+    """Open all of it, and make what does not exist. Raises StoreUnusableError when the database
+    cannot be opened, and RuntimeError when another file cannot be used."""
     with private_errors():
         secret = load_secret(state / WEBHOOK_FILE)
         box_key = load_box_key(state / BOX_KEY_FILE)
@@ -53,10 +55,10 @@ def open_disk(state: Path) -> Disk:
 
 
 def clear_temp(state: Path) -> None:
-    """Private folders, made again: what an earlier router left in temp is nobody's, as are the
-    processes that its models left."""
+    """End the model processes that an earlier router left running, and make its temporary folder
+    again, empty."""
     if not end_left_behind(state / "spool"):
-        log.error("what an earlier router has left running cannot be ended")
+        log.error("Cannot end the model processes that an earlier router left running")
     shutil.rmtree(state / "tmp", ignore_errors=True)
     for name in ("tmp", "cache"):
         (state / name).mkdir(mode=0o700, exist_ok=True)
@@ -64,7 +66,7 @@ def clear_temp(state: Path) -> None:
 
 @contextlib.contextmanager
 def private_errors() -> Iterator[None]:
-    """Raise what is wrong with a file in words: RuntimeError, which ends the start."""
+    """Raises RuntimeError, with a message for a person, in place of an error about a file."""
     try:
         yield
     except (NotPrivateError, BoxKeyError) as error:
@@ -76,10 +78,11 @@ def private_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(state: Path) -> Iterator[None]:
-    """Hold the state folder for this process alone. Raises StateInUseError."""
+    """Lock the state folder for this process. Raises StateInUseError when another router holds
+    it."""
     with private_errors():
         make_state_folder(state)
-        # Unbuffered: on a full disk a buffer would fail a second time, when it is closed.
+        # Unbuffered, as on a full disk a buffer would fail a second time when it is closed.
         lock = (state / "lock").open("ab+", buffering=0)
     with lock:
         try:

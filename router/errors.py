@@ -1,7 +1,7 @@
-"""The one table of what can go wrong: each class is an HTTP status and a stable code.
+"""The table of all errors: each class has an HTTP status and a stable code.
 
-The faces render these in their own dialect (`router/http/errors.py`); docs/http.md
-lists them, and a test compares the two. Wording: "Cannot X: 'y' must be Z, got V".
+Each API renders them in its own form (`router/http/errors.py`). docs/http.md lists them, and a test
+compares the two. Messages have the form "Cannot X: 'y' must be Z, got V".
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-# Two or more components, so that "and/or" and "4/5" stay; what a web address goes on with is
-# no path of this machine.
+# A path has two or more components, so that "and/or" and "4/5" are kept. The path of a web address
+# is no path of this machine.
 ABSOLUTE_PATH = re.compile(
     r"(?P<url>https?://\S+)|(?<![\w/.])/{1,3}(?:[\w.+@-]+/)+(?P<name>[\w.+@-]+)"
 )
 
 
 def without_paths(message: str) -> str:
-    """The message with every absolute path, file:// ones too, cut to its last component."""
+    """The message with every absolute path, also of file:// URLs, cut to its last component."""
     return ABSOLUTE_PATH.sub(lambda found: found["url"] or found["name"], message)
 
 
 class RouterError(Exception):
-    """Something a caller can be told about.
+    """An error that callers may see.
 
-    `message` is for a person and holds no path of this machine; `details` is for a program;
-    `retry_after_s` becomes the Retry-After header.
+    `message` is for a person and contains no path of this machine. `details` is for a program.
+    `retry_after_s`, in seconds, becomes the Retry-After header.
     """
 
     status: ClassVar[int] = 500
@@ -46,7 +46,7 @@ class RouterError(Exception):
 
 
 class MalformedRequest(RouterError):
-    """The body is not what its Content-Type says, or ends early."""
+    """The body does not match its Content-Type, or ends early."""
 
     status, code = 400, "malformed_request"
 
@@ -58,37 +58,37 @@ class Unauthorized(RouterError):
 
 
 class Forbidden(RouterError):
-    """There is no key yet and the client is not on this machine, or the key is no admin's."""
+    """There is no key yet and the client is not on this machine, or the key is no admin key."""
 
     status, code = 403, "forbidden"
 
 
 class NotFound(RouterError):
-    """No such path."""
+    """The path or file does not exist."""
 
     status, code = 404, "not_found"
 
 
 class UnknownModel(RouterError):
-    """No package of that name."""
+    """There is no package of that name."""
 
     status, code = 404, "unknown_model"
 
 
 class UnknownPrediction(RouterError):
-    """No prediction of that id, or its result has been swept."""
+    """There is no prediction of that id, or its result has been deleted."""
 
     status, code = 404, "unknown_prediction"
 
 
 class MethodNotAllowed(RouterError):
-    """The path exists, the method does not."""
+    """The path does not have this method."""
 
     status, code = 405, "method_not_allowed"
 
 
 class NotAcceptable(RouterError):
-    """The answer cannot be given in the form that the Accept header asks for."""
+    """The response cannot have the media type that the Accept header asks for."""
 
     status, code = 406, "not_acceptable"
 
@@ -100,7 +100,8 @@ class RequestTimeout(RouterError):
 
 
 class IdConflict(RouterError):
-    """The id of a PUT already names a prediction of another model or with other inputs."""
+    """The id is taken: by a prediction of another model, of another caller, or with other
+    inputs."""
 
     status, code = 409, "id_conflict"
 
@@ -112,7 +113,7 @@ class PayloadTooLarge(RouterError):
 
 
 class UriTooLong(RouterError):
-    """The URL of a request exceeds its bound."""
+    """The URL of the request is longer than its limit."""
 
     status, code = 414, "uri_too_long"
 
@@ -142,19 +143,19 @@ class QueueFull(RouterError):
 
 
 class RateLimited(RouterError):
-    """The key has made its requests of this minute, or has too many under way."""
+    """The key has used its requests of this minute, or has too many running requests."""
 
     status, code = 429, "rate_limited"
 
 
 class RequestHeadTooLarge(RouterError):
-    """Request line and header fields, or what a body has besides its bytes, exceed their bound."""
+    """The request line and header fields, or the chunk headers of a body, exceed their limit."""
 
     status, code = 431, "request_head_too_large"
 
 
 class PredictionFailed(RouterError):
-    """The model raised something other than an objection to its input."""
+    """The model raised an exception that is not about its input."""
 
     status, code = 500, "prediction_failed"
 
@@ -166,19 +167,19 @@ class WorkerDied(RouterError):
 
 
 class BackendFailed(RouterError):
-    """The model runs on another machine, which broke off or answered with what is no answer."""
+    """The model's other machine closed the connection, or its response cannot be read."""
 
     status, code = 502, "backend_failed"
 
 
 class ModelUnavailable(RouterError):
-    """The model cannot be started now: its set-up failed, or no room can be made for it."""
+    """The model cannot be started now: its set-up failed, or it does not fit in memory."""
 
     status, code = 503, "model_unavailable"
 
 
 class TooManyConnections(RouterError):
-    """As many connections are open as may be, and all of them are at work."""
+    """The limit of open connections is reached, and all of them are in use."""
 
     status, code = 503, "too_many_connections"
 
@@ -196,13 +197,13 @@ class DeadlineExceeded(RouterError):
 
 
 class InsufficientStorage(RouterError):
-    """The upload or the record could not be written to disk."""
+    """The upload or the prediction could not be written to disk."""
 
     status, code = 507, "insufficient_storage"
 
 
 class LoopDetected(RouterError):
-    """The request has been at this box before: a model's back-end leads back to it."""
+    """The request has been at this box before: a model's back-end leads back to this box."""
 
     status, code = 508, "loop_detected"
 

@@ -1,4 +1,4 @@
-"""Logs: coloured lines on a terminal (structlog), one JSON object a line elsewhere."""
+"""Logs: coloured lines on a terminal (by structlog), otherwise one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ import structlog
 
 TIMESTAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
 QUIET = ("httpx", "python_multipart", "asyncio")
-# What every record has; all else was given as `extra`. uvicorn's color_message is its message
-# again, with a terminal's codes in it.
+# The attributes of every record; all others come from `extra`. uvicorn's color_message is a second
+# copy of its message, with terminal codes.
 OF_EVERY_RECORD = frozenset(
     {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 )
 
 
 class JsonFormatter(logging.Formatter):
-    """`event`, `level`, `timestamp` (RFC 3339, UTC), the record's extra fields, and `exception`
-    where there is one. Every request is logged: structlog's formatter for the standard library
-    takes three times as long (64 µs instead of 20 for a request's line, on one busy machine)."""
+    """Makes JSON lines with `event`, `level`, `timestamp` (RFC 3339, UTC), the record's extra
+    fields and, if there is one, `exception`.
+
+    structlog's formatter for the standard library takes three times as long (64 µs instead of 20
+    for a request's line, on one busy machine), and every request is logged.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, without its end."""
+        """One line, without its line end."""
         line = {k: v for k, v in vars(record).items() if k not in OF_EVERY_RECORD}
         line["event"] = record.getMessage()
         line["level"] = record.levelname.lower()
@@ -35,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def terminal_formatter() -> logging.Formatter:
-    """Colours and columns, for a person."""
+    """A formatter with colours and columns, for a person."""
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.ExtraAdder(),
@@ -53,7 +56,7 @@ def terminal_formatter() -> logging.Formatter:
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Give the root logger one handler; uvicorn's own loggers go through it too."""
-    # As the logging HOWTO has it under "Optimization": no line here says where it was logged.
+    # "Optimization" in Python's logging HOWTO: no line here shows where in the code it was logged.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = False
     logging.logMultiprocessing = False
@@ -66,7 +69,7 @@ def configure_logging(level: int = logging.INFO) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-    # router.http.request_log says more, in one line.
+    # router.http.request_log writes its own line per request, with more in it.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)

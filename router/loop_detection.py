@@ -1,8 +1,9 @@
-"""Through which boxes a request has come, so that boxes whose models lead to each other end in
-an error and not in a circle.
+"""The boxes that a request came through. When the models of boxes lead to each other, the request
+ends with an error instead of running in a circle.
 
-The list travels as HTTP's `Via` does (RFC 9110, 7.6.3), in a header of its own, since `Via`
-means to the guard that a proxy stands between. A box that finds itself in it refuses.
+The list is sent like HTTP's `Via` (RFC 9110, 7.6.3), but in a header of its own, since the key
+check takes `Via` as the sign of a proxy. A box that finds its own id in the list refuses the
+request.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from contextvars import ContextVar
 from router.errors import LoopDetected
 
 HEADER = "X-Callme-Via"
-# Of this process: two routers on one machine are two boxes.
+# The id is for this process: two routers on one machine are two boxes.
 BOX_ID = secrets.token_hex(8)
-# A chain of boxes that is longer is a mistake, or an attempt to have a header that grows.
+# A longer chain of boxes is a mistake, or an attack that makes the header grow.
 MAX_HOPS = 8
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -26,30 +27,32 @@ _via: ContextVar[str] = ContextVar("callme_via", default="")
 
 
 def read(header: str) -> str:
-    """The ids of boxes in a header's value, by commas; whatever else is in it is left out.
-    Raises LoopDetected when this box is one of them, or they are more than MAX_HOPS."""
+    """The ids of boxes in the header's value, separated by commas; anything else in it is left out.
+    Raises LoopDetected when this box is one of them, or when there are more than MAX_HOPS."""
     ids = [i for part in header.split(",") if _ID.fullmatch(i := part.strip())]
     if BOX_ID in ids:
-        raise LoopDetected("Cannot serve: the request has been here before, by way of a back-end")
+        raise LoopDetected(
+            "Cannot serve: the request was at this box before and came back by a back-end"
+        )
     if len(ids) > MAX_HOPS:
         raise LoopDetected(f"Cannot serve: the request came through more than {MAX_HOPS} boxes")
     return ", ".join(ids)
 
 
 def current() -> str:
-    """Through which boxes the request came that this code works for; "" for none."""
+    """The boxes that the present request came through, as in the header; "" for none."""
     return _via.get()
 
 
 def onward() -> str:
-    """What a request to another box says: those, and this one."""
+    """The header's value for a request to another box: `current()` and this box."""
     return ", ".join(filter(None, (_via.get(), BOX_ID)))
 
 
 @contextlib.contextmanager
 def coming_through(via: str) -> Iterator[None]:
-    """Work for a request that came through these boxes, within; tasks that are begun there do
-    so to their end. "" for work that is nobody's."""
+    """Set `current()` within the block, and in the tasks that are started in it. Use "" for work
+    that belongs to no request."""
     token = _via.set(via)
     try:
         yield

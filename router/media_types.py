@@ -1,4 +1,4 @@
-"""Media types and the endings of file names that go with them."""
+"""Media types and the file name suffixes that belong to them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 from pathlib import PurePosixPath
 
 ANY_TYPE = "application/octet-stream"
-# RFC 9110: type "/" subtype, then parameters. Nothing that could end a header's line.
+# RFC 9110: type "/" subtype, then parameters. No character that could end a header line.
 MEDIA_TYPE = re.compile(
     r"[\w.+-]{1,100}/[\w.+-]{1,100}(?:; ?[\w.+-]{1,100}=[\w.+-]{1,100}){0,4}", re.A
 )
-# What browsers' recorders and pictures of today use, and Python's table of 3.11 lacks.
+# Common types of browsers' recorders and of pictures that Python 3.11's table does not have.
 EXTRA_SUFFIXES = {
     "audio/mp4": ".m4a",
     "audio/ogg": ".ogg",
@@ -23,7 +23,7 @@ SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
 def suffix_of_type(media_type: str) -> str:
-    """The usual ending of a file of that type, with its dot; "" where there is none."""
+    """The usual suffix for a file of that type, with its dot; "" when there is none."""
     essence = media_type.partition(";")[0].strip().lower()
     if essence == ANY_TYPE:
         return ""
@@ -31,6 +31,7 @@ def suffix_of_type(media_type: str) -> str:
 
 
 def suffix_of_name(name: str) -> str:
-    """The ending of a client's file name, lower case, if it is a harmless one; else ""."""
+    """The suffix of a client's file name in lower case, with its dot; "" when it has none of at
+    most eight letters and digits."""
     suffix = PurePosixPath(name).suffix
     return suffix.lower() if SUFFIX.fullmatch(suffix) else ""

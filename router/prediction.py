@@ -1,7 +1,7 @@
-"""A prediction and its life. All status changes happen in `advance` and `conclude`.
+"""A prediction and its statuses. All status changes happen in `advance` and `conclude`.
 
-Two rules: a prediction is immutable, so a change is a new value; and a move that is not in
-TRANSITIONS raises and changes nothing.
+Two rules: a prediction is immutable, so each change makes a new value; and a change that is not in
+TRANSITIONS raises and has no effect.
 
     starting ──▶ processing ──▶ succeeded | failed | canceled
         │            │
@@ -23,13 +23,13 @@ from msgspec.structs import replace
 from router import loop_detection
 from router.secret_inputs import NO_SECRETS, SecretValues
 
-Json = Any  # what JSON can say; Python's type system cannot bound it usefully
-# The keys and indexes that lead to a value in JSON; () is the whole of it.
+Json = Any  # a JSON value; Python's type system cannot describe it usefully
+# The keys and indexes that lead to a value in JSON; () leads to the complete value.
 Place = tuple[str | int, ...]
 
 
 class Status(StrEnum):
-    """Replicate's words for where a prediction is."""
+    """A prediction's status, by Replicate's names."""
 
     STARTING = "starting"
     PROCESSING = "processing"
@@ -44,7 +44,8 @@ class Status(StrEnum):
         return self is not Status.STARTING and self is not Status.PROCESSING
 
 
-# Tuples: Python hashes an enum's member in Python, and these are looked at often.
+# Tuples, not sets: Python computes the hash of an enum member in Python code, and these are read
+# often.
 TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
     Status.STARTING: (Status.PROCESSING, Status.FAILED, Status.CANCELED, Status.ABORTED),
     Status.PROCESSING: (Status.SUCCEEDED, Status.FAILED, Status.CANCELED, Status.STARTING),
@@ -56,16 +57,16 @@ TRANSITIONS: Mapping[Status, tuple[Status, ...]] = {
 
 
 class IllegalTransition(Exception):
-    """A status change that the table does not allow; the prediction is unchanged."""
+    """A status change that TRANSITIONS does not allow. The prediction is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
     """A file in the spool.
 
-    `field` is the input it fills (one element of it if `in_list`), or the form field that it came
-    in; `path` where the router put it; `name` what the client called it (never used as a path);
-    `media_type` what a form said of it, "" where nothing was said.
+    `field`: the name of its input (if `in_list`, the file is one element of that), or of its form
+    field. `path`: where the router stored it. `name`: the client's name for it, which is never used
+    as a path. `media_type`: as the form gave it, "" when it gave none.
     """
 
     field: str
@@ -77,9 +78,9 @@ class FileRef:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """One file of an output. `place`: where it is in the output. `path`: where the router put it.
-    `name`: the last part of its URL, one of a kind within the prediction. `media_type`: as the
-    model's server said, "" where it said none."""
+    """One file of an output. `place`: where it is in the output. `path`: where the router stored
+    it. `name`: the last part of its URL, unique within the prediction. `media_type`: as the model's
+    server gave it, "" when it gave none."""
 
     place: Place
     path: str
@@ -88,18 +89,18 @@ class OutputFile:
     size_bytes: int
 
     def ref(self) -> FileRef:
-        """The file as the spool knows files."""
+        """The reference that the spool uses."""
         return FileRef("", self.path, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a model's process is given. File inputs are in `files`, all others in `inputs`.
-    `via`: the boxes that it came through. `context`: what the runner reads as
+    """The input of one run of a model. File inputs are in `files`, all others in `inputs`. `via`:
+    the boxes that the request came through. `context`: the runner reads it as
     `current_scope().context`."""
 
     id: str
-    inputs: Mapping[str, Json] = field(repr=False)  # secrets among them
+    inputs: Mapping[str, Json] = field(repr=False)  # includes secret values
     files: tuple[FileRef, ...] = ()
     via: str = ""
     context: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -107,8 +108,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a prediction did not succeed: a code of `router.errors` and its message.
-    `retry_after_s`: seconds after which it was worth another try, None where that is not known."""
+    """Why a prediction did not succeed. `code`: of `router.errors`. `retry_after_s`: after so many
+    seconds another try may succeed, None when that is not known."""
 
     code: str
     message: str
@@ -117,8 +118,7 @@ class Failure:
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How one attempt at a prediction ended. `status` is terminal; `metrics` are the model's
-    own."""
+    """How one attempt at a prediction ended. `status` is terminal. `metrics`: the model's own."""
 
     status: Status
     output: Json = None
@@ -130,7 +130,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class LogText:
-    """A line that a running prediction has just printed, with its end, and to where."""
+    """One or more lines that a running prediction printed, with their line ends. `source`: `stdout`
+    or `stderr`."""
 
     text: str
     source: str = "stdout"
@@ -138,8 +139,8 @@ class LogText:
 
 @dataclass(frozen=True, slots=True)
 class OutputChunk:
-    """One element of the output of a model that streams. `size_bytes`: as JSON, 0 where it is
-    not known."""
+    """One element of the output of a model that streams. `size_bytes`: its size as JSON, 0 when it
+    is not known."""
 
     value: Json
     size_bytes: int = field(default=0, compare=False)
@@ -147,8 +148,8 @@ class OutputChunk:
 
 @dataclass(frozen=True, slots=True)
 class MetricUpdate:
-    """A metric that a running prediction has just recorded. A dot in `name` means an object;
-    `mode` is `replace`, `increment` or `append`."""
+    """A metric that a running prediction recorded. A dot in `name` means an object. `mode` is
+    `replace`, `increment` or `append`."""
 
     name: str
     value: Json
@@ -159,7 +160,7 @@ Progress = LogText | OutputChunk | MetricUpdate
 
 
 class WebhookEvent(StrEnum):
-    """What a webhook may be called for."""
+    """The events for which a webhook is sent."""
 
     START = "start"
     OUTPUT = "output"
@@ -169,7 +170,7 @@ class WebhookEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """Whom to tell about a prediction, and of which events."""
+    """The webhook of a prediction: its URL, and the events that are sent to it."""
 
     url: str
     events: tuple[str, ...] = tuple(WebhookEvent)
@@ -177,7 +178,8 @@ class Callback:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A `completed` webhook that has not arrived yet: tried so often, to be tried then."""
+    """A `completed` webhook that has not been delivered. `attempts`: the failed tries so far.
+    `due_at`: when it is tried next, in seconds since the epoch."""
 
     prediction_id: str
     attempts: int
@@ -187,18 +189,17 @@ class Delivery:
 class Prediction(msgspec.Struct, frozen=True):
     """One request to one model. Times are seconds since the epoch.
 
-    `digest` is a hash of the inputs as they were sent: what an idempotent request is compared
-    by. `namespace` is the owner in Replicate's `owner/name`, `base_url` the address that the
-    client reached us at; both only to be shown again. `output_files`: the files that are not in
-    `output`, which has null in their places. `home`: the
-    scheduler's name of the remote where it began (`router.predictions.overflow`), "" when it began
-    here or not at all. `via`: the boxes that
-    the request came through (`router.loop_detection`). `secrets`, kept only until it has ended:
-    the values of the inputs that `inputs` shows as REDACTED, and the context of the request
-    (`router.secret_inputs`).
+    `digest`: a hash of the inputs as they were sent, by which idempotent requests are compared.
+    `namespace`: the owner in Replicate's `owner/name`; `base_url`: the address at which the client
+    reached the router; both are only shown again. `output_files`: the files that are not in
+    `output`, which has null in their places. `home`: the scheduler's name of the remote where it
+    began (`router.predictions.overflow`), "" when it began here or not at all. `via`: the boxes
+    that the request came through (`router.loop_detection`). `secrets`: the values of the inputs
+    that are REDACTED in `inputs`, and the request's context (`router.secret_inputs`); kept only
+    until it ends.
 
-    A struct of msgspec's: each request makes one and two changed copies of it, and a frozen
-    dataclass of so many fields takes five times as long for that.
+    This is a msgspec struct: each request makes one and two changed copies, and a frozen dataclass
+    with so many fields takes five times as long for that.
     """
 
     id: str
@@ -228,12 +229,12 @@ class Prediction(msgspec.Struct, frozen=True):
     metrics: Mapping[str, Json] = msgspec.field(default_factory=dict)
 
 
-# Seconds among a prediction's metrics: of the run, and from its creation to its end.
+# The times among a prediction's metrics, in seconds: of the run, and from its creation to its end.
 TIMES = ("predict_time", "total_time")
 
 
 def announced(p: Prediction) -> bool:
-    """Whether its end is to be told by webhook."""
+    """Whether a webhook is sent at its end."""
     return p.callback is not None and WebhookEvent.COMPLETED in p.callback.events
 
 
@@ -248,9 +249,9 @@ def _require_arrow(p: Prediction, to: Status) -> None:
 
 
 def advance(p: Prediction, to: Status, now: float) -> Prediction:
-    """Move `p` to a new status and stamp the time of the move.
+    """Change the status of `p` at `now`, in seconds since the epoch.
 
-    Raises IllegalTransition when the table has no such arrow.
+    Raises IllegalTransition when TRANSITIONS does not allow it.
     """
     _require_arrow(p, to)
     if to is Status.PROCESSING:
@@ -261,14 +262,14 @@ def advance(p: Prediction, to: Status, now: float) -> Prediction:
 
 
 def conclude(p: Prediction, outcome: Outcome, now: float) -> Prediction:
-    """The prediction with its outcome written in, `predict_time` and `total_time` in seconds
-    among its metrics: a model's own of these names give way. Raises IllegalTransition."""
+    """The ended prediction with its outcome. `predict_time` and `total_time`, in seconds, replace
+    the model's own metrics of these names. Raises IllegalTransition as `advance` does."""
     _require_arrow(p, outcome.status)
     metrics = {**p.metrics, **outcome.metrics}
     if outcome.predict_time_s is not None:
         metrics["predict_time"] = outcome.predict_time_s
     metrics["total_time"] = now - p.created_at
-    # One copy rather than `advance` and another: this is on every request's way.
+    # One copy, instead of a second one by `advance`: every request makes this one.
     return replace(
         p,
         status=outcome.status,

@@ -1,7 +1,8 @@
-"""Inputs that a model declares as `cog.Secret`: shown to nobody, kept no longer than needed.
+"""Inputs that a model declares as `cog.Secret`. They are never shown, and not kept longer than
+needed.
 
-From the check of a request on, a prediction's `inputs` hold REDACTED in their place and its
-`secrets` the values, so that whatever shows or stores inputs has nothing to hide.
+After the check of a request, a prediction's `inputs` have REDACTED in place of these values, and
+the values are in its `secrets`. So code that shows or stores inputs never sees them.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# As `str(cog.Secret)` is.
+# The same text as `str(cog.Secret)`.
 REDACTED = "**********"
-# In place of every objection to such an input: most of them quote it.
-OBJECTION = "does not fit the model's schema; what was given is secret and not shown"
-# Among the secrets, the request's context: it may hold credentials, and is kept like them. No
-# input can have this name.
+# The message for every problem with such an input, as most messages quote the value.
+OBJECTION = "does not fit the model's schema; its value is secret and not shown"
+# The key of the request's context among the secrets: it may contain credentials, and is kept like
+# them. No input can have this name.
 CONTEXT = "@context"
-# A shorter value is likely to be part of something else.
+# A shorter value is not removed from texts, as it is probably a part of other words.
 LEAST_SCRUBBED_CHARS = 4
 
 
 class SecretValues(dict[str, Any]):
-    """Secret inputs by name; None as a value where it cannot be had any more. Not shown in logs
-    and tracebacks."""
+    """Secret inputs by name. None is a value that cannot be read any more. Logs and tracebacks show
+    only the names."""
 
     def __repr__(self) -> str:
         return f"<secret: {', '.join(self)}>"
@@ -32,14 +33,14 @@ NO_SECRETS = SecretValues()
 
 
 class CheckedInputs(dict[str, Any]):
-    """Checked values by name, REDACTED for the secret ones, whose values are in `secrets`."""
+    """Checked values by name. Secret ones are REDACTED, and their values are in `secrets`."""
 
     secrets: SecretValues = NO_SECRETS
 
 
 def is_secret(schema: Any) -> bool:
-    """Whether a value of this JSON schema, or a part of one, is secret: marked so by Cog, or as
-    OpenAPI marks what is never answered."""
+    """Whether a value of this JSON schema, or a part of it, is secret: by Cog's mark, or by
+    OpenAPI's marks `writeOnly` and `format: password`."""
     if isinstance(schema, list):
         return any(map(is_secret, schema))
     if not isinstance(schema, Mapping):
@@ -49,7 +50,7 @@ def is_secret(schema: Any) -> bool:
 
 
 def split(values: Mapping[str, Any], names: Iterable[str]) -> CheckedInputs:
-    """The values, those of these names redacted."""
+    """The values, where those of the given names are redacted."""
     checked = CheckedInputs(values)
     secrets = {name: values[name] for name in names if values.get(name) is not None}
     if secrets:
@@ -59,14 +60,14 @@ def split(values: Mapping[str, Any], names: Iterable[str]) -> CheckedInputs:
 
 
 def with_context(secrets: SecretValues, context: Mapping[str, str]) -> SecretValues:
-    """The secrets, and the request's context with them."""
+    """The secrets, together with the request's context."""
     return SecretValues({**secrets, CONTEXT: context}) if context else secrets
 
 
 def opened(
     inputs: Mapping[str, Any], secrets: SecretValues
 ) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """The inputs with their secret values, and the context, for the model alone."""
+    """The inputs with their secret values, and the context. Only the model may get these."""
     if not secrets:
         return inputs, {}
     return {**inputs, **_of_inputs(secrets)}, secrets.get(CONTEXT, {})
@@ -77,18 +78,19 @@ def _of_inputs(secrets: SecretValues) -> dict[str, Any]:
 
 
 def redacted(value: Any) -> Any:
-    """REDACTED in its place; a list keeps its length."""
+    """REDACTED in place of the value; a list keeps its length."""
     return [redacted(v) for v in value] if isinstance(value, list) else REDACTED
 
 
 def is_lost(secrets: SecretValues) -> bool:
-    """Whether a value cannot be had any more: the prediction must not run without it."""
+    """Whether a value cannot be read any more. The prediction must not run without it."""
     return any(value is None for value in secrets.values())
 
 
 def without_secrets(value: Any, secrets: SecretValues) -> Any:
-    """The text, or the JSON value, with each secret that it quotes REDACTED."""
-    # A context's values are as often names of things, and would be cut out of other words.
+    """The text or JSON value, with REDACTED in place of each secret in it."""
+    # The values of a context are not removed: they are often common names, which are parts of other
+    # words.
     texts = sorted(_texts(list(_of_inputs(secrets).values())), key=len, reverse=True)
     return _without(value, texts)
 

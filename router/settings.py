@@ -1,5 +1,6 @@
-"""Every setting, read once at start: `callme.toml` beside the packages, then CALLME_… in the
-environment, which wins. Only `router.cli` and `router.app` import this."""
+"""All settings, read once at start: from `callme.toml` in the folder of the packages, and from
+CALLME_… in the environment, which has priority. Only the top of `router` and `router.cli` import
+this."""
 
 from __future__ import annotations
 
@@ -24,17 +25,17 @@ from router.scheduling.policy import Policy
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_NAME = "callme.toml"
 POLICY = Policy()
-# 16 characters of hex are 64 bits: nobody guesses that over a network.
+# 16 characters of hex are 64 bits, which cannot be guessed over a network.
 MIN_KEY_CHARS = 16
-# What this machine's own programs are called.
+# The name for programs of this machine.
 RESERVED_ID = "local"
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 
 def default_packages_dir() -> Path:
-    """Where packages are searched for when no setting says it: the current folder if it holds a
+    """The folder of the packages when no setting names it: the current folder if it contains a
     package or a callme.toml, else the checkout that this code is part of. Code that was installed
-    from a wheel is part of none: then it is the current folder all the same."""
+    from a wheel is part of none; then it is the current folder."""
     here = Path.cwd()
     for folder in (here, CHECKOUT):
         if (folder / CONFIG_NAME).is_file() or any(folder.glob("*/cog.yaml")):
@@ -43,7 +44,7 @@ def default_packages_dir() -> Path:
 
 
 class Weights(StrEnum):
-    """Which weights the packages are told to load; `auto` is full where there is CUDA."""
+    """Which weights the packages load. `auto` means full with CUDA, demo without it."""
 
     AUTO = "auto"
     DEMO = "demo"
@@ -51,15 +52,17 @@ class Weights(StrEnum):
 
 
 class RemoteSettings(BaseModel):
-    """`[models.NAME.remote]`: a machine other than this one that runs the model."""
+    """`[models.NAME.remote]`: another machine that runs the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: Literal["cog", "replicate", "modal"] | None = Field(
-        None, description="What it is, where `backend` does not say it already."
+        None, description="The kind of remote; needed only for `overflow`."
     )
     url: str = Field(
-        "", pattern=r"^(https?://[^\s/]+.*)?$", description="Of the server that speaks Cog."
+        "",
+        pattern=r"^(https?://[^\s/]+.*)?$",
+        description="URL of a server with Cog's or Replicate's API.",
     )
     model: str = Field(
         "",
@@ -67,30 +70,32 @@ class RemoteSettings(BaseModel):
         description="Replicate's owner/name, owner/name:version or deployment:owner/name.",
     )
     key: SecretStr = Field(SecretStr(""), description="Bearer key; for Modal token-id:secret.")
-    concurrency: int = Field(4, ge=1, description="Predictions that it is given at once.")
-    timeout_s: float = Field(600.0, gt=0, description="One that takes longer there is canceled.")
+    concurrency: int = Field(4, ge=1, description="Predictions that run there at a time.")
+    timeout_s: float = Field(600.0, gt=0, description="A longer prediction is canceled.")
     requests_per_hour: int | None = Field(
-        None, ge=0, description="Never more; 100 where a paid back-end has no other limit."
+        None,
+        ge=0,
+        description="The most requests an hour; default: 100 if it is paid, else no limit.",
     )
 
 
 class ModelSettings(BaseModel):
-    """`[models.NAME]`: what differs for one package."""
+    """`[models.NAME]`: settings of one model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     env: dict[str, str] = Field(default={}, description="Added to its process's environment.")
     backend: Literal["local", "cog", "replicate", "modal", "overflow"] = Field(
-        "local", description="Where it runs; overflow: here first, else at its remote."
+        "local", description="Where it runs; `overflow`: here first, else at its remote."
     )
-    remote: RemoteSettings | None = Field(None, description="The machine that is not this one.")
+    remote: RemoteSettings | None = Field(None, description="The other machine that runs it.")
     overflow_after_s: float = Field(
-        30.0, gt=0, description="Who would wait longer here runs at the remote (overflow)."
+        30.0, gt=0, description="With `overflow`: the longest wait here before the remote."
     )
 
     @property
     def remote_kind(self) -> str:
-        """`cog`, `replicate`, `modal`, or "" for a model that runs here only."""
+        """`cog`, `replicate` or `modal`; "" for a model that runs only here."""
         if self.backend == "local" or self.remote is None:
             return ""
         return self.remote.kind or self.backend
@@ -125,47 +130,49 @@ class Settings(BaseSettings):
 
     packages_dir: Path = Field(
         default_factory=default_packages_dir,
-        description="The folder searched for packages; default: the current one if it holds any, "
+        description="The folder with the packages; default: the current one if it has any, "
         "else the checkout.",
     )
     state_dir: Path | None = Field(
-        None, description="Database, spool and temp files; default: var/ beside the packages."
+        None, description="Database, spool and temporary files; default: var/ beside the packages."
     )
     host: str = Field("127.0.0.1", description="Address to listen on (`callme serve`).")
     port: int = Field(7777, ge=1, le=65535, description="Port to listen on (`callme serve`).")
     keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="Accepted keys: `id:secret`, `id@holder:secret` or `secret`, by commas in the "
-        "environment. Keys of one holder see the same predictions and files.",
+        description="Accepted keys: `id:secret`, `id@holder:secret` or `secret`; in the "
+        "environment separated by commas. Keys of one holder see the same predictions and files.",
     )
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (),
-        description="The same, for keys that see what every holder has made, and /status, "
+        description="The same, for keys that see the predictions of all holders, and /status, "
         "/metrics, /events and models' logs.",
     )
     requests_per_minute: int | None = Field(
-        None, ge=1, description="For each key that has no limit of its own."
+        None, ge=1, description="The most requests a minute of a key without its own limit."
     )
     concurrent_requests: int | None = Field(
-        None, ge=1, description="At a time, for each key that has no limit of its own."
+        None, ge=1, description="The most requests at a time of a key without its own limit."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Web pages that may call the box from a browser, as https://host, by commas; "
-        "`*` for all.",
+        description="Origins of web pages that may call the box from a browser, as https://host; "
+        "separated by commas; `*` for all.",
     )
     weights: Weights = Field(Weights.AUTO, description="auto, demo or full.")
     models: dict[str, ModelSettings] = Field({}, description="Per-model settings.")
     preload: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Models to load at start, as far as memory allows; `all` for every one."
+        (), description="Models to load at start, as far as memory allows; `all` for all models."
     )
     max_upload_bytes: int = Field(25 << 20, ge=1, description="Largest request body.")
-    max_connections: int = Field(1024, ge=1, description="Connections that may be open at once.")
+    max_connections: int = Field(1024, ge=1, description="The most open connections.")
     keep_alive_s: float = Field(
-        120.0, gt=0, description="A connection unused for so long after an answer is closed."
+        120.0,
+        gt=0,
+        description="A connection is closed when unused for this long after a response.",
     )
     queue_limit: int = Field(
-        POLICY.queue_limit, ge=1, description="Predictions that may wait for one model."
+        POLICY.queue_limit, ge=1, description="The most predictions that wait for one model."
     )
     sync_limit_s: float = Field(
         85.0, gt=0, description="A synchronous call that takes longer is answered 202."
@@ -173,45 +180,51 @@ class Settings(BaseSettings):
     prediction_timeout_s: float = Field(
         600.0, gt=0, description="A prediction that runs longer is stopped."
     )
-    setup_timeout_s: float = Field(600.0, gt=0, description="A set-up that takes longer failed.")
+    setup_timeout_s: float = Field(
+        600.0, gt=0, description="A set-up that takes longer has failed."
+    )
     keep_results_s: float = Field(86400.0, gt=0, description="How long results are kept.")
     idle_to_sleep_s: float = Field(
         POLICY.idle_to_sleep_s,
         gt=0,
-        description="A model unused for so long gives its memory back.",
+        description="A model that is unused for this long gives its memory back.",
     )
     min_residency_s: float = Field(
         POLICY.min_residency_s,
         ge=0,
-        description="A model that has just loaded is left alone for so long.",
+        description="A model that has just loaded is not evicted for this long.",
     )
     unhealthy_to_restart_s: float = Field(
         POLICY.unhealthy_to_restart_s,
         ge=0,
-        description="A model that runs nothing and whose own healthcheck() says no for so long is "
-        "restarted.",
+        description="A model is restarted when it runs nothing and its own healthcheck() has "
+        "failed for this long.",
     )
     shutdown_grace_s: float = Field(
-        10.0, ge=0, description="What runs when the router stops has so long to finish."
+        10.0,
+        ge=0,
+        description="When the router stops, running predictions have this long to finish.",
     )
     memory_limit_bytes: int | None = Field(
-        None, ge=1, description="What models may use together at most; default: what is free."
+        None, ge=1, description="Memory that all models together may use; default: what is free."
     )
-    memory_reserve_bytes: int = Field(512 << 20, ge=0, description="Memory left to others.")
+    memory_reserve_bytes: int = Field(
+        512 << 20, ge=0, description="Memory left for other programs."
+    )
     default_footprint_bytes: int = Field(
         POLICY.default_footprint_bytes,
         ge=1,
-        description="Assumed of a model that has never been measured.",
+        description="Assumed memory of a model that was never measured.",
     )
     allow_private_urls: bool = Field(
         False,
-        description="Fetch inputs from private addresses, and call webhooks there. For tests and "
+        description="Allow inputs from private addresses, and webhooks to them. For tests and "
         "closed networks.",
     )
     publish: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Where `callme up --public` tells the box's address: `supabase`, "
-        "`command:LINE`, `webhook:URL`; a list in the file, one in the environment.",
+        description="Where `callme up --public` publishes the box's address: `supabase`, "
+        "`command:LINE`, `webhook:URL`; a list in the file, one of them in the environment.",
     )
     supabase_project: str | None = Field(
         None,
@@ -225,7 +238,7 @@ class Settings(BaseSettings):
         "https://api.supabase.com", description="Supabase's Management API."
     )
     tunnel_token: SecretStr | None = Field(
-        None, description="Of a named tunnel; default: TUNNEL_TOKEN. Without: a quick tunnel."
+        None, description="For a named tunnel; default: TUNNEL_TOKEN. Without it: a quick tunnel."
     )
     tunnel_url: str | None = Field(
         None,
@@ -235,7 +248,7 @@ class Settings(BaseSettings):
     replicate_owner: str = Field(
         "callme",
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        description="The owner in `owner/name` that Replicate's clients are told.",
+        description="The owner in `owner/name` for Replicate's clients.",
     )
 
     @field_validator("keys", "admin_keys", "preload", "cors_origins", mode="before")
@@ -253,8 +266,8 @@ class Settings(BaseSettings):
     @field_validator("keys", "admin_keys")
     @classmethod
     def _are_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        """An empty one, as `web:$UNSET` makes it, would let everybody in; an empty holder would
-        be that of all that was made without a key."""
+        """Raises ValueError for an empty key, as in `web:$UNSET`, which any caller could give; and
+        for an empty holder, who would own all that was made without a key."""
         for key in keys:
             text = key.get_secret_value()
             key_id, holder, secret = split_key(text)
@@ -270,7 +283,8 @@ class Settings(BaseSettings):
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        """A browser sends scheme, host and port; whatever else stands there never matches."""
+        """Raises ValueError for an origin with more than scheme, host and port, which a browser
+        would never send."""
         for origin in origins:
             if origin != "*" and not ORIGIN.fullmatch(origin):
                 raise ValueError(f"'{origin}' must be like https://app.example.com, without path")
@@ -290,7 +304,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then callme.toml."""
+        """The sources by priority: arguments, then the environment, then callme.toml."""
         folder = Path(os.environ.get("CALLME_PACKAGES_DIR") or default_packages_dir())
         toml = TomlConfigSettingsSource(settings_cls, toml_file=folder / CONFIG_NAME)
         return init_settings, env_settings, toml

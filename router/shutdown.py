@@ -1,5 +1,4 @@
-"""Stopping: one flag for the whole server, raised at Ctrl-C and not when the last request has been
-answered."""
+"""The stop of the server: one flag for all of it, set at Ctrl-C and not after the last response."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ from typing import Any
 
 import uvicorn
 
-# After everything has been answered: a client that does not read what it asked for holds its
-# connection, and uvicorn by default waits for it without a limit.
+# After the last response, clients get this long to read it. Otherwise a client that does not read
+# keeps its connection, and uvicorn by default waits for it without a limit.
 UNREAD_S = 5.0
 
 
 class Shutdown:
-    """Whether the server is stopping. One object for the whole application, which may be opened
-    again after it was closed."""
+    """Whether the server is stopping. There is one object for the application, which may be started
+    again after it was stopped."""
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
@@ -28,26 +27,26 @@ class Shutdown:
 
     @property
     def begun(self) -> bool:
-        """No new work is accepted from here on."""
+        """Whether the stop has begun. From then on no new work is accepted."""
         return self._begun.is_set()
 
     async def wait(self) -> None:
-        """Return when it has begun."""
+        """Return when the stop has begun."""
         await self._begun.wait()
 
     def on_begin(self, callback: Callable[[], object]) -> None:
-        """Call it each time that the server begins to stop."""
+        """Call `callback` each time that the server begins to stop."""
         self._callbacks.append(callback)
 
     def begin(self) -> None:
-        """Stop accepting. Called again, it does nothing."""
+        """Begin the stop. A second call does nothing."""
         if not self.begun:
             self._begun.set()
             for callback in self._callbacks:
                 callback()
 
     def reset(self) -> None:
-        """The server starts (again)."""
+        """The server starts, or starts again."""
         self._begun.clear()
 
 
@@ -57,13 +56,13 @@ def stop_on_signal(
     grace_s: float,
     server: uvicorn.Server | None,
 ) -> Callable[[], None]:
-    """Call `begin` at SIGINT or SIGTERM and `force` after `grace_s` seconds; returns how to undo
-    this.
+    """Call `begin` at SIGINT or SIGTERM, and `force` `grace_s` seconds later. Returns a function
+    that undoes this.
 
     uvicorn ends the lifespan only when every request has been answered, and would wait without a
-    limit for a prediction, and for a body that never ends. With this, what waits or is still being
-    sent is refused at once, what runs has `grace_s`, and every request is answered before the
-    lifespan ends.
+    limit for a prediction, and for a body that never ends. With this, waiting predictions and
+    incomplete bodies are refused at once, running predictions have `grace_s`, and every request is
+    answered before the lifespan ends.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
@@ -80,7 +79,7 @@ def stop_on_signal(
             before[number](number, frame)
 
     if server is not None and server.config.timeout_graceful_shutdown is None:
-        # Connections are given up then, unless uvicorn was started with a limit of its own.
+        # uvicorn closes the connections then, unless it was started with its own limit.
         server.config.timeout_graceful_shutdown = math.ceil(grace_s + UNREAD_S)
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, on_signal)

@@ -1,4 +1,4 @@
-"""`callme save`: writes the files in the JSON of a response. It ends a pipe that begins with curl."""
+"""`callme save`: writes the files in the JSON of a response, which curl pipes into it."""
 
 from __future__ import annotations
 
