@@ -122,7 +122,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.setup()
     operations.add_routes(app)
     events.add_routes(app)
-    operations.add_routes(app)
     replicate_files.add_routes(app)
     streams.add_routes(app)
     downloads.add_routes(app)
@@ -208,7 +207,7 @@ async def running(
             hardware=hardware_name(memory),
         )
         loop = context.loop
-        schemas.on_described(lambda model, told: loop.post(Described(model, told.max_concurrency)))
+        schemas.on_described(partial(_note_concurrency, backends, loop))
         telemetry.metrics.watch(tuple(backends.scheduled), loop.snapshot)
         loop.open()
         # First the webhooks of an earlier run, before new results are added to the outbox.
@@ -292,7 +291,7 @@ def _make_context(
 def _note_concurrency(
     backends: Backends, loop: SchedulerLoop, model: str, description: Description
 ) -> None:
-    if backends.kind(model) == LOCAL:  # elsewhere the settings say it
+    if backends.kind(model) == LOCAL:  # for a remote, the settings have it
         loop.post(Described(model, description.max_concurrency))
 
 

@@ -6,18 +6,23 @@ import asyncio
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
 
+from router import app as app_module
 from router import backends as backends_module
 from router.backends import Backends
 from router.clock import SystemClock
 from router.models.catalog import Package
 from router.models.process import StartError
+from router.models.schemas import Description
+from router.predictions.loop import SchedulerLoop
 from router.predictions.overflow import OverflowRule
 from router.remote.process import RemoteProcess
+from router.scheduling.messages import Described, Event
 from router.settings import ModelSettings, RemoteSettings, Settings
 from tests.router.remote.remote_stand_in import never, stand_in
 
@@ -49,6 +54,16 @@ async def test_elsewhere_only() -> None:
     assert (made.packages["a"].runner, made.packages["far"].runner) == ("run.py:Runner", "")
     assert made.kind("far") == "cog"
     assert isinstance(made.process("far"), RemoteProcess)
+
+
+async def test_a_remotes_description_leaves_its_concurrency() -> None:
+    """The settings have it; the runner of a local model declares it."""
+    made = backends({"far": {"backend": "cog", "remote": BOX}}, "near")
+    posted: list[Event] = []
+    loop = cast(SchedulerLoop, SimpleNamespace(post=posted.append))
+    for model in ("far", "near"):
+        app_module._note_concurrency(made, loop, model, Description({}, 2))
+    assert posted == [Described("near", 2)]
 
 
 async def test_a_model_that_overflows() -> None:
