@@ -40,7 +40,7 @@ import reading
 import sketch2real_models
 import tiny
 import weights
-from orders import Order
+from request import Request
 
 SAMPLE = PACKAGE / "samples" / "sketch.png"
 TINY = {"klein": tiny.klein, "sdxl-scribble": tiny.sdxl, "sd15-scribble": tiny.sd15}
@@ -89,25 +89,27 @@ def measure(
     begun = time.perf_counter()
     painter = pipeline.load(preset, machine.device, dtype, machine.memory_gib)
     yield report(row, "load_s", [time.perf_counter() - begun])
-    cleaning, page = [], None
+    cleaning, prepared = [], None
     for _ in range(rounds):
         begun = time.perf_counter()
-        page = reading.read(SAMPLE, preset, (None, None), None)
+        prepared = reading.read(SAMPLE, preset, (None, None), None)
         cleaning.append(time.perf_counter() - begun)
-    assert page is not None
+    assert prepared is not None
     yield report(row, "clean_s", cleaning)
-    wish = Order(
-        page.control, "", None, preset.control_scale, preset.steps, preset.guidance_scale, (7,)
+    request = Request(
+        prepared.control, "", None, preset.control_scale, preset.steps, preset.guidance_scale, (7,)
     )
-    row |= {"steps": wish.steps, "painted_px": list(wish.control.size)}
-    several = replace(wish, seeds=tuple(range(TOGETHER))).each()
-    orders = {"ours": [wish], "ours, four together": several, "stock": [wish]}
-    ways: dict[str, Callable[[], Any]] = {"ours": lambda: painter.paint([wish], lambda _step: None)}
+    row |= {"steps": request.steps, "painted_px": list(request.control.size)}
+    several = replace(request, seeds=tuple(range(TOGETHER))).each()
+    requests = {"ours": [request], "ours, four together": several, "stock": [request]}
+    ways: dict[str, Callable[[], Any]] = {
+        "ours": lambda: painter.paint([request], lambda _step: None)
+    }
     first = {"ours": timed(ways["ours"], machine)}  # compiling, if asked for
     yield report(row | {"way": "ours"}, "peak_memory_gib", [peak_memory_gib(machine)])
     if machine.is_cuda:
         ways["ours, four together"] = lambda: painter.paint(several, lambda _step: None)
-    ways["stock"] = stock(preset, wish, machine, dtype)
+    ways["stock"] = stock(preset, request, machine, dtype)
     for way in [way for way in ways if way not in first]:
         first[way] = timed(ways[way], machine)
     times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
@@ -116,7 +118,9 @@ def measure(
             times[way].append(timed(paint, machine))
     medians = {}
     for way, pairs in times.items():
-        clock, processor = (np.array(each) / len(orders[way]) for each in zip(*pairs, strict=True))
+        clock, processor = (
+            np.array(each) / len(requests[way]) for each in zip(*pairs, strict=True)
+        )
         yield report(row | {"way": way}, "first_picture_s", [first[way][0]])
         yield report(row | {"way": way}, "picture_s", list(clock))
         yield report(row | {"way": way}, "picture_cpu_s", list(processor))
@@ -141,23 +145,23 @@ def made(name: str, temp: Path, machine: hardware.Hardware, full: bool) -> Path:
 
 
 def stock(
-    preset: weights.Preset, wish: Order, machine: hardware.Hardware, dtype: torch.dtype
+    preset: weights.Preset, request: Request, machine: hardware.Hardware, dtype: torch.dtype
 ) -> Callable[[], Any]:
     """Plain diffusers from the same folder."""
     pipe = getattr(diffusers, preset.pipeline).from_pretrained(preset.source, dtype=dtype)
     pipe.to(machine.device).set_progress_bar_config(disable=True)
-    width, height = wish.control.size
+    width, height = request.control.size
     common: dict[str, Any] = {
-        "width": width, "height": height, "num_inference_steps": wish.steps,
-        "guidance_scale": wish.guidance_scale,
+        "width": width, "height": height, "num_inference_steps": request.steps,
+        "guidance_scale": request.guidance_scale,
     }  # fmt: skip
     if preset.pipeline != "Flux2KleinPipeline":
-        common["controlnet_conditioning_scale"] = wish.control_scale
+        common["controlnet_conditioning_scale"] = request.control_scale
         common["guess_mode"] = preset.guess_mode
 
     def paint() -> Any:
-        generator = torch.Generator("cpu").manual_seed(wish.seeds[0])
-        return pipe(prompt=preset.instruction, image=wish.control, generator=generator, **common)
+        generator = torch.Generator("cpu").manual_seed(request.seeds[0])
+        return pipe(prompt=preset.instruction, image=request.control, generator=generator, **common)
 
     return paint
 

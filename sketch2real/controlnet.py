@@ -7,13 +7,13 @@ import diffusers
 import preview
 import speed
 import torch
+from embedding_cache import EmbeddingCache
 from huggingface_hub import hf_hub_download
 from memory import freed_after_failure
-from orders import OnStep, Order, as_pictures, callback, generators
 from PIL import Image
+from request import OnStep, Request, as_pictures, callback, generators
 from safetensors.torch import load_file
 from weights import Preset
-from words import Remembered
 
 
 class ControlNetPainter:
@@ -24,41 +24,41 @@ class ControlNetPainter:
         self.device = device
         self.together = together
         self._pipe = pipe
-        self._embeddings = Remembered((preset.instruction, preset.negative))
+        self._embeddings = EmbeddingCache((preset.instruction, preset.negative))
 
-    def prompt_for(self, order: Order) -> str:
-        if order.prompt:
-            return self.preset.template.format(prompt=order.prompt)
+    def prompt_for(self, request: Request) -> str:
+        if request.prompt:
+            return self.preset.template.format(prompt=request.prompt)
         return self.preset.instruction
 
-    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
-        first = orders[0]
+    def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
+        first = requests[0]
         width, height = first.control.size
         preset = self.preset
         with freed_after_failure(self.device, first.control.size):
             result = self._pipe(
-                **self._words(orders),
-                image=[order.control for order in orders],
+                **self._prompt_embeds(requests),
+                image=[request.control for request in requests],
                 width=width,
                 height=height,
                 num_inference_steps=first.steps,
                 guidance_scale=first.guidance_scale,
                 controlnet_conditioning_scale=first.control_scale,
                 guess_mode=preset.guess_mode and not first.prompt,
-                generator=generators(orders),
+                generator=generators(requests),
                 callback_on_step_end=callback(on_step),
                 output_type="np",
             )
         return as_pictures(result.images)
 
-    def _words(self, orders: Sequence[Order]) -> dict[str, torch.Tensor]:
-        """The embeddings of what `orders` want seen and not seen, as the pipeline takes them."""
-        prompts = [self.prompt_for(order) for order in orders]
+    def _prompt_embeds(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
+        """The embeddings of what `requests` want seen and not seen, as the pipeline takes them."""
+        prompts = [self.prompt_for(request) for request in requests]
         found = self._together(prompts, "")
-        if orders[0].guidance_scale > 1.0:
+        if requests[0].guidance_scale > 1.0:
             negatives = [
-                self.preset.negative if order.negative_prompt is None else order.negative_prompt
-                for order in orders
+                self.preset.negative if request.negative_prompt is None else request.negative_prompt
+                for request in requests
             ]
             found |= self._together(negatives, "negative_")
         return found
@@ -82,7 +82,7 @@ class ControlNetPainter:
         return tuple(made[::2])  # without the negative ones between
 
     def preview(
-        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+        self, request: Request, before: torch.Tensor, after: torch.Tensor, done: int
     ) -> Image.Image | None:
         pipe = self._pipe
         if speed.is_offloaded(pipe):  # the VAE would come and the UNet go, at every step
@@ -92,7 +92,7 @@ class ControlNetPainter:
         if clean is None:
             return None
         return preview.decoded_small(
-            pipe, clean / pipe.vae.config.scaling_factor, order.control.size
+            pipe, clean / pipe.vae.config.scaling_factor, request.control.size
         )
 
 

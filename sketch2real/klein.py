@@ -7,11 +7,11 @@ import diffusers
 import preview
 import speed
 import torch
+from embedding_cache import EmbeddingCache
 from memory import free, freed_after_failure
-from orders import OnStep, Order, as_pictures, callback, generators
 from PIL import Image
+from request import OnStep, Request, as_pictures, callback, generators
 from weights import LOOSE_INSTRUCTION, Preset
-from words import Remembered
 
 KEEP_ENCODER_GIB = 24.0
 """From this card on klein's text encoder (4 billion parameters, 8 GB) stays beside the model."""
@@ -54,10 +54,10 @@ class KleinPainter:
         self._pipe: Any = None
         self._encoder: Any = None
         constant = (preset.instruction, LOOSE_INSTRUCTION, "")
-        self._embeddings = Remembered(constant)
+        self._embeddings = EmbeddingCache(constant)
         # Before the transformer is loaded: the two need never be on the card together.
-        for words in constant:
-            self._embedded(words)
+        for prompt in constant:
+            self._embedded(prompt)
         pipe = Pipeline.from_pretrained(
             preset.source, dtype=dtype, text_encoder=None, tokenizer=None
         )
@@ -67,19 +67,19 @@ class KleinPainter:
         is_card = memory_gib > 0
         self._has_room_for_one = is_card and not self._keep and not speed.is_offloaded(self._pipe)
 
-    def prompt_for(self, order: Order) -> str:
+    def prompt_for(self, request: Request) -> str:
         # An editing model has no dial for the lines; below half, the wording lets them go.
-        instruction = LOOSE_INSTRUCTION if order.control_scale < 0.5 else self.preset.instruction
-        if not order.prompt:
+        instruction = LOOSE_INSTRUCTION if request.control_scale < 0.5 else self.preset.instruction
+        if not request.prompt:
             return instruction
-        return f"{instruction} The photograph shows {order.prompt}."
+        return f"{instruction} The photograph shows {request.prompt}."
 
-    def _embedded(self, words: str) -> torch.Tensor:
+    def _embedded(self, prompt: str) -> torch.Tensor:
         """(1, tokens, channels) on the device, in the painter's dtype."""
-        found: torch.Tensor = self._embeddings.of(words, self._encoded)
+        found: torch.Tensor = self._embeddings.of(prompt, self._encoded)
         return found
 
-    def _encoded(self, words: str) -> torch.Tensor:
+    def _encoded(self, prompt: str) -> torch.Tensor:
         if self._pipe is not None and self._has_room_for_one:
             self._pipe.transformer.to("cpu")  # until _ready()
             self._is_away = True
@@ -88,7 +88,7 @@ class KleinPainter:
             self.preset.source, dtype=self._dtype, transformer=None, vae=None
         ).to(self.device)
         with torch.no_grad():
-            embedded: torch.Tensor = encoder.encode_prompt(words)[0]
+            embedded: torch.Tensor = encoder.encode_prompt(prompt)[0]
         if self._keep:
             self._encoder = encoder
         else:
@@ -103,32 +103,32 @@ class KleinPainter:
             self._is_away = False
         return self._pipe
 
-    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
-        first = orders[0]
+    def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
+        first = requests[0]
         width, height = first.control.size
         # The model saw drawings on paper, not white on black.
-        papers = [order.control.point(lambda value: 255 - value) for order in orders]
+        papers = [request.control.point(lambda value: 255 - value) for request in requests]
         guided = not self._pipe.config.is_distilled and first.guidance_scale > 1.0
         with freed_after_failure(self.device, first.control.size):
-            embeds = torch.cat([self._embedded(self.prompt_for(o)) for o in orders])
+            embeds = torch.cat([self._embedded(self.prompt_for(one)) for one in requests])
             result = self._ready()(
                 image=papers,
                 prompt_embeds=embeds,
                 negative_prompt_embeds=(
-                    torch.cat([self._embedded("")] * len(orders)) if guided else None
+                    torch.cat([self._embedded("")] * len(requests)) if guided else None
                 ),
                 width=width,
                 height=height,
                 num_inference_steps=first.steps,
                 guidance_scale=first.guidance_scale if guided else 1.0,
-                generator=generators(orders),
+                generator=generators(requests),
                 callback_on_step_end=callback(on_step),
                 output_type="np",
             )
         return as_pictures(result.images)
 
     def preview(
-        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+        self, request: Request, before: torch.Tensor, after: torch.Tensor, done: int
     ) -> Image.Image | None:
         pipe = self._pipe
         if speed.is_offloaded(pipe):  # the VAE would come and the transformer go, at every step
@@ -138,11 +138,11 @@ class KleinPainter:
         if clean is None:
             return None
         # As the pipeline does after its last step: tokens to patches, the VAE's norm undone.
-        width, height = (side // (2 * pipe.vae_scale_factor) for side in order.control.size)
+        width, height = (side // (2 * pipe.vae_scale_factor) for side in request.control.size)
         patches = clean.transpose(1, 2).reshape(1, -1, height, width)
         norm = pipe.vae.bn
         spread = torch.sqrt(norm.running_var + pipe.vae.config.batch_norm_eps).to(patches)
         patches = patches * spread.view(1, -1, 1, 1) + norm.running_mean.to(patches).view(
             1, -1, 1, 1
         )
-        return preview.decoded_small(pipe, pipe._unpatchify_latents(patches), order.control.size)
+        return preview.decoded_small(pipe, pipe._unpatchify_latents(patches), request.control.size)

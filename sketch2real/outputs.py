@@ -7,8 +7,8 @@ from pathlib import Path as LocalPath
 from typing import Any
 
 from cog import BaseModel, Path
-from orders import Order
 from PIL import Image, ImageOps
+from request import Request
 
 EXTENSIONS = {"webp": ".webp", "png": ".png", "jpeg": ".jpg"}
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -61,24 +61,24 @@ class Clock:
 
 def written(
     pictures: Sequence[Image.Image],
-    order: Order,
+    request: Request,
     *,
     size: tuple[int, int],
     output_format: str,
-    words: str,
+    result_prompt: str,
     flags: Sequence[bool] | None,
     clock: Clock,
 ) -> Output:
-    """Write the pictures of `order` and its lines in `size` px, and say how it went."""
+    """Write the pictures of `request` and its lines in `size` px, and say how it went."""
     images = save(pictures, output_format, "picture", size)
-    control_image = save([order.control], "png", "lines", size)[0]
+    control_image = save([request.control], "png", "lines", size)[0]
     clock.mark("encode_s")
     return Output(
         image=images[0],
         images=images,
         control_image=control_image,
-        prompt_used=words,
-        seed=order.seeds[0],
+        prompt_used=result_prompt,
+        seed=request.seeds[0],
         flagged=None if flags is None else any(flags),
         timings=clock.seconds(),
     )

@@ -1,7 +1,7 @@
 """Loads the painter of a preset, and warms it.
 
 `load` is all that the runner knows of the models: `controlnet.py` and `klein.py` hold the painters,
-`orders.py` what they have in common.
+`request.py` what they have in common.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ import speed
 import torch
 from condition import size_for
 from klein import KleinPainter
-from orders import Order, Painter
 from PIL import Image
+from request import Painter, Request
 from weights import Preset
 
 TOGETHER = 4
@@ -44,16 +44,16 @@ def warm(painter: Painter) -> int:
 
     Returns: how many sizes.
     """
-    orders = list(_warming(painter.preset))
-    for order in orders:
-        painter.paint([order], lambda _step: None)
-    return len(orders)
+    requests = list(_warming(painter.preset))
+    for request in requests:
+        painter.paint([request], lambda _step: None)
+    return len(requests)
 
 
-def _warming(preset: Preset) -> Iterator[Order]:
+def _warming(preset: Preset) -> Iterator[Request]:
     sizes = [size_for(a, preset.paint_area_px, preset.multiple_px) for a in WARM_ASPECTS]
     for size in dict.fromkeys(sizes):
-        yield Order(
+        yield Request(
             control=Image.new("RGB", size),
             prompt="",
             negative_prompt=None,

@@ -12,7 +12,7 @@ from PIL import Image
 from weights import Preset
 
 
-class Page(NamedTuple):
+class Prepared(NamedTuple):
     """control: RGB, white lines on black, in the size to be painted. plan: its framing and sizes.
 
     caption: what it shows, "" if nobody was asked.
@@ -25,7 +25,7 @@ class Page(NamedTuple):
 
 def read(
     file: Path, preset: Preset, size: tuple[int | None, int | None], captioner: Captioner | None
-) -> Page:
+) -> Prepared:
     """Clean the sketch in `file` for the model of `preset`.
 
     size: (width, height) asked for in px, None where it follows from the sketch.
@@ -37,6 +37,6 @@ def read(
     plan = condition.make_plan(lines, *size, areas=preset.areas_px, multiple=preset.multiple_px)
     control = condition.draw(lines, plan, pen=preset.pen, hard=preset.hard_lines)
     if captioner is None:
-        return Page(control, plan)
+        return Prepared(control, plan)
     # Captioners were taught on paper: dark on light.
-    return Page(control, plan, captioner.describe(control.point(lambda value: 255 - value)))
+    return Prepared(control, plan, captioner.describe(control.point(lambda value: 255 - value)))

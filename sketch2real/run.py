@@ -16,10 +16,10 @@ import reading
 import safety
 import speed
 import weights
+from batcher import Batcher
 from cog import BaseRunner, Input, Path, concurrent
-from orders import Order, readable
 from outputs import Output
-from studio import Studio
+from request import Request, readable
 
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
@@ -51,11 +51,11 @@ class Runner(BaseRunner):
         painter = pipeline.load(self.preset, machine.device, dtype, machine.memory_gib)
         if machine.is_cuda or speed.is_compiling():
             pipeline.warm(painter)
-        self.studio = Studio(painter)
-        # One page at a time: reading one takes up to 450 MB.
-        self.desk = ThreadPoolExecutor(1, thread_name_prefix="desk")
-        words = caption.source_for(self.preset, machine.memory_gib, env.get("CAPTIONER"))
-        self.captioner = caption.Florence(words, machine.device, dtype) if words else None
+        self.batcher = Batcher(painter)
+        # One sketch at a time: reading one takes up to 450 MB.
+        self.cpu_pool = ThreadPoolExecutor(1, thread_name_prefix="cpu")
+        source = caption.source_for(self.preset, machine.memory_gib, env.get("CAPTIONER"))
+        self.captioner = caption.Florence(source, machine.device, dtype) if source else None
         checker = env.get("SAFETY_CHECKER", self.preset.safety_checker)
         self.checker = safety.SafetyChecker(checker, machine.device) if checker else None
         self.withholds = env.get("SAFETY_WITHHOLD", "") == "1"
@@ -82,14 +82,15 @@ class Runner(BaseRunner):
     ) -> Output:
         """Clean the sketch, paint it, check and write the pictures."""
         clock, preset = outputs.Clock(), self.preset
-        at_desk = partial(asyncio.get_running_loop().run_in_executor, self.desk)
-        words = readable(prompt)
-        captioner = None if words else self.captioner
-        page = await at_desk(reading.read, LocalPath(image), preset, (width, height), captioner)
+        in_pool = partial(asyncio.get_running_loop().run_in_executor, self.cpu_pool)
+        prompt = readable(prompt)
+        captioner = None if prompt else self.captioner
+        size = (width, height)
+        prepared = await in_pool(reading.read, LocalPath(image), preset, size, captioner)
         clock.mark("clean_s")
-        order = Order(
-            control=page.control,
-            prompt=words or page.caption,
+        request = Request(
+            control=prepared.control,
+            prompt=prompt or prepared.caption,
             negative_prompt=None if negative_prompt is None else readable(negative_prompt),
             control_scale=preset.control_scale if strength is None else strength,
             steps=preset.steps if steps is None else steps,
@@ -97,15 +98,15 @@ class Runner(BaseRunner):
             seeds=_seeds(seed, num_outputs),
         )
         show = progress.show if previews else None
-        pictures = await self.studio.paint(order, progress.percent, show)
+        pictures = await self.batcher.paint(request, progress.percent, show)
         clock.mark("paint_s")
-        flags = await at_desk(self.checker.flags, pictures) if self.checker else None
+        flags = await in_pool(self.checker.flags, pictures) if self.checker else None
         pictures = safety.withheld(pictures, flags) if flags and self.withholds else pictures
         clock.mark("check_s")
         # Nothing is awaited from here on: a cancelled prediction leaves no file behind.
         return outputs.written(
-            pictures, order, size=page.plan.delivered, output_format=output_format,
-            words=self.studio.painter.prompt_for(order), flags=flags, clock=clock,
+            pictures, request, size=prepared.plan.delivered, output_format=output_format,
+            result_prompt=self.batcher.painter.prompt_for(request), flags=flags, clock=clock,
         )  # fmt: skip
 
 

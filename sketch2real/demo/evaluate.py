@@ -20,8 +20,8 @@ import reading
 import torch
 import weights
 from diffusers import AutoencoderKL
-from orders import Order, Painter
 from PIL import Image
+from request import Painter, Request
 
 from demo import figures, pairs
 from demo.scene import SIDE_PX
@@ -98,9 +98,9 @@ def paint(painter: Painter, lines: figures.Picture, prompt: str, *, seed: int) -
 
 
 def painted(painter: Painter, control: Image.Image, prompt: str, seed: int) -> Image.Image:
-    """As the runner orders it if nothing is asked for but words."""
+    """As the runner paints it when only a prompt is given."""
     preset = painter.preset
-    order = Order(
+    request = Request(
         control=control.convert("RGB"),
         prompt=prompt,
         negative_prompt=None,
@@ -109,7 +109,7 @@ def painted(painter: Painter, control: Image.Image, prompt: str, seed: int) -> I
         guidance_scale=preset.guidance_scale,
         seeds=(seed,),
     )
-    return painter.paint([order], lambda _step: None)[0]
+    return painter.paint([request], lambda _step: None)[0]
 
 
 def from_file(painter: Painter, file: Path) -> list[figures.Picture]:

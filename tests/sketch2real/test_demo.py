@@ -11,8 +11,8 @@ import torch
 from demo import figures, nets, pairs, stages, train
 from demo.loop import Loop, Stopper, write_whole
 from demo.things import THINGS
-from orders import Order
 from PIL import Image
+from request import Request
 from torch import nn
 from weights import choose
 
@@ -167,7 +167,7 @@ def test_a_whole_run_makes_weights_that_production_loads(
     assert preset.name == "demo"
     painter = pipeline.load(preset, "cpu", torch.float32, 0.0)
     control = Image.fromarray(pairs.make(1).sketch).convert("RGB")
-    picture = painter.paint([Order(control, "", None, 1.0, 2, 1.0, (1,))], lambda _step: None)[0]
+    picture = painter.paint([Request(control, "", None, 1.0, 2, 1.0, (1,))], lambda _step: None)[0]
     assert picture.size == (128, 128)
     weights = (tmp_path / "weights").rglob("*.safetensors")
     assert sum(file.stat().st_size for file in weights) < 24e6

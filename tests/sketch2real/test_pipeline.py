@@ -16,8 +16,8 @@ import torch
 from controlnet import ControlNetPainter
 from errors import OutOfMemory
 from klein import KleinPainter
-from orders import OnStep, Order, Painter, Step, as_pictures
 from PIL import Image
+from request import OnStep, Painter, Request, Step, as_pictures
 from weights import LOOSE_INSTRUCTION, choose
 
 PRESETS = ("sd15", "sdxl", "klein")
@@ -34,11 +34,11 @@ def painters(folders: dict[str, Path]) -> dict[str, Painter]:
     return {name: load(folder) for name, folder in folders.items()}
 
 
-def order(**changes: Any) -> Order:
+def make_request(**changes: Any) -> Request:
     """Lines at 64 × 96, three steps, seed 5."""
     lines = np.zeros((96, 64, 3), np.uint8)
     lines[20:76, [10, 50]] = lines[[20, 76], 10:51] = 255
-    plain = Order(
+    plain = Request(
         control=Image.fromarray(lines),
         prompt="",
         negative_prompt=None,
@@ -54,9 +54,9 @@ def silent(_step: Step) -> None:
     """Progress nobody looks at."""
 
 
-def paint(painter: Painter, wish: Order, on_step: OnStep = silent) -> Image.Image:
-    """The one picture of `wish`."""
-    return painter.paint([wish], on_step)[0]
+def paint(painter: Painter, request: Request, on_step: OnStep = silent) -> Image.Image:
+    """The one picture of `request`."""
+    return painter.paint([request], on_step)[0]
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:
@@ -64,24 +64,24 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     return float(np.abs(np.asarray(a, float) - np.asarray(b, float)).max() / 255)
 
 
-def stock(name: str, folder: Path, wish: Order) -> np.ndarray:
+def stock(name: str, folder: Path, request: Request) -> np.ndarray:
     """What a user of plain diffusers gets from the same folder: (H, W, 3) float32, 0 to 1."""
     pipe = getattr(diffusers, choose(str(folder), 0.0, has_bfloat16=False).pipeline)
     pipe = pipe.from_pretrained(folder)
-    generator = torch.Generator().manual_seed(wish.seeds[0])
+    generator = torch.Generator().manual_seed(request.seeds[0])
     preset = choose(str(folder), 0.0, has_bfloat16=False)
     if name == "klein":
         return pipe(
             prompt=preset.instruction,
-            image=Image.fromarray(255 - np.asarray(wish.control)),
-            width=64, height=96, num_inference_steps=wish.steps, generator=generator,
+            image=Image.fromarray(255 - np.asarray(request.control)),
+            width=64, height=96, num_inference_steps=request.steps, generator=generator,
             guidance_scale=1.0, output_type="np",
         ).images[0]  # fmt: skip
     return pipe(
         preset.instruction,
-        image=wish.control, width=64, height=96, negative_prompt=preset.negative,
-        num_inference_steps=wish.steps, guidance_scale=wish.guidance_scale,
-        controlnet_conditioning_scale=wish.control_scale, guess_mode=preset.guess_mode,
+        image=request.control, width=64, height=96, negative_prompt=preset.negative,
+        num_inference_steps=request.steps, guidance_scale=request.guidance_scale,
+        controlnet_conditioning_scale=request.control_scale, guess_mode=preset.guess_mode,
         generator=generator, output_type="np",
     ).images[0]  # fmt: skip
 
@@ -103,11 +103,13 @@ def test_equals_stock_diffusers(
 
     for module in ("controlnet", "klein"):
         monkeypatch.setattr(f"{module}.as_pictures", watched)
-    picture = paint(painters[name], order())
+    picture = paint(painters[name], make_request())
     assert picture.size == (64, 96)
     assert np.asarray(picture).std() > 1
     ((unrounded,),) = seen
-    np.testing.assert_allclose(unrounded, stock(name, folders[name], order()), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        unrounded, stock(name, folders[name], make_request()), rtol=0, atol=1e-4
+    )
     np.testing.assert_allclose(np.asarray(picture) / 255, unrounded, rtol=0, atol=0.501 / 255)
 
 
@@ -116,25 +118,25 @@ def test_same_seed_same_picture_after_a_restart(
     name: str, folders: dict[str, Path], painters: dict[str, Painter]
 ) -> None:
     """Loaded anew, a seed gives the same picture, and another seed another."""
-    first = paint(painters[name], order())
-    assert difference(first, paint(load(folders[name]), order())) == 0
-    assert difference(first, paint(painters[name], order(seeds=(6,)))) > 0.01
+    first = paint(painters[name], make_request())
+    assert difference(first, paint(load(folders[name]), make_request())) == 0
+    assert difference(first, paint(painters[name], make_request(seeds=(6,)))) > 0.01
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_painted_together_or_alone_is_the_same(name: str, painters: dict[str, Painter]) -> None:
-    """Of orders painted together each gets what it would get alone: its lines, words, seed."""
-    upside_down = order().control.rotate(180)
-    orders = [
-        order(prompt="a red house"),
-        order(prompt="a cat", seeds=(6,), negative_prompt="fog"),
-        order(prompt="a red house", seeds=(7,), control=upside_down),
+    """Of requests painted together each gets what it would get alone: its lines, words, seed."""
+    upside_down = make_request().control.rotate(180)
+    requests = [
+        make_request(prompt="a red house"),
+        make_request(prompt="a cat", seeds=(6,), negative_prompt="fog"),
+        make_request(prompt="a red house", seeds=(7,), control=upside_down),
     ]
-    assert len({wish.bucket for wish in orders}) == 1
+    assert len({request.bucket for request in requests}) == 1
     painter = painters[name]
-    together = painter.paint(orders, silent)
-    for one, wish in zip(together, orders, strict=True):
-        assert difference(one, paint(painter, wish)) <= 1 / 255
+    together = painter.paint(requests, silent)
+    for one, request in zip(together, requests, strict=True):
+        assert difference(one, paint(painter, request)) <= 1 / 255
     for i, j in ((0, 1), (1, 2), (0, 2)):
         assert difference(together[i], together[j]) > 0.004
 
@@ -143,18 +145,18 @@ def test_painted_together_or_alone_is_the_same(name: str, painters: dict[str, Pa
 def test_lines_and_words_matter(name: str, painters: dict[str, Painter]) -> None:
     """Other lines or other words give another picture."""
     painter = painters[name]
-    usual = paint(painter, order())
+    usual = paint(painter, make_request())
     blank = Image.new("RGB", (64, 96))
-    assert difference(usual, paint(painter, order(control=blank))) > 0.004
-    assert difference(usual, paint(painter, order(prompt="a red house"))) > 0.004
-    assert "a red house" in painter.prompt_for(order(prompt="a red house"))
+    assert difference(usual, paint(painter, make_request(control=blank))) > 0.004
+    assert difference(usual, paint(painter, make_request(prompt="a red house"))) > 0.004
+    assert "a red house" in painter.prompt_for(make_request(prompt="a red house"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_step_is_told_once(name: str, painters: dict[str, Painter]) -> None:
     """In order, up to the number announced, with the latents of all that are painted."""
     seen: list[Step] = []
-    painters[name].paint([order(), order(seeds=(6,))], seen.append)
+    painters[name].paint([make_request(), make_request(seeds=(6,))], seen.append)
     announced = seen[0].steps
     assert announced in (3, 4)  # PNDM, which SD 1.5 comes with, takes a step more
     assert [(step.done, step.steps) for step in seen] == [
@@ -171,8 +173,8 @@ class Stop(BaseException):
 def test_cancel_between_steps_leaves_nothing_behind(
     name: str, painters: dict[str, Painter]
 ) -> None:
-    """Stopped after its first step, a painter paints the next order as if nothing had been."""
-    before = paint(painters[name], order())
+    """Stopped after its first step, a painter paints the next request as if nothing had been."""
+    before = paint(painters[name], make_request())
     steps: list[int] = []
 
     def cancel(step: Step) -> None:
@@ -180,9 +182,9 @@ def test_cancel_between_steps_leaves_nothing_behind(
         raise Stop
 
     with pytest.raises(Stop):
-        paint(painters[name], order(seeds=(9,)), cancel)
+        paint(painters[name], make_request(seeds=(9,)), cancel)
     assert steps == [1]
-    assert difference(before, paint(painters[name], order())) == 0
+    assert difference(before, paint(painters[name], make_request())) == 0
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -195,7 +197,7 @@ def test_cancel_between_steps_leaves_nothing_behind(
 def test_out_of_memory_is_told_and_survived(
     name: str, shortage: Exception, painters: dict[str, Painter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture too large fails with a sentence; the next order is painted."""
+    """A picture too large fails with a sentence; the next request is painted."""
     painter: Any = painters[name]
     with monkeypatch.context() as patch:
 
@@ -204,15 +206,15 @@ def test_out_of_memory_is_told_and_survived(
 
         patch.setattr(painter._pipe.vae, "decode", fail)
         with pytest.raises(OutOfMemory, match="Cannot paint 64 × 96: out of memory"):
-            paint(painter, order())
-    assert paint(painter, order()).size == (64, 96)
+            paint(painter, make_request())
+    assert paint(painter, make_request()).size == (64, 96)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_nan_is_an_error_not_a_black_picture(
     name: str, painters: dict[str, Painter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half precision can overflow: that fails by name, and the next order is painted."""
+    """Half precision can overflow: that fails by name, and the next request is painted."""
     painter: Any = painters[name]
     decode = painter._pipe.vae.decode
     with monkeypatch.context() as patch:
@@ -220,8 +222,8 @@ def test_nan_is_an_error_not_a_black_picture(
             painter._pipe.vae, "decode", lambda z, **options: decode(z * float("nan"), **options)
         )
         with pytest.raises(FloatingPointError, match="NaN"):
-            paint(painter, order())
-    assert np.asarray(paint(painter, order())).std() > 1
+            paint(painter, make_request())
+    assert np.asarray(paint(painter, make_request())).std() > 1
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
@@ -230,11 +232,11 @@ def test_known_words_are_not_encoded_again(name: str, folders: dict[str, Path]) 
     painter: Any = load(folders[name])
     calls: list[int] = []
     painter._pipe.text_encoder.register_forward_hook(lambda *_: calls.append(1))
-    first = paint(painter, order(prompt="a cat"))
+    first = paint(painter, make_request(prompt="a cat"))
     assert len(calls) == 2  # what is wanted, and what is not
-    assert difference(first, paint(painter, order(prompt="a cat"))) == 0
+    assert difference(first, paint(painter, make_request(prompt="a cat"))) == 0
     assert len(calls) == 2
-    paint(painter, order(prompt="a dog"))
+    paint(painter, make_request(prompt="a dog"))
     assert len(calls) == 3
 
 
@@ -245,10 +247,10 @@ def test_klein_lets_its_text_encoder_go(folders: dict[str, Path]) -> None:
     assert painter._encoder is None
     assert painter._pipe.text_encoder is None
     known = len(painter._embeddings)
-    paint(painter, order())
-    paint(painter, order(control_scale=0.2))
+    paint(painter, make_request())
+    paint(painter, make_request(control_scale=0.2))
     assert len(painter._embeddings) == known
-    paint(painter, order(prompt="a cat"))
+    paint(painter, make_request(prompt="a cat"))
     assert len(painter._embeddings) == known + 1
     assert painter._encoder is None
 
@@ -258,7 +260,7 @@ def test_klein_never_forgets_its_instruction(
 ) -> None:
     """However many words others have sent, who sends none waits for no encoder; of the words the
     ones not used for longest go."""
-    monkeypatch.setattr("words.REMEMBERED", 2)
+    monkeypatch.setattr("embedding_cache.MAX_PROMPTS", 2)
     painter = load(folders["klein"])
     assert isinstance(painter, KleinPainter)
     constant = set(painter._embeddings)
@@ -287,13 +289,13 @@ def test_on_a_card_for_one_the_transformer_waits_for_the_encoder(
         patch.setattr(diffusers.Flux2KleinPipeline, "from_pretrained", full)
         if not painter._keep:
             with pytest.raises(OutOfMemory):
-                paint(painter, order(prompt="a dog"))
-    paint(painter, order())
-    assert moves == (["cpu", painter.device] if waits else []), "an order later it is back"
+                paint(painter, make_request(prompt="a dog"))
+    paint(painter, make_request())
+    assert moves == (["cpu", painter.device] if waits else []), "a request later it is back"
     moves.clear()
-    with_words = paint(painter, order(prompt="a cat"))
+    with_words = paint(painter, make_request(prompt="a cat"))
     assert moves == (["cpu", painter.device] if waits else [])
-    assert difference(with_words, paint(load(folders["klein"]), order(prompt="a cat"))) == 0
+    assert difference(with_words, paint(load(folders["klein"]), make_request(prompt="a cat"))) == 0
 
 
 def test_kleins_embeddings_are_those_of_the_live_encoder(folders: dict[str, Path]) -> None:
@@ -309,14 +311,14 @@ def test_kleins_embeddings_are_those_of_the_live_encoder(folders: dict[str, Path
 def test_klein_follows_loosely_below_half(painters: dict[str, Painter]) -> None:
     """An editing model has no dial: below a strength of 0.5 the instruction changes."""
     painter = painters["klein"]
-    assert painter.prompt_for(order(control_scale=0.4)) == LOOSE_INSTRUCTION
-    assert painter.prompt_for(order(control_scale=0.6)) == painter.preset.instruction
+    assert painter.prompt_for(make_request(control_scale=0.4)) == LOOSE_INSTRUCTION
+    assert painter.prompt_for(make_request(control_scale=0.6)) == painter.preset.instruction
 
 
 def test_an_undistilled_klein_is_guided(tmp_path: Path) -> None:
     """Guidance changes what a base model paints; a distilled one ignores it."""
     base = load(tiny.klein(tmp_path / "base", is_distilled=False))
-    weak, strong = (paint(base, order(guidance_scale=g)) for g in (1.0, 6.0))
+    weak, strong = (paint(base, make_request(guidance_scale=g)) for g in (1.0, 6.0))
     assert difference(weak, strong) > 0.004
 
 
@@ -334,8 +336,8 @@ def test_guess_mode_only_without_words(
         return call(*args, **kwargs)
 
     monkeypatch.setattr(type(painter._pipe), "__call__", spy)
-    paint(painter, order())
-    paint(painter, order(prompt="a cat"))
+    paint(painter, make_request())
+    paint(painter, make_request(prompt="a cat"))
     assert asked == [True, False]
 
 
@@ -344,7 +346,7 @@ def test_warming_changes_no_picture(name: str, painters: dict[str, Painter]) -> 
     """The steps painted at set-up, one in each common shape, leave no trace in what follows."""
     painter = painters[name]
     small = replace(painter.preset, paint_area_px=96 * 96, multiple_px=16)
-    before = paint(painter, order())
+    before = paint(painter, make_request())
     painter.preset = small
     assert pipeline.warm(painter) == 3  # at this size, two pairs of shapes round to the same
-    assert difference(before, paint(painter, order())) == 0
+    assert difference(before, paint(painter, make_request())) == 0

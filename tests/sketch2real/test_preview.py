@@ -8,8 +8,8 @@ import pipeline
 import preview
 import pytest
 import torch
-from orders import Order, Painter, Step
 from PIL import Image
+from request import Painter, Request, Step
 from weights import choose
 
 
@@ -70,25 +70,25 @@ def test_the_last_preview_resembles_the_picture(package: Path) -> None:
     lines[80:82] = lines[30:80, [40, 90]] = lines[[30, 79], 40:91] = 255
     control = Image.fromarray(lines)
     last = previews(painter, control, steps=preset.steps)[-1]
-    picture = painter.paint([order(control, preset.steps)], lambda _step: None)[0]
+    picture = painter.paint([make_request(control, preset.steps)], lambda _step: None)[0]
     near = np.asarray(last.resize(picture.size), float) - np.asarray(picture, float)
     far = np.asarray(last.resize(picture.size), float)[::-1] - np.asarray(picture, float)
     assert np.abs(near).mean() < 0.5 * np.abs(far).mean()
 
 
-def order(control: Image.Image, steps: int) -> Order:
-    return Order(control, "", None, 1.0, steps, 1.0, (5,))
+def make_request(control: Image.Image, steps: int) -> Request:
+    return Request(control, "", None, 1.0, steps, 1.0, (5,))
 
 
 def previews(painter: Painter, control: Image.Image, steps: int) -> list[Image.Image]:
-    """All previews on the way, as the studio asks for them."""
-    wish, shown = order(control, steps), []
+    """All previews on the way, as the batcher asks for them."""
+    request, shown = make_request(control, steps), []
     earlier: list[torch.Tensor] = []
 
     def on_step(step: Step) -> None:
         if earlier and step.done < step.steps:
-            shown.append(painter.preview(wish, earlier[-1], step.latents, step.done))
+            shown.append(painter.preview(request, earlier[-1], step.latents, step.done))
         earlier.append(step.latents.clone())
 
-    painter.paint([wish], on_step)
+    painter.paint([request], on_step)
     return [small for small in shown if small is not None]

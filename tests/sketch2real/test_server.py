@@ -17,9 +17,9 @@ import strokes
 import torch
 import weights
 from cog_server import Server, data_uri, serve
-from orders import Order
 from picture import load_rgb
 from PIL import Image
+from request import Request
 from scipy import ndimage
 
 SKETCH = "samples/sketch.png"
@@ -90,7 +90,7 @@ def test_same_seed_same_picture_in_another_process(server: Server, package: Path
     painter = pipeline.load(preset, "cpu", torch.float32, 0.0)
     lines = strokes.centrelines(sketch.find_ink(load_rgb(package / SKETCH, max_side_px=1280)).mask)
     plan = condition.make_plan(lines, 128, 128, areas=preset.areas_px, multiple=preset.multiple_px)
-    order = Order(
+    request = Request(
         control=condition.draw(lines, plan, pen=preset.pen, hard=preset.hard_lines),
         prompt="",
         negative_prompt=None,
@@ -99,7 +99,7 @@ def test_same_seed_same_picture_in_another_process(server: Server, package: Path
         guidance_scale=preset.guidance_scale,
         seeds=(7,),
     )
-    here = np.asarray(painter.paint([order], lambda _step: None)[0])
+    here = np.asarray(painter.paint([request], lambda _step: None)[0])
     assert (np.asarray(picture_of(output["image"])[1]) == here).all()
 
 

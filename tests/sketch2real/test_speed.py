@@ -10,8 +10,8 @@ import pytest
 import speed
 import torch
 from errors import BadWeights
-from orders import Order
 from PIL import Image
+from request import Request
 from weights import choose
 
 
@@ -82,16 +82,16 @@ def test_int8_paints_nearly_the_same(
     preset = choose(str(folders[name]), 0.0, has_bfloat16=False)
     lines = np.zeros((64, 64, 3), np.uint8)
     lines[20:40, 10:50] = 255
-    order = Order(Image.fromarray(lines), "", None, 1.0, 3, 1.0, (5,))
+    request = Request(Image.fromarray(lines), "", None, 1.0, 3, 1.0, (5,))
     pictures = []
     for kind in ("", "int8"):
         monkeypatch.setenv("QUANTIZE", kind)
         painter: Any = pipeline.load(preset, "cpu", torch.float32, 0.0)
-        pictures.append(np.asarray(painter.paint([order], lambda _step: None)[0], float))
+        pictures.append(np.asarray(painter.paint([request], lambda _step: None)[0], float))
     denoiser = getattr(painter._pipe, "unet", None) or painter._pipe.transformer
     kinds = {type(layer.weight).__name__ for layer in linear_layers(denoiser)}
     assert kinds == {"Int8Tensor"}
-    other_seed = Order(Image.fromarray(lines), "", None, 1.0, 3, 1.0, (6,))
+    other_seed = Request(Image.fromarray(lines), "", None, 1.0, 3, 1.0, (6,))
     other = np.asarray(painter.paint([other_seed], lambda _step: None)[0], float)
     changed = np.abs(pictures[0] - pictures[1]).mean()
     assert 0 < changed < 0.25 * np.abs(other - pictures[1]).mean()

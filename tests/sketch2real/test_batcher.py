@@ -1,4 +1,4 @@
-"""studio.py: who is painted with whom, who may change their mind, and what is told meanwhile."""
+"""batcher.py: who is painted with whom, who may change their mind, and what is told meanwhile."""
 
 import asyncio
 import contextvars
@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batcher import Batcher
 from errors import OutOfMemory
-from orders import OnStep, Order, Step
 from PIL import Image
-from studio import Studio
+from request import OnStep, Request, Step
 from weights import SD15_SCRIBBLE
 
 STEPS = 4
@@ -33,24 +33,24 @@ class SlowPainter:
         self.fits = 4
         self.overflows: int | None = None
 
-    def prompt_for(self, order: Order) -> str:
-        return order.prompt
+    def prompt_for(self, request: Request) -> str:
+        return request.prompt
 
-    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
-        self.batches.append([order.seeds[0] for order in orders])
+    def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
+        self.batches.append([request.seeds[0] for request in requests])
         self.began.release()
         for done in range(1, STEPS + 1):
             assert self.allowed.acquire(timeout=LIMIT_S)
             self.steps += 1
-            on_step(Step(done, STEPS, torch.full((len(orders), 1), float(done))))
-            if len(orders) > self.fits and done == 2:
+            on_step(Step(done, STEPS, torch.full((len(requests), 1), float(done))))
+            if len(requests) > self.fits and done == 2:
                 raise OutOfMemory("too many")
         if self.overflows in self.batches[-1]:
             raise FloatingPointError("NaN")
-        return [Image.new("L", order.control.size, order.seeds[0]) for order in orders]
+        return [Image.new("L", request.control.size, request.seeds[0]) for request in requests]
 
     def preview(
-        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+        self, request: Request, before: torch.Tensor, after: torch.Tensor, done: int
     ) -> Image.Image | None:
         assert (float(before), float(after)) == (done - 1, done)
         return Image.new("L", (2, 2), done)
@@ -60,8 +60,8 @@ class SlowPainter:
         self.allowed.release(steps)
 
 
-def order(*seeds: int, prompt: str = "", side: int = 8) -> Order:
-    return Order(Image.new("RGB", (side, side)), prompt, None, 1.0, STEPS, 1.0, seeds)
+def make_request(*seeds: int, prompt: str = "", side: int = 8) -> Request:
+    return Request(Image.new("RGB", (side, side)), prompt, None, 1.0, STEPS, 1.0, seeds)
 
 
 def shades(pictures: Sequence[Image.Image]) -> list[int]:
@@ -87,13 +87,19 @@ async def begun(painter: SlowPainter) -> None:
 async def test_those_who_wait_are_painted_together_by_bucket() -> None:
     """While one is painted, others come: same bucket together, in order, at most `together`."""
     painter = SlowPainter(together=3)
-    studio = Studio(painter)
-    first = asyncio.create_task(studio.paint(order(1), silent))
+    batcher = Batcher(painter)
+    first = asyncio.create_task(batcher.paint(make_request(1), silent))
     await begun(painter)
-    wishes = [order(2), order(3, side=16), order(4, 5), order(6), order(7, side=16)]
+    requests = [
+        make_request(2),
+        make_request(3, side=16),
+        make_request(4, 5),
+        make_request(6),
+        make_request(7, side=16),
+    ]
     tasks = []
-    for wish in wishes:
-        tasks.append(asyncio.create_task(studio.paint(wish, silent)))
+    for request in requests:
+        tasks.append(asyncio.create_task(batcher.paint(request, silent)))
         await asyncio.sleep(0)
     painter.go()
     pictures = await asyncio.gather(first, *tasks)
@@ -103,11 +109,13 @@ async def test_those_who_wait_are_painted_together_by_bucket() -> None:
 
 async def test_words_or_none_are_two_buckets() -> None:
     """Guess mode is for all of a batch, so those with words are painted apart."""
-    wish = order(1)
-    assert wish.bucket == replace(wish, seeds=(9,), negative_prompt="fog").bucket
-    assert replace(wish, prompt="a").bucket == replace(wish, prompt="b").bucket != wish.bucket
-    assert replace(wish, steps=5).bucket != wish.bucket
-    assert replace(wish, control_scale=0.5).bucket != wish.bucket
+    request = make_request(1)
+    assert request.bucket == replace(request, seeds=(9,), negative_prompt="fog").bucket
+    assert (
+        replace(request, prompt="a").bucket == replace(request, prompt="b").bucket != request.bucket
+    )
+    assert replace(request, steps=5).bucket != request.bucket
+    assert replace(request, control_scale=0.5).bucket != request.bucket
 
 
 async def test_progress_counts_all_pictures_and_never_falls() -> None:
@@ -115,7 +123,7 @@ async def test_progress_counts_all_pictures_and_never_falls() -> None:
     painter = SlowPainter(together=1)
     told: list[tuple[int, int]] = []
     painter.go()
-    await Studio(painter).paint(order(1, 2), lambda done, steps: told.append((done, steps)))
+    await Batcher(painter).paint(make_request(1, 2), lambda done, steps: told.append((done, steps)))
     assert told[-1] == (2 * STEPS, 2 * STEPS)
     assert [done for done, _ in told] == sorted({done for done, _ in told})
 
@@ -126,7 +134,9 @@ async def test_a_batch_that_does_not_fit_is_painted_one_by_one() -> None:
     painter.fits = 1
     painter.go()
     told: list[int] = []
-    pictures = await Studio(painter).paint(order(1, 2, 3), lambda done, _: told.append(done))
+    pictures = await Batcher(painter).paint(
+        make_request(1, 2, 3), lambda done, _: told.append(done)
+    )
     assert shades(pictures) == [1, 2, 3]
     assert painter.batches == [[1, 2, 3], [1], [2], [3]]
     assert told == sorted(set(told))
@@ -137,13 +147,15 @@ async def test_ones_nan_is_not_its_neighbours() -> None:
     """Painted together with one that overflows, the others get their picture all the same."""
     painter = SlowPainter()
     painter.overflows = 7
-    studio = Studio(painter)
-    first = asyncio.create_task(studio.paint(order(1), silent))
+    batcher = Batcher(painter)
+    first = asyncio.create_task(batcher.paint(make_request(1), silent))
     await begun(painter)
     rest = asyncio.gather(
-        studio.paint(order(6, 8), silent), studio.paint(order(7), silent), return_exceptions=True
+        batcher.paint(make_request(6, 8), silent),
+        batcher.paint(make_request(7), silent),
+        return_exceptions=True,
     )
-    await wait_for(lambda: len(studio._waiting) == 3)
+    await wait_for(lambda: len(batcher._waiting) == 3)
     painter.go()
     assert shades(await first) == [1]
     good, bad = await rest
@@ -153,22 +165,22 @@ async def test_ones_nan_is_not_its_neighbours() -> None:
 
 
 async def test_one_that_does_not_fit_alone_fails_alone() -> None:
-    """The error reaches who ordered it; the next order is painted."""
+    """The error reaches who ordered it; the next request is painted."""
     painter = SlowPainter()
     painter.fits = 0
     painter.go()
-    studio = Studio(painter)
+    batcher = Batcher(painter)
     with pytest.raises(OutOfMemory):
-        await studio.paint(order(1), silent)
+        await batcher.paint(make_request(1), silent)
     painter.fits = 4
-    assert shades(await studio.paint(order(2), silent)) == [2]
+    assert shades(await batcher.paint(make_request(2), silent)) == [2]
 
 
 async def test_cancelled_while_painting_stops_after_the_step_it_is_in() -> None:
-    """Nobody wants the picture any more: no further step is taken, the next order is painted."""
+    """Nobody wants the picture any more: no further step is taken, the next request is painted."""
     painter = SlowPainter()
-    studio = Studio(painter)
-    task = asyncio.create_task(studio.paint(order(1), silent))
+    batcher = Batcher(painter)
+    task = asyncio.create_task(batcher.paint(make_request(1), silent))
     await begun(painter)
     painter.go(1)
     await wait_for(lambda: painter.steps == 1)
@@ -176,17 +188,17 @@ async def test_cancelled_while_painting_stops_after_the_step_it_is_in() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     painter.go()
-    assert shades(await studio.paint(order(2), silent)) == [2]
+    assert shades(await batcher.paint(make_request(2), silent)) == [2]
     assert painter.steps <= 2 + STEPS  # the one under way may have been the second
 
 
 async def test_cancelled_in_company_leaves_the_others_their_picture() -> None:
     """One of two painted together withdraws: at once for them, unnoticed by the other."""
     painter = SlowPainter()
-    studio = Studio(painter)
-    blocker = asyncio.create_task(studio.paint(order(0), silent))
+    batcher = Batcher(painter)
+    blocker = asyncio.create_task(batcher.paint(make_request(0), silent))
     await begun(painter)
-    leaves, stays = (asyncio.create_task(studio.paint(order(n), silent)) for n in (1, 2))
+    leaves, stays = (asyncio.create_task(batcher.paint(make_request(n), silent)) for n in (1, 2))
     await asyncio.sleep(0)
     painter.go(STEPS)
     await blocker
@@ -202,34 +214,34 @@ async def test_cancelled_in_company_leaves_the_others_their_picture() -> None:
 async def test_cancelled_while_waiting_is_never_painted() -> None:
     """Who gives up in the queue costs nothing."""
     painter = SlowPainter()
-    studio = Studio(painter)
-    first = asyncio.create_task(studio.paint(order(1), silent))
+    batcher = Batcher(painter)
+    first = asyncio.create_task(batcher.paint(make_request(1), silent))
     await begun(painter)
-    second = asyncio.create_task(studio.paint(order(2), silent))
+    second = asyncio.create_task(batcher.paint(make_request(2), silent))
     await asyncio.sleep(0)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second
     painter.go()
     assert shades(await first) == [1]
-    assert shades(await studio.paint(order(3), silent)) == [3]
+    assert shades(await batcher.paint(make_request(3), silent)) == [3]
     assert painter.batches == [[1], [3]]
 
 
 async def test_a_bug_fails_its_own_order_only() -> None:
     """Whatever a model raises reaches who ordered it, and the thread lives on."""
     painter = SlowPainter()
-    studio = Studio(painter)
+    batcher = Batcher(painter)
     painter.go()
 
-    def broken(_orders: Sequence[Order], _on_step: OnStep) -> list[Image.Image]:
+    def broken(_requests: Sequence[Request], _on_step: OnStep) -> list[Image.Image]:
         raise ZeroDivisionError
 
     whole, painter.paint = painter.paint, broken  # type: ignore[method-assign]
     with pytest.raises(ZeroDivisionError):
-        await studio.paint(order(1), silent)
+        await batcher.paint(make_request(1), silent)
     painter.paint = whole  # type: ignore[method-assign]
-    assert shades(await studio.paint(order(2), silent)) == [2]
+    assert shades(await batcher.paint(make_request(2), silent)) == [2]
 
 
 async def test_previews_are_of_the_first_picture_between_first_and_last_step() -> None:
@@ -237,7 +249,7 @@ async def test_previews_are_of_the_first_picture_between_first_and_last_step() -
     painter = SlowPainter()
     painter.go()
     shown: list[Image.Image] = []
-    await Studio(painter).paint(order(1, 2), silent, shown.append)
+    await Batcher(painter).paint(make_request(1, 2), silent, shown.append)
     assert shades(shown) == [2, 3]
 
 
@@ -245,13 +257,13 @@ async def test_callbacks_run_where_they_were_asked_for() -> None:
     """In the event loop's thread and in the caller's context, by which coglet files log lines."""
     mine = contextvars.ContextVar("mine", default="nobody's")
     painter = SlowPainter()
-    studio = Studio(painter)
+    batcher = Batcher(painter)
     seen: list[tuple[str, str, int]] = []
 
     async def customer(name: str) -> None:
         mine.set(name)
-        await studio.paint(
-            order(1), lambda *_: seen.append((name, mine.get(), threading.get_ident()))
+        await batcher.paint(
+            make_request(1), lambda *_: seen.append((name, mine.get(), threading.get_ident()))
         )
 
     painter.go()

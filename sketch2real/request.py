@@ -29,7 +29,7 @@ OnStep = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """What to paint.
 
     control: RGB, white lines on black, in the size to be painted.
@@ -47,8 +47,8 @@ class Order:
     guidance_scale: float
     seeds: tuple[int, ...]
 
-    def each(self) -> list["Order"]:
-        """One order per picture."""
+    def each(self) -> list["Request"]:
+        """One request per picture."""
         return [replace(self, seeds=(seed,)) for seed in self.seeds]
 
     @property
@@ -72,15 +72,15 @@ class Painter(Protocol):
     """How many pictures it paints at once at most. On a processor one: more would only make all
     wait for the last."""
 
-    def prompt_for(self, order: Order) -> str:
-        """The words that the model is given for `order`, "" if none."""
+    def prompt_for(self, request: Request) -> str:
+        """The words that the model is given for `request`, "" if none."""
         ...
 
-    def paint(self, orders: Sequence[Order], on_step: OnStep) -> list[Image.Image]:
-        """One RGB picture per order, in the size of its control picture.
+    def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
+        """One RGB picture per request, in the size of its control picture.
 
-        orders: of one picture and one bucket each. Picture i depends on order i alone, not on what
-        is painted with it.
+        requests: of one picture and one bucket each. Picture i depends on request i alone, not on
+        what is painted with it.
 
         Raises: OutOfMemory: it did not fit; what was allocated is freed. FloatingPointError: the
         model answered with NaN.
@@ -88,18 +88,20 @@ class Painter(Protocol):
         ...
 
     def preview(
-        self, order: Order, before: torch.Tensor, after: torch.Tensor, done: int
+        self, request: Request, before: torch.Tensor, after: torch.Tensor, done: int
     ) -> Image.Image | None:
         """A small picture of what step `done` heads for; None if that cannot be told now.
 
-        before, after: (1, …), latents of the order's picture as two successive `Step`s have them.
+        before, after: (1, …), latents of the request's picture as two successive `Step`s have them.
         """
         ...
 
 
-def generators(orders: Sequence[Order]) -> list[torch.Generator]:
+def generators(requests: Sequence[Request]) -> list[torch.Generator]:
     """On the processor always: a seed then gives the same noise on every card."""
-    return [torch.Generator("cpu").manual_seed(seed) for order in orders for seed in order.seeds]
+    return [
+        torch.Generator("cpu").manual_seed(seed) for request in requests for seed in request.seeds
+    ]
 
 
 def readable(text: str) -> str:

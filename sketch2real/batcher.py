@@ -1,4 +1,4 @@
-"""One painter, many orders: who waits, who is painted with whom, who changed their mind.
+"""One painter, many requests: who waits, who is painted with whom, who changed their mind.
 
 The painter works in a thread of its own. Whatever of one bucket has come while it was busy is
 painted together, first come first; nothing waits for company.
@@ -14,26 +14,26 @@ from concurrent.futures import Future
 
 import torch
 from errors import OutOfMemory
-from orders import Order, Painter, Step
 from PIL import Image
+from request import Painter, Request, Step
 
 OnProgress = Callable[[int, int], None]
-"""Called in the event loop with (steps done, steps in all) over all pictures of an order."""
+"""Called in the event loop with (steps done, steps in all) over all pictures of a request."""
 
 OnPreview = Callable[[Image.Image], None]
-"""Called in the event loop with small pictures of the order's first picture as it emerges."""
+"""Called in the event loop with small pictures of the request's first picture as it emerges."""
 
 
 class _Job:
-    """One picture of an order."""
+    """One picture of a request."""
 
     def __init__(
         self,
-        order: Order,
+        request: Request,
         tell: Callable[["_Job"], None],
         show: Callable[[Image.Image], None] | None,
     ) -> None:
-        self.order = order
+        self.request = request
         self.result: Future[Image.Image] = Future()
         self.step = (0, 0)
         self._tell, self._show = tell, show
@@ -46,14 +46,14 @@ class _Job:
         if self._show is None or step.done == step.steps:
             return
         if self._latents is not None:
-            small = painter.preview(self.order, self._latents, latents, step.done)
+            small = painter.preview(self.request, self._latents, latents, step.done)
             if small is not None:
                 self._show(small)
         self._latents = latents.clone()
 
 
-class Studio:
-    """Takes orders from an event loop and has them painted."""
+class Batcher:
+    """Takes requests from an event loop and has them painted."""
 
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
@@ -63,11 +63,11 @@ class Studio:
         self._thread.start()
 
     async def paint(
-        self, order: Order, on_progress: OnProgress, on_preview: OnPreview | None = None
+        self, request: Request, on_progress: OnProgress, on_preview: OnPreview | None = None
     ) -> list[Image.Image]:
-        """One RGB picture per seed; picture i depends on `order.seeds[i]` alone.
+        """One RGB picture per seed; picture i depends on `request.seeds[i]` alone.
 
-        Cancelling the task withdraws the order: what is painted for nobody else stops after the
+        Cancelling the task withdraws the request: what is painted for nobody else stops after the
         step it is in.
 
         Raises: OutOfMemory: even one picture did not fit; what was allocated is freed.
@@ -95,7 +95,7 @@ class Studio:
             if on_preview is not None:
                 loop.call_soon_threadsafe(on_preview, small, context=context)
 
-        for index, one in enumerate(order.each()):
+        for index, one in enumerate(request.each()):
             jobs.append(_Job(one, tell, show if on_preview and index == 0 else None))
         with self._changed:
             self._waiting.extend(jobs)
@@ -116,7 +116,7 @@ class Studio:
     def _next_batch(self, most: int) -> list[_Job]:
         """The first that waits and all of its bucket, in order, as many as go together."""
         jobs = [job for job in self._waiting if not job.result.cancelled()]
-        batch = [job for job in jobs if job.order.bucket == jobs[0].order.bucket][:most]
+        batch = [job for job in jobs if job.request.bucket == jobs[0].request.bucket][:most]
         self._waiting = deque(job for job in jobs if job not in batch)
         return batch
 
@@ -131,7 +131,7 @@ class Studio:
                 job.stepped(step, latents, self.painter)
 
         try:
-            pictures = self.painter.paint([job.order for job in batch], on_step)
+            pictures = self.painter.paint([job.request for job in batch], on_step)
         except Withdrawn:
             return
         except (OutOfMemory, FloatingPointError) as error:
@@ -140,7 +140,7 @@ class Studio:
             else:  # one by one needs less, and one's NaN is not its neighbours'
                 for job in batch:
                     self._paint([job])
-        except Exception as error:  # the order's, not the thread's
+        except Exception as error:  # the request's, not the thread's
             for job in batch:
                 _finish(job, error)
         else:
