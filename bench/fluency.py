@@ -56,20 +56,20 @@ Pass = Callable[[], list[str]]
 
 def package(engine: str) -> Pass:
     """The package's own steps, as run() takes them."""
-    from assessment import Assessor, Wishes
+    from pipeline import Options, Pipeline
 
     if engine in ON_GPU:
         let_random_weights_talk()
-    assessor = Assessor()
-    wishes = Wishes(language="en", transcribe=engine != "acoustic")
+    ours = Pipeline()
+    options = Options(language="en", transcribe=engine != "acoustic")
 
-    def assess(path: Path) -> str:
-        return assessor.assess(path, wishes).transcript or ""
+    def transcript(path: Path) -> str:
+        return ours.run(path, options).transcript or ""
 
     if engine != "gpu together":
-        return lambda: [assess(clip) for clip in CLIPS]
+        return lambda: [transcript(clip) for clip in CLIPS]
     threads = ThreadPoolExecutor(AT_ONCE)
-    return lambda: list(threads.map(assess, CLIPS))
+    return lambda: list(threads.map(transcript, CLIPS))
 
 
 def let_random_weights_talk() -> None:

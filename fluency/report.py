@@ -109,7 +109,7 @@ def compose(
 
 
 def _timelines(heard: Acoustics, contours: bool) -> dict[str, Any]:
-    """What is drawn of the signal alone; the contours at 50 Hz, if they are wished for."""
+    """What is drawn of the signal alone; the contours at 50 Hz, if they are asked for."""
     return {
         "speech_segments": [
             Segment(start=round(s.start_s, 2), end=round(s.end_s, 2)) for s in heard.segments

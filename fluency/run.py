@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path as FilePath
 
 import torch
-from assessment import Assessor, Wishes
 from cog import BaseRunner, Input, Path, concurrent
 from outputs import Fluency
+from pipeline import Options, Pipeline
 
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
@@ -37,9 +37,9 @@ class Runner(BaseRunner):
         """Load the models and run them once, so that the first request is not the slow one."""
         if threads := os.environ.get("THREADS"):
             torch.set_num_threads(int(threads))
-        self.assessor = Assessor()
-        at_once = CONCURRENT if self.assessor.is_parallel else 1
-        self.threads = ThreadPoolExecutor(at_once, thread_name_prefix="assess")
+        self.pipeline = Pipeline()
+        at_once = CONCURRENT if self.pipeline.is_parallel else 1
+        self.threads = ThreadPoolExecutor(at_once, thread_name_prefix="pipeline")
 
     # CONCURRENT: `cog build` reads the number off the source.
     @concurrent(max=8)  # type: ignore[untyped-decorator]
@@ -80,14 +80,14 @@ class Runner(BaseRunner):
         Raises:
             InvalidInput: a recording, language or text that cannot be used.
         """
-        wishes = Wishes(language, pause_threshold, transcribe, reference_text, contours, timeline)
+        options = Options(language, pause_threshold, transcribe, reference_text, contours, timeline)
         canceled = threading.Event()
 
         def check() -> None:
             if canceled.is_set():
                 raise Canceled
 
-        work = self.threads.submit(self.assessor.assess, FilePath(audio), wishes, check)
+        work = self.threads.submit(self.pipeline.run, FilePath(audio), options, check)
         try:
             return await asyncio.wrap_future(work)
         finally:

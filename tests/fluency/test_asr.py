@@ -27,7 +27,7 @@ Recording = Callable[[str], Samples]
 
 @pytest.fixture(scope="module")
 def transcriber(runner: Any) -> asr.Transcriber:
-    made: asr.Transcriber = runner.assessor.transcriber
+    made: asr.Transcriber = runner.pipeline.transcriber
     return made
 
 

@@ -98,7 +98,7 @@ def test_an_error_stays_with_its_job() -> None:
 
 @pytest.fixture(scope="module")
 def transcriber(runner: Any) -> asr.Transcriber:
-    made: asr.Transcriber = runner.assessor.transcriber
+    made: asr.Transcriber = runner.pipeline.transcriber
     return made
 
 
@@ -177,7 +177,7 @@ def test_predictions_at_once_share_a_batch(
 ) -> None:
     """Three requests where they are allowed: one pass, and the answers of one by one."""
     names = ("mary.wav", "bobby.wav", "austen-0880.wav")
-    recogniser: Recogniser = runner.assessor.transcriber.recogniser
+    recogniser: Recogniser = runner.pipeline.transcriber.recogniser
     sizes = []
 
     def counted(jobs: list[Windows]) -> list[Heard]:
@@ -210,7 +210,7 @@ def test_a_canceled_prediction_gives_up(
     runner: Any, golden: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its thread stops at the next step, and the next prediction gets it."""
-    batcher = runner.assessor.transcriber.recogniser._batcher
+    batcher = runner.pipeline.transcriber.recogniser._batcher
     works = []
     submit = runner.threads.submit
 

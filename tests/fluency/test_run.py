@@ -306,7 +306,7 @@ def test_a_picture_that_nobody_waits_for_is_removed(
     """Canceled while it was drawn."""
     import tempfile
 
-    import assessment
+    import pipeline
 
     class GoneError(Exception):
         pass
@@ -316,9 +316,9 @@ def test_a_picture_that_nobody_waits_for_is_removed(
             raise GoneError
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    wishes = assessment.Wishes(transcribe=False, timeline=True)
+    options = pipeline.Options(transcribe=False, timeline=True)
     with pytest.raises(GoneError):
-        runner.assessor.assess(golden / "mary.wav", wishes, check)
+        runner.pipeline.run(golden / "mary.wav", options, check)
     assert list(tmp_path.iterdir()) == []
 
 

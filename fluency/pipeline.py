@@ -22,7 +22,7 @@ from weights import choose
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Options:
     """The inputs of run() but for the recording; there they are described."""
 
     language: str = "auto"
@@ -33,8 +33,8 @@ class Wishes:
     timeline: bool = False
 
 
-class Assessor:
-    """The two models and the score map. Several threads may assess at once."""
+class Pipeline:
+    """The two models and the score map. Several threads may run at once."""
 
     def __init__(self) -> None:
         """Load what the environment names, and run it once: no first request shall be slow."""
@@ -47,54 +47,54 @@ class Assessor:
         warm_up(self.vad)
         self.transcriber.warm_up()
 
-    def assess(
-        self, audio: Path, wishes: Wishes, check: Callable[[], None] = lambda: None
+    def run(
+        self, audio: Path, options: Options, check: Callable[[], None] = lambda: None
     ) -> Fluency:
         """Measure one recording. `check` is called between steps; what it raises ends the work.
 
         Raises:
             InvalidInput: a recording, language or text that cannot be used.
         """
-        expected = self._check(wishes)
+        expected = self._check(options)
         recording = read_audio(audio)
-        heard = analyse(recording.samples, self.vad, wishes.pause_threshold_s)
+        heard = analyse(recording.samples, self.vad, options.pause_threshold_s)
         if heard is None:
-            return report.silence(recording.duration_s, wishes.pause_threshold_s, self.scores)
+            return report.silence(recording.duration_s, options.pause_threshold_s, self.scores)
         understood = None
-        if wishes.transcribe:
+        if options.transcribe:
             spans = windows(heard.segments, recording.duration_s)
-            known = None if wishes.language == "auto" else wishes.language
+            known = None if options.language == "auto" else options.language
             understood = self.transcriber.transcribe(heard.samples, spans, known, check)
         check()
         answer = report.compose(
             heard,
             understood,
             duration_s=recording.duration_s,
-            pause_threshold_s=wishes.pause_threshold_s,
+            pause_threshold_s=options.pause_threshold_s,
             reference=expected,
             scores=self.scores,
-            model=self.model if wishes.transcribe else None,
-            contours=wishes.contours,
+            model=self.model if options.transcribe else None,
+            contours=options.contours,
         )
-        if wishes.timeline:
+        if options.timeline:
             answer.timeline = _picture(heard.samples, answer, check)
         return answer
 
-    def _check(self, wishes: Wishes) -> list[str] | None:
+    def _check(self, options: Options) -> list[str] | None:
         """The words of the reference text, if there is one. Everything that is cheap to refuse."""
-        if not math.isfinite(wishes.pause_threshold_s):  # NaN passes every limit of a schema
+        if not math.isfinite(options.pause_threshold_s):  # NaN passes every limit of a schema
             raise InvalidInput(
-                f"Cannot measure: 'pause_threshold' must be finite, got {wishes.pause_threshold_s}"
+                f"Cannot measure: 'pause_threshold' must be finite, got {options.pause_threshold_s}"
             )
-        if wishes.transcribe and wishes.language != "auto":
-            self.transcriber.check_language(wishes.language)
-        if wishes.reference_text is None:
+        if options.transcribe and options.language != "auto":
+            self.transcriber.check_language(options.language)
+        if options.reference_text is None:
             return None
-        if not wishes.transcribe:
+        if not options.transcribe:
             raise InvalidInput(
                 "Cannot compare: 'transcribe' must be true with a 'reference_text', got false"
             )
-        return reading.reference_words(wishes.reference_text)
+        return reading.reference_words(options.reference_text)
 
 
 def _picture(samples: NDArray[np.float32], answer: Fluency, check: Callable[[], None]) -> CogPath:
