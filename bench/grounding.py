@@ -34,7 +34,7 @@ from model import Detector  # noqa: E402
 from picture import load_rgb  # noqa: E402
 from PIL import Image, ImageChops  # noqa: E402
 from postprocess import merge  # noqa: E402
-from prediction import Look, Prediction  # noqa: E402
+from prediction import DetectInput, Prediction  # noqa: E402
 from prompt import build_chunks, tokenize  # noqa: E402
 from transformers import (  # noqa: E402
     AutoModelForZeroShotObjectDetection,
@@ -106,7 +106,7 @@ def ours(
     words = tokenize(labels, detector.tokenizer)
     chunks = build_chunks(words, detector.max_tokens, detector.tokenizer)
     prompts = tuple(chunk.input_ids for chunk in chunks)
-    seen = detector.detect_many([Look(detector.prepare(p), prompts) for p in pictures])
+    seen = detector.detect_many([DetectInput(detector.prepare(p), prompts) for p in pictures])
     for predictions in seen:
         merge(predictions, chunks, 0.35, 0.25, None)
     return seen

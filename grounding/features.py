@@ -36,15 +36,15 @@ class Supplied(nn.Module):
             return getattr(super().__getattr__("module"), name)
 
 
-class Remembered:
-    """The latest answers of a costly function, by key."""
+class LRUCache:
+    """Results of an expensive function by key; the least recently used one is dropped."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._known: OrderedDict[Hashable, Any] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """What compute() gave for this key when it was last unknown."""
+        """The result kept for this key, else compute()'s."""
         if key not in self._known:
             self._known[key] = compute()
             while len(self._known) > self._capacity:
@@ -52,7 +52,7 @@ class Remembered:
         self._known.move_to_end(key)
         return self._known[key]
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop everything."""
         self._known.clear()
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from errors import InvalidInput
 
-MAX_QUERIES = 2_000
+MAX_LABELS = 2_000
 """More labels than any published vocabulary has classes (LVIS: 1,203)."""
 
 # A period ends a label, as in "cat. dog." or "cat . dog .", unless it is a decimal point.
@@ -18,16 +18,16 @@ _SEPARATORS = re.compile(r"[,\n\r]|(?<!\d)\.|\.(?!\d)")
 _MARKS = re.compile(r"[.?\[\]]")
 
 
-class Query(NamedTuple):
+class Label(NamedTuple):
     """One label to search for."""
 
-    label: str
+    name: str
     """As the caller wrote it, white space aside; answers carry it."""
     text: str
     """As the model reads it: lower case, without the marks that end a label."""
 
 
-def parse_queries(text: str, default: str) -> list[Query]:
+def parse_labels(text: str, default: str) -> list[Label]:
     """Split what the caller sent into labels.
 
     1. A text that starts with "[" is a JSON list of strings; each string is one label, whatever
@@ -37,25 +37,24 @@ def parse_queries(text: str, default: str) -> list[Query]:
     3. A blank text stands for `default`, read by the same rule.
     Labels that differ only in case, white space or marks are one label: the first stays.
 
-    Raises: InvalidInput if no label is left, there are more than MAX_QUERIES, or the JSON is not
+    Raises: InvalidInput if no label is left, there are more than MAX_LABELS, or the JSON is not
     a list of strings.
 
-    >>> [q.label for q in parse_queries("Cat . dog. cat,1.5 litre bottle", "")]
+    >>> [label.name for label in parse_labels("Cat . dog. cat,1.5 litre bottle", "")]
     ['Cat', 'dog', '1.5 litre bottle']
     """
     source = text if text.strip() else default
     parts = _from_json(source) if source.lstrip().startswith("[") else _SEPARATORS.split(source)
-    found: dict[str, Query] = {}
+    found: dict[str, Label] = {}
     for part in parts:
-        query = Query(_tidy(part), _as_read(part))
-        if query.text:
-            found.setdefault(query.text, query)
+        label = Label(_tidy(part), _as_read(part))
+        if label.text:
+            found.setdefault(label.text, label)
     if not found:
         raise InvalidInput("Cannot search: 'text_queries' must name at least one thing, got none")
-    if len(found) > MAX_QUERIES:
+    if len(found) > MAX_LABELS:
         raise InvalidInput(
-            f"Cannot search: 'text_queries' must hold at most {MAX_QUERIES} labels, "
-            f"got {len(found)}"
+            f"Cannot search: 'text_queries' must hold at most {MAX_LABELS} labels, got {len(found)}"
         )
     return list(found.values())
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from features import Levels, Remembered, Supplied, padded, rows_of
+from features import Levels, LRUCache, Supplied, padded, rows_of
 from PIL import Image
-from prediction import Look, Prediction
+from prediction import DetectInput, Prediction
 from preprocess import to_tensor
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
@@ -88,7 +88,7 @@ class Detector:
             _compile((inner.backbone.conv_encoder.model, inner.encoder, inner.decoder), compiler)
         self._text = inner.text_backbone = Supplied(inner.text_backbone)
         self._vision = inner.backbone = Supplied(inner.backbone)
-        self._known_texts = Remembered(TEXT_CACHE_SIZE)
+        self._text_cache = LRUCache(TEXT_CACHE_SIZE)
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """Resize and normalise, on the GPU if there is one: (1, 3, H, W) float32."""
@@ -100,9 +100,9 @@ class Detector:
         pixels: (1, 3, H, W) float32, normalised. prompts: token ids of each chunk.
         Raises: as detect_many.
         """
-        return self.detect_many([Look(pixels, tuple(map(tuple, prompts)))])[0]
+        return self.detect_many([DetectInput(pixels, tuple(map(tuple, prompts)))])[0]
 
-    def detect_many(self, looks: Sequence[Look]) -> list[list[Prediction]]:
+    def detect_many(self, inputs: Sequence[DetectInput]) -> list[list[Prediction]]:
         """Look at several pictures of one size in common passes.
 
         Each picture goes through the vision backbone once, each text not met lately through the
@@ -110,22 +110,22 @@ class Detector:
 
         Raises: FloatingPointError if the model answers with NaN or infinity even in float32.
         """
-        seen = self._passes(looks)
+        seen = self._passes(inputs)
         if not _finite(seen) and self.dtype is not torch.float32:
             # float16 ends at 65504, and the fusion layers' products can go beyond.
             _log.warning("float16 overflowed; going on in float32")
             self.dtype = torch.float32
-            self._known_texts.forget()
-            seen = self._passes(looks)
+            self._text_cache.clear()
+            seen = self._passes(inputs)
         if not _finite(seen):
             raise FloatingPointError("the model answered with NaN or infinity")
         return seen
 
     @torch.inference_mode()
-    def _passes(self, looks: Sequence[Look]) -> list[list[Prediction]]:
-        pixels = torch.cat([look.pixels for look in looks]).to(self.device)
-        pairs = [(place, prompt) for place, look in enumerate(looks) for prompt in look.prompts]
-        answers: list[list[Prediction]] = [[] for _ in looks]
+    def _passes(self, inputs: Sequence[DetectInput]) -> list[list[Prediction]]:
+        pixels = torch.cat([one.pixels for one in inputs]).to(self.device)
+        pairs = [(place, prompt) for place, one in enumerate(inputs) for prompt in one.prompts]
+        answers: list[list[Prediction]] = [[] for _ in inputs]
         with self._precision():
             levels = self._see(pixels)
             for start in range(0, len(pairs), MAX_ROWS):
@@ -186,7 +186,7 @@ class Detector:
             features: torch.Tensor = output.last_hidden_state[0]
             return features
 
-        text: torch.Tensor = self._known_texts.get(prompt, encode)
+        text: torch.Tensor = self._text_cache.get(prompt, encode)
         return text
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -215,5 +215,5 @@ def _power_of_two(count: int) -> int:
 
 
 def _finite(answers: Sequence[Sequence[Prediction]]) -> bool:
-    arrays = (array for of_look in answers for prediction in of_look for array in prediction)
+    arrays = (array for of_input in answers for prediction in of_input for array in prediction)
     return all(np.isfinite(array).all() for array in arrays)

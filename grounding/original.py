@@ -16,7 +16,7 @@ from groundingdino.models import build_model
 from groundingdino.util.misc import clean_state_dict
 from groundingdino.util.slconfig import SLConfig
 from PIL import Image
-from prediction import Look, Prediction
+from prediction import DetectInput, Prediction
 from transformers import BatchEncoding
 
 MAX_ROWS = 8
@@ -73,16 +73,16 @@ class OriginalDetector:
         return prepared
 
     @torch.inference_mode()
-    def detect_many(self, looks: Sequence[Look]) -> list[list[Prediction]]:
-        """For each look a prediction per prompt, MAX_ROWS in a pass; all pictures of one size.
+    def detect_many(self, inputs: Sequence[DetectInput]) -> list[list[Prediction]]:
+        """For each input a prediction per prompt, MAX_ROWS in a pass; all pictures of one size.
 
         Raises: FloatingPointError if the model answers with NaN or infinity.
         """
-        pairs = [(place, prompt) for place, look in enumerate(looks) for prompt in look.prompts]
-        answers: list[list[Prediction]] = [[] for _ in looks]
+        pairs = [(place, prompt) for place, one in enumerate(inputs) for prompt in one.prompts]
+        answers: list[list[Prediction]] = [[] for _ in inputs]
         for start in range(0, len(pairs), MAX_ROWS):
             group = pairs[start : start + MAX_ROWS]
-            pixels = torch.cat([looks[place].pixels for place, _ in group]).to(self.device)
+            pixels = torch.cat([inputs[place].pixels for place, _ in group]).to(self.device)
             output = self.model(pixels, captions=[prompt for _, prompt in group])
             scores = output["pred_logits"].float().sigmoid().cpu().numpy()
             boxes = output["pred_boxes"].float().cpu().numpy()

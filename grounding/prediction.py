@@ -18,8 +18,8 @@ class Prediction(NamedTuple):
     """(queries, 4) centre x, centre y, width, height, as fractions of the picture."""
 
 
-class Look(NamedTuple):
-    """One request's work for the model."""
+class DetectInput(NamedTuple):
+    """What the model needs of one request."""
 
     pixels: torch.Tensor
     """(1, 3, H, W) float32, normalised."""
@@ -38,5 +38,5 @@ class Engine(Protocol):
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """(1, 3, H, W) float32: the picture as the model wants it. Any thread may call this."""
 
-    def detect_many(self, looks: Sequence[Look]) -> list[list[Prediction]]:
-        """For each look a prediction per prompt; all pictures have one size."""
+    def detect_many(self, inputs: Sequence[DetectInput]) -> list[list[Prediction]]:
+        """For each input a prediction per prompt; all pictures have one size."""

@@ -11,7 +11,7 @@ from PIL import Image
 from prediction import Engine
 
 
-class Page(NamedTuple):
+class Prepared(NamedTuple):
     """A picture that has been read; the full-size pixels are let go."""
 
     size: PictureSize
@@ -21,11 +21,11 @@ class Page(NamedTuple):
     """RGB, to draw the detections on; None if nobody asked."""
 
 
-def read(file: Path | str, engine: Engine, annotated: bool) -> Page:
+def read(file: Path | str, engine: Engine, annotated: bool) -> Prepared:
     """Decode a picture, resize it for the model, and keep a small copy if it is to be drawn on.
 
     Raises: InvalidInput as picture.load_rgb.
     """
     picture = load_rgb(file)
     size = PictureSize(width=picture.width, height=picture.height)
-    return Page(size, engine.prepare(picture), shrunk(picture) if annotated else None)
+    return Prepared(size, engine.prepare(picture), shrunk(picture) if annotated else None)

@@ -10,23 +10,23 @@ from cog import BaseRunner, Input, Path, concurrent
 from draw import annotate, save
 from engines import load_engine
 from formats import export, to_detections
+from labels import parse_labels
 from outputs import Output, Thresholds
 from postprocess import merge
-from prediction import Look
+from prediction import DetectInput
 from prompt import build_chunks, tokenize
-from queries import parse_queries
 from reading import read
 
 MAX_BATCH = 8
 """Pictures in one pass; as many requests as run() takes at once."""
 
-DESKS = 2
+CPU_THREADS = 2
 """Pictures read at once: one of 50 megapixels takes up to 800 MB until it is resized."""
 
 # One literal each, however long: `cog build` reads them statically and would show the quotes of
 # pieces put together.
 # ruff: noqa: E501
-DEFAULT_QUERIES = "person, face, hand, dog, cat, bird, car, bicycle, chair, table, bottle, cup, phone, laptop, book, plant, bag, shoe"
+DEFAULT_LABELS = "person, face, hand, dog, cat, bird, car, bicycle, chair, table, bottle, cup, phone, laptop, book, plant, bag, shoe"
 IMAGE = "Picture to search: PNG, JPEG, WebP, HEIC, GIF or BMP, at most 50 megapixels, 32768 pixels a side and 80 to 1 in shape. EXIF orientation is applied; transparency is laid over white."
 TEXT_QUERIES = 'What to look for: labels separated by commas, line breaks or periods ("cat, dog", "cat . dog ."), or a JSON list of strings. At most 2000. Blank: the default list. The labels used come back as queries_used.'
 BOX_THRESHOLD = "Lowest score of a detection: mean probability of its label's tokens."
@@ -44,14 +44,14 @@ class Runner(BaseRunner):
         """Load what ENGINE and WEIGHTS name onto DEVICE in DTYPE."""
         self.engine = load_engine(os.environ)
         self.batcher = Batcher(self.engine.detect_many, MAX_BATCH)
-        self.desk = ThreadPoolExecutor(DESKS, thread_name_prefix="desk")
+        self.cpu_pool = ThreadPoolExecutor(CPU_THREADS, thread_name_prefix="cpu")
 
     @concurrent(max=8)  # type: ignore[untyped-decorator]
     async def run(
         self,
         image: Path = Input(description=IMAGE),
         text_queries: str = Input(
-            default=DEFAULT_QUERIES,
+            default=DEFAULT_LABELS,
             max_length=65536,
             description=TEXT_QUERIES,
         ),
@@ -82,31 +82,31 @@ class Runner(BaseRunner):
         ),
     ) -> Output:
         """Return the boxes of everything in the picture that the labels name, best first."""
-        queries = parse_queries(text_queries, DEFAULT_QUERIES)
-        words = tokenize([query.text for query in queries], self.engine.tokenizer)
+        labels = parse_labels(text_queries, DEFAULT_LABELS)
+        words = tokenize([label.text for label in labels], self.engine.tokenizer)
         chunks = build_chunks(words, self.engine.max_tokens, self.engine.tokenizer)
         # Threads for what would hold up the other requests: reading, merging, drawing.
-        at_desk = partial(asyncio.get_running_loop().run_in_executor, self.desk)
-        size, pixels, canvas = await at_desk(read, image, self.engine, annotated)
-        look = Look(pixels, tuple(chunk.input_ids for chunk in chunks))
-        seen = await asyncio.wrap_future(self.batcher.submit(pixels.shape, look))
+        in_pool = partial(asyncio.get_running_loop().run_in_executor, self.cpu_pool)
+        size, pixels, canvas = await in_pool(read, image, self.engine, annotated)
+        work = DetectInput(pixels, tuple(chunk.input_ids for chunk in chunks))
+        seen = await asyncio.wrap_future(self.batcher.submit(pixels.shape, work))
         limits = (box_threshold, text_threshold, nms)
         found = await asyncio.to_thread(merge, seen, chunks, *limits, most=max_detections + 1)
-        labels = [query.label for query in queries]
+        names = [label.name for label in labels]
         kept = found.take(slice(max_detections))
-        detections = to_detections(kept.boxes, kept.scores, kept.labels, labels, size)
+        detections = to_detections(kept.boxes, kept.scores, kept.labels, names, size)
         jpeg = await asyncio.to_thread(annotate, canvas, detections) if canvas else None
         # Nothing is awaited from here on: a cancelled prediction leaves no file behind.
         return Output(
             detections=detections,
             image=size,
-            queries_used=labels,
-            queries_ignored=[label for label, w in zip(labels, words, strict=True) if not w],
+            queries_used=names,
+            queries_ignored=[name for name, found in zip(names, words, strict=True) if not found],
             thresholds=Thresholds(
                 box_threshold=box_threshold, text_threshold=text_threshold, nms=nms
             ),
             truncated=len(found.scores) > max_detections,
             model=self.engine.name,
             annotated_image=save(jpeg) if jpeg else None,
-            export=export(format, detections, size, labels, self.engine.name),
+            export=export(format, detections, size, names, self.engine.name),
         )

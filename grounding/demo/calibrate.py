@@ -22,7 +22,7 @@ from model import Detector
 from numpy.typing import NDArray
 from PIL import Image
 from postprocess import merge, overlaps
-from prediction import Look, Prediction
+from prediction import DetectInput, Prediction
 from prompt import Chunk, build_chunks, tokenize
 from transformers import AutoModelForZeroShotObjectDetection
 from weights import Source
@@ -49,7 +49,7 @@ class Seen(NamedTuple):
     predictions: list[Prediction]
 
 
-def look(detector: Detector, count: int) -> list[Seen]:
+def predict_scenes(detector: Detector, count: int) -> list[Seen]:
     """The model's answers to calibration scenes: half of shapes alone, half of everything."""
     seen = []
     shapes = cases("shapes", count - count // 2, seed=SEED + 1)
@@ -58,7 +58,7 @@ def look(detector: Detector, count: int) -> list[Seen]:
         chunks = build_chunks(words, detector.max_tokens, detector.tokenizer)
         pixels = detector.prepare(Image.fromarray(scene.pixels))
         prompts = tuple(chunk.input_ids for chunk in chunks)
-        (predictions,) = detector.detect_many([Look(pixels, prompts)])
+        (predictions,) = detector.detect_many([DetectInput(pixels, prompts)])
         seen.append(Seen(scene, labels, chunks, predictions))
     return seen
 
@@ -127,7 +127,7 @@ def main() -> None:
     detector = Detector(Source("weights", str(chosen.weights)), "cpu")
     shift = chosen.shift
     if shift is None:
-        shift = best_shift(look(detector, chosen.scenes))
+        shift = best_shift(predict_scenes(detector, chosen.scenes))
     model = AutoModelForZeroShotObjectDetection.from_pretrained(chosen.weights, dtype=torch.float32)
     fold(model, shift)
     save_weights(model, detector.tokenizer, chosen.out)

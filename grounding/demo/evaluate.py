@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from labels import parse_labels
 from model import Detector
 from picture import load_rgb
 from postprocess import Candidates, merge, overlaps
-from prediction import Engine, Look
+from prediction import DetectInput, Engine
 from prompt import build_chunks, tokenize
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from queries import parse_queries
 from tqdm import tqdm
 from weights import Source
 
@@ -89,7 +89,7 @@ def evaluate(engine: Engine, folder: Path, limit: int | None = None) -> dict[str
     questions = list(_questions(coco))[:limit]
     for asked in tqdm(questions, desc="pictures", unit="", file=sys.stderr):
         labels = [names[category] for category in asked.categories]
-        found = _look(engine, pictures / asked.image["file_name"], labels)
+        found = _detect(engine, pictures / asked.image["file_name"], labels)
         detections += _records(asked, found)
         at_default.add(coco, asked, found)
         ids.append(asked.image["id"])
@@ -108,13 +108,13 @@ def _questions(coco: COCO) -> Iterator[Asked]:
             yield Asked(image, wanted)
 
 
-def _look(engine: Engine, file: Path, labels: list[str]) -> Found:
-    texts = [parse_queries(json.dumps([label]), "")[0].text for label in labels]
+def _detect(engine: Engine, file: Path, labels: list[str]) -> Found:
+    texts = [parse_labels(json.dumps([label]), "")[0].text for label in labels]
     words = tokenize(texts, engine.tokenizer)
     chunks = build_chunks(words, engine.max_tokens, engine.tokenizer)
     picture = load_rgb(file)
-    look = Look(engine.prepare(picture), tuple(chunk.input_ids for chunk in chunks))
-    (seen,) = engine.detect_many([look])
+    work = DetectInput(engine.prepare(picture), tuple(chunk.input_ids for chunk in chunks))
+    (seen,) = engine.detect_many([work])
     return Found(merge(seen, chunks, 0.0, 0.0, None), [*picture.size, *picture.size])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from demo.batches import anchor_centres, collate, make_batch
-from demo.calibrate import MOST_ABSENT, best_shift, fold, look, operating_point, shifted
+from demo.calibrate import MOST_ABSENT, best_shift, fold, operating_point, predict_scenes, shifted
 from demo.evaluate import evaluate, layout
 from demo.figures import FIGURES
 from demo.heldout import SETS, cases, write_set
@@ -219,8 +219,8 @@ class Blind:
     def prepare(self, picture):
         return picture
 
-    def detect_many(self, looks):
-        return [look.prompts for look in looks]
+    def detect_many(self, inputs):
+        return [one.prompts for one in inputs]
 
 
 @pytest.fixture
@@ -329,7 +329,7 @@ def test_a_folded_shift_moves_every_logit_alike(shapes):
 
 def test_calibration_keeps_absent_labels_quiet(detector):
     """Of the shifts that let few absent labels fire it takes the one that finds most."""
-    seen = look(detector, 12)
+    seen = predict_scenes(detector, 12)
     chosen = best_shift(seen)
     recall, fired = operating_point(seen, chosen)
     assert fired <= MOST_ABSENT

@@ -1,7 +1,7 @@
 """Backbone outputs that are handed over instead of computed."""
 
 import torch
-from features import Remembered, Supplied, padded, rows_of
+from features import LRUCache, Supplied, padded, rows_of
 
 
 def test_a_supplied_value_is_used_once():
@@ -13,14 +13,14 @@ def test_a_supplied_value_is_used_once():
     assert module.in_features == 2, "attributes of the backbone stay within reach"
 
 
-def test_remembered_computes_once_and_drops_the_oldest():
+def test_the_cache_computes_once_and_drops_the_oldest():
     """A known key costs nothing; the one not asked for longest goes first."""
     calls = []
-    known = Remembered(capacity=2)
+    known = LRUCache(capacity=2)
     for key in ["a", "a", "b", "a", "c", "a", "b"]:
         assert known.get(key, lambda key=key: calls.append(key) or key * 2) == key * 2
     assert calls == ["a", "b", "c", "b"]
-    known.forget()
+    known.clear()
     known.get("a", lambda: calls.append("a"))
     assert calls[-1] == "a"
 

@@ -6,11 +6,11 @@ import pytest
 from errors import InvalidInput
 from hypothesis import given
 from hypothesis import strategies as st
-from queries import MAX_QUERIES, parse_queries
+from labels import MAX_LABELS, parse_labels
 
 
 def labels(text, default="person"):
-    return [query.label for query in parse_queries(text, default)]
+    return [label.name for label in parse_labels(text, default)]
 
 
 @pytest.mark.parametrize(
@@ -47,36 +47,36 @@ def test_blank_means_the_default():
 def test_no_labels_is_the_callers_mistake(text):
     """Nothing to search for, or JSON that is no list of strings, is refused."""
     with pytest.raises(InvalidInput, match="text_queries"):
-        parse_queries(text, "person")
+        parse_labels(text, "person")
 
 
 def test_too_many_labels_are_refused():
     """The limit is on labels after repetitions are dropped."""
-    many = [f"thing {n}" for n in range(MAX_QUERIES)]
-    assert len(parse_queries(",".join(many + many), "")) == MAX_QUERIES
+    many = [f"thing {n}" for n in range(MAX_LABELS)]
+    assert len(parse_labels(",".join(many + many), "")) == MAX_LABELS
     with pytest.raises(InvalidInput, match="at most"):
-        parse_queries(",".join([*many, "one more"]), "")
+        parse_labels(",".join([*many, "one more"]), "")
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_labels_or_a_clear_refusal(text):
     """No text crashes the parser; labels are trimmed, distinct, and free of end marks."""
     try:
-        found = parse_queries(text, "person")
+        found = parse_labels(text, "person")
     except InvalidInput:
         return
-    texts = [query.text for query in found]
+    texts = [label.text for label in found]
     assert found
     assert len(set(texts)) == len(texts)
-    for query in found:
-        assert query.text == query.text.strip()
-        assert not set(query.text) & set(".?[]")
+    for label in found:
+        assert label.text == label.text.strip()
+        assert not set(label.text) & set(".?[]")
 
 
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=12), min_size=1))
 def test_json_lists_keep_their_labels(items):
     """A JSON list of words comes back in order, repetitions aside."""
     expected = list({item.lower(): item for item in reversed(items)}.values())[::-1]
-    got = [query.text for query in parse_queries(json.dumps(items), "")]
+    got = [label.text for label in parse_labels(json.dumps(items), "")]
     assert sorted(got) == sorted({item.lower() for item in items})
     assert len(got) == len(expected)

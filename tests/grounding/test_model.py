@@ -7,7 +7,7 @@ from demo.heldout import cases
 from model import MAX_ROWS, Detector
 from PIL import Image
 from postprocess import candidates, combine
-from prediction import Look
+from prediction import DetectInput
 from preprocess import MIN_SIDE_PX, bucket, resize_on, target_size, to_tensor
 from prompt import build_chunks, tokenize
 from transformers import AutoModelForZeroShotObjectDetection, GroundingDinoProcessor
@@ -152,18 +152,18 @@ def assert_same(got, expected, size):
 def test_batched_equals_unbatched(detector, shapes):
     """Different pictures with labels of different number and length share passes, more than
     MAX_ROWS of them, and each gets the answer that it would get alone."""
-    looks = []
+    inputs = []
     for number, picture in enumerate(flips(shapes)):
         labels = [*PHRASES, "striped umbrella", "star"][: number + 1] * (1 + 19 * (number == 3))
         words = tokenize([f"{label} {n}" for n, label in enumerate(labels)], detector.tokenizer)
         chunks = build_chunks(words, detector.max_tokens, detector.tokenizer)
-        looks.append(Look(detector.prepare(picture), tuple(c.input_ids for c in chunks)))
-    assert sum(len(look.prompts) for look in looks) > MAX_ROWS
-    together = detector.detect_many(looks)
-    for look, predictions in zip(looks, together, strict=True):
-        assert len(predictions) == len(look.prompts)
-        for prompt, seen in zip(look.prompts, predictions, strict=True):
-            (alone,) = detector.detect(look.pixels, [prompt])
+        inputs.append(DetectInput(detector.prepare(picture), tuple(c.input_ids for c in chunks)))
+    assert sum(len(one.prompts) for one in inputs) > MAX_ROWS
+    together = detector.detect_many(inputs)
+    for one, predictions in zip(inputs, together, strict=True):
+        assert len(predictions) == len(one.prompts)
+        for prompt, seen in zip(one.prompts, predictions, strict=True):
+            (alone,) = detector.detect(one.pixels, [prompt])
             assert seen.token_probabilities.shape == alone.token_probabilities.shape
             assert_same(seen, alone, shapes.size)
 
@@ -175,13 +175,15 @@ def test_compiled_equals_eager(detector, shapes):
     compiled = Detector(resolve("demo"), "cpu", "float32", "aot_eager")
     words = tokenize(PHRASES, detector.tokenizer)
     (chunk,) = build_chunks(words, detector.max_tokens, detector.tokenizer)
-    looks = [Look(compiled.prepare(p), (chunk.input_ids,)) for p in flips(shapes)[:3]]
-    for got, expected in zip(compiled.detect_many(looks), detector.detect_many(looks), strict=True):
+    inputs = [DetectInput(compiled.prepare(p), (chunk.input_ids,)) for p in flips(shapes)[:3]]
+    for got, expected in zip(
+        compiled.detect_many(inputs), detector.detect_many(inputs), strict=True
+    ):
         assert_same(got[0], expected[0], shapes.size)
     count = torch._dynamo.utils.counters
     assert count["stats"]["unique_graphs"] == 3, "vision backbone, encoder, decoder"
     assert not count["graph_break"]
-    compiled.detect_many(looks[:1] * 4)  # four rows were compiled for three
+    compiled.detect_many(inputs[:1] * 4)  # four rows were compiled for three
     assert count["stats"]["unique_graphs"] == 3
 
 

@@ -11,7 +11,7 @@ from engines import load_engine
 from errors import InvalidInput
 from picture import load_rgb
 from PIL import Image
-from run import DEFAULT_QUERIES, DESKS
+from run import CPU_THREADS, DEFAULT_LABELS
 
 
 def test_the_apps_three_fields(call, shapes_png):
@@ -42,7 +42,7 @@ def test_the_apps_three_fields(call, shapes_png):
 def test_defaults_are_echoed(call, shapes_png):
     """Without queries the documented list is used, and said."""
     output = call(shapes_png)
-    assert output.queries_used == DEFAULT_QUERIES.split(", ")
+    assert output.queries_used == DEFAULT_LABELS.split(", ")
     assert output.thresholds["box_threshold"] == 0.35
     assert output.thresholds["text_threshold"] == 0.25
     assert output.thresholds["nms"] is None
@@ -191,7 +191,7 @@ def test_cancelled_while_it_draws_leaves_no_file(ask, shapes_png, tmp_path, monk
 
 def test_few_pictures_are_read_at_once(call_many, shapes_png, monkeypatch):
     """Eight requests at once do not unpack eight times 50 megapixels together."""
-    too_many = threading.Barrier(DESKS + 1)
+    too_many = threading.Barrier(CPU_THREADS + 1)
     met = []
 
     def waiting_for_company(path):

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from labels import parse_labels
 from PIL import Image
 from postprocess import merge
 from prediction import Prediction
 from prompt import build_chunks, tokenize
-from queries import parse_queries
 from transformers import GroundingDinoProcessor
 
 BOX = [0.5, 0.5, 0.2, 0.2]
@@ -45,15 +45,15 @@ def both(detector):
             text_threshold=text_threshold,
             target_sizes=[(100, 100)],
         )
-        queries = parse_queries(str(labels).replace("'", '"'), "")
-        words = tokenize([query.text for query in queries], detector.tokenizer)
+        asked = parse_labels(str(labels).replace("'", '"'), "")
+        words = tokenize([label.text for label in asked], detector.tokenizer)
         chunks = build_chunks(words, detector.max_tokens, detector.tokenizer)
         seen = [
             Prediction(np.array([spread(chunk.input_ids)], np.float32), np.array([box], np.float32))
             for chunk in chunks
         ]
         found = merge(seen, chunks, 0.35, text_threshold, None)
-        named = [queries[index].label for index in found.labels]
+        named = [asked[index].name for index in found.labels]
         return stock, list(zip(named, found.scores, strict=True)), found
 
     return ask
@@ -94,8 +94,8 @@ def test_a_period_in_a_label_is_no_error(both):
     labels = ["no. 5", "cat"]
     with pytest.raises(ValueError, match="must be a string or list"):
         both(labels, {"no": 0.6, "5": 0.7})
-    (query, _) = parse_queries('["no. 5", "cat"]', "")
-    assert query == ("no. 5", "no 5")
+    (label, _) = parse_labels('["no. 5", "cat"]', "")
+    assert label == ("no. 5", "no 5")
 
 
 def test_a_label_is_never_empty(both):
