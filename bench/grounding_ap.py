@@ -23,9 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "grounding"))
 
-from demo.evaluate import evaluate  # noqa: E402
-from demo.heldout import SETS, write_set  # noqa: E402
 from engines import load_engine  # noqa: E402
+from tools.demo.evaluate import evaluate  # noqa: E402
+from tools.demo.heldout import SETS, write_set  # noqa: E402
 
 
 def main() -> None:

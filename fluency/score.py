@@ -1,7 +1,7 @@
 """A fluency score of 0 to 100 from the measures, by a map that is data.
 
 `score_map.json` holds the map, its sources and what its calibration is worth.
-`calibrate.py` writes another from a rated corpus; SCORE_MAP names it.
+`tools.calibrate` writes another from a rated corpus; SCORE_MAP names it.
 """
 
 import json

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import calibrate
 import made_audio
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
 from score import ScoreMap
+from tools import calibrate
 from vad import SileroVad
 
 

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from architecture import infer_config
-from convert import (
+from model import Detector
+from preprocess import to_tensor
+from safetensors.torch import load_file
+from tools.architecture import infer_config
+from tools.convert import (
     read_original,
     to_original_names,
     to_transformers_names,
     write_folder,
     write_original,
 )
-from model import Detector
-from preprocess import to_tensor
-from safetensors.torch import load_file
 from weights import PRESETS, Source
 
 DEMO = PRESETS["demo"].location

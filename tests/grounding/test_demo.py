@@ -10,15 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from demo.batches import anchor_centres, collate, make_batch
-from demo.calibrate import MOST_ABSENT, best_shift, fold, operating_point, predict_scenes, shifted
-from demo.evaluate import evaluate, layout
-from demo.figures import FIGURES
-from demo.heldout import SETS, cases, write_set
-from demo.losses import giou, total_loss
-from demo.scenes import Scene, draw_scene
-from demo.train import Training, run
-from demo.vocabulary import (
+from model import Detector
+from PIL import Image
+from postprocess import Candidates
+from tools.demo.batches import anchor_centres, collate, make_batch
+from tools.demo.calibrate import (
+    MOST_ABSENT,
+    best_shift,
+    fold,
+    operating_point,
+    predict_scenes,
+    shifted,
+)
+from tools.demo.evaluate import evaluate, layout
+from tools.demo.figures import FIGURES
+from tools.demo.heldout import SETS, cases, write_set
+from tools.demo.losses import giou, total_loss
+from tools.demo.scenes import Scene, draw_scene
+from tools.demo.train import Training, run
+from tools.demo.vocabulary import (
     ALL_PAIRS,
     COLOURS,
     KINDS,
@@ -28,9 +38,6 @@ from demo.vocabulary import (
     Thing,
     caption,
 )
-from model import Detector
-from PIL import Image
-from postprocess import Candidates
 from weights import PRESETS
 
 DEMO = Path(PRESETS["demo"].location)
@@ -171,7 +178,7 @@ def test_every_parameter_that_serves_gets_a_gradient(tokenizer, tmp_path):
 def test_training_goes_on_where_it_was(tmp_path, monkeypatch):
     """Two steps at once equal one, a stop, and another: weights, average, optimizer, random
     state and the time spent are all in state.pt."""
-    monkeypatch.setattr("demo.train.EARLY_SIDES", (64,))
+    monkeypatch.setattr("tools.demo.train.EARLY_SIDES", (64,))
     monkeypatch.setattr("time.process_time", lambda: 0.0)  # the rate depends on the time spent
     whole = Training(DEMO, tmp_path, 1e-3, 5)
     losses = [whole.advance(1, 60.0) for _ in range(2)]
@@ -188,7 +195,7 @@ def test_training_goes_on_where_it_was(tmp_path, monkeypatch):
 
 def test_sigterm_leaves_a_checkpoint(tmp_path, monkeypatch):
     """Whoever stops it loses nothing."""
-    monkeypatch.setattr("demo.train.EARLY_SIDES", (64,))
+    monkeypatch.setattr("tools.demo.train.EARLY_SIDES", (64,))
     training = Training(DEMO, tmp_path, 1e-3, 0)
     step = training.advance
 
@@ -271,7 +278,7 @@ def test_figures_of_a_known_answer(tokenizer, drawn, monkeypatch, case):
         ones = np.full(len(found), 0.9, np.float32)
         return Candidates(boxes, ones, ones, labels, np.zeros(len(found), np.int64))
 
-    monkeypatch.setattr("demo.evaluate.merge", answer)
+    monkeypatch.setattr("tools.demo.evaluate.merge", answer)
     figures = evaluate(Blind(tokenizer), drawn)
     wrong_possible = {key: figures[key] for key in expected}
     if wrong_label:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from demo.heldout import cases
 from model import MAX_ROWS, Detector
 from PIL import Image
 from postprocess import candidates, combine
 from prediction import DetectInput
 from preprocess import MIN_SIDE_PX, bucket, resize_on, target_size, to_tensor
 from prompt import build_chunks, tokenize
+from tools.demo.heldout import cases
 from transformers import AutoModelForZeroShotObjectDetection, GroundingDinoProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 from weights import PRESETS, resolve

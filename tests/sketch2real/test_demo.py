@@ -1,4 +1,4 @@
-"""demo/: the drawn scenes are what they claim, training goes on where it was, figures are sound."""
+"""tools/demo: drawn scenes are what they claim, training resumes, figures are sound."""
 
 import signal
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ import numpy as np
 import pipeline
 import pytest
 import torch
-from demo import figures, nets, pairs, stages, train
-from demo.loop import Loop, Stopper, write_whole
-from demo.things import THINGS
 from PIL import Image
 from request import Request
+from tools.demo import figures, nets, pairs, stages, train
+from tools.demo.loop import Loop, Stopper, write_whole
+from tools.demo.things import THINGS
 from torch import nn
 from weights import choose
 

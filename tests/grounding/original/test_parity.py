@@ -28,13 +28,13 @@ import numpy as np
 import pytest
 import torch
 from cog import Path as CogPath
-from convert import write_folder, write_original
 from model import Detector
 from picture import load_rgb
 from postprocess import candidates
 from preprocess import to_tensor
 from prompt import build_chunks, tokenize
 from run import Runner
+from tools.convert import write_folder, write_original
 from transformers import (
     AutoModel,
     AutoTokenizer,

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from demo.scene import Colour, Points, Scene, Shape
+from tools.demo.scene import Colour, Points, Scene, Shape
 
 Setting = Literal["land", "water", "sky", "table"]
 FRONT: Colour = (0.0, 0.0, 1.0)

@@ -1,7 +1,7 @@
 """Makes the demo weights: draws the scenes, trains the VAE, then UNet and ControlNet together.
 
     cd sketch2real
-    OMP_NUM_THREADS=1 python -m demo.train FOLDER --cpu-minutes 75 [--init weights/demo]
+    OMP_NUM_THREADS=1 python -m tools.demo.train FOLDER --cpu-minutes 75 [--init weights/demo]
 
 FOLDER holds the data, the checkpoints and at the end `weights/`. Stop it at any moment (SIGTERM,
 Ctrl-C): the same command goes on. With more minutes a finished run is continued. The scenes and the
@@ -25,10 +25,10 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from demo import nets, pairs, stages
-from demo.loop import Loop, Stopper, log, write_whole
+from tools.demo import nets, pairs, stages
+from tools.demo.loop import Loop, Stopper, log, write_whole
 
-SHIPPED = Path(__file__).parents[1] / "weights" / "demo"
+SHIPPED = Path(__file__).parents[2] / "weights" / "demo"
 _CLASSES = {
     "vae": AutoencoderKL, "unet": UNet2DConditionModel,
     "controlnet": ControlNetModel, "text_encoder": CLIPTextModel,

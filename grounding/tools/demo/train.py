@@ -1,4 +1,4 @@
-"""Train the demo weights: `python -m demo.train --out RUN`, from the package's folder.
+"""Train the demo weights: `python -m tools.demo.train --out RUN`, from the package's folder.
 
 It starts from a checkpoint (--init), draws every picture anew, and spends --cpu-minutes of this
 process's CPU time, by which the learning rate falls along a cosine. Interrupted, by SIGTERM too,
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
-from demo.batches import anchor_centres, make_batch
-from demo.evaluate import score_folder
-from demo.export import save_weights
-from demo.losses import total_loss
+from tools.demo.batches import anchor_centres, make_batch
+from tools.demo.evaluate import score_folder
+from tools.demo.export import save_weights
+from tools.demo.losses import total_loss
 
 EARLY_SIDES, LATE_SIDES = (112, 128, 128, 144), (144, 160, 160, 160, 176)
 """Sides in px that training draws from before and after SWITCH of the budget is spent: small

@@ -9,9 +9,9 @@ import torch
 from prompt import build_chunks, tokenize
 from torch import Tensor
 
-from demo.losses import Targets
-from demo.scenes import Scene, draw_scene
-from demo.vocabulary import SEEN, Phrase, caption
+from tools.demo.losses import Targets
+from tools.demo.scenes import Scene, draw_scene
+from tools.demo.vocabulary import SEEN, Phrase, caption
 
 MOST_PHRASES = 14
 """Of a training caption; the shortest phrases fill half of the model's 64 tokens, 14 about all."""

@@ -1,5 +1,5 @@
 """Move the scores so that the package's default thresholds are the right operating point:
-`python -m demo.calibrate RUN/weights OUT`.
+`python -m tools.demo.calibrate RUN/weights OUT`.
 
 Training leaves the order of the scores right and their level where its loss wants it. A constant
 added to every token's logit shifts the level and nothing else. The constant is chosen on scenes of
@@ -27,11 +27,11 @@ from prompt import Chunk, build_chunks, tokenize
 from transformers import AutoModelForZeroShotObjectDetection
 from weights import Source
 
-from demo.evaluate import BOX_THRESHOLD, TEXT_THRESHOLD
-from demo.export import save_weights
-from demo.heldout import cases
-from demo.scenes import Scene
-from demo.vocabulary import Phrase
+from tools.demo.evaluate import BOX_THRESHOLD, TEXT_THRESHOLD
+from tools.demo.export import save_weights
+from tools.demo.heldout import cases
+from tools.demo.scenes import Scene
+from tools.demo.vocabulary import Phrase
 
 MOST_ABSENT = 0.05
 """Share of absent labels that may fire on the calibration scenes."""

@@ -1,7 +1,7 @@
 """Fit the score map to recordings that people have rated, and say how well it predicts them.
 
-    python -m calibrate ratings.csv --scale 0 10 --out my_map.json
-    python -m calibrate path/to/speechocean762 --scale 0 10 --out my_map.json
+    python -m tools.calibrate ratings.csv --scale 0 10 --out my_map.json
+    python -m tools.calibrate path/to/speechocean762 --scale 0 10 --out my_map.json
 
 The CSV has a header and the columns `file` (relative to the CSV) and `rating`;
 the folder is speechocean762 as published (`resource/scores.json`, `train/wav.scp`).

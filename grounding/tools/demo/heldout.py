@@ -1,4 +1,6 @@
-"""Scenes that training never draws, as a folder in COCO layout: `python -m demo.heldout SET OUT`.
+"""Scenes that training never draws, as a folder in COCO layout.
+
+    python -m tools.demo.heldout SET OUT
 
 Each picture's `neg_category_ids` (LVIS's name) are the absent labels that are asked of it.
 """
@@ -12,8 +14,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from demo.scenes import Scene, draw_scene
-from demo.vocabulary import ALL_PAIRS, SEEN, SHAPES, UNSEEN, Pair, Phrase, caption
+from tools.demo.scenes import Scene, draw_scene
+from tools.demo.vocabulary import ALL_PAIRS, SEEN, SHAPES, UNSEEN, Pair, Phrase, caption
 
 MOST_LABELS = 8
 """Asked of one picture; the fewest is one."""

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from demo import nets
-from demo.loop import Loop
+from tools.demo import nets
+from tools.demo.loop import Loop
 
 VAE_BATCH, CROP_PX = 12, 64
 BATCH = 16

@@ -1,7 +1,7 @@
 """Checkpoints of the original repository and folders of transformers, each from the other.
 
-    python convert.py to-transformers groundingdino_swint_ogc.pth folder --tokenizer FOLDER
-    python convert.py to-original folder model.pth
+    python -m tools.convert to-transformers groundingdino_swint_ogc.pth folder --tokenizer FOLDER
+    python -m tools.convert to-original folder model.pth
 
 The original is IDEA-Research/GroundingDINO (package groundingdino-py 0.4.0). The transformers
 side is the stored form, which is the hub's and the same for transformers 4 and 5 (in memory 5
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from architecture import infer_config
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GroundingDinoConfig, GroundingDinoProcessor
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
     GroundingDinoImageProcessorPil,
 )
+
+from tools.architecture import infer_config
 
 Tensors = dict[str, torch.Tensor]
 

@@ -1,7 +1,7 @@
 """Judges demo weights on sketches that were never trained on, painted as production does it.
 
     cd sketch2real
-    python -m demo.evaluate weights/demo [--count 256] [--grid grid.png] [--sketch FILE ...]
+    python -m tools.demo.evaluate weights/demo [--count 256] [--grid grid.png] [--sketch FILE ...]
 
 Prints the figures as JSON. `--grid` draws rows of sketch, two seeds, truth; `--sketch` adds
 pictures from elsewhere, cleaned as the runner cleans them. Figures alone would pass a blur: look at
@@ -23,8 +23,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from request import Painter, Request
 
-from demo import figures, pairs
-from demo.scene import SIDE_PX
+from tools.demo import figures, pairs
+from tools.demo.scene import SIDE_PX
 
 COLUMNS = 8
 SMALLEST_PX = 40

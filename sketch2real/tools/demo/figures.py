@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from scipy import ndimage
 
-from demo import nets
+from tools.demo import nets
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]

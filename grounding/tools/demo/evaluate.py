@@ -25,7 +25,7 @@ from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 from weights import Source
 
-from demo.heldout import SETS, write_set
+from tools.demo.heldout import SETS, write_set
 
 BOX_THRESHOLD, TEXT_THRESHOLD = 0.35, 0.25
 """The package's defaults."""

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from demo.scene import Colour, Scene
-from demo.things import COLOURS, THINGS, Brush, Setting
+from tools.demo.scene import Colour, Scene
+from tools.demo.things import COLOURS, THINGS, Brush, Setting
 
 HELD_OUT = 10_000_000
 """Seeds from here on are never trained on."""

@@ -1,0 +1,1 @@
+"""Calibration of the score map. Not part of the image."""

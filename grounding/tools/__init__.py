@@ -1,0 +1,1 @@
+"""Conversion of checkpoints, and training of the demo weights. Not part of the image."""

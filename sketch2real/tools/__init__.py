@@ -1,0 +1,1 @@
+"""Training of the demo weights. Not part of the image."""
