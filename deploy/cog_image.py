@@ -34,7 +34,8 @@ CUDA_TAGS = {
     "13.1": "13.1.2-cudnn-devel-ubuntu24.04",
     "13.2": "13.2.1-cudnn-devel-ubuntu24.04",
 }
-# What no image needs: caches, and environments of the machine that it is built on.
+# What no image needs, whatever the package's .dockerignore says: caches, and environments of the
+# machine that it is built on.
 UNCOPIED = (".venv", ".cog", ".git", "**/__pycache__", ".mypy_cache", ".ruff_cache")
 
 
@@ -85,6 +86,20 @@ def read_image_parts(folder: Path) -> ImageParts:
         environment=_environment(config.get("environment") or ()),
         concurrency=_concurrency(folder, runner, config),
     )
+
+
+def read_dockerignore(folder: Path) -> list[str]:
+    """The patterns of the package's .dockerignore, as Docker reads the file (moby/patternmatcher,
+    ignorefile.go): no comments, no leading slashes. Empty where there is no such file."""
+    path = folder / ".dockerignore"
+    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
+    patterns = []
+    for line in lines:
+        pattern = line.strip()
+        if pattern and not line.startswith("#"):
+            negation = "!" if pattern.startswith("!") else ""
+            patterns.append(negation + pattern.removeprefix("!").strip().lstrip("/"))
+    return patterns
 
 
 def _cuda_image(build: Mapping[str, Any]) -> str:

@@ -15,7 +15,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cog_image import UNCOPIED, CannotDeployError, ImageParts, read_image_parts, schema_command
+from cog_image import (
+    UNCOPIED,
+    CannotDeployError,
+    ImageParts,
+    read_dockerignore,
+    read_image_parts,
+    schema_command,
+)
 
 HERE = Path(__file__).resolve().parent
 SCHEMA_SCRIPT = HERE.parent / "router" / "models" / "runner_schema.py"
@@ -40,15 +47,23 @@ def build_arguments(parts: ImageParts, base: str) -> dict[str, str]:
 
 
 def lay_out(folder: Path, parts: ImageParts, context: Path) -> None:
-    """Fill the build's context: the package, its requirements and environment, the script."""
+    """Fill the build's context: the package with what it ignores, its requirements and
+    environment, the script."""
     ignored = shutil.ignore_patterns(*(name.removeprefix("**/") for name in UNCOPIED))
     shutil.copytree(folder, context / "src", ignore=ignored)
+    (context / ".dockerignore").write_text("".join(map(_below_src, read_dockerignore(folder))))
     requirements = (folder / parts.requirements).read_text() if parts.requirements else ""
     (context / "requirements.txt").write_text(requirements)
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in parts.environment.items()]
     (context / "environment").write_text("".join(lines))
     shutil.copy(SCHEMA_SCRIPT, context / "runner_schema.py")
     shutil.copy(HERE / "container" / "Dockerfile", context / "Dockerfile")
+
+
+def _below_src(pattern: str) -> str:
+    """A line of the context's .dockerignore: the package's own pattern, for src/."""
+    negation = "!" if pattern.startswith("!") else ""
+    return f"{negation}src/{pattern.removeprefix('!')}\n"
 
 
 def build(folder: Path, tag: str, base: str, options: Sequence[str]) -> int:

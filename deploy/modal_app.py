@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import modal
-from cog_image import UNCOPIED, CannotDeployError, ImageParts, read_image_parts, schema_command
+from cog_image import (
+    UNCOPIED,
+    CannotDeployError,
+    ImageParts,
+    read_dockerignore,
+    read_image_parts,
+    schema_command,
+)
 from fastapi import FastAPI
 from modal_front import CogServer, ask, create_front
 
@@ -68,7 +75,8 @@ def build_image(parts: ImageParts, folder: Path) -> modal.Image:
         k: os.environ[k] for k in ("WEIGHTS", "SNAPSHOT", "SETUP_TIMEOUT_S") if k in os.environ
     }
     image = image.env({**CACHES, **parts.environment, **carried, "MODEL": MODEL})
-    image = image.add_local_dir(folder, SOURCE, copy=True, ignore=list(UNCOPIED))
+    ignored = [*UNCOPIED, *read_dockerignore(folder)]
+    image = image.add_local_dir(folder, SOURCE, copy=True, ignore=ignored)
     image = image.add_local_file(SCHEMA_SCRIPT, f"{LIBRARY}/{SCHEMA_SCRIPT.name}", copy=True)
     image = image.workdir(SOURCE).run_commands(
         schema_command(f"{LIBRARY}/{SCHEMA_SCRIPT.name}", parts.runner)

@@ -1,5 +1,5 @@
 """A package the way its image would be: a fresh virtual environment from its own
-requirements.txt, a copy of its folder alone, and Cog's own server in it.
+requirements.txt, a copy of its folder less .dockerignore, and Cog's own server in it.
 
 `cog build` needs Docker. What it puts into the image beside the base does not: the Python of
 cog.yaml, the requirements, the folder, the schema read from the runner, the environment.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib
 import json
 import mimetypes
 import os
@@ -25,6 +26,7 @@ from typing import Any
 
 import httpx
 import yaml
+from modal import FilePatternMatcher
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
@@ -32,6 +34,8 @@ SCHEMA_SCRIPT = ROOT / "router" / "models" / "runner_schema.py"
 INSTALL_TIMEOUT_S = 900  # gigabytes where nothing is cached
 READY_TIMEOUT_S = 300
 UNCOPIED = (".venv", ".cog", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
+sys.path.insert(0, str(ROOT / "deploy"))
+cog_image = importlib.import_module("cog_image")
 
 
 class StepError(AssertionError):
@@ -115,17 +119,30 @@ def build(package: Path, scratch: Path) -> Image:
     return Image(folder, venv, env, described["max_concurrency"])
 
 
-def _copy(package: Path, folder: Path) -> None:
-    """The folder alone. Weights are linked, not copied: they are only read."""
+def files_in_image(package: Path) -> set[str]:
+    """The files of the package's folder that its image holds, as paths relative to the folder.
 
-    def place(source: str, target: str) -> None:
-        big = Path(source).stat().st_size > 1 << 20
+    Modal's FilePatternMatcher is a port of the matcher by which Docker reads .dockerignore.
+    """
+    patterns = (*cog_image.UNCOPIED, *cog_image.read_dockerignore(package))
+    is_ignored = FilePatternMatcher(*patterns)
+    found = set()
+    for folder, _, names in os.walk(package):
+        paths = [(Path(folder) / name).relative_to(package) for name in names]
+        found |= {str(path) for path in paths if not is_ignored(path)}
+    return found
+
+
+def _copy(package: Path, folder: Path) -> None:
+    """What the image holds of the folder. Weights are linked, not copied: they are only read."""
+    for name in files_in_image(package):
+        source, target = package / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        big = source.stat().st_size > 1 << 20
         try:
             (os.link if big else shutil.copy2)(source, target)
         except OSError:
             shutil.copy2(source, target)
-
-    shutil.copytree(package, folder, ignore=shutil.ignore_patterns(*UNCOPIED), copy_function=place)
 
 
 def example(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -12,10 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.packaging.isolated import ROOT
-
-sys.path.insert(0, str(ROOT / "deploy"))
-cog_image = importlib.import_module("cog_image")
+from tests.packaging.isolated import ROOT, cog_image
 
 BUILD = {"python_version": "3.11", "python_requirements": "requirements.txt"}
 RUN = "class Runner:\n    def run(self, text: str) -> str:\n        return text\n"
@@ -121,3 +117,13 @@ def test_the_schema_command_writes_the_schema(tmp_path: Path) -> None:
     subprocess.run(["sh", "-c", command], cwd=folder, env=env, check=True)
     schema = json.loads((folder / ".cog" / "openapi_schema.json").read_text())
     assert list(schema["components"]["schemas"]["Input"]["properties"]) == ["text"]
+
+
+def test_dockerignore_is_read_as_docker_reads_it(tmp_path: Path) -> None:
+    """Comments and blanks are none; slashes and spaces around a pattern mean nothing."""
+    assert cog_image.read_dockerignore(tmp_path) == []
+    text = "\ufeff# a comment\n\n/tools\n  samples/ \n!/samples/kept.png\n**/*.pyc\n #no comment\n"
+    (tmp_path / ".dockerignore").write_text(text, encoding="utf-8")
+    assert cog_image.read_dockerignore(tmp_path) == [
+        "tools", "samples/", "!samples/kept.png", "**/*.pyc", "#no comment",
+    ]  # fmt: skip

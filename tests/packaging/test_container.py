@@ -17,8 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from modal import FilePatternMatcher
 
-from tests.packaging.isolated import ROOT, UV, example
+from tests.packaging.isolated import ROOT, UV, example, files_in_image
 
 CONTAINER = ROOT / "deploy" / "container.py"
 PACKAGES = sorted(p.parent for p in ROOT.glob("*/cog.yaml"))
@@ -27,7 +28,8 @@ DOCKER_STAND_IN = """#!{python}
 import json, pathlib, sys
 context = pathlib.Path(sys.argv[-1])
 files = {{str(p.relative_to(context)): p.stat().st_size for p in context.rglob("*") if p.is_file()}}
-texts = {{n: (context / n).read_text() for n in ("environment", "requirements.txt", "Dockerfile")}}
+named = ("environment", "requirements.txt", "Dockerfile", ".dockerignore")
+texts = {{n: (context / n).read_text() for n in named}}
 pathlib.Path({record!r}).write_text(json.dumps([sys.argv[1:], files, texts]))
 sys.exit({status})
 """
@@ -71,6 +73,9 @@ def test_what_docker_is_asked_for(tmp_path: Path, package: Path) -> None:
     assert told["PYTHON_VERSION"] == "3.11"
     assert texts["requirements.txt"] == (package / "requirements.txt").read_text()
     assert {"src/run.py", "src/cog.yaml", "runner_schema.py"} <= set(files)
+    is_ignored = FilePatternMatcher(*texts[".dockerignore"].splitlines())
+    copied = {f.removeprefix("src/") for f in files if f.startswith("src/") and not is_ignored(f)}
+    assert copied == files_in_image(package)
     assert not [f for f in files if ".venv" in f or "__pycache__" in f or "/.cog/" in f]
     for line in config.get("environment") or []:
         assert line in texts["environment"].splitlines()

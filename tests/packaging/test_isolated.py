@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import io
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,17 @@ from typing import Any
 import pytest
 from PIL import Image as Picture
 
-from tests.packaging.isolated import ROOT, Image, Server, StepError, build, example, serving, step
+from tests.packaging.isolated import (
+    ROOT,
+    Image,
+    Server,
+    StepError,
+    build,
+    cog_image,
+    example,
+    serving,
+    step,
+)
 
 PACKAGES = sorted(p.parent for p in ROOT.glob("*/cog.yaml"))
 
@@ -41,6 +49,11 @@ def server(image: Image) -> Iterator[Server]:
 def package_of(image: Image) -> str:
     """Its name, which the copy's path does not show."""
     return image.folder.parent.name.partition("-image")[0]
+
+
+def example_of(image: Image) -> dict[str, Any]:
+    """The package's example, which the image does not hold."""
+    return example(ROOT / package_of(image))
 
 
 def test_nothing_else_is_on_the_path(image: Image) -> None:
@@ -69,14 +82,13 @@ def test_the_environment_is_consistent(image: Image) -> None:
 def test_what_is_read_from_the_source_is_what_the_runner_says(image: Image) -> None:
     """Modal and the container recipe are told the concurrency without importing the runner;
     here, without a GPU, a runner may say that it takes one at a time after all."""
-    sys.path.insert(0, str(ROOT / "deploy"))
-    parts = importlib.import_module("cog_image").read_image_parts(image.folder)
+    parts = cog_image.read_image_parts(image.folder)
     assert image.max_concurrency in (1, parts.concurrency)
 
 
 def test_it_predicts(image: Image, server: Server) -> None:
     """The example that ships with it has the answer that it should have."""
-    answer = server.predict(**example(image.folder))
+    answer = server.predict(**example_of(image))
     body = answer.json()
     assert (answer.status_code, body["status"]) == (200, "succeeded"), server.last_words()
     CHECKS[package_of(image)](body["output"])
@@ -84,7 +96,7 @@ def test_it_predicts(image: Image, server: Server) -> None:
 
 def test_it_validates(image: Image, server: Server) -> None:
     """Cog's server has the schema: what is missing or of the wrong type is 422 with its name."""
-    required = next(k for k, v in example(image.folder).items() if str(v).startswith("data:"))
+    required = next(k for k, v in example_of(image).items() if str(v).startswith("data:"))
     answer = server.predict()
     assert answer.status_code == 422, answer.text
     assert answer.json()["detail"][0]["loc"] == ["body", "input", required]

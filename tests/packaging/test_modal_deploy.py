@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.packaging.isolated import ROOT
+from tests.packaging.isolated import ROOT, files_in_image
 from tests.packaging.modal_control_plane import ControlPlane, control_plane
 
 DEPLOY = ROOT / "deploy"
@@ -105,7 +105,8 @@ def test_each_package_deploys(plane: ControlPlane, tmp_path: Path, name: str) ->
     assert base64.b64decode(data) == (ROOT / name / "requirements.txt").read_bytes()
     files = {f["filename"] for r in plane.requests("MountGetOrCreate") for f in r.get("files", [])}
     assert {"/src/run.py", "/src/cog.yaml", "/root/modal_front.py", "/root/cog_image.py"} <= files
-    assert not [f for f in files if "/.venv/" in f or "__pycache__" in f or "/.cog/" in f]
+    sources = {f.removeprefix("/src/") for f in files if f.startswith("/src/")}
+    assert sources == files_in_image(ROOT / name)
     assert "runner_schema.py run.py:Runner" in lines[-1]
     function = the_function(plane)
     assert function["resources"]["gpuConfig"] == {"count": 1, "gpuType": "L4"}
