@@ -154,24 +154,24 @@ def child(engine: str, weights: str, threads: int) -> None:
     for _ in sys.stdin:
         begun, busy = time.perf_counter(), time.process_time()
         texts = work()
-        told = {
+        result = {
             "load_s": loaded_s,
             "wall_s": time.perf_counter() - begun,
             "cpu_s": time.process_time() - busy,
             "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "texts": texts,
         }
-        print("told " + json.dumps(told), flush=True)  # libraries print other things
+        print("result " + json.dumps(result), flush=True)  # libraries print other things
 
 
 class Engine:
-    """An engine's process, and what it told of each pass."""
+    """An engine's process, and the results of its passes."""
 
     def __init__(self, name: str, weights: str, threads: int) -> None:
         python = str(BENCH_PYTHON) if name.startswith("faster") else sys.executable
         where = {"DEVICE": "cuda"} if name in ON_GPU else {"CUDA_VISIBLE_DEVICES": ""}
         self.name = name
-        self.told: list[dict[str, Any]] = []
+        self.passes: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
             [python, __file__, "--engine", name, "--weights", weights, "--threads", str(threads)],
             stdin=subprocess.PIPE,
@@ -193,29 +193,29 @@ class Engine:
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
-            if line.startswith("told "):
-                self.told.append(json.loads(line.removeprefix("told ")))
+            if line.startswith("result "):
+                self.passes.append(json.loads(line.removeprefix("result ")))
                 return
         raise RuntimeError(f"{self.name} ended without an answer")
 
     def median(self, what: str) -> float:
         """Over the timed passes: all but the first."""
-        return statistics.median(one[what] for one in self.told[1:])
+        return statistics.median(one[what] for one in self.passes[1:])
 
 
 def row(engine: Engine, peer: Engine, common: dict[str, Any]) -> dict[str, Any]:
     """What is recorded of an engine."""
     sound_s = common["sound_s"]
-    pairs = zip(engine.told[1:], peer.told[1:], strict=True)
+    pairs = zip(engine.passes[1:], peer.passes[1:], strict=True)
     return {
         **common,
         "engine": engine.name,
-        "load_s": round(engine.told[0]["load_s"], 2),
+        "load_s": round(engine.passes[0]["load_s"], 2),
         "real_time_factor": round(engine.median("wall_s") / sound_s, 4),
         "cpu_factor": round(engine.median("cpu_s") / sound_s, 4),
         "of_pipeline": round(statistics.median(a["cpu_s"] / b["cpu_s"] for a, b in pairs), 3),
-        "peak_mb": round(engine.told[-1]["peak_mb"]),
-        "word_error_rate": word_error_rate(engine.told[-1]["texts"]),
+        "peak_mb": round(engine.passes[-1]["peak_mb"]),
+        "word_error_rate": word_error_rate(engine.passes[-1]["texts"]),
     }
 
 

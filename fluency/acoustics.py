@@ -1,4 +1,4 @@
-"""Everything that is measured in the signal alone, in order, without a transcript."""
+"""All measurements of the signal alone, in their order, without a transcript."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from vad import SileroVad
 
 @dataclass(frozen=True)
 class Acoustics:
-    """One recording, heard. samples: normalised, (n,) at 16 kHz; nuclei_s: syllable times."""
+    """The measurements. samples: normalised, (n,) at 16 kHz; nuclei_s: syllable times."""
 
     samples: NDArray[np.float32]
     segments: list[Interval]
@@ -32,7 +32,7 @@ class Acoustics:
 def analyse(
     samples: NDArray[np.float32], vad: SileroVad, pause_threshold_s: float
 ) -> Acoustics | None:
-    """Hear one recording; None if nobody speaks in it. samples: (n,) float32, 16 kHz."""
+    """Measure one recording; None if there is no speech. samples: (n,) float32, 16 kHz."""
     normal = intensity.normalise(samples)
     if normal is None:
         return None
@@ -72,8 +72,8 @@ def analyse(
 def _voice(
     normal: NDArray[np.float32], vad: SileroVad
 ) -> tuple[NDArray[np.float32], pauses.Sounding, float | None]:
-    """The voice without what a telephone cuts and without steady noise, where it sounds, and
-    the level of the room before its noise was taken out.
+    """The signal in the telephone band without steady noise, where speech sounds in it, and the
+    noise level before noise was subtracted.
     """
     voice = bands.telephone(normal)
     probabilities = vad.probabilities(voice)
@@ -86,7 +86,7 @@ def _voice(
 
 
 def warm_up(vad: SileroVad) -> None:
-    """One second of hum through every step, so that no first request pays for it."""
+    """Run every step on one second of hum, so that the first request is not slow."""
     time_s = np.arange(pitch.SAMPLE_RATE_HZ, dtype=np.float32) / pitch.SAMPLE_RATE_HZ
     hum = bands.telephone((0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32))
     heard = pauses.sounding(hum, vad.probabilities(hum))

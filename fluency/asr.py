@@ -1,7 +1,7 @@
-"""Speech to words with Whisper, through transformers.
+"""Speech to words with Whisper in transformers.
 
-The recording is cut at pauses into windows of at most 28 s, so nothing depends
-on where a fixed 30 s grid would fall and the windows go through in batches.
+The recording is cut at pauses into windows of at most 28 s, so that no fixed 30 s grid cuts a word
+and the windows can share a batch.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from weights import Choice
 SAMPLE_RATE_HZ: Final = 16_000
 WINDOW_S: Final = 28.0  # of Whisper's 30, to leave room for the margins
 MARGIN_S: Final = 0.3
-# Written without spaces: a word cannot be told from its neighbour by its spelling.
+# Languages written without spaces: the text does not show where words end.
 UNSPACED: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 
@@ -46,7 +46,7 @@ class Transcript:
 
     @property
     def is_spaced(self) -> bool:
-        """Whether the script parts its words."""
+        """Whether the script has spaces between words."""
         return self.language not in UNSPACED
 
     @property
@@ -59,7 +59,7 @@ class Transcript:
 def windows(segments: list[Interval], duration_s: float) -> list[Interval]:
     """Group speech segments into windows of at most 28 s, with some silence around each.
 
-    A segment that is longer itself is cut into equal parts.
+    A longer segment is cut into equal parts.
     """
     parts: list[Interval] = []
     for segment in segments:
@@ -112,7 +112,7 @@ class Transcriber:
     ) -> Transcript:
         """Words of the windows `spans`. samples: (n,) 16 kHz; language None: detect it.
 
-        `check` is called before each batch of windows; what it raises ends the work.
+        `check` is called before each batch of windows; an exception from it ends the work.
         """
         words: list[Word] = []
         warnings: list[str] = []
@@ -121,7 +121,7 @@ class Transcriber:
             check()
             part = spans[start : start + self.recogniser.batch]
             heard = self.recogniser.hear(self._windows(samples, part, language))
-            if language is None:  # by the first batch: up to two minutes on a CPU
+            if language is None:  # from the first batch: up to two minutes of speech on a CPU
                 language, probability = heard.language, heard.probability
             for span, decoded, attention in zip(part, heard.decoded, heard.attention, strict=True):
                 if decoded.looped:

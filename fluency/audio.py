@@ -1,9 +1,9 @@
-"""From a file of any kind that browsers and phones record to 16 kHz mono samples.
+"""Decodes every audio format that browsers and phones record to 16 kHz mono samples.
 
-The kind is read off the first bytes, never off the name: a MediaRecorder's
-WebM arrives as .wav. The demuxer is then fixed, so that no playlist or other
-format that FFmpeg knows can be smuggled in. Length is counted in decoded
-samples, because a recorded WebM has no duration in its header.
+The format is detected from the first bytes, not from the name: a MediaRecorder's WebM often arrives
+as .wav. FFmpeg gets that demuxer by name, so that no upload reaches another one (a playlist, for
+instance). Length is counted in decoded samples, because a recorded WebM has no duration in its
+header.
 """
 
 from collections.abc import Iterator
@@ -20,20 +20,20 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ: Final = 16_000
 MAX_DURATION_S: Final = 600
-MAX_RATE_HZ: Final = 768_000  # no recorder has more, and FFmpeg's filter for it grows with the rate
+MAX_RATE_HZ: Final = 768_000  # no recorder has more, and the size of FFmpeg's filter grows with it
 KINDS: Final = "WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF"
-# Formats whose header says how long they are. The others are streams: valid wherever they end.
+# Formats with a duration in the header. The others are streams: valid wherever they end.
 _SELF_MEASURING: Final = frozenset({"wav", "flac", "mp4", "aiff"})
 _COMPLETE: Final = 0.98  # of the declared duration; encoders pad and trim some frames
-# What programs that write into a pipe put down as the size of a WAV: 0, or just below 2 or 4 GiB.
+# Programs that write a WAV into a pipe give its size as 0, or just below 2 or 4 GiB.
 _NO_SIZE_FROM: Final = 0x7FFF_0000
 _HEADER_SIZE: Final = 64  # bytes; some programs count the header as samples
-# Containers that say when each packet was recorded. Packets of silence may be left out of them
-# (DTX), and those that a busy browser lost: players are silent there, and so are we.
+# Containers with a time for each packet. Packets of silence may be missing (DTX), and those that a
+# busy browser lost: they become silence here, as in players.
 _TIMED: Final = frozenset({"matroska", "mp4", "ogg"})
-_MIN_GAP_S: Final = 0.1  # less is how evenly browsers stamp
-_MIXABLE: Final = 8  # channels, up to which FFmpeg knows a loudspeaker for each of any number
-_LOUDEST: Final = 1e12  # far above 32-bit integers left in floating point: no sound but damage
+_MIN_GAP_S: Final = 0.1  # smaller gaps are jitter of the browsers' timestamps
+_MIXABLE: Final = 8  # FFmpeg has a default layout for up to 8 channels
+_LOUDEST: Final = 1e12  # far above unscaled 32-bit integers: damaged data
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def sniff(head: bytes) -> str | None:
 def read(path: Path) -> Recording:
     """Decode a recording to mono.
 
-    Raises:
-        InvalidInput: empty, not audio, damaged, cut short, or longer than 10 minutes.
+    Raises InvalidInput when it is empty, not audio, damaged, cut short or longer than 10 minutes.
     """
     if path.stat().st_size == 0:
         raise InvalidInput("Cannot read the recording: 'audio' must not be empty, got 0 bytes")
@@ -87,7 +86,7 @@ def read(path: Path) -> Recording:
 
 
 def _kind(path: Path) -> str | None:
-    """What `sniff` says; behind an ID3 tag, which FLAC and AAC files may have as MP3 files do."""
+    """`sniff` behind an ID3 tag, if there is one: FLAC, AAC and MP3 files may have it."""
     with path.open("rb") as file:
         head = file.read(16)
         if head[:3] == b"ID3" and len(head) > 9:
@@ -95,14 +94,14 @@ def _kind(path: Path) -> str | None:
                 byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)
             )
             file.seek(10 + length)
-            behind = sniff(file.read(16))
-            return behind if behind in ("flac", "aac") else "mp3"
+            found = sniff(file.read(16))
+            return found if found in ("flac", "aac") else "mp3"
     return sniff(head)
 
 
 @contextmanager
 def _readable(kind: str) -> Iterator[None]:
-    """Turn FFmpeg's complaints into the person's."""
+    """Turn FFmpeg's errors into InvalidInput."""
     try:
         yield
     except (FFmpegError, ValueError, EOFError) as problem:
@@ -117,7 +116,7 @@ def _readable(kind: str) -> Iterator[None]:
 def _decode(path: Path, kind: str, *, is_measured: bool) -> NDArray[np.float32]:
     """(1, n) or (2, n) float32 at 16 kHz; more channels are mixed.
 
-    is_measured: the header says how long the recording is.
+    is_measured: the header has the duration.
     """
     parts: list[NDArray[np.float32]] = []
     count = 0
@@ -127,13 +126,13 @@ def _decode(path: Path, kind: str, *, is_measured: bool) -> NDArray[np.float32]:
         stream = container.streams.audio[0]
         if stream.codec_context is None:
             raise InvalidInput(
-                "Cannot read the recording: 'audio' must be in a coding that is known, got another"
+                "Cannot read the recording: 'audio' must have a known codec, got an unknown one"
             )
         declared_s = _declared_duration_s(container, stream) if is_measured else None
         if declared_s is not None and declared_s > MAX_DURATION_S + 1:
             raise too_long(declared_s)
         channels = stream.codec_context.channels
-        # Not mono to stereo: FFmpeg would take 3 dB off. Not to mono: channels could cancel.
+        # Mono stays mono: FFmpeg would lower it by 3 dB. Others become stereo: they could cancel.
         layout = "stereo" if 1 < channels <= _MIXABLE else "mono"
         for piece in _resampled(_frames(container, stream), layout, kind):
             parts.append(piece)
@@ -148,14 +147,14 @@ def _decode(path: Path, kind: str, *, is_measured: bool) -> NDArray[np.float32]:
 
 
 def _resampled(frames: Iterator[Any], layout: str, kind: str) -> Iterator[NDArray[np.float32]]:
-    """Frames at 16 kHz, in pieces of (channels, n); time that was left out comes as zeros.
+    """Frames at 16 kHz, in pieces of (channels, n); missing time becomes zeros.
 
-    The rate and the channels may change on the way: in AAC, and where files were joined.
+    Rate and channels may change within a file: in AAC, and where files were concatenated.
     """
     resampler: Any = None
     form, end_s = None, None
     for frame in frames:
-        if frame is None:  # damage is no silence
+        if frame is None:  # a damaged packet is no silence
             end_s = None
             continue
         if frame.format.is_packed and frame.layout.nb_channels > _MIXABLE:
@@ -187,7 +186,7 @@ def _arrays(pieces: list[Any]) -> Iterator[NDArray[np.float32]]:
 
 
 def _mixed(frame: Any) -> Any:
-    """The mean of a frame's channels, which are too many for FFmpeg to know where each belongs."""
+    """The mean of a frame's channels: FFmpeg has no layout for so many."""
     values = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)
     mean = values.mean(axis=1, dtype=np.float64)
     if np.issubdtype(values.dtype, np.integer):
@@ -200,7 +199,7 @@ def _mixed(frame: Any) -> Any:
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Decoded frames, and None for a packet that is damaged: one is left out, not all."""
+    """Decoded frames, and None for each damaged packet: the others are still decoded."""
     bad, good = 0, 0
     for packet in container.demux(stream):
         try:
@@ -222,7 +221,7 @@ def _declared_duration_s(container: Any, stream: Any) -> float | None:
 
 
 def too_long(duration_s: float | None) -> InvalidInput:
-    """The complaint about a recording of this length (None: it was not read to its end)."""
+    """The error for a recording of this length (None: it was not read to its end)."""
     got = "a longer one" if duration_s is None else f"{duration_s / 60:.1f} minutes"
     minutes = MAX_DURATION_S // 60
     return InvalidInput(
@@ -233,10 +232,10 @@ def too_long(duration_s: float | None) -> InvalidInput:
 def _is_streamed_wav(path: Path) -> bool:
     """Whether a WAV was written before its length was known.
 
-    Compares the size of the data chunk with what is there. FFmpeg itself does not mind.
+    Compares the size of the data chunk with the file, which FFmpeg does not.
 
-    Raises:
-        InvalidInput: no format, or fewer samples than declared. A header without samples is fine.
+    Raises InvalidInput when it has no format chunk or fewer samples than declared. A header without
+    samples is valid.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -247,7 +246,7 @@ def _is_streamed_wav(path: Path) -> bool:
             if head[:4] == b"data":
                 missing = file.tell() + length - size
                 if seen_format and (length == 0 or length >= _NO_SIZE_FROM):
-                    return magic != b"RF64"  # whose length is in another chunk
+                    return magic != b"RF64"  # its length is in another chunk
                 if seen_format and missing <= max(_HEADER_SIZE, length * (1 - _COMPLETE)):
                     return False
                 break
@@ -264,8 +263,8 @@ def to_mono(channels: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ascontiguousarray(channels[0], np.float32)
     left, right = (float(np.mean(channel**2, dtype=np.float64)) for channel in channels)
     mean = channels.mean(axis=0)
-    # A microphone on one channel, or inverted wiring: the mean has lost more than half
-    # of the louder channel's power beyond what averaging with silence costs (6 dB).
+    # A microphone on one channel, or inverted wiring: the mean has lost clearly more than the
+    # 6 dB that averaging with a silent channel costs.
     if float(np.mean(mean**2, dtype=np.float64)) < 0.2 * max(left, right):
         mean = channels[0] if left >= right else channels[1]
     return np.ascontiguousarray(mean, np.float32)

@@ -1,9 +1,9 @@
-"""The two bands in which a recording is heard, whatever device made it.
+"""The two bands in which every recording is measured, whatever device made it.
 
 A telephone passes 300 to 3400 Hz (ITU-T G.712), a headset twice as much and more. Pauses and
-syllables that were measured in all of it would depend on the device: at 8 kHz an [s] is as quiet
-as a pause. So everything but the transcript is measured below 3400 Hz, and what is left of a
-fricative there (2 to 3.4 kHz) is listened for on its own.
+syllables measured in the full band would depend on the device: at 8 kHz an [s] is as quiet as a
+pause. So everything but the transcript is measured below 3400 Hz, and fricatives in a band of their
+own, 2 to 3.4 kHz.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ from scipy.signal import firwin, oaconvolve
 SAMPLE_RATE_HZ: Final = 16_000
 _EDGE_HZ: Final = 3450  # -6 dB; -60 dB from 3.65 kHz, below what 8 kHz recordings lose
 _FRICATIVE_HZ: Final = 2000  # above the first two formants of most vowels
-_TAPS: Final = 161  # 10 ms, symmetric: nothing moves in time
+_TAPS: Final = 161  # 10 ms, symmetric: no delay
 _WINDOW: Final = ("kaiser", 6.0)
 _LOW: Final = firwin(_TAPS, _EDGE_HZ, window=_WINDOW, fs=SAMPLE_RATE_HZ).astype(np.float32)
 _HIGH: Final = firwin(
@@ -24,12 +24,12 @@ _HIGH: Final = firwin(
 
 
 def telephone(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a telephone would pass, up to 3.4 kHz. (n,) at 16 kHz to (n,), not shifted."""
+    """The telephone band, up to 3.4 kHz. (n,) at 16 kHz to (n,), without delay."""
     return _filtered(samples, _LOW)
 
 
 def fricatives(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The part from 2 to 3.4 kHz. (n,) at 16 kHz to (n,), not shifted."""
+    """The band from 2 to 3.4 kHz. (n,) at 16 kHz to (n,), without delay."""
     return _filtered(samples, _HIGH)
 
 

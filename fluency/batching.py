@@ -1,8 +1,7 @@
-"""Jobs of several threads done together, without a thread of its own and without waiting for more.
+"""Batches the jobs of several threads, without a thread of its own and without a timer.
 
-Whoever finds the model free does everything that waits by then, his own job and
-others'; who comes meanwhile waits, and so the next batch forms. Nothing is
-delayed in the hope of company: alone, a job starts at once.
+A thread that finds the model free runs all jobs that wait by then, its own and others'. Jobs that
+arrive meanwhile form the next batch. None waits for a batch to fill: alone, a job starts at once.
 """
 
 import threading
@@ -23,7 +22,7 @@ class Batcher(Generic[Job, Result]):
     ) -> None:
         """work: results in the order of its jobs; a batch's sizes add up to at most `limit`.
 
-        A job larger than the limit is done alone.
+        A job larger than the limit runs alone.
         """
         self._work, self._size, self._limit = work, size, limit
         self._waiting: deque[tuple[Job, Future[Result]]] = deque()
@@ -31,12 +30,12 @@ class Batcher(Generic[Job, Result]):
         self._turn = threading.Lock()
 
     def submit(self, job: Job) -> Result:
-        """The job's result, when it is there. Raises what `work` raised for it."""
+        """The job's result, when it is there. Raises what `work` raises for it."""
         mine: Future[Result] = Future()
         with self._waiting_guard:
             self._waiting.append((job, mine))
         with self._turn:
-            while not mine.done():  # first come, first served: others' may have to be done before
+            while not mine.done():  # first come, first served: earlier jobs may have to run first
                 self._do(self._next())
         return mine.result()
 
@@ -59,7 +58,8 @@ class Batcher(Generic[Job, Result]):
             if len(batch) == 1:
                 batch[0][1].set_exception(problem)
                 return
-            for one in batch:  # one of them, or too much at once: nobody pays for another's job
+            # One job's error, or too little memory for all at once, must not fail the others.
+            for one in batch:
                 self._do([one])
             return
         for (_, future), result in zip(batch, results, strict=True):

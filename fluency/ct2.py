@@ -1,9 +1,8 @@
-"""Turn a CTranslate2 Whisper folder into a transformers one.
+"""Converts a CTranslate2 Whisper folder to a transformers one, at set-up for the demo weights.
 
-The public Python packages that carry Whisper weights carry them as
-faster-whisper does: `model.bin` (CTranslate2's binary), `config.json` and
-`tokenizer.json`. The numbers are OpenAI's own in half precision; only names
-and layout differ, so the conversion is exact.
+The Python packages with Whisper weights have faster-whisper's format: `model.bin` (CTranslate2's
+binary), `config.json` and `tokenizer.json`. The numbers are OpenAI's own in half precision; only
+names and layout differ, so the conversion is exact.
 
 Binary layout (CTranslate2, `ctranslate2/specs/model_spec.py`, binary version
 6): little-endian; version u32, spec name, revision u32, then the variables
@@ -46,8 +45,7 @@ def _string(file: BinaryIO) -> str:
 def read_variables(path: Path) -> dict[str, torch.Tensor]:
     """Every variable of a CTranslate2 `model.bin`, aliases resolved, in its stored dtype.
 
-    Raises:
-        ValueError: another binary version, another model, or quantised weights.
+    Raises ValueError when the binary version or the model is another, or the weights are quantised.
     """
     with path.open("rb") as file:
         version, spec = _number(file, "I"), _string(file)
@@ -72,7 +70,7 @@ def read_variables(path: Path) -> dict[str, torch.Tensor]:
 
 
 class _Renamer:
-    """Collects a transformers state dict out of CTranslate2's names."""
+    """Builds a transformers state dict from CTranslate2's names."""
 
     def __init__(self, variables: dict[str, torch.Tensor]) -> None:
         self.source = variables
@@ -133,7 +131,7 @@ def rename(variables: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor],
 
 
 def _generation_settings(config: dict[str, Any], tokenizer: Any, eot: int) -> dict[str, Any]:
-    """What OpenAI's own generation_config.json says, from CTranslate2's config and tokenizer."""
+    """The values of OpenAI's generation_config.json, from CTranslate2's config and tokenizer."""
     token = tokenizer.token_to_id
     languages = [tokenizer.id_to_token(i) for i in config["lang_ids"]]
     return {
@@ -161,8 +159,7 @@ def _generation_settings(config: dict[str, Any], tokenizer: Any, eot: int) -> di
 def convert(source: Path, target: Path) -> None:
     """Write the transformers folder `target` from the CTranslate2 folder `source`.
 
-    Raises:
-        ValueError: not a multilingual half- or single-precision Whisper.
+    Raises ValueError when it is not a multilingual Whisper in half or single precision.
     """
     state, encoder_layers, decoder_layers = rename(read_variables(source / "model.bin"))
     vocab, width = state["model.decoder.embed_tokens.weight"].shape

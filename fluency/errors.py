@@ -2,8 +2,8 @@
 
 
 class InvalidInput(ValueError):
-    """The person's input cannot be used; the message says why, in their words.
+    """The input cannot be used; the message says why.
 
     Raised before anything large is decoded. Coglet passes it on as the text
-    `InvalidInput: message`, so the message names no file path.
+    `InvalidInput: message`, so the message contains no file path.
     """

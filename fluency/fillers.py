@@ -1,18 +1,18 @@
-"""Filled pauses heard in the signal: a voice that holds one vowel at one pitch.
+"""Filled pauses in the signal: a voice that holds one vowel at one pitch.
 
 Source: M. Goto, K. Itou & S. Hayamizu (1999), "A real-time filled pause
 detection system for spontaneous speech recognition", Eurospeech: a filled pause
 shows little movement of the pitch and little deformation of the spectral
-envelope. Two kinds are told apart:
+envelope. There are two kinds:
 
-- drawn out, anywhere: such a stretch of at least 0.28 s;
+- drawn out: such a stretch of at least 0.28 s, anywhere;
 - alone between two silences, as most are (H. H. Clark & J. E. Fox Tree 2002,
   "Using uh and um in spontaneous speaking", Cognition 84): shorter, with one
   change of sound ("um") and a falling pitch allowed.
 
-The limits were set on 100 s of read and telephone speech and on synthetic
-fillers put into it; nothing here was validated on real second-language speech.
-A word that is held and stands alone ("oh") counts, unless the transcript has it.
+The limits were set on 100 s of read and telephone speech with synthetic fillers
+added; none was validated on real second-language speech. A held word that stands
+alone ("oh") counts, unless it is in the transcript.
 """
 
 from typing import Final
@@ -48,8 +48,8 @@ _SMOOTH: Final = 5  # frames: 0.1 s, over which the slope of the pitch is taken
 def envelope_db(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mel spectrum in dB at 20 ms steps. Returns (n // 320 + 1, 24).
 
-    The same as librosa's `melspectrogram`, whose module compiles for 15 s when it is first
-    imported in a new environment, which every cold start in a container is.
+    The same as librosa's `melspectrogram`, whose module compiles for 15 s at its first import in a
+    new environment, and so at every cold start of a container.
     """
     window = np.pad(get_window("hann", _WINDOW), (_FFT - _WINDOW) // 2).astype(np.float32)
     weights = mel(sr=SAMPLE_RATE_HZ, n_fft=_FFT, n_mels=_BANDS, fmin=100, fmax=5000).T
@@ -70,7 +70,7 @@ def filled_pauses(
     """Filled pauses in order, none overlapping another.
 
     samples: (n,) normalised, 16 kHz; pitch: of the same samples; sounding: (n // 160 + 1,), where
-    at 10 ms steps the person is heard; nuclei_s: when each syllable was said.
+    there is sound, at 10 ms steps; nuclei_s: the time of each syllable.
     """
     count = len(pitch.strength)
     if count < _SMOOTH + 1 or len(samples) < _FFT:
@@ -130,9 +130,9 @@ def _overlap(one: Interval, other: Interval) -> bool:
 
 
 def _flux_db(samples: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Change of the spectral envelope at each step, its overall level left out."""
+    """Change of the spectral envelope at each step, without its overall level."""
     shape = envelope_db(samples)
-    shape = np.maximum(shape, shape.max(axis=1, keepdims=True) - 35)  # what is heard, not noise
+    shape = np.maximum(shape, shape.max(axis=1, keepdims=True) - 35)  # ignores noise
     shape -= shape.mean(axis=1, keepdims=True)
     change = np.sqrt(np.mean(np.diff(shape, axis=0, prepend=shape[:1]) ** 2, axis=1))
     return np.convolve(change, np.ones(3) / 3, mode="same")

@@ -1,4 +1,4 @@
-"""How loud the recording is over time, as Praat measures it, and its normalisation.
+"""Intensity over time, as Praat measures it, and the normalisation of a recording.
 
 Source: Praat's manual, "Sound: To Intensity…": squared samples weighted by a
 Kaiser-20 window of physical length 6.4 / minimum pitch, in dB. Written from the
@@ -19,7 +19,7 @@ _KAISER_BETA: Final = 2 * np.pi**2 + 0.5  # Praat's "Kaiser-20"
 FLOOR_DB: Final = -120.0
 
 ACTIVE_LEVEL_DB: Final = -20.0  # dB re full scale; what the VAD was trained near
-SILENCE_DB: Final = -65.0  # loudest second below this: nothing that a microphone records as speech
+SILENCE_DB: Final = -65.0  # with its loudest second below this, a recording holds no speech
 _ACTIVE_FRAMES: Final = 100  # the loudest second
 
 
@@ -34,7 +34,7 @@ def contour(
     half = round(3.2 / minimum_pitch_hz * SAMPLE_RATE_HZ)
     window = np.kaiser(2 * half + 1, _KAISER_BETA)
     window /= window.sum()
-    # Averaging to 1 ms first makes the convolution 16 times shorter; the window is 128 ms long.
+    # Averaging to 1 ms first makes the convolution 16 times shorter; the window has 128 ms.
     step = HOP // 10
     power = samples.astype(np.float64) ** 2
     power = np.pad(power, (step // 2, step - 1))
@@ -48,8 +48,8 @@ def contour(
 def active_level_db(intensity_db: NDArray[np.float64]) -> float:
     """Mean power of the loudest second in dB: the level of the speech, if there is any.
 
-    Unlike a percentile it does not change when silence is added at the ends, and
-    unlike the peak a click of 20 ms hardly moves it.
+    Unlike a percentile it does not change with silence at the ends, and unlike the peak it hardly
+    changes with a click of 20 ms.
     """
     loudest = np.sort(intensity_db)[-_ACTIVE_FRAMES:]
     return float(10 * np.log10(np.mean(10 ** (loudest / 10)))) if len(loudest) else FLOOR_DB

@@ -1,9 +1,9 @@
-"""The temporal measures of fluency, each by its definition, from a timeline.
+"""The temporal measures of fluency, from a timeline.
 
 Definitions: N. H. de Jong & T. Wempe (2009) for the rates; J. Kormos & M. Dénes
 (2004), "Exploring measures and perceptions of fluency in the speech of second
 language learners", System 32, for phonation-time ratio and length of run.
-Everything here is arithmetic on intervals: no signal, no thresholds.
+This module is arithmetic on intervals, without signal or thresholds.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pauses import Interval
 
 @dataclass(frozen=True)
 class Measures:
-    """Field names as in `outputs.Fluency`, which says the units; None is undefined.
+    """Field names and units as in `outputs.Fluency`; None is undefined.
 
     total_time_s: from the first sound to the last. phonation_time_s: the total
     without silent pauses. speech_rate: syllables / total_time_s.
@@ -43,7 +43,7 @@ def measure(segments: list[Interval], silences: list[Interval], nuclei_s: list[f
     """All measures of a timeline.
 
     segments: the speech between pauses; silences: the pauses between segments;
-    nuclei_s: when each syllable was said.
+    nuclei_s: the time of each syllable.
     """
     total = segments[-1].end_s - segments[0].start_s if segments else 0.0
     paused = float(sum(pause.duration_s for pause in silences))

@@ -1,8 +1,8 @@
-"""Steady noise taken out of a recording, so that a loud room does not invent pauses.
+"""Subtracts steady noise from a recording, so that a loud room adds no pauses.
 
-In noise the weak syllables drown: at a signal-to-noise ratio of 12 dB an intensity threshold
-finds twice the pauses that are there. Spectral subtraction brings them back, because speech
-stands out in some bands where it does not in the sum.
+Noise masks weak syllables: at a signal-to-noise ratio of 12 dB an intensity threshold finds twice
+as many pauses as there are. Spectral subtraction recovers the syllables, because speech exceeds the
+noise in some bands where it does not in the sum.
 
 Source: M. Berouti, R. Schwartz & J. Makhoul (1979), "Enhancement of speech corrupted by acoustic
 noise", ICASSP: more than the mean noise power is subtracted, and a floor is left, against
@@ -20,7 +20,7 @@ from scipy.ndimage import uniform_filter1d
 
 OVERSUBTRACTION: Final = 3.0
 FLOOR_DB: Final = -20.0
-MIN_QUIET_S: Final = 0.2  # of noise alone, to know its spectrum
+MIN_QUIET_S: Final = 0.2  # of noise alone, to measure its spectrum
 _FFT: Final = 512  # 32 ms
 _STEP: Final = 128
 _OVERLAP: Final = _FFT // _STEP
@@ -28,9 +28,9 @@ _BLOCK: Final = 4096  # frames, 33 s: a bound on memory
 
 
 def subtract(samples: NDArray[np.float32], quiet: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The recording without the noise that fills its quiet moments.
+    """The recording without the noise that its quiet moments have.
 
-    samples: (n,) at 16 kHz; quiet: (n // 160 + 1,), where at 10 ms steps nobody speaks.
+    samples: (n,) at 16 kHz; quiet: (n // 160 + 1,), where there is no speech, at 10 ms steps.
     Unchanged if less than 0.2 s are quiet.
     """
     padded = np.pad(samples, (_FFT, _FFT + _STEP))

@@ -1,4 +1,4 @@
-"""What a prediction answers: the package's JSON, with the field's standard terms.
+"""The output of a prediction, with the field's standard terms.
 
 Times are in s from the start of the recording. A measure that cannot be
 computed (no speech, no transcript) is null, never NaN.
@@ -19,8 +19,7 @@ class Segment(TypedDict):
 class Pause(TypedDict):
     """A silent pause.
 
-    position: "within" a clause or "between" two, as far as the transcript tells;
-    "unknown" without one.
+    position: "within" a clause or "between" two, by the transcript; "unknown" without one.
     """
 
     start: float
@@ -42,7 +41,7 @@ class Word(TypedDict):
     """A word with its punctuation.
 
     confidence: the recogniser's probability, 0 to 1. kind: "fluent", "filler",
-    "repetition" (said again at once) or "repair" (taken back).
+    "repetition" (repeated at once) or "repair" (corrected).
     """
 
     text: str
@@ -70,10 +69,10 @@ class Reading(TypedDict):
 
 
 class Fluency(BaseModel):
-    """Everything that was measured in one recording."""
+    """All measures of one recording."""
 
     speech_detected: bool
-    # Score: 0 (worst) to 100. `calibration` says what it rests on.
+    # Score: 0 (worst) to 100. `calibration` says what it is based on.
     fluency_score: float | None
     speed_score: float | None
     breakdown_score: float | None

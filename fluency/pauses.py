@@ -1,16 +1,15 @@
-"""Silent pauses: where the person stops for longer than a threshold.
+"""Silent pauses: silences within speech that are longer than a threshold.
 
-Three witnesses are heard. The intensity is precise in time, but a noisy room
-never falls below its threshold, and a breath may rise above it. The VAD knows
-speech from noise and breath, but bridges short gaps and blurs edges by some
-50 ms. A moment is silent when either says so; near an edge of the VAD (96 ms)
-the intensity decides alone. The third is the band above 2 kHz: what a telephone
-leaves of an [s] is too soft for the first witness, but well above the room there.
+Three sources are combined. The intensity is precise in time, but a noisy room stays above its
+threshold, and so may a breath. The VAD separates speech from noise and breath, but bridges short
+gaps and blurs edges by about 50 ms. A moment is silent when either says so; near an edge of the VAD
+(96 ms) the intensity decides alone. The third source is the band above 2 kHz: what a telephone
+leaves of an [s] is too quiet for the first one, but well above the noise in that band.
 
 Thresholds: 25 dB below the 99th percentile (de Jong & Wempe 2009), or 6 dB
 above the room where that is higher; pauses of at least 0.25 s by default
 (N. H. de Jong & H. R. Bosker 2013, "Choosing a threshold for silent pauses to
-measure second language fluency", DiSS 2013). The ASR has no say: Whisper
+measure second language fluency", DiSS 2013). The ASR is not used: Whisper
 shifts a word's start into the pause before it.
 """
 
@@ -28,11 +27,11 @@ from scipy.ndimage import binary_dilation, binary_erosion
 FINE_PITCH_HZ: Final = 200  # a window of 32 ms: edges as sharp as 10 ms steps can show
 BELOW_LOUDEST_DB: Final = -25.0  # de Jong & Wempe 2009
 ABOVE_NOISE_DB: Final = 6.0
-# Of the fricatives, below the loudest one. Set, with the 0.9, on 44 s of reading: the pauses that
-# its full band has, at 8 kHz too. Breath reaches this level, but not that probability.
+# Of the fricatives, below the loudest one. Set, like the 0.9, on 44 s of reading, so that its
+# pauses at 8 kHz are those of its full band. Breath reaches this level, but not that probability.
 FRICATIVES_BELOW_DB: Final = -30.0
 _SURELY: Final = 0.9
-_NO_ROOM_DB: Final = -100.0  # no microphone is so quiet: zeros that a program put in
+_NO_ROOM_DB: Final = -100.0  # no microphone is so quiet: a program inserted zeros
 MIN_SOUNDING_S: Final = 0.1  # de Jong & Wempe 2009: min. sounding interval
 _BREATH_GAP_S: Final = 0.2
 _SURE: Final = 0.75  # mean speech probability; phrases of the test recordings have 0.85 and more
@@ -54,17 +53,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Sounding:
-    """Where the person is heard, at 10 ms steps, and the levels that it was decided by."""
+    """Where there is speech, at 10 ms steps, and the levels that it was decided by."""
 
     mask: NDArray[np.bool_]
     probability: NDArray[np.float32]  # the VAD's, in [0, 1]
-    quiet: NDArray[np.bool_]  # where surely nobody speaks
+    quiet: NDArray[np.bool_]  # where there is certainly no speech
     noise_db: float | None  # None if the recording holds no silence to measure it in
-    is_noisy: bool  # the room, not the speech, sets the threshold
+    is_noisy: bool  # the noise, not the speech, sets the threshold
 
 
 def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Sounding:
-    """Where the person is heard. samples: (n,) normalised, 16 kHz; probabilities: the VAD's."""
+    """Where there is speech. samples: (n,) normalised, 16 kHz; probabilities: the VAD's."""
     level_db = intensity.contour(samples, FINE_PITCH_HZ)
     frames = (np.arange(len(level_db)) * HOP_S / vad.FRAME_S).astype(int)
     frames = np.minimum(frames, len(probabilities) - 1)
@@ -78,7 +77,7 @@ def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -
     hiss_threshold, _ = _threshold_db(hiss_db, speech, quiet, FRICATIVES_BELOW_DB)
     mask = (level_db >= threshold) & binary_dilation(speech, iterations=_EDGE_FRAMES)
     mask |= (hiss_db >= hiss_threshold) & (probability >= _SURELY) & speech
-    for start, end in runs(mask):  # a click or a smack of the lips is not speech
+    for start, end in runs(mask):  # a click or a lip smack is not speech
         if (end - start) * HOP_S < MIN_SOUNDING_S and not speech[start:end].any():
             mask[start:end] = False
     is_noisy = noise is not None and threshold <= noise + ABOVE_NOISE_DB
@@ -91,7 +90,7 @@ def _threshold_db(
     quiet: NDArray[np.bool_],
     below_loudest_db: float,
 ) -> tuple[float, float | None]:
-    """The level above which there is speech, and the room's (None without a quiet moment)."""
+    """The level above which there is speech, and the noise level (None without a quiet moment)."""
     threshold = float(np.quantile(level_db[speech], 0.99)) + below_loudest_db
     if not quiet.any():
         return threshold, None
@@ -100,7 +99,7 @@ def _threshold_db(
 
 
 def bridged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask with gaps closed that are no pause by any definition: a stop's closure."""
+    """The mask with gaps closed that are too short for a pause: the closure of a stop consonant."""
     closed = mask.copy()
     for start, end in runs(~mask):
         if (end - start) * HOP_S < _BREATH_GAP_S and start > 0 and end < len(mask):
@@ -109,9 +108,9 @@ def bridged(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def without_breaths(heard: Sounding, nuclei_s: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """The mask without the stretches between two pauses that are breath or lips, not speech.
+    """The mask without stretches between two pauses that are breath or lip noise, not speech.
 
-    Such a stretch holds no syllable, or it is short and the VAD was in doubt.
+    Such a stretch holds no syllable, or it is short and its speech probability is low.
     """
     kept = heard.mask.copy()
     for start, end in runs(bridged(heard.mask)):

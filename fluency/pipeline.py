@@ -1,4 +1,4 @@
-"""One recording from its file to the answer, in the order of the steps."""
+"""The steps from a recording's file to the output, in their order."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from weights import choose
 
 @dataclass(frozen=True)
 class Options:
-    """The inputs of run() but for the recording; there they are described."""
+    """The inputs of run() except the recording; run.py describes them."""
 
     language: str = "auto"
     pause_threshold_s: float = 0.25
@@ -34,10 +34,10 @@ class Options:
 
 
 class Pipeline:
-    """The two models and the score map. Several threads may run at once."""
+    """The two models and the score map. Several threads may call `run` at once."""
 
     def __init__(self) -> None:
-        """Load what the environment names, and run it once: no first request shall be slow."""
+        """Load what the environment names, and run it once: the first request must not be slow."""
         choice = choose()
         self.model = choice.name
         self.is_parallel = choice.device.type == "cuda"
@@ -50,10 +50,9 @@ class Pipeline:
     def run(
         self, audio: Path, options: Options, check: Callable[[], None] = lambda: None
     ) -> Fluency:
-        """Measure one recording. `check` is called between steps; what it raises ends the work.
+        """Measure one recording. `check` is called between steps; an exception of it ends the work.
 
-        Raises:
-            InvalidInput: a recording, language or text that cannot be used.
+        Raises InvalidInput when the recording, the language or the text cannot be used.
         """
         expected = self._check(options)
         recording = read_audio(audio)
@@ -81,7 +80,7 @@ class Pipeline:
         return answer
 
     def _check(self, options: Options) -> list[str] | None:
-        """The words of the reference text, if there is one. Everything that is cheap to refuse."""
+        """Checks that need no audio; returns the words of the reference text, if there is one."""
         if not math.isfinite(options.pause_threshold_s):  # NaN passes every limit of a schema
             raise InvalidInput(
                 f"Cannot measure: 'pause_threshold' must be finite, got {options.pause_threshold_s}"
@@ -98,7 +97,7 @@ class Pipeline:
 
 
 def _picture(samples: NDArray[np.float32], answer: Fluency, check: Callable[[], None]) -> CogPath:
-    """Draw into a file, which does not stay if nobody waits for it any more."""
+    """Draw into a file, which is removed if the prediction was cancelled meanwhile."""
     check()
     path = save_picture(samples, answer)
     try:

@@ -21,25 +21,25 @@ HOP_S: Final = HOP / SAMPLE_RATE_HZ
 FLOOR_HZ: Final = 60.0
 CEILING_HZ: Final = 600.0  # high enough for children
 VOICED: Final = 0.45  # Praat's standard voicing threshold, for the pitch that is reported
-# Praat's standards, as above.
-_SILENCE: Final = 0.03  # of the loudest moment of all
+# Praat's standard values.
+_SILENCE: Final = 0.03  # of the recording's peak
 _OCTAVE_COST: Final = 0.01
 _OCTAVE_JUMP_COST: Final = 0.35
 _VOICE_CHANGE_COST: Final = 0.14
 _STEP_S: Final = 0.01  # the time step that the costs of a change are meant for
-_CANDIDATES: Final = 6  # voiced ones a frame; Praat keeps 14, on nine recordings for the same path
-_FINER: Final = 2  # lags a sample
+_CANDIDATES: Final = 6  # voiced ones per frame; Praat's 14 gave the same path on nine recordings
+_FINER: Final = 2  # lags per sample
 _LAG_RATE_HZ: Final = SAMPLE_RATE_HZ * _FINER
 _FRAMES_AT_ONCE: Final = 2048  # 41 s: a bound on memory, not on the result
 
 
 @dataclass(frozen=True)
 class Pitch:
-    """One value each 20 ms; value i belongs to the time i * 0.02 s.
+    """One value per 20 ms; value i belongs to the time i * 0.02 s.
 
     frequency_hz: (n,) > 0 everywhere, meaningful where `voiced`.
     strength: (n,) in [0, 1], the normalised autocorrelation at that period.
-    voiced: (n,) where the cheapest path goes through a voice.
+    voiced: (n,) where the cheapest path is voiced.
     """
 
     frequency_hz: NDArray[np.float64]
@@ -69,13 +69,13 @@ def track(samples: NDArray[np.float32]) -> Pitch:
     path = _cheapest_path((VOICED + quiet), voiced, np.log2(candidates.frequency_hz))
     rows = np.arange(len(path))
     best = np.where(path > 0, path - 1, voiced.argmax(axis=1))
-    # Praat's silence threshold: noise between words is no voice, however periodic.
+    # Praat's silence threshold: quiet noise between words is unvoiced, however periodic.
     strength = np.where(loudness >= _SILENCE, candidates.strength[rows, best], 0.0)
     return Pitch(candidates.frequency_hz[rows, best], strength, path > 0)
 
 
 def _listen(samples: NDArray[np.float32]) -> tuple[_Candidates, NDArray[np.float64]]:
-    """Candidates of each frame, and its peak over the recording's."""
+    """Candidates of each frame, and its peak relative to the recording's."""
     window_length = int(3 / FLOOR_HZ * SAMPLE_RATE_HZ)
     window = np.hanning(window_length).astype(np.float32)
     longest = int(_LAG_RATE_HZ / FLOOR_HZ)
@@ -104,7 +104,7 @@ def _listen(samples: NDArray[np.float32]) -> tuple[_Candidates, NDArray[np.float
 
 
 def _autocorrelation(frames: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Along the last axis, at lags of 1 / 32000 s: a short period falls between two samples."""
+    """Along the last axis, at lags of 1 / 32000 s: a short period may fall between two samples."""
     power = np.abs(rfft(frames, size)) ** 2
     return np.asarray(irfft(power, size * _FINER), np.float32)
 
@@ -115,7 +115,7 @@ def _peaks(acf: NDArray[np.float32]) -> _Candidates:
     inner = acf[:, shortest - 1 : -1]
     is_peak = (inner > acf[:, shortest - 2 : -2]) & (inner >= acf[:, shortest:])
     lags = np.arange(shortest - 1, acf.shape[1] - 1)
-    # Long periods cost: else one that fits twice over would win by a hair.
+    # Long periods have a cost: otherwise twice the period would sometimes win by little.
     cost = (_OCTAVE_COST * np.log2(CEILING_HZ * lags / _LAG_RATE_HZ)).astype(np.float32)
     score = np.where(is_peak, inner - cost, np.float32(-9))
     top = np.argpartition(-score, _CANDIDATES, axis=1)[:, :_CANDIDATES]
@@ -124,7 +124,7 @@ def _peaks(acf: NDArray[np.float32]) -> _Candidates:
     bend = np.minimum(before - 2 * at + after, -1e-9)
     shift = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
     strength = np.maximum(at - 0.25 * (before - after) * shift, 1e-9)
-    strength = np.minimum(strength, 1 / strength)  # above 1 is the parabola's error
+    strength = np.minimum(strength, 1 / strength)  # above 1 only by the parabola's error
     frequency = _LAG_RATE_HZ / (lag + shift).astype(np.float64)
     usable = is_peak[rows, top] & (frequency <= CEILING_HZ)
     return _Candidates(frequency, np.where(usable, strength, 0.0).astype(np.float64))
@@ -133,9 +133,9 @@ def _peaks(acf: NDArray[np.float32]) -> _Candidates:
 def _cheapest_path(
     unvoiced: NDArray[np.float64], voiced: NDArray[np.float64], octave: NDArray[np.float64]
 ) -> NDArray[np.intp]:
-    """The candidate of each frame: 0 for none, else one more than the voiced one's column.
+    """The candidate of each frame: 0 for unvoiced, else 1 + the column of the voiced one.
 
-    unvoiced: (n,) and voiced: (n, k), what each is worth; octave: (n, k), log2 of the frequencies.
+    unvoiced: (n,) and voiced: (n, k), their strengths; octave: (n, k), log2 of the frequencies.
     """
     scale = _STEP_S / HOP_S
     worth = np.concatenate([unvoiced[:, None], voiced], axis=1)

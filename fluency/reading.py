@@ -1,4 +1,4 @@
-"""A reading aloud against its text: which words were right, left out, put in or changed.
+"""Compares a reading aloud with its text: correct, omitted, inserted and substituted words.
 
 Words correct per minute is the measure of oral reading fluency (Hasbrouck &
 Tindal 2006, "Oral reading fluency norms", The Reading Teacher 59).
@@ -18,7 +18,7 @@ MAX_REFERENCE_WORDS: Final = 3000  # more than anyone reads in ten minutes
 
 
 def words_of(text: str) -> list[str]:
-    """Comparable words: lower case, no punctuation, hyphens part words.
+    """Words for comparison: lower case, without punctuation, split at hyphens.
 
     >>> words_of("Ill-disposed, he said.")
     ['ill', 'disposed', 'he', 'said']
@@ -29,8 +29,7 @@ def words_of(text: str) -> list[str]:
 def reference_words(text: str) -> list[str]:
     """The words of a reference text.
 
-    Raises:
-        InvalidInput: no word in it, or more than 3000.
+    Raises InvalidInput when it holds no word, or more than 3000.
     """
     words = words_of(text)
     if not words:
@@ -55,7 +54,7 @@ def align(expected: Sequence[str], said: Sequence[str]) -> list[tuple[str | None
     for row in range(1, rows + 1):
         differs = (spoken != expected[row - 1]).astype(np.int32)
         best = np.minimum(cost[row - 1, :-1] + differs, cost[row - 1, 1:] + 1)
-        # An insertion costs 1 a column: a running minimum of what is left after that slope.
+        # An insertion costs 1 per column: subtract that slope, then take the running minimum.
         line = np.concatenate(([row], best)) - np.arange(columns + 1)
         cost[row] = np.minimum.accumulate(line) + np.arange(columns + 1)
     pairs: list[tuple[str | None, str | None]] = []
@@ -75,7 +74,7 @@ def align(expected: Sequence[str], said: Sequence[str]) -> list[tuple[str | None
 
 
 def compare(expected: Sequence[str], said: Sequence[str], total_time_s: float) -> Reading:
-    """The reading report. expected must not be empty."""
+    """The comparison. expected must not be empty."""
     pairs = align(expected, said)
     correct = sum(a == b for a, b in pairs)
     omitted = [a for a, b in pairs if a is not None and b is None]

@@ -1,8 +1,8 @@
-"""Whisper itself: windows of several requests to tokens, one batch through the model at a time.
+"""Whisper itself: windows of several requests to tokens, one batch at a time.
 
 A window whose text repeats itself or is improbable is decoded again at rising temperatures
-(openai/whisper, `transcribe.py`). Each window comes out as if it were alone: limits, languages
-and random draws are its own.
+(openai/whisper, `transcribe.py`). Each window has its own limit, language and random generator, so
+its result is the same as alone.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ _WINDOWS_CPU: Final = 4
 class Windows:
     """Some windows of one recording.
 
-    mel: (k, bands, 3000), what `WhisperFeatureExtractor` makes; durations_s: k lengths; language:
+    mel: (k, bands, 3000) of `WhisperFeatureExtractor`; durations_s: k lengths; language:
     ISO 639-1, or None to detect it in these windows.
     """
 
@@ -42,10 +42,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Heard:
-    """What was understood in each of k windows.
+    """The result for each of k windows.
 
-    probability: of the language, 1 if it was given. attention: where the decoder looked,
-    (1 + tokens, frames of 20 ms) for each window, None for one without tokens.
+    probability: of the language, 1 if it was given. attention: of the decoder, (1 + tokens, frames
+    of 20 ms) for each window, None for one without tokens.
     """
 
     language: str
@@ -68,12 +68,12 @@ class Recogniser:
             name.strip("<|>"): token
             for name, token in (getattr(model.generation_config, "lang_to_id", None) or {}).items()
         }
-        # A GPU is hardly busier with sixteen windows than with one; a CPU gains nothing by more.
+        # A GPU is hardly slower with sixteen windows than with one; a CPU gains nothing by more.
         self.batch = _WINDOWS_GPU if choice.device.type == "cuda" else _WINDOWS_CPU
         self._batcher = Batcher(self.together, lambda job: len(job.durations_s), self.batch)
 
     def check_language(self, language: str) -> None:
-        """Raise InvalidInput unless the model knows the ISO 639-1 code."""
+        """Raises InvalidInput when the model does not know this ISO 639-1 code."""
         if self.languages and language not in self.languages:
             raise InvalidInput(
                 "Cannot transcribe: 'language' must be 'auto' or a code such as 'en' or 'ja', "
@@ -81,7 +81,7 @@ class Recogniser:
             )
 
     def hear(self, windows: Windows) -> Heard:
-        """At most `batch` windows, together with what other threads want heard meanwhile."""
+        """Decode at most `batch` windows, in one batch with those of other threads."""
         return self._batcher.submit(windows)
 
     @torch.inference_mode()
@@ -116,7 +116,7 @@ class Recogniser:
         return encoded
 
     def detect_language(self, encoded: Tensor, durations_s: list[float]) -> tuple[str, float]:
-        """The likeliest language over the windows, each counting by its length."""
+        """The most likely language of the windows, weighted by their lengths."""
         if not self.languages:
             return "en", 1.0
         start = torch.full(
@@ -133,7 +133,7 @@ class Recogniser:
         return list(self.languages)[best], float(chance[best])
 
     def prompt(self, language: str) -> list[int]:
-        """The task's tokens: start, language, transcribe, no time stamps."""
+        """The prompt tokens: start, language, transcribe, no timestamps."""
         config = self.model.generation_config
         prompt = [config.decoder_start_token_id]
         if self.languages:
@@ -156,7 +156,7 @@ class Recogniser:
             again = []
             for window, attempt in zip(open_windows, attempts, strict=True):
                 known = results.get(window)
-                # Of several bad attempts the likeliest one that does not loop is kept.
+                # Of several bad attempts the most likely one without a loop is kept.
                 if known is None or _merit(attempt) > _merit(known):
                     results[window] = attempt
                 if not self._is_good(attempt):
@@ -181,7 +181,7 @@ class Recogniser:
         decoded: list[Decoded],
         durations_s: list[float],
     ) -> list[NDArray[np.float32] | None]:
-        """For each window, from the last token of the prompt on."""
+        """The attention of each window, from the last token of the prompt on."""
         end = decoding.vocabulary(self.model).end
         said = [window for window, one in enumerate(decoded) if one.tokens]
         made: list[NDArray[np.float32] | None] = [None] * len(decoded)
@@ -198,7 +198,7 @@ class Recogniser:
             end,
         )
         for window, weights in zip(said, found, strict=True):
-            # The row of a token is where the decoder looked when it wrote the next one.
+            # A token's row is the attention while the next token was generated.
             made[window] = weights[len(prompts[window]) - 1 : -1]
         return made
 

@@ -1,4 +1,4 @@
-"""From what was heard and what was understood to the answer."""
+"""Combines the measurements and the transcript to the output."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from score import Score, ScoreMap, is_scorable
 
 
 def silence(duration_s: float, pause_threshold_s: float, scores: ScoreMap) -> Fluency:
-    """The answer for a recording in which nobody speaks: nothing is measured."""
+    """The output for a recording without speech: no measures."""
     nothing = {**_rounded(measure([], [], [])), **_scores(Score(None, None, None, None))}
     return Fluency(
         speech_detected=False,
@@ -62,7 +62,7 @@ def compose(
     model: str | None,
     contours: bool = False,
 ) -> Fluency:
-    """The answer for speech. `understood` is None where no transcript was asked for."""
+    """The output for speech. `understood` is None if no transcript was requested."""
     measures = measure(heard.segments, heard.silences, heard.nuclei_s)
     total_s = measures.total_time_s
     words = snap(understood.words, _quiet(heard)) if understood else []
@@ -76,7 +76,7 @@ def compose(
     hesitations = len(fillers) + (repetitions or 0) + (repairs or 0)
     values = {**asdict(measures), "repairs_per_minute": per_minute(hesitations, total_s)}
     if values["mean_silent_pause_s"] is None:
-        values["mean_silent_pause_s"] = 0.0  # no pause at all is the best case, not an unknown one
+        values["mean_silent_pause_s"] = 0.0  # no pause is the best value, not a missing one
     scored = Score(None, None, None, None)
     if is_scorable(measures.syllable_count, total_s):
         scored = scores.score(values)
@@ -109,7 +109,7 @@ def compose(
 
 
 def _timelines(heard: Acoustics, contours: bool) -> dict[str, Any]:
-    """What is drawn of the signal alone; the contours at 50 Hz, if they are asked for."""
+    """The timelines of the signal; the contours at 50 Hz, if requested."""
     return {
         "speech_segments": [
             Segment(start=round(s.start_s, 2), end=round(s.end_s, 2)) for s in heard.segments
@@ -147,7 +147,7 @@ def snap(words: Sequence[Word], silences: Sequence[Interval]) -> list[Word]:
             elif start < pause.start_s and pause.end_s < end:  # on both sides: keep the longer
                 before, after = pause.start_s - start, end - pause.end_s
                 start, end = (start, pause.start_s) if before >= after else (pause.end_s, end)
-            elif pause.start_s <= start and end <= pause.end_s:  # wholly inside: to the near edge
+            elif pause.start_s <= start and end <= pause.end_s:  # inside: to the nearer edge
                 edge = (
                     pause.start_s if middle - pause.start_s < pause.end_s - middle else pause.end_s
                 )
@@ -165,9 +165,9 @@ def _quiet(heard: Acoustics) -> list[Interval]:
 def merge_fillers(
     heard: Sequence[Interval], words: Sequence[Word], kinds: Sequence[str]
 ) -> list[FilledPause]:
-    """Fillers from signal and transcript; one that both know of counts once.
+    """Fillers from signal and transcript; one in both counts once.
 
-    A steady vowel inside a word that the recogniser is sure of is that word's own, drawled.
+    A steady vowel inside a word of high probability belongs to that word.
     """
     spoken = [w for w, kind in zip(words, kinds, strict=True) if kind == disfluency.FILLER]
     fluent = [
@@ -245,7 +245,7 @@ def _pruned_rate(
 def _words_per_minute(
     understood: Transcript | None, kinds: Sequence[str], total_s: float
 ) -> float | None:
-    """All words but fillers; undefined in scripts that do not part words."""
+    """All words but fillers; undefined in scripts without spaces."""
     if understood is None or not understood.is_spaced:
         return None
     return _round(per_minute(sum(kind != disfluency.FILLER for kind in kinds), total_s))

@@ -1,4 +1,4 @@
-"""How fluently does this person speak? A recording in, the measures of fluency out."""
+"""Cog's entry point: measures how fluently the person in a recording speaks."""
 
 import asyncio
 import os
@@ -11,23 +11,23 @@ from cog import BaseRunner, Input, Path, concurrent
 from outputs import Fluency
 from pipeline import Options, Pipeline
 
-# One literal each, however long: `cog build` reads them statically and would show the quotes of
-# pieces put together.
+# Each is one literal, however long: `cog build` reads them statically, and concatenated pieces
+# would keep their quotes.
 # ruff: noqa: E501
-AUDIO = "The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF, any rate and channel count, 0 s to 10 minutes. The kind is read off the bytes, not the name."
+AUDIO = "The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF, any rate and channel count, 0 s to 10 minutes. The format is detected from the content, not from the name."
 LANGUAGE = "Language spoken, as an ISO 639-1 code ('en', 'es', 'ja' …), or 'auto' to detect it."
 PAUSE_THRESHOLD = (
     "Shortest silence that counts as a pause, in seconds. The literature's value is 0.25."
 )
-TRANSCRIBE = "Transcribe the words. Without them the answer has no transcript, no repetitions and repairs, and comes a lot sooner."
+TRANSCRIBE = "Transcribe the words. Without, the answer comes much sooner, but has no transcript, repetitions and repairs."
 REFERENCE_TEXT = "For a reading task: the text that was to be read, at most 3000 words. Adds `reading`: words correct per minute, omissions, insertions, substitutions."
-CONTOURS = "Add pitch (Hz, 0 where unvoiced) and intensity (dB), 50 values a second."
-TIMELINE = "Add a PNG: waveform, pauses shaded, syllables, words; ten seconds a row."
-CONCURRENT = 8  # on a GPU: enough that some listen and draw while others are transcribed together
+CONTOURS = "Add pitch (Hz, 0 where unvoiced) and intensity (dB), 50 values per second."
+TIMELINE = "Add a PNG: waveform, pauses shaded, syllables, words; ten seconds per row."
+CONCURRENT = 8  # on a GPU: some predictions use the CPU while others are transcribed together
 
 
 class Canceled(Exception):
-    """Raised in the thread of a prediction that nobody waits for any more."""
+    """Raised in the thread of a prediction that was cancelled."""
 
 
 class Runner(BaseRunner):
@@ -77,8 +77,7 @@ class Runner(BaseRunner):
     ) -> Fluency:
         """Measure one recording.
 
-        Raises:
-            InvalidInput: a recording, language or text that cannot be used.
+        Raises InvalidInput when the recording, the language or the text cannot be used.
         """
         options = Options(language, pause_threshold, transcribe, reference_text, contours, timeline)
         canceled = threading.Event()
@@ -91,8 +90,8 @@ class Runner(BaseRunner):
         try:
             return await asyncio.wrap_future(work)
         finally:
-            canceled.set()  # a thread cannot be interrupted: it asks, and gives up
+            canceled.set()  # a thread cannot be interrupted: it calls check() and ends
 
 
-if not torch.cuda.is_available():  # two at once on a CPU take twice as long, and fail together
+if not torch.cuda.is_available():  # on a CPU two at once only take twice as long
     Runner.run.__cog_concurrent_max__ = 1

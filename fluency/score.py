@@ -1,7 +1,7 @@
-"""A fluency score of 0 to 100 from the measures, by a map that is data.
+"""A fluency score of 0 to 100 from the measures, by a map in a JSON file.
 
-`score_map.json` holds the map, its sources and what its calibration is worth.
-`tools.calibrate` writes another from a rated corpus; SCORE_MAP names it.
+`score_map.json` holds the map, its sources and how well it is calibrated. `tools.calibrate` fits
+another to rated recordings; SCORE_MAP names the file to use.
 """
 
 import json
@@ -14,14 +14,14 @@ from typing import Any, Final
 import numpy as np
 
 DEFAULT_MAP: Final = Path(__file__).with_name("score_map.json")
-MIN_SYLLABLES: Final = 5  # below that a rate is one slip of the detector away from another
+MIN_SYLLABLES: Final = 5  # with fewer, one error of the detector changes a rate too much
 MIN_TIME_S: Final = 1.0
 SUB_SCORES: Final = ("speed", "breakdown", "repair")
 
 
 @dataclass(frozen=True)
 class Score:
-    """Each in [0, 100], or None where nothing of it was measured."""
+    """Each in [0, 100], or None if none of its measures is known."""
 
     fluency: float | None
     speed: float | None
@@ -38,18 +38,18 @@ class ScoreMap:
 
     @classmethod
     def load(cls, path: Path | None = None) -> "ScoreMap":
-        """The map in `path`, else the one that SCORE_MAP names, else the package's own."""
+        """The map in `path`, else in SCORE_MAP, else the package's own."""
         chosen = path or Path(os.environ.get("SCORE_MAP") or DEFAULT_MAP)
         data = json.loads(chosen.read_text())
         return cls(data["calibration"], data["measures"])
 
     def points(self, measure: str, value: float) -> float:
-        """The score of one measure: linear between the map's points, held beyond them."""
+        """The score of one measure: linear between the map's points, constant beyond them."""
         at = np.array(self.measures[measure]["points"], float)
         return float(np.interp(value, at[:, 0], at[:, 1]))
 
     def score(self, values: Mapping[str, float | None]) -> Score:
-        """values: by measure name; None or absent is left out, and the others count for it."""
+        """values: by measure name; a missing or None value is left out of the weighted means."""
         known = {
             name: self.points(name, value)
             for name in self.measures

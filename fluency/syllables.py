@@ -1,11 +1,11 @@
-"""Syllable nuclei: the vowels, found in the intensity without a transcript.
+"""Syllable nuclei (the vowels), found in the intensity without a transcript.
 
 Source: N. H. de Jong & T. Wempe (2009), "Praat script to detect syllable nuclei
 and measure speech rate automatically", Behavior Research Methods 41(2): peaks
 of the intensity above a threshold, with a dip of at least 2 dB before the next
 peak, that are voiced. Written from the paper; the tests compare it with the
 same analysis in Praat. One thing differs: the last peak counts if the sound
-falls by the dip after it (the published script leaves it out).
+falls by the dip after it (the published script drops it).
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ VOICING: Final = 0.45
 
 
 def threshold_db(intensity_db: NDArray[np.float64]) -> float:
-    """The level above which a peak can be a syllable. intensity_db: of the speech only."""
+    """The level above which a peak can be a syllable. intensity_db: of speech only."""
     return float(np.quantile(intensity_db, 0.99)) + THRESHOLD_DB
 
 
@@ -46,7 +46,7 @@ def nuclei(
     """Times in s of the syllable nuclei.
 
     intensity_db, strength, sounding: (n,) at 10 ms steps; strength is the
-    voicing in [0, 1], sounding says where the person speaks.
+    voicing in [0, 1], sounding is where there is speech.
     """
     found = peaks(intensity_db, floor_db)
     voiced = (strength[found] > VOICING) & sounding[found]

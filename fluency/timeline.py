@@ -1,4 +1,4 @@
-"""The picture of a recording: waveform, pauses, syllables and words, ten seconds a row."""
+"""Draws a recording: waveform, pauses, syllables and words, ten seconds per row."""
 
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _LONG_PAUSE_S: Final = 1.0
 
 
 class _Row:
-    """One line of the picture: maps times to pixels."""
+    """One row of the picture: maps times to pixels."""
 
     def __init__(self, draw: ImageDraw.ImageDraw, index: int) -> None:
         self.draw = draw
@@ -50,15 +50,15 @@ class _Row:
 
 
 def draw(samples: NDArray[np.float32], answer: Fluency) -> Image.Image:
-    """Draw a whole answer. samples: (n,) at 16 kHz, of the same recording.
+    """Draw an output. samples: (n,) at 16 kHz, of the same recording.
 
-    Scripts beyond Latin, Greek and Cyrillic show as boxes: Pillow's own font has no others.
+    Scripts other than Latin, Greek and Cyrillic show as boxes: Pillow's built-in font lacks them.
     """
     rows = max(1, int(np.ceil(len(samples) / SAMPLE_RATE_HZ / ROW_S)))
     image = Image.new("RGB", (WIDTH_PX, HEAD_PX + rows * ROW_PX), _PAPER)
     pen = ImageDraw.Draw(image)
     _heading(pen, answer)
-    # The loudest thousandth may leave the row: else one cough makes a thread of all speech.
+    # Scaled to the 99.9th percentile: otherwise one cough would make all speech a thin line.
     peak = float(np.quantile(np.abs(samples), 0.999)) if len(samples) else 1.0
     for index in range(rows):
         row = _Row(pen, index)
@@ -76,7 +76,7 @@ def draw(samples: NDArray[np.float32], answer: Fluency) -> Image.Image:
 
 
 def save(samples: NDArray[np.float32], answer: Fluency) -> Path:
-    """Draw into a PNG in the temp directory; whoever sends it sweeps it."""
+    """Draw into a PNG in the temp directory; the caller removes it."""
     image = draw(samples, answer)
     with tempfile.NamedTemporaryFile(prefix="fluency-", suffix=".png", delete=False) as file:
         try:
@@ -121,7 +121,7 @@ def _background(row: _Row, pauses: Sequence[Pause], fillers: Sequence[FilledPaus
 
 
 def _waveform(row: _Row, samples: NDArray[np.float32]) -> None:
-    """One vertical line a pixel, from the lowest sample to the highest."""
+    """One vertical line per pixel, from the lowest sample to the highest."""
     columns = WIDTH_PX - 2 * MARGIN_PX
     a_pixel = ROW_S * SAMPLE_RATE_HZ / columns
     edges = (np.arange(columns + 1) * a_pixel).astype(int)
@@ -135,7 +135,7 @@ def _waveform(row: _Row, samples: NDArray[np.float32]) -> None:
 
 
 def _words(row: _Row, words: Sequence[Word]) -> None:
-    """Each word at its start, in the first of three lines where it has room."""
+    """Each word at its start, in the first of three lines with room for it."""
     free = [0.0, 0.0, 0.0]
     for word in words:
         if not row.start_s <= word["start"] < row.start_s + ROW_S:

@@ -1,11 +1,10 @@
-"""Where someone speaks: the Silero VAD network, run over a whole recording at once.
+"""Voice activity detection: the Silero VAD network, run over a whole recording at once.
 
-The published model is a TorchScript file that takes 32 ms at a time. Its only
-memory is one LSTM, so here everything before the LSTM runs on all frames as
-one batch and the LSTM runs on the sequence: the same numbers (the tests compare
-them with the TorchScript file), at a small part of the time. Importing
-`silero_vad` itself would also set torch to one thread for the whole process,
-so only its weight file is read.
+The published model is a TorchScript file that takes 32 ms at a time. Its only state is one LSTM, so
+here everything before the LSTM runs on all frames as one batch and the LSTM runs on the sequence:
+the same numbers (the tests compare them with the TorchScript file) in a small part of the time.
+Importing `silero_vad` itself would set torch to one thread for the whole process, so only its
+weight file is read.
 
 Source: silero-vad 6.2.3 (MIT), `silero_vad/tinygrad_model.py` for the layers
 and `utils_vad.py` for the hysteresis.
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 SAMPLE_RATE_HZ = 16_000
 FRAME = 512  # samples: 32 ms, the model's own
 FRAME_S = FRAME / SAMPLE_RATE_HZ
-_CONTEXT = 64  # samples of the past that each frame sees
-# Not silero_vad_16k.safetensors beside it: that holds other, older weights.
+_CONTEXT = 64  # samples before each frame that it gets too
+# Not silero_vad_16k.safetensors in the same folder: that holds older weights.
 _WEIGHTS = "silero_vad/data/silero_vad.jit"
 _NAMES = {
     "stft_conv.weight": "_model.stft.forward_basis_buffer",
@@ -41,7 +40,7 @@ _NAMES = {
 }
 
 ENTER = 0.5  # silero's default threshold
-LEAVE = 0.35  # and its neg_threshold: threshold - 0.15
+LEAVE = 0.35  # its neg_threshold: threshold - 0.15
 MIN_SPEECH_S = 0.1  # shorter than a syllable is a click (de Jong & Wempe 2009: min. sounding 0.1 s)
 
 
@@ -97,8 +96,8 @@ class SileroVad(nn.Module):
 def speech_mask(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Frames that are speech, with silero's hysteresis: enter at 0.5, leave below 0.35.
 
-    Unlike `get_speech_timestamps` it adds no padding and bridges no gap: what
-    counts as a pause is decided in `pauses`, with the intensity at hand.
+    Unlike `get_speech_timestamps` it adds no padding and bridges no gap: `pauses` decides what
+    counts as a pause, with the intensity.
     """
     state = np.full(len(probabilities), -1, np.int8)
     state[probabilities >= ENTER] = 1

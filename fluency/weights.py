@@ -1,4 +1,4 @@
-"""Which Whisper runs, on what, in which precision: the environment's say and the defaults."""
+"""Which Whisper to load, on which device, in which precision: environment and defaults."""
 
 import os
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Final
 import demo_weights
 import torch
 
-# The hub ids of OpenAI's own weights, all MIT. No revision is pinned: none was seen by the authors.
+# The hub ids of OpenAI's own weights, all MIT. No revision is pinned: none could be looked up.
 PRESETS: Final[dict[str, str]] = {
     "full": "openai/whisper-large-v3-turbo",
     "large": "openai/whisper-large-v3",
@@ -24,7 +24,7 @@ DTYPES: Final[dict[str, torch.dtype]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What to load. name: for the person; source: a hub id or a folder for `from_pretrained`."""
+    """What to load. name: for the output; source: a hub id or a folder for `from_pretrained`."""
 
     name: str
     source: str
@@ -33,14 +33,13 @@ class Choice:
 
 
 def choose() -> Choice:
-    """Read WEIGHTS, DEVICE and DTYPE; prepare the demo weights if they are asked for.
+    """Read WEIGHTS, DEVICE and DTYPE; prepare the demo weights if WEIGHTS is demo.
 
-    Raises:
-        ValueError: an unknown DTYPE, or a DEVICE that is not there.
-        demo_weights.WeightsUnavailable: the demo weights cannot be downloaded.
+    Raises ValueError when DTYPE is unknown or DEVICE is not there, and
+    demo_weights.WeightsUnavailable when the demo weights cannot be downloaded.
     """
     device = _device(os.environ.get("DEVICE", ""))
-    # turbo has eleven times the parameters of base: not for a CPU.
+    # turbo has eleven times the parameters of base: too slow on a CPU.
     wanted = os.environ.get("WEIGHTS", "") or ("full" if device.type == "cuda" else "base")
     dtype_name = os.environ.get("DTYPE", "") or ("float16" if device.type == "cuda" else "float32")
     if dtype_name not in DTYPES:

@@ -1,10 +1,10 @@
-"""When each word was said, from where the decoder looked while it wrote it.
+"""The time of each word, from the decoder's cross-attention.
 
 Source: openai/whisper, `whisper/timing.py`: the cross-attention of a few
 alignment heads, normalised over the tokens, median-filtered over time, and a
 dynamic time warping through their mean. The heads' weights are computed here
-from the projections that feed them, because the fused attention kernels do not
-give them out.
+from the query and key projections, because fused attention kernels do not
+return them.
 """
 
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ def attention(
     """Mean weight of the alignment heads, of each window of a batch.
 
     encoded: (batch, n, width); tokens: each window's prompt, text and end of text; frames: how
-    many of each window's encoder states hold sound; end: the token that fills up shorter rows,
-    which nothing before it sees. Returns a (len(tokens[i]), frames[i]) for each.
+    many of each window's encoder states hold sound; end: the token that pads shorter rows, which
+    no earlier token attends to. Returns a (len(tokens[i]), frames[i]) for each.
     """
     heads = alignment_heads(model)
     longest = max(len(row) for row in tokens)
@@ -66,7 +66,7 @@ def alignment_heads(model: Any) -> list[tuple[int, int]]:
 
 @contextmanager
 def _queries(model: Any, layers: set[int]) -> Iterator[dict[int, Tensor]]:
-    """What the query projections of the cross-attention give out, by layer."""
+    """The outputs of the cross-attention's query projections, by layer."""
     seen: dict[int, Tensor] = {}
     hooks = []
     for layer in layers:
@@ -84,7 +84,7 @@ def _queries(model: Any, layers: set[int]) -> Iterator[dict[int, Tensor]]:
 
 
 def token_times(weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Start of each token in s. weights: (tokens, frames), higher where they belong together."""
+    """Start of each token in s. weights: (tokens, frames) of attention."""
     path_tokens, path_frames = warp(-weights.astype(np.float64))
     first = np.searchsorted(path_tokens, np.arange(weights.shape[0]))
     return np.asarray(path_frames[first] * FRAME_S)

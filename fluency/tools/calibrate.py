@@ -1,4 +1,4 @@
-"""Fit the score map to recordings that people have rated, and say how well it predicts them.
+"""Fits the score map to recordings that people have rated, and reports how well it predicts them.
 
     python -m tools.calibrate ratings.csv --scale 0 10 --out my_map.json
     python -m tools.calibrate path/to/speechocean762 --scale 0 10 --out my_map.json
@@ -8,9 +8,9 @@ the folder is speechocean762 as published (`resource/scores.json`, `train/wav.sc
 Set SCORE_MAP to the result to use it.
 
 Method: each measure's curve is the isotonic regression of the rating over
-quantile bins, in the direction that the literature gives; its weight is its
-correlation with the rating, 0 where that has the wrong sign. The correlations
-reported are of predictions for recordings left out of the fit (5 folds), with
+quantile bins, in the direction of the literature; its weight is its correlation
+with the rating, 0 where that has the wrong sign. The reported correlations are
+of predictions for recordings left out of the fit (5 folds), with
 a 95 % bootstrap interval.
 """
 
@@ -35,7 +35,7 @@ from scipy.stats import bootstrap, rankdata
 from score import DEFAULT_MAP, ScoreMap
 from vad import SileroVad
 
-# Which way each measure of the default map goes: +1, more is better.
+# The direction of each measure of the default map: +1, more is better.
 DIRECTIONS: Final = {
     "articulation_rate": 1,
     "silent_pauses_per_minute": -1,
@@ -52,7 +52,7 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Quality:
-    """How well left-out recordings are predicted: correlations, each with a 95 % interval."""
+    """Correlations of predictions for left-out recordings, each with its 95 % interval."""
 
     recordings: int
     pearson: float
@@ -64,9 +64,8 @@ class Quality:
 def rated_files(corpus: Path) -> list[tuple[Path, float]]:
     """The recordings and ratings of a CSV, or of a speechocean762 folder (its training part).
 
-    Raises:
-        ValueError: fewer than 20 or all of one rating, a CSV without the two columns, a rating
-            that is no number or not there, or a recording that is not there.
+    Raises ValueError when there are fewer than 20 ratings or all are equal, when the CSV lacks one
+    of the two columns, when a rating is missing or no number, and when a recording is missing.
     """
     pairs = _speechocean(corpus) if corpus.is_dir() else _csv(corpus)
     if len(pairs) < MIN_RECORDINGS:
@@ -113,7 +112,7 @@ def _number(text: str | float, where: str) -> float:
 
 
 def values_of(path: Path, vad: SileroVad, pause_threshold_s: float = 0.25) -> Values | None:
-    """The measures that the map needs, from the signal alone; None if nobody speaks."""
+    """The measures that the map needs, from the signal alone; None without speech."""
     heard = analyse(read(path).samples, vad, pause_threshold_s)
     if heard is None:
         return None
@@ -152,7 +151,7 @@ def _curve(x: NDArray[np.float64], y: NDArray[np.float64], direction: int) -> li
 
 
 def cross_validate(values: Sequence[Values], ratings: NDArray[np.float64]) -> Quality:
-    """Predict each fifth from a fit to the other four, and correlate with the ratings."""
+    """Predict each fifth by a fit to the other four, and correlate with the ratings."""
     order = np.random.default_rng(0).permutation(len(values))
     predicted = np.zeros(len(values))
     for fold in range(_FOLDS):
@@ -202,13 +201,12 @@ def _spearman(
 
 
 def calibrate(corpus: Path, scale: tuple[float, float], target: Path) -> Quality:
-    """Fit, judge and write a map. scale: the rating that means 0, and the one that means 100.
+    """Fit, validate and write a map. scale: the rating that means 0, and the one that means 100.
 
-    Recordings in which nobody speaks are left out.
+    Recordings without speech are left out.
 
-    Raises:
-        ValueError: what `rated_files` raises, a scale without extent, a recording that cannot be
-            read, or fewer than 20 with speech.
+    Raises ValueError when `rated_files` does, when both ends of the scale are equal, when a
+    recording cannot be read, and when fewer than 20 hold speech.
     """
     if scale[0] == scale[1]:
         raise ValueError(f"Cannot fit: the ends of --scale must differ, got {scale[0]} twice")

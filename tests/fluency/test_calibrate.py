@@ -105,7 +105,7 @@ def test_the_layout_of_speechocean762(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_an_utterance_without_scores_is_refused(tmp_path: Path) -> None:
-    """Its name is told, not a stack trace."""
+    """The error has its name, and no stack trace."""
     (tmp_path / "resource").mkdir()
     (tmp_path / "train").mkdir()
     (tmp_path / "resource" / "scores.json").write_text("{}")

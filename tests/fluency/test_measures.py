@@ -90,7 +90,7 @@ def words(*timed: tuple[str, float, float]) -> list[Word]:
         ("", ""),
     ],
 )
-def test_disfluent_words_are_told_apart(said: str, kinds: str) -> None:
+def test_disfluent_words_are_classified(said: str, kinds: str) -> None:
     """Fillers (i), repetitions (r) and repairs (x) among fluent words (f)."""
     short = {"filler": "i", "repetition": "r", "repair": "x", "fluent": "f"}
     found = disfluency.classify(said.split())

@@ -25,7 +25,7 @@ def pcm(samples: Samples) -> bytes:
 def wav(
     data: bytes, *, form: int = 1, channels: int = 1, bits: int = 16, size: int | None = None
 ) -> bytes:
-    """A WAV at 16 kHz whose header says what it is told to. size: of the data, if it is to lie."""
+    """A WAV at 16 kHz with this header. size: of the data chunk, where it is to be wrong."""
     frame = channels * bits // 8
     head = struct.pack("<HHIIHH", form, channels, 16_000, 16_000 * frame, frame & 0xFFFF, bits)
     body = b"WAVEfmt " + struct.pack("<I", len(head)) + head
@@ -58,14 +58,14 @@ def test_a_wav_that_is_cut_short_is_refused(tmp_path: Path, missing: int) -> Non
 @pytest.mark.parametrize(("form", "bits"), [(1, 0), (0, 16), (0xFFFE, 16), (0x1FF, 16)])
 def test_a_wav_of_an_unknown_coding_is_refused(tmp_path: Path, form: int, bits: int) -> None:
     """Formats that no decoder is known for."""
-    with pytest.raises(InvalidInput, match="'audio' must be in a coding that is known"):
+    with pytest.raises(InvalidInput, match="'audio' must have a known codec"):
         read(tmp_path, wav(pcm(made_audio.noise(1)), form=form, bits=bits))
 
 
 def test_a_webm_of_an_unknown_coding_is_refused(tmp_path: Path, recording: Recording) -> None:
     """A container that is known around a codec that is not."""
     whole = made_audio.encode(recording("mary.wav"), "webm", "libopus", 48_000)
-    with pytest.raises(InvalidInput, match="'audio' must be in a coding that is known"):
+    with pytest.raises(InvalidInput, match="'audio' must have a known codec"):
         read(tmp_path, whole.replace(b"A_OPUS", b"A_OPUZ"))
 
 

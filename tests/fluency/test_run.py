@@ -169,7 +169,7 @@ def test_ten_minutes_are_answered(
 
 @pytest.mark.parametrize("sound", ["pad", "piano", "melody"])
 def test_music_is_no_speech(measure: Measure, tmp_path: Path, sound: str) -> None:
-    """Chords, a piano or a melody with vibrato, over drums: nobody speaks, nothing is measured."""
+    """Chords, a piano or a melody with vibrato, over drums: no speech, no measures."""
     path = made_audio.write_wav(tmp_path / "a.wav", made_audio.music(12, sound))
     answer = as_json(measure(path))
     assert answer["speech_detected"] is False
@@ -300,7 +300,7 @@ def test_a_picture_that_fails_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_picture_that_nobody_waits_for_is_removed(
+def test_the_picture_of_a_cancelled_prediction_is_removed(
     runner: Any, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Canceled while it was drawn."""
