@@ -1,7 +1,8 @@
-"""Requests that wait together are answered together.
+"""Batches requests for the model.
 
-One thread owns the model. While it works, requests collect; when it is free it takes the oldest
-and every other that can share its pass. Nobody waits for company: alone, a request runs at once.
+One thread owns the model. While it works, requests queue up; when it is free it takes the oldest
+and all others that can share its pass. None waits for a batch to fill: alone, a request runs at
+once.
 """
 
 import threading
@@ -23,7 +24,7 @@ class Batcher(Generic[Job, Answer]):
     """A thread that calls `work` with up to `most` jobs of one key."""
 
     def __init__(self, work: Callable[[list[Job]], Sequence[Answer]], most: int) -> None:
-        """work: answers jobs in their order; called by one thread only."""
+        """work: returns answers in the order of its jobs; called by one thread only."""
         self._work = work
         self._most = most
         self._waiting: list[_Waiting[Job, Answer]] = []
@@ -33,10 +34,10 @@ class Batcher(Generic[Job, Answer]):
         self._thread.start()
 
     def submit(self, key: Hashable, job: Job) -> Future[Answer]:
-        """Queue a job; jobs of one key may share a call. Cancelling the future withdraws it as
-        long as its call has not begun.
+        """Queue a job; jobs of one key may share a call. Cancelling the future removes the job
+        until its call begins.
 
-        Raises: RuntimeError after close().
+        Raises RuntimeError when the batcher is closed.
         """
         answer: Future[Answer] = Future()
         with self._changed:
@@ -47,7 +48,7 @@ class Batcher(Generic[Job, Answer]):
         return answer
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer the waiting jobs, then end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -60,7 +61,7 @@ class Batcher(Generic[Job, Answer]):
                 self._answer(running)
 
     def _next(self) -> list[_Waiting[Job, Answer]]:
-        """The oldest and its companions; nothing once closed and empty."""
+        """The oldest job and those that share its call; nothing once closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
@@ -78,8 +79,7 @@ class Batcher(Generic[Job, Answer]):
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
                 return
-            # One picture's failure, or memory for one pass but not for eight, is not its
-            # neighbours' failure.
+            # One picture's error, or too little memory for all at once, must not fail the others.
             for item in batch:
                 self._answer([item])
             return

@@ -10,9 +10,9 @@ from outputs import Detection
 from PIL import Image, ImageDraw, ImageFont
 
 MAX_SIDE_PX = 2048
-"""Longest side of the drawn picture: it travels inside the JSON answer."""
+"""Longest side of the drawn picture, which is part of the JSON output."""
 
-_GOLDEN = 0.618034  # successive multiples never come close on the hue circle
+_GOLDEN = 0.618034  # successive multiples are far apart on the hue circle
 
 
 def shrunk(picture: Image.Image) -> Image.Image:
@@ -23,9 +23,9 @@ def shrunk(picture: Image.Image) -> Image.Image:
 
 
 def annotate(canvas: Image.Image, detections: Sequence[Detection]) -> bytes:
-    """Draw boxes and labels, one colour a label, on the canvas.
+    """Draw boxes and labels on the canvas, one colour per label.
 
-    Labels in scripts that Pillow's built-in font lacks show as empty squares.
+    Labels in scripts that Pillow's built-in font lacks show as boxes.
     Returns: a JPEG.
     """
     pen = ImageDraw.Draw(canvas)
@@ -69,7 +69,7 @@ def _caption(
 
 
 def save(jpeg: bytes) -> Path:
-    """Write it into the temporary directory, where coglet fetches it."""
+    """Write it to the temp directory, from which coglet reads it."""
     with tempfile.NamedTemporaryFile(prefix="annotated-", suffix=".jpg", delete=False) as file:
         file.write(jpeg)
     return Path(file.name)

@@ -1,4 +1,4 @@
-"""Which implementation answers: the variable ENGINE."""
+"""Selects the implementation by the variable ENGINE."""
 
 from collections.abc import Mapping
 
@@ -11,10 +11,10 @@ ENGINES = ("transformers", "groundingdino-py")
 def load_engine(environment: Mapping[str, str]) -> Engine:
     """The engine that ENGINE names, with the weights that WEIGHTS names.
 
-    DEVICE, DTYPE and COMPILE as the README's table says. The imports are here because the
-    two need different versions of transformers, and each environment holds one.
+    DEVICE, DTYPE and COMPILE as in the README. The imports are local because the two engines need
+    different versions of transformers, and an environment has only one.
 
-    Raises: ValueError if ENGINE or COMPILE is none of the choices.
+    Raises ValueError when ENGINE or COMPILE is none of the choices.
     """
     get = environment.get
     wanted = get("ENGINE") or ENGINES[0]

@@ -1,10 +1,10 @@
-"""What a caller can do wrong."""
+"""The package's exceptions."""
 
 
 class InvalidInput(ValueError):
-    """An input that no retry will make right.
+    """The input cannot be used, now or on a retry.
 
-    The message is for the person who sent it: it names the input, what it must be and what it
-    was, and never a path of this machine. Servers in front of the package recognise the class by
-    its name and answer 422.
+    The message is for the person who sent it: it names the input, what it must be and what it was,
+    and never a path of this machine. A server in front of the package recognises the class by its
+    name and answers 422.
     """

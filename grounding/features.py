@@ -1,4 +1,4 @@
-"""Backbone outputs that are handed to the model instead of computed by it."""
+"""Supplies the model with backbone outputs that were computed earlier."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -12,9 +12,9 @@ Levels = tuple[list[tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor]]
 
 
 class Supplied(nn.Module):
-    """Stands in the model for a backbone and returns what was put into `value`, once.
+    """Replaces a backbone in the model and returns `value` once, if it is set.
 
-    Without a value it runs the backbone as it is.
+    Without a value it runs the backbone.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -29,7 +29,7 @@ class Supplied(nn.Module):
         return value
 
     def __getattr__(self, name: str) -> Any:
-        # The model around it reaches for attributes of the backbone (position_embedding).
+        # The model reads attributes of the backbone (position_embedding).
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -58,9 +58,9 @@ class LRUCache:
 
 
 def rows_of(levels: Levels, rows: Sequence[int]) -> Levels:
-    """The vision features of these pictures, in this order, repeated where a row is.
+    """The vision features of the pictures `rows`, in this order; a row may occur twice.
 
-    The lists are new: the model appends to what its backbone returns.
+    The lists are new, since the model appends to what its backbone returns.
     """
     maps, positions = levels
     if list(rows) == list(range(len(positions[0]))):
@@ -73,7 +73,7 @@ def rows_of(levels: Levels, rows: Sequence[int]) -> Levels:
 
 
 def padded(texts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
-    """(L, D) features of several prompts as (N, length, D), zeros behind; the mask hides those."""
+    """(L, D) features of several prompts as (N, length, D), padded with zeros that are masked."""
     out = texts[0].new_zeros(len(texts), length, texts[0].shape[-1])
     for row, text in enumerate(texts):
         out[row, : len(text)] = text

@@ -1,4 +1,4 @@
-"""Detections in the package's own form and in those of annotation tools.
+"""Detections in the package's own format and in those of annotation tools.
 
 COCO: https://cocodataset.org/#format-data (boxes are x, y, width, height in px, category ids
 start at 1). Label Studio: https://labelstud.io/guide/predictions (boxes are percentages).
@@ -19,7 +19,7 @@ def to_detections(
     labels: Sequence[str],
     image: PictureSize,
 ) -> list[Detection]:
-    """The answer's list, in the order given.
+    """The output's list, in the order given.
 
     boxes: (N, 4) corners as fractions of the picture; scores: (N,); label_indices: (N,).
     Scores are rounded to 1e-4, px to 0.01, fractions to 1e-6.

@@ -1,4 +1,4 @@
-"""The one rule by which `text_queries` becomes a list of labels."""
+"""Parses `text_queries` into a list of labels."""
 
 import json
 import re
@@ -13,7 +13,7 @@ MAX_LABELS = 2_000
 # A period ends a label, as in "cat. dog." or "cat . dog .", unless it is a decimal point.
 _SEPARATORS = re.compile(r"[,\n\r]|(?<!\d)\.|\.(?!\d)")
 
-# Marks that the model itself reads as the end of a label ("." and "?" are tokens 1012 and 1029,
+# Marks that the model reads as the end of a label ("." and "?" are tokens 1012 and 1029,
 # hard-coded upstream), and the brackets of special tokens such as "[SEP]".
 _MARKS = re.compile(r"[.?\[\]]")
 
@@ -22,13 +22,13 @@ class Label(NamedTuple):
     """One label to search for."""
 
     name: str
-    """As the caller wrote it, white space aside; answers carry it."""
+    """As the caller wrote it, except white space; the output has it."""
     text: str
     """As the model reads it: lower case, without the marks that end a label."""
 
 
 def parse_labels(text: str, default: str) -> list[Label]:
-    """Split what the caller sent into labels.
+    """Split the input into labels.
 
     1. A text that starts with "[" is a JSON list of strings; each string is one label, whatever
        marks it holds.
@@ -37,7 +37,7 @@ def parse_labels(text: str, default: str) -> list[Label]:
     3. A blank text stands for `default`, read by the same rule.
     Labels that differ only in case, white space or marks are one label: the first stays.
 
-    Raises: InvalidInput if no label is left, there are more than MAX_LABELS, or the JSON is not
+    Raises InvalidInput when no label is left, there are more than MAX_LABELS, or the JSON is not
     a list of strings.
 
     >>> [label.name for label in parse_labels("Cat . dog. cat,1.5 litre bottle", "")]

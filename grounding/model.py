@@ -28,14 +28,14 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
 from weights import Source
 
 TEXT_CACHE_SIZE = 64
-"""Text encodings kept: 64 chunks of 256 tokens × 768 float32 are at most 50 MB."""
+"""Text encodings in the cache: 64 chunks of 256 tokens × 768 float32 are at most 50 MB."""
 
 MAX_ROWS = 8
 """Pairs of a picture and a chunk of labels in one pass: the encoder's largest intermediate takes
 about 110 MB a row at full size (13,300 positions × 2,048 float32)."""
 
 TEXT_BUCKET = 64
-"""Compiled, prompts are padded to a multiple of this, so that few lengths are compiled."""
+"""In compiled mode prompts are padded to a multiple of this, so that few lengths are compiled."""
 
 Prompt = tuple[int, ...]
 """Token ids."""
@@ -47,7 +47,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class Detector:
-    """A loaded checkpoint, ready to look at pictures; see prediction.Engine."""
+    """A loaded checkpoint; see prediction.Engine."""
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class Detector:
         dtype: "float32" or "float16"; None: float16 on CUDA, else float32. The
         weights stay float32 and lower precision is autocast, so that coordinates, softmax and
         grid_sample keep float32: the model cast as a whole gives NaN.
-        compiler: a backend of torch.compile ("inductor"); None: not compiled. Pictures then go to
-        the nearest of a few sizes, since every new size is compiled anew (preprocess.bucket).
+        compiler: a backend of torch.compile ("inductor"); None: not compiled. With one,
+        pictures get the nearest of a few sizes, since each new size compiles (preprocess.bucket).
         """
         self.name = source.name
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -95,25 +95,25 @@ class Detector:
         return to_tensor(picture, self.image_processor, self.device, in_buckets=self.compiled)
 
     def detect(self, pixels: torch.Tensor, prompts: Sequence[Sequence[int]]) -> list[Prediction]:
-        """Look at one picture, once for each chunk of labels.
+        """Predict for one picture, once for each chunk of labels.
 
         pixels: (1, 3, H, W) float32, normalised. prompts: token ids of each chunk.
-        Raises: as detect_many.
+        Raises FloatingPointError when detect_many does.
         """
         return self.detect_many([DetectInput(pixels, tuple(map(tuple, prompts)))])[0]
 
     def detect_many(self, inputs: Sequence[DetectInput]) -> list[list[Prediction]]:
-        """Look at several pictures of one size in common passes.
+        """Predict for several pictures of one size in common passes.
 
-        Each picture goes through the vision backbone once, each text not met lately through the
-        text backbone once, and their pairs through the rest, MAX_ROWS at a time.
+        Each picture goes through the vision backbone once, each text that is not in the cache
+        through the text backbone once, and their pairs through the rest, MAX_ROWS at a time.
 
-        Raises: FloatingPointError if the model answers with NaN or infinity even in float32.
+        Raises FloatingPointError when the model answers with NaN or infinity even in float32.
         """
         seen = self._passes(inputs)
         if not _finite(seen) and self.dtype is not torch.float32:
-            # float16 ends at 65504, and the fusion layers' products can go beyond.
-            _log.warning("float16 overflowed; going on in float32")
+            # The largest float16 is 65504; the fusion layers' products can exceed it.
+            _log.warning("float16 overflowed; continuing in float32")
             self.dtype = torch.float32
             self._text_cache.clear()
             seen = self._passes(inputs)
@@ -136,7 +136,7 @@ class Detector:
         return answers
 
     def _see(self, pixels: torch.Tensor) -> Levels:
-        """The vision backbone alone."""
+        """Run the vision backbone."""
         count, _, height, width = pixels.shape
         mask = torch.ones((count, height, width), dtype=torch.long, device=self.device)
         if self.compiled:
@@ -147,7 +147,7 @@ class Detector:
     def _rows(
         self, pixels: torch.Tensor, levels: Levels, pairs: Sequence[tuple[int, Prompt]]
     ) -> list[Prediction]:
-        """The rest of the model on pairs of a picture's place and a prompt."""
+        """Run the rest of the model on pairs of a picture's index and a prompt."""
         length = max(len(prompt) for _, prompt in pairs)
         filled = list(pairs)
         if self.compiled:
@@ -161,7 +161,7 @@ class Detector:
         self._text.value = SimpleNamespace(last_hidden_state=texts)
         self._vision.value = rows_of(levels, [place for place, _ in filled])
         output = self.model(
-            pixel_values=pixels[:1].expand(len(filled), -1, -1, -1),  # only its shape is read
+            pixel_values=pixels[:1].expand(len(filled), -1, -1, -1),  # only its shape is used
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
         )
@@ -173,7 +173,7 @@ class Detector:
         ]
 
     def _read(self, prompt: Prompt) -> torch.Tensor:
-        """(L, D) the text backbone's output for one prompt, remembered."""
+        """(L, D) the text backbone's output for one prompt, cached."""
 
         def encode() -> torch.Tensor:
             ids = torch.tensor([prompt], device=self.device)
@@ -196,16 +196,16 @@ class Detector:
 
 
 def _compile(modules: Sequence[torch.nn.Module], backend: str) -> None:
-    """In place, one graph per shape; more than torch's default of 8 shapes are kept."""
+    """Compile in place, one graph per shape; more than torch's default of 8 shapes are kept."""
     torch._dynamo.config.cache_size_limit = 64
-    # A check of the sizes in each attention layer reads a scalar: without this, 13 graphs for 3.
+    # Each attention layer reads a scalar to check sizes: without this there are 13 graphs, not 3.
     torch._dynamo.config.capture_scalar_outputs = True
     for module in modules:
         module.compile(backend=backend, dynamic=False)
 
 
 def _filled(rows: torch.Tensor) -> torch.Tensor:
-    """Rows repeated up to a power of two, so that few batch sizes are compiled."""
+    """The last row repeated up to a power of two, so that few batch sizes are compiled."""
     missing = _power_of_two(len(rows)) - len(rows)
     return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])]) if missing else rows
 

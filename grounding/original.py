@@ -1,7 +1,7 @@
-"""groundingdino-py 0.4.0, the original implementation, behind the same input and output.
+"""groundingdino-py 0.4.0, the original implementation, with the same input and output.
 
-It needs transformers 4 and torchvision, so it has an environment of its own
-(requirements-groundingdino.txt) and nothing else here imports this module.
+It needs transformers 4 and torchvision, so it has its own environment
+(requirements-groundingdino.txt), and only engines.py imports this module.
 """
 
 from collections.abc import Sequence
@@ -37,12 +37,12 @@ class OriginalDetector:
     def __init__(
         self, checkpoint: str | None, bert: str | None = None, device: str | None = None
     ) -> None:
-        """Load a .pth file; its own width tells Swin-T from Swin-B.
+        """Load a .pth file; the width of its first layer decides between Swin-T and Swin-B.
 
         bert: hub id or folder of the text encoder; None: bert-base-uncased. device: "cuda",
         "cpu"; None: CUDA if there is one. Precision is float32.
 
-        Raises: ValueError if checkpoint is no file, or holds none of the known architectures.
+        Raises ValueError when checkpoint is no file or holds none of the known architectures.
         """
         path = Path(checkpoint or "").expanduser()
         if not path.is_file():
@@ -57,7 +57,7 @@ class OriginalDetector:
         _load(self.model, state)
         self.model.to(self.device).eval()
         self.tokenizer = self.model.tokenizer
-        self.model.tokenizer = _given  # captions come as token ids
+        self.model.tokenizer = _given  # captions are token ids already
         self._transform = T.Compose(
             [
                 T.RandomResize([SHORTEST_PX], max_size=LONGEST_PX),
@@ -76,7 +76,7 @@ class OriginalDetector:
     def detect_many(self, inputs: Sequence[DetectInput]) -> list[list[Prediction]]:
         """For each input a prediction per prompt, MAX_ROWS in a pass; all pictures of one size.
 
-        Raises: FloatingPointError if the model answers with NaN or infinity.
+        Raises FloatingPointError when the model answers with NaN or infinity.
         """
         pairs = [(place, prompt) for place, one in enumerate(inputs) for prompt in one.prompts]
         answers: list[list[Prediction]] = [[] for _ in inputs]
@@ -105,10 +105,10 @@ def _configuration(state: dict[str, torch.Tensor], bert: str | None, device: str
 
 
 def _load(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """The original loads with strict=False, which would hide a wrong file."""
+    """Load `state` strictly: the original's strict=False would hide a wrong file."""
     result = model.load_state_dict(state, strict=False)
-    # The published files lack what is computed from the configuration, and hold what newer BERTs
-    # no longer store.
+    # The published files lack tensors that are computed from the configuration, and have some that
+    # newer BERTs no longer store.
     harmless = ("relative_position_index", "bert.pooler", "position_ids")
     wrong = [
         name
@@ -120,7 +120,7 @@ def _load(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def _given(prompts: Sequence[Sequence[int]], **_: Any) -> BatchEncoding:
-    """What the model's tokenizer would return for prompts that are token ids already."""
+    """The tokenizer's output for prompts that are token ids already."""
     length = max(map(len, prompts))
     ids = torch.zeros((len(prompts), length), dtype=torch.long)
     mask = torch.zeros_like(ids)

@@ -1,14 +1,14 @@
-"""What the package answers with. Field names are the field's standard terms."""
+"""The output. Its field names are the field's standard terms."""
 
 from typing import Any, TypedDict
 
 from cog import BaseModel, Path
 
-# What lies inside Output is a TypedDict: Cog's models do not nest.
+# The parts of Output are TypedDicts: Cog's models do not nest.
 
 
 class Detection(TypedDict):
-    """One box and the label that it answers to."""
+    """One box and its label."""
 
     label: str
     """The label as the caller wrote it."""
@@ -30,7 +30,7 @@ class PictureSize(TypedDict):
 
 
 class Thresholds(TypedDict):
-    """The limits that were applied."""
+    """The thresholds that were applied."""
 
     box_threshold: float
     text_threshold: float
@@ -47,13 +47,13 @@ class Output(BaseModel):
     queries_used: list[str]
     """The labels searched for, in order, without repetitions."""
     queries_ignored: list[str]
-    """Labels none of whose words the text encoder knows (emoji, for instance)."""
+    """Labels without any word that the text encoder knows (emoji, for instance)."""
     thresholds: Thresholds
     truncated: bool
     """True if more boxes passed the thresholds than `max_detections` allows."""
     model: str
-    """Preset, hub id or folder name of the weights that answered."""
+    """Preset, hub id or folder name of the weights."""
     annotated_image: Path | None
     """JPEG of the picture with its boxes drawn, if `annotated` was set."""
     export: dict[str, Any] | None
-    """The detections as COCO or Label Studio JSON, if `format` asked for it."""
+    """The detections as COCO or Label Studio JSON, if `format` is set to it."""

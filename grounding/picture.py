@@ -1,7 +1,7 @@
-"""An uploaded file becomes an upright RGB picture, or a reason why not.
+"""Decodes an uploaded file to an upright RGB picture, or refuses it.
 
-What decoding would cost is judged from the header (limits.py), before a pixel is decoded: a picture
-of 60 megapixels packs into a few kilobytes of PNG, and costs 180 MB once unpacked.
+The cost of decoding is checked by the header (limits.py), before a pixel is decoded: a PNG of a few
+kilobytes can hold 60 megapixels, which take 180 MB decoded.
 """
 
 import struct
@@ -16,10 +16,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
 FORMATS = ("PNG", "JPEG", "WEBP", "HEIF", "GIF", "BMP")
-"""The only decoders that an upload can reach."""
+"""The Pillow readers that an upload may reach."""
 
-# What Pillow's decoders raise on damaged data, beside OSError; RuntimeError is libheif's, such as
-# for a picture that is larger than its header says.
+# Exceptions of Pillow's decoders on damaged data. RuntimeError is libheif's, for instance for a
+# picture that is larger than its header says.
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -43,9 +43,9 @@ def load_rgb(path: Path | str) -> Image.Image:
     original's pipeline.
 
     Returns: an RGB image, 8 bits a channel, upright.
-    Raises: InvalidInput if the file is empty, no picture, too large, or damaged.
+    Raises InvalidInput when the file is empty, no picture, too large or damaged.
     """
-    path = Path(path)  # coglet hands a path that came as text through as text
+    path = Path(path)  # coglet may pass a path as text
     if path.stat().st_size == 0:
         raise InvalidInput("Cannot read the picture: 'image' must be a picture, got an empty file")
     with _open(path) as image:
@@ -54,10 +54,10 @@ def load_rgb(path: Path | str) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image:
-    """Read the header alone."""
+    """Read only the header."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns above 89 megapixels; our own limit is lower and is an error.
+            # Pillow warns above 89 megapixels; this package's limit is lower and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -72,7 +72,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _check(image: Image.Image, path: Path) -> None:
-    """Refuse by the header."""
+    """Raises InvalidInput when the header shows a picture beyond the limits."""
     if min(image.size) < 1:
         raise _damaged()
     try:
@@ -90,7 +90,7 @@ def _decoded(image: Image.Image) -> Image.Image:
         raise _too_large("a frame larger than its header says") from error
     except _DAMAGED as error:
         raise _damaged() from error
-    if refused := objection_to_size(*image.size):  # some decoders know the size only now
+    if refused := objection_to_size(*image.size):  # some decoders know the size only after decoding
         raise InvalidInput(f"Cannot read the picture: {refused}")
     return image
 
@@ -98,7 +98,7 @@ def _decoded(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except _DAMAGED:  # unreadable EXIF does not make the pixels worthless
+    except _DAMAGED:  # with unreadable EXIF the pixels are still usable
         return image
 
 

@@ -1,9 +1,9 @@
-"""Token probabilities and boxes become labelled detections.
+"""Turns token probabilities and boxes into labelled detections.
 
-transformers' own post_process_grounded_object_detection strings together whatever tokens pass
-the text threshold: "a a dog", "##van", "" and two labels in one are its known results (issues
-63, 85 and 421 of IDEA-Research/GroundingDINO). Here every label is scored over its own tokens,
-as the original does to evaluate on COCO (demo/test_ap_on_coco.py, PostProcessCocoGrounding: the
+transformers' own post_process_grounded_object_detection joins all tokens that pass the text
+threshold: "a a dog", "##van", "" and two labels in one are known results (issues 63, 85 and 421 of
+IDEA-Research/GroundingDINO). Here every label is scored over its own tokens, as in the original's
+COCO evaluation (demo/test_ap_on_coco.py, PostProcessCocoGrounding: the
 positive map's rows sum to one, so a label's score is the mean over its tokens), and a box gets
 the label with the highest score.
 """
@@ -20,12 +20,12 @@ Array = NDArray[np.float32]
 Span = tuple[int, int]
 
 CROSS_CHUNK_IOU = 0.7
-"""Overlap from which two chunks are held to have found one thing. In one chunk a query answers
-once and its labels compete; labels of different chunks must be made to compete."""
+"""Overlap from which two boxes of different chunks are the same thing. Within a chunk each query
+gives one box, for which the labels compete; labels of different chunks compete by this."""
 
 
 class Candidates(NamedTuple):
-    """Boxes of one picture, each with its best label; rows correspond."""
+    """Boxes of one picture, each with its best label; the arrays have the same rows."""
 
     boxes: Array
     """(N, 4) x1, y1, x2, y2 as fractions of the picture, 0 to 1."""
@@ -36,7 +36,7 @@ class Candidates(NamedTuple):
     labels: NDArray[np.int64]
     """(N,) index into the list of labels."""
     chunks: NDArray[np.int64]
-    """(N,) which pass of the model found it."""
+    """(N,) index of the pass that found it."""
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Candidates":
         """These rows, in this order."""
@@ -60,8 +60,8 @@ def label_scores(probabilities: Array, word_spans: Sequence[Sequence[Span]]) -> 
     """Score of every label, and of its weakest word.
 
     probabilities: (Q, T), 0 to 1. word_spans: for each label the tokens of each word.
-    Returns: (Q, L) mean over the label's tokens; (Q, L) least word, a word counting as its
-    strongest piece (upstream's "##" pieces are often weak: "##van").
+    Returns: (Q, L) mean over the label's tokens; (Q, L) weakest word, where a word has the
+    probability of its strongest piece ("##" pieces are often weak: "##van").
     """
     means = [probabilities[:, words[0][0] : words[-1][1]].mean(axis=1) for words in word_spans]
     weakest = [
@@ -78,8 +78,8 @@ def candidates(
     label_indices: Sequence[int],
     chunk: int = 0,
 ) -> Candidates:
-    """What one pass of the model found: every box with its best label, unfiltered save that
-    boxes outside the picture are dropped.
+    """The result of one pass: every box with its best label, unfiltered, except that boxes
+    outside the picture are dropped.
 
     probabilities: (Q, T) of each token. boxes_cxcywh: (Q, 4) fractions of the picture.
     word_spans, label_indices: of the labels in this pass (prompt.Chunk).
@@ -114,9 +114,9 @@ def combine(
 ) -> Candidates:
     """All passes together, best first; no more than `most`.
 
-    A box gives way to a stronger one of another pass that covers the same thing, whatever their
-    labels; within a pass boxes are left as the model gave them, unless nms_iou asks for
-    suppression among boxes of one label.
+    A box is dropped for a stronger one of another pass that covers the same thing, whatever the
+    labels. Within a pass the boxes stay, unless nms_iou is set: then it suppresses boxes of one
+    label.
     """
     joined = Candidates(
         np.concatenate([found.boxes for found in passes]),
@@ -140,7 +140,7 @@ def merge(
     *,
     most: int | None = None,
 ) -> Candidates:
-    """What the passes over a list of labels found together: labelled, filtered, best first.
+    """The result of all passes over a list of labels: labelled, filtered, best first.
 
     seen: a prediction for each chunk. most: boxes returned at most; None: all.
     """
@@ -154,15 +154,14 @@ def merge(
 
 
 def _survivors(found: Candidates, nms_iou: float | None, most: int | None) -> NDArray[np.int64]:
-    """Rows that greedy suppression leaves of boxes sorted best first: across chunks, and of those
-    within a label.
+    """Rows that remain after greedy suppression across chunks and, with nms_iou, within a label;
+    boxes are sorted best first.
 
-    Both are decided in one walk, since a box can only fall to a stronger one: it ends with the
-    last row that is wanted, long before the 30,000 boxes of 2,000 labels at a threshold of 0 are
-    compared.
+    One loop does both, since only a stronger box suppresses another. It ends after `most` rows,
+    long before the 30,000 boxes of 2,000 labels at a threshold of 0 are compared.
     """
-    alone = np.ones(len(found.scores), dtype=bool)  # no stronger box of another chunk there
-    first = alone.copy()  # no stronger box of the label there
+    alone = np.ones(len(found.scores), dtype=bool)  # no overlapping stronger box of another chunk
+    first = alone.copy()  # no overlapping stronger box of the label
     kept: list[int] = []
     for row in range(len(alone)):
         if len(kept) == most:

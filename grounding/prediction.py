@@ -1,4 +1,4 @@
-"""What every engine takes and gives: run.py knows no more about them."""
+"""The interface of the engines: run.py uses nothing else of them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 class Prediction(NamedTuple):
-    """What the model says about one picture and one chunk of labels."""
+    """The model's output for one picture and one chunk of labels."""
 
     token_probabilities: NDArray[np.float32]
     """(queries, tokens), 0 to 1."""
@@ -28,7 +28,7 @@ class DetectInput(NamedTuple):
 
 
 class Engine(Protocol):
-    """A loaded checkpoint, ready to look at pictures."""
+    """A loaded checkpoint."""
 
     name: str
     tokenizer: Any
@@ -36,7 +36,7 @@ class Engine(Protocol):
     """Length of a prompt, special tokens included."""
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
-        """(1, 3, H, W) float32: the picture as the model wants it. Any thread may call this."""
+        """(1, 3, H, W) float32: the picture as the model's input. Any thread may call this."""
 
     def detect_many(self, inputs: Sequence[DetectInput]) -> list[list[Prediction]]:
         """For each input a prediction per prompt; all pictures have one size."""

@@ -1,4 +1,4 @@
-"""An RGB picture becomes the tensor that the model was trained on."""
+"""Resizes and normalises an RGB picture as in the model's training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,22 +9,24 @@ import torch.nn.functional as F
 from PIL import Image
 
 MIN_SIDE_PX = 32
-"""Shortest side handed to the model: the coarsest feature map of Swin has stride 32."""
+"""Shortest side of the model's input: the coarsest feature map of Swin has stride 32."""
 
 ON_DEVICE_PIXELS = 16_000_000
-"""Largest picture that is uploaded whole: 200 MB as float32. Larger ones are resized first."""
+"""Largest picture that is resized on the GPU: 200 MB as float32. Larger ones are resized on the
+CPU."""
 
 _MODES = {int(Image.Resampling.BILINEAR): "bilinear", int(Image.Resampling.BICUBIC): "bicubic"}
 
 
 def target_size(width: int, height: int, limits: Mapping[str, int | None]) -> tuple[int, int]:
-    """Size at which the model looks at a picture.
+    """The size of the model's input for a picture.
 
     limits: the processor's own `size`: either height and width, or shortest_edge and
     longest_edge. With edges the rounding is transformers', to the pixel
-    (image_transforms.get_size_with_aspect_ratio), save that no side falls below MIN_SIDE_PX: a
-    picture of 8000 × 1 would otherwise vanish. Beyond an aspect of 5 to 3, where the longest edge
-    decides, the original's rounding can be a few px larger (2000 × 160: 1337 instead of 1333).
+    (image_transforms.get_size_with_aspect_ratio), except that no side is below MIN_SIDE_PX: a
+    picture of 8000 × 1 would otherwise have no pixels. Beyond an aspect of 5 to 3, where the
+    longest edge decides, the original's rounding can be a few px larger (2000 × 160: 1337 instead
+    of 1333).
 
     Returns: (width, height) in px.
 
@@ -49,8 +51,8 @@ def bucket(width: int, height: int) -> tuple[int, int]:
     """The nearest of the sizes that compiled code is kept for: the shorter side in steps of 32 px
     (Swin's coarsest stride), the longer in steps of 64.
 
-    All common aspects from 1:1 to 16:9, upright or lying, then share some 20 sizes (27 up to
-    2:1). The picture is stretched to it, by at most 4.5 %; boxes are fractions and undo that.
+    All common aspects from 1:1 to 16:9, portrait or landscape, then share some 20 sizes (27 up to
+    2:1). The picture is stretched by at most 4.5 %, which does not matter for boxes as fractions.
 
     >>> bucket(1066, 800)
     (1088, 800)
@@ -68,9 +70,9 @@ def to_tensor(
     *,
     in_buckets: bool = False,
 ) -> torch.Tensor:
-    """Resize and normalise by the processor that came with the weights.
+    """Resize and normalise with the weights' own image processor.
 
-    processor: transformers' GroundingDinoImageProcessorPil. device: where the picture is wanted;
+    processor: transformers' GroundingDinoImageProcessorPil. device: of the result;
     on a CUDA device pictures up to ON_DEVICE_PIXELS are resized there. in_buckets: to the size
     that `bucket` names, unless the processor asks for a fixed one.
     Returns: (1, 3, H, W) float32, channels RGB, normalised by the processor's mean and std.
@@ -88,7 +90,7 @@ def to_tensor(
     pixels = processor(
         np.asarray(picture),
         size={"height": size[1], "width": size[0]},
-        input_data_format="channels_last",  # else a picture 3 px high is taken for channels first
+        input_data_format="channels_last",  # or a height of 3 px would be channels
         return_tensors="pt",
     )["pixel_values"]
     return torch.as_tensor(pixels, dtype=torch.float32)
@@ -98,7 +100,7 @@ def to_tensor(
 def resize_on(
     device: torch.device, picture: Image.Image, size: tuple[int, int], processor: Any
 ) -> torch.Tensor:
-    """What the processor does, in torch on a device.
+    """The processor's steps in torch, on a device.
 
     size: width, height in px. The filter is antialiased as Pillow's and the result rounded to
     whole levels as there; Pillow rounds between its two passes as well, so that single values

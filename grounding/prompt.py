@@ -1,9 +1,9 @@
-"""Labels become token sequences that the model can hold, with each label's own span known.
+"""Turns labels into token sequences that fit the model, with the span of each label.
 
-The prompt has the form of the original's evaluation code: "cat. remote control.". It is put
-together from token ids, not from text, so that a label's span is known by construction: no
-search for substrings ("car" in "scar"), no offsets to map back. WordPiece splits at white space
-and punctuation first, so the ids equal those of the joined text.
+The prompt has the form of the original's evaluation code: "cat. remote control.". It is built from
+token ids, not from text, so that each label's span is known by construction: no search for
+substrings ("car" in "scar"), no offsets to map back. WordPiece splits at white space and
+punctuation first, so the ids equal those of the joined text.
 """
 
 from collections.abc import Sequence
@@ -19,22 +19,21 @@ Span = tuple[int, int]
 
 
 class Chunk(NamedTuple):
-    """One pass of the model: as many labels as fit into its text length."""
+    """The prompt of one pass: as many labels as fit into the model's text length."""
 
     input_ids: tuple[int, ...]
     """[CLS] label . label . [SEP]"""
     label_indices: tuple[int, ...]
     """Which labels, as indices into the list that `build_chunks` was given."""
     word_spans: tuple[tuple[Span, ...], ...]
-    """For each of them the tokens of each of its words, without gaps."""
+    """For each of them the token spans of its words, without gaps."""
 
 
 def tokenize(texts: Sequence[str], tokenizer: Any) -> list[list[Word]]:
     """The words of each label, without special tokens.
 
-    Unknown tokens are left out, for their scores mean nothing; a label of nothing else comes
-    back empty. Tokens that the model reads as the end of a label are left out as well, however
-    they came about.
+    Unknown tokens are left out, since their scores mean nothing; a label of only such tokens is
+    empty. Tokens that the model reads as the end of a label are left out too.
     """
     excluded = delimiters(tokenizer) | {tokenizer.unk_token_id, tokenizer.pad_token_id}
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
@@ -62,12 +61,12 @@ def delimiters(tokenizer: Any) -> set[int]:
 
 
 def build_chunks(labels: Sequence[Sequence[Word]], max_tokens: int, tokenizer: Any) -> list[Chunk]:
-    """Fill chunks with whole labels, in order; labels without words are passed over.
+    """Fill chunks with whole labels, in order; labels without words are skipped.
 
     max_tokens: the model's text length, special tokens included (256 in the published ones).
-    Beyond it upstream cuts the text silently, and labels are lost.
+    Upstream truncates a longer text silently, and labels are lost.
 
-    Raises: InvalidInput if a single label does not fit, or none has a word left.
+    Raises InvalidInput when a single label does not fit, or none has a word left.
     """
     period = tokenizer.convert_tokens_to_ids(".")
     groups: list[list[int]] = []

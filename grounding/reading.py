@@ -1,4 +1,4 @@
-"""From the file that was sent to what the model and the pen need of it."""
+"""From the uploaded file to the model's input and the canvas to draw on."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,19 +12,19 @@ from prediction import Engine
 
 
 class Prepared(NamedTuple):
-    """A picture that has been read; the full-size pixels are let go."""
+    """A picture that was read, without its full-size pixels."""
 
     size: PictureSize
     pixels: torch.Tensor
-    """(1, 3, H, W) float32, as the model wants it."""
+    """(1, 3, H, W) float32, the model's input."""
     canvas: Image.Image | None
-    """RGB, to draw the detections on; None if nobody asked."""
+    """RGB, to draw the detections on; None unless `annotated`."""
 
 
 def read(file: Path | str, engine: Engine, annotated: bool) -> Prepared:
-    """Decode a picture, resize it for the model, and keep a small copy if it is to be drawn on.
+    """Decode a picture, resize it for the model, and keep a small copy to draw on if `annotated`.
 
-    Raises: InvalidInput as picture.load_rgb.
+    Raises InvalidInput when picture.load_rgb does.
     """
     picture = load_rgb(file)
     size = PictureSize(width=picture.width, height=picture.height)

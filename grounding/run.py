@@ -1,4 +1,4 @@
-"""Find what words name in a picture: the package's one endpoint."""
+"""Cog's entry point: finds what labels name in a picture."""
 
 import asyncio
 import os
@@ -18,13 +18,13 @@ from prompt import build_chunks, tokenize
 from reading import read
 
 MAX_BATCH = 8
-"""Pictures in one pass; as many requests as run() takes at once."""
+"""Pictures in one pass; run() takes as many requests at once."""
 
 CPU_THREADS = 2
 """Pictures read at once: one of 50 megapixels takes up to 800 MB until it is resized."""
 
-# One literal each, however long: `cog build` reads them statically and would show the quotes of
-# pieces put together.
+# Each is one literal, however long: `cog build` reads them statically, and concatenated pieces
+# would keep their quotes.
 # ruff: noqa: E501
 DEFAULT_LABELS = "person, face, hand, dog, cat, bird, car, bicycle, chair, table, bottle, cup, phone, laptop, book, plant, bag, shoe"
 IMAGE = "Picture to search: PNG, JPEG, WebP, HEIC, GIF or BMP, at most 50 megapixels, 32768 pixels a side and 80 to 1 in shape. EXIF orientation is applied; transparency is laid over white."
@@ -81,11 +81,11 @@ class Runner(BaseRunner):
             description=EXPORT_FORMAT,
         ),
     ) -> Output:
-        """Return the boxes of everything in the picture that the labels name, best first."""
+        """Return the boxes of all things in the picture that the labels name, best first."""
         labels = parse_labels(text_queries, DEFAULT_LABELS)
         words = tokenize([label.text for label in labels], self.engine.tokenizer)
         chunks = build_chunks(words, self.engine.max_tokens, self.engine.tokenizer)
-        # Threads for what would hold up the other requests: reading, merging, drawing.
+        # Reading, merging and drawing run in threads, so that they do not block other requests.
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self.cpu_pool)
         size, pixels, canvas = await in_pool(read, image, self.engine, annotated)
         work = DetectInput(pixels, tuple(chunk.input_ids for chunk in chunks))

@@ -1,4 +1,4 @@
-"""Which weights: presets, hub ids and folders behind the one variable WEIGHTS."""
+"""Selects the weights by the variable WEIGHTS: presets, hub ids and folders."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +11,11 @@ class Source(NamedTuple):
     """Where `from_pretrained` loads from."""
 
     name: str
-    """What answers call it; never a path of this machine."""
+    """Its name in the output; never a path of this machine."""
     location: str
     """Hub id, or folder."""
     revision: str | None = None
-    """Commit of the hub repository, where a public source states it; else its latest."""
+    """Commit of the hub repository, where a public source states it; else the latest."""
 
 
 # All Apache-2.0, all of one architecture. In brackets: zero-shot AP on LVIS minival as published.
@@ -38,15 +38,15 @@ PRESETS = {
         "IDEA-Research/grounding-dino-tiny",
         "a2bb814dd30d776dcf7e30523b00659f4f141c71",
     ),
-    # Saw COCO in training: no zero-shot figure on it is honest.
+    # Trained on COCO, so it has no zero-shot figure there.
     "grounding-dino-base": Source("grounding-dino-base", "IDEA-Research/grounding-dino-base"),
-    # Ours: finds coloured shapes in small pictures; ships with the package.
+    # Trained by this project: finds coloured shapes in small pictures; part of the package.
     "demo": Source("demo", str(_DEMO)),
 }
 
 
 def resolve(wanted: str | None) -> Source:
-    """What WEIGHTS names: a preset, a folder, or else a hub id; unset or "full": the default.
+    """The source that WEIGHTS names: preset, folder, or else hub id; unset or "full": the default.
 
     >>> resolve(None).location
     'iSEE-Laboratory/llmdet_tiny'

@@ -1,7 +1,7 @@
-"""The architecture of a checkpoint, read off the shapes of its tensors.
+"""Infers the architecture of a checkpoint from the shapes of its tensors.
 
-The original keeps it in Python files beside the weights (GroundingDINO_SwinT_OGC.py and others);
-a checkpoint alone says everything but the number of attention heads of its BERT.
+The original keeps it in separate Python files (GroundingDINO_SwinT_OGC.py and others); the tensors
+show all of it but the number of attention heads of the BERT.
 """
 
 import re

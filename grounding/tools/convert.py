@@ -1,13 +1,13 @@
-"""Checkpoints of the original repository and folders of transformers, each from the other.
+"""Converts checkpoints of the original repository to folders of transformers, and back.
 
     python -m tools.convert to-transformers groundingdino_swint_ogc.pth folder --tokenizer FOLDER
     python -m tools.convert to-original folder model.pth
 
 The original is IDEA-Research/GroundingDINO (package groundingdino-py 0.4.0). The transformers
 side is the stored form, which is the hub's and the same for transformers 4 and 5 (in memory 5
-uses other names). Both ways are a renaming of tensors, with three things to mind: the original
-keeps query, key and value in one tensor; it repeats the one box head for every decoder layer;
-and it carries tables that follow from the architecture.
+uses other names). Both ways rename tensors, with three exceptions: the original keeps query, key
+and value in one tensor; it repeats the one box head for every decoder layer; and it stores tables
+that follow from the architecture.
 """
 
 import argparse
@@ -121,7 +121,8 @@ _FUSED = {
 }
 _PARTS = ("query", "key", "value")
 
-# Follow from the architecture, or (pooler, the copies of the box head, swin's last norm) unused.
+# These follow from the architecture, or are unused (pooler, copies of the box head, swin's last
+# norm).
 _SKIPPED_ORIGINAL = re.compile(
     r"relative_position_index|attn_mask|position_ids|^bert\.pooler\.|^transformer\.decoder\."
     r"bbox_embed\.|^bbox_embed\.(?!0\.)|^label_enc\."
@@ -134,7 +135,7 @@ _SKIPPED_HF = re.compile(
 def to_transformers_names(original: Mapping[str, torch.Tensor]) -> Tensors:
     """The original's tensors under transformers' stored names.
 
-    Raises: ValueError on a tensor that neither format's description knows.
+    Raises ValueError when a tensor is one that neither format's description knows.
     """
     renamed: Tensors = {}
     for raw, tensor in original.items():
@@ -158,7 +159,7 @@ def to_transformers_names(original: Mapping[str, torch.Tensor]) -> Tensors:
 def to_original_names(stored: Mapping[str, torch.Tensor], decoder_layers: int) -> Tensors:
     """transformers' stored tensors under the original's names.
 
-    Raises: ValueError on a tensor that neither format's description knows.
+    Raises ValueError when a tensor is one that neither format's description knows.
     """
     inverse = {theirs: ours for ours, theirs in _RENAMES.items()}
     fused = {theirs.format(part): ours for ours, theirs in _FUSED.items() for part in _PARTS}
@@ -186,7 +187,7 @@ def to_original_names(stored: Mapping[str, torch.Tensor], decoder_layers: int) -
 
 
 def _match(name: str, table: Mapping[str, str]) -> str | None:
-    """The name with its prefix exchanged by the table, or None."""
+    """The name with its prefix replaced by the table's, or None."""
     for prefix, replacement in table.items():
         pattern = re.escape(prefix).replace(r"\*", r"(\d+)")
         # A whole segment must match, unless the prefix ends in the middle of one on purpose.
@@ -206,7 +207,7 @@ def _parts_in_order(name: str) -> tuple[int, str]:
 
 
 def _unknown(name: str) -> str:
-    raise ValueError(f"Cannot convert: tensor '{name}' belongs to no Grounding DINO that is known")
+    raise ValueError(f"Cannot convert: tensor '{name}' belongs to no known Grounding DINO")
 
 
 def read_original(path: Path) -> Tensors:
@@ -217,7 +218,7 @@ def read_original(path: Path) -> Tensors:
 
 
 def write_folder(original: Path, folder: Path, tokenizer: str, text_heads: int | None) -> None:
-    """Make a folder that `from_pretrained`, and WEIGHTS, take.
+    """Make a folder for `from_pretrained` and WEIGHTS.
 
     tokenizer: hub id or folder of the BERT that the checkpoint was trained with.
     text_heads: attention heads of that BERT; None: hidden size / 64, as in every BERT release.
@@ -233,7 +234,7 @@ def write_folder(original: Path, folder: Path, tokenizer: str, text_heads: int |
 
 
 def write_original(folder: Path, original: Path) -> None:
-    """Make a .pth file that the original's `load_model` takes."""
+    """Make a .pth file for the original's `load_model`."""
     config: Any = GroundingDinoConfig.from_pretrained(folder)
     if config.model_type != "grounding-dino" or not config.decoder_bbox_embed_share:
         raise ValueError("Cannot convert: the folder must hold a grounding-dino with one box head")

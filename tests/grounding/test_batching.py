@@ -1,4 +1,4 @@
-"""Who shares a call with whom, and that nobody pays for a neighbour."""
+"""Which jobs share a call, and that one job's error does not fail the others."""
 
 import threading
 
@@ -46,14 +46,14 @@ def hold(batcher, work):
 
 
 def test_alone_a_job_runs_at_once(batcher, work):
-    """No window, no company needed."""
+    """It does not wait for a batch to fill."""
     work.gate.release()
     assert batcher.submit("a", "job").result(LONG_S) == "JOB"
     assert work.calls == [["job"]]
 
 
 def test_what_waits_together_runs_together(batcher, work):
-    """The oldest decides the key; others of it join up to the limit; the rest keep their turn."""
+    """The oldest decides the key; others with it join up to the limit; the rest stay in order."""
     hold(batcher, work)
     waiting = [batcher.submit(key, key + str(n)) for n, key in enumerate("abaacaa")]
     work.gate.release(100)
@@ -64,7 +64,7 @@ def test_what_waits_together_runs_together(batcher, work):
 
 
 def test_one_failure_is_one_failure(batcher, work):
-    """A batch that fails is tried one by one: only the job at fault gets the error."""
+    """A failed batch is retried one job at a time: only the faulty job gets the error."""
     hold(batcher, work)
     good, bad = batcher.submit("a", "good"), batcher.submit("a", "poison")
     work.gate.release(100)
@@ -74,7 +74,7 @@ def test_one_failure_is_one_failure(batcher, work):
 
 
 def test_what_is_cancelled_in_time_costs_nothing(batcher, work):
-    """A request that went away while it waited is not looked at."""
+    """A request cancelled while it waited is not processed."""
     hold(batcher, work)
     gone, stays = batcher.submit("a", "gone"), batcher.submit("a", "stays")
     assert gone.cancel()
@@ -84,7 +84,7 @@ def test_what_is_cancelled_in_time_costs_nothing(batcher, work):
 
 
 def test_closing_answers_what_waits_and_takes_no_more(work):
-    """No future is left hanging."""
+    """Every future is done."""
     batcher = Batcher(work, most=2)
     first = hold(batcher, work)
     second = batcher.submit("a", "second")

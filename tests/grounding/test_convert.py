@@ -123,7 +123,7 @@ def test_architecture_is_read_off_the_shapes(stored):
 )
 def test_unknown_tensors_are_refused(name):
     """A checkpoint of something else is not half converted."""
-    with pytest.raises(ValueError, match="belongs to no Grounding DINO"):
+    with pytest.raises(ValueError, match="belongs to no known Grounding DINO"):
         to_transformers_names({name: torch.zeros(1)})
-    with pytest.raises(ValueError, match="belongs to no Grounding DINO"):
+    with pytest.raises(ValueError, match="belongs to no known Grounding DINO"):
         to_original_names({name: torch.zeros(1)}, 2)

@@ -81,7 +81,7 @@ def test_a_phrase_is_true_or_false_of_a_thing(phrase, expected):
 
 
 def test_between_small_and_big_nothing_is_said():
-    """A size that nobody would swear to is neither asked nor taught."""
+    """A size between small and big is neither named nor trained."""
     middling = Thing("red", "fish", striped=True, extent=0.3)
     assert Phrase(None, "fish", size="big").names(middling) is None
     assert Phrase("red", "shape").names(middling) is False, "a fish is no shape"
@@ -194,7 +194,7 @@ def test_training_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 def test_sigterm_leaves_a_checkpoint(tmp_path, monkeypatch):
-    """Whoever stops it loses nothing."""
+    """Stopped by a signal, it loses nothing."""
     monkeypatch.setattr("tools.demo.train.EARLY_SIDES", (64,))
     training = Training(DEMO, tmp_path, 1e-3, 0)
     step = training.advance
@@ -301,8 +301,8 @@ def _corners(xywh, shift):
 
 
 def test_other_layouts_and_missing_files(tmp_path):
-    """annotations/instances_val2017.json beside val2017/ is COCO's own; a folder without
-    annotations is told by its name alone."""
+    """annotations/instances_val2017.json next to val2017/ is COCO's own; for a folder without
+    annotations the error has its name, without the path."""
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val2017").mkdir()
     with pytest.raises(FileNotFoundError, match="must hold one annotations file"):
@@ -310,9 +310,9 @@ def test_other_layouts_and_missing_files(tmp_path):
     file = tmp_path / "annotations" / "instances_val2017.json"
     file.write_text(json.dumps({"images": [{"file_name": "1.png"}]}))
     (tmp_path / "annotations" / "captions_val2017.json").write_text("{}")
-    with pytest.raises(FileNotFoundError) as told:
+    with pytest.raises(FileNotFoundError) as error:
         layout(tmp_path)
-    assert str(tmp_path.parent) not in str(told.value)
+    assert str(tmp_path.parent) not in str(error.value)
     (tmp_path / "val2017" / "1.png").write_bytes(b"")
     assert layout(tmp_path) == (file, tmp_path / "val2017")
 

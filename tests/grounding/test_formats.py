@@ -95,7 +95,7 @@ def test_the_canvas_is_bounded_and_a_copy(size, expected):
 
 
 def test_neighbouring_labels_differ_in_colour():
-    """The first twenty labels are told apart."""
+    """The first twenty labels have distinct colours."""
     colours = [label_colour(n) for n in range(20)]
     assert len(set(colours)) == 20
     assert colours[0] == label_colour(0)

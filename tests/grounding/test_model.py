@@ -309,7 +309,7 @@ def test_presets_name_no_path_and_folders_only_their_name(tmp_path):
     assert resolve(str(folder)).name == "fine-tuned"
 
 
-def test_wrong_precision_is_told_at_once():
+def test_wrong_precision_fails_at_once():
     """A typing mistake in DTYPE names the choices."""
     with pytest.raises(ValueError, match="float32, float16, got half"):
         Detector(resolve("demo"), "cpu", "half")

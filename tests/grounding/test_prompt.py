@@ -62,7 +62,7 @@ def test_no_label_can_smuggle_in_an_end_mark(tokenizer, text):
 
 
 def test_unknown_signs_are_left_out(tokenizer):
-    """Emoji have no token: beside a word they vanish, alone the label has none left."""
+    """Emoji have no token: next to a word they are left out, alone they leave an empty label."""
     mixed, alone = tokenize(["red 🚗 car", "🚗"], tokenizer)
     assert [tokenizer.decode(word) for word in mixed] == ["red", "car"]
     assert alone == []

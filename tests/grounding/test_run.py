@@ -166,7 +166,7 @@ def test_bad_input_leaves_nothing_behind(call, shapes_png, tmp_path, monkeypatch
 
 
 def test_cancelled_while_it_draws_leaves_no_file(ask, shapes_png, tmp_path, monkeypatch):
-    """Who goes away while the picture is drawn gets none, and nobody sweeps behind."""
+    """A prediction cancelled while its picture is drawn leaves no file to clean up."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     drawing, go_on = threading.Event(), threading.Event()
 
@@ -194,14 +194,14 @@ def test_few_pictures_are_read_at_once(call_many, shapes_png, monkeypatch):
     too_many = threading.Barrier(CPU_THREADS + 1)
     met = []
 
-    def waiting_for_company(path):
+    def waiting_for_others(path):
         try:
             met.append(too_many.wait(timeout=0.5))
         except threading.BrokenBarrierError:
             return load_rgb(path)
         raise AssertionError("one too many")
 
-    monkeypatch.setattr("reading.load_rgb", waiting_for_company)
+    monkeypatch.setattr("reading.load_rgb", waiting_for_others)
     answers = call_many(shapes_png, [{"text_queries": "star"}] * 8)
     assert met == []
     assert [answer.queries_used for answer in answers] == [["star"]] * 8
@@ -229,13 +229,13 @@ def test_requests_that_share_a_pass_answer_as_if_alone(call_many, call, shapes_p
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"ENGINE": "yolo"}, "ENGINE must be one of transformers, groundingdino-py, got yolo"),
         ({"COMPILE": "yes"}, "COMPILE must be 0 or 1, got yes"),
     ],
 )
-def test_a_wrong_setting_is_told_at_setup(wrong, told):
+def test_a_wrong_setting_fails_at_setup(wrong, message):
     """Before any weights are loaded."""
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         load_engine(wrong)

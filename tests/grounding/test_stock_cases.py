@@ -106,7 +106,7 @@ def test_a_label_is_never_empty(both):
 
 
 def test_one_strong_word_is_not_the_label(both):
-    """Something that is a car and not red: stock gives 0.9 and a label nobody asked for; here
+    """Something that is a car and not red: stock gives 0.9 and a text that is no label; here
     every word of "red car" must reach the text threshold."""
     stock, ours, _ = both(["red car"], {"red": 0.1, "car": 0.9})
     assert stock["text_labels"] == ["car"]

@@ -1,1 +1,1 @@
-"""How the demo weights were made: drawn scenes, training, evaluation. Serving needs none of it."""
+"""Makes the demo weights: drawn scenes, training, evaluation."""

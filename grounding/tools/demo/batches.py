@@ -1,4 +1,4 @@
-"""Scenes and captions become the tensors that training wants."""
+"""Turns scenes and captions into the tensors of a training step."""
 
 import random
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tools.demo.scenes import Scene, draw_scene
 from tools.demo.vocabulary import SEEN, Phrase, caption
 
 MOST_PHRASES = 14
-"""Of a training caption; the shortest phrases fill half of the model's 64 tokens, 14 about all."""
+"""In a training caption; 14 fill nearly all of the model's 64 tokens."""
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 def make_batch(rng: random.Random, tokenizer: Any, count: int, side: int, max_tokens: int) -> Batch:
-    """`count` new scenes of side × side px, each with a caption of its own."""
+    """`count` new scenes of side × side px, each with its own caption."""
     scenes = [draw_scene(rng, side, side, SEEN) for _ in range(count)]
     captions = [caption(rng, s.things, SEEN, rng.randint(2, MOST_PHRASES)) for s in scenes]
     return collate(scenes, captions, tokenizer, max_tokens)

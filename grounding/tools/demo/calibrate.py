@@ -1,11 +1,12 @@
-"""Move the scores so that the package's default thresholds are the right operating point:
-`python -m tools.demo.calibrate RUN/weights OUT`.
+"""Shifts the scores so that the package's default thresholds are the right operating point.
 
-Training leaves the order of the scores right and their level where its loss wants it. A constant
-added to every token's logit shifts the level and nothing else. The constant is chosen on scenes of
-its own: the largest recall with at most MOST_ABSENT of the absent labels firing.
+    python -m tools.demo.calibrate RUN/weights OUT
 
-Grounding DINO's head has no bias to put it in: a logit is the product of a query and a token's
+Training sets the order of the scores; their level depends on its loss. A constant added to every
+token's logit shifts the level and nothing else. It is chosen on scenes that no evaluation uses: the
+largest recall with at most MOST_ABSENT of the absent labels firing.
+
+Grounding DINO's head has no bias for it: a logit is the product of a query and a token's
 feature. Queries come out of a LayerNorm, h = γ x̂ + β with Σ x̂ = 0, so h · (1/γ) = Σ β/γ is the same
 for every query, and adding the right multiple of 1/γ to the text features adds the constant. The
 decoder, which attends to the text as well, gets biases that undo it.
@@ -41,7 +42,7 @@ SHIFTS = np.linspace(-2.0, 2.0, 81)
 
 
 class Seen(NamedTuple):
-    """One calibration scene, what was asked, and the model's answer."""
+    """One calibration scene, its labels, and the model's predictions."""
 
     scene: Scene
     labels: list[Phrase]
@@ -50,7 +51,7 @@ class Seen(NamedTuple):
 
 
 def predict_scenes(detector: Detector, count: int) -> list[Seen]:
-    """The model's answers to calibration scenes: half of shapes alone, half of everything."""
+    """The model's predictions for calibration scenes: half of shapes alone, half of all things."""
     seen = []
     shapes = cases("shapes", count - count // 2, seed=SEED + 1)
     for scene, labels in shapes + cases("all", count // 2, seed=SEED):
@@ -64,7 +65,7 @@ def predict_scenes(detector: Detector, count: int) -> list[Seen]:
 
 
 def shifted(probabilities: NDArray[np.float32], shift: float) -> NDArray[np.float32]:
-    """The probabilities had every logit been larger by `shift`."""
+    """The probabilities with every logit increased by `shift`."""
     p = probabilities.astype(np.float64).clip(1e-9, 1 - 1e-9)
     odds = p / (1 - p) * np.exp(shift)
     moved: NDArray[np.float32] = (odds / (1 + odds)).astype(np.float32)
@@ -95,7 +96,7 @@ def operating_point(seen: Sequence[Seen], shift: float) -> tuple[float, float]:
 
 
 def best_shift(seen: Sequence[Seen]) -> float:
-    """The largest recall within MOST_ABSENT; the least shift where even that is too much."""
+    """The shift of the largest recall within MOST_ABSENT, or else the smallest shift."""
     points = [(float(shift), *operating_point(seen, float(shift))) for shift in SHIFTS]
     allowed = [point for point in points if point[2] <= MOST_ABSENT] or points[:1]
     return max(allowed, key=lambda point: point[1])[0]

@@ -1,7 +1,7 @@
-"""How well an engine finds what a folder in COCO layout names; bench/grounding_ap.py prints it.
+"""Evaluates an engine on a folder in COCO layout; bench/grounding_ap.py prints the figures.
 
-Everything goes the way that a request goes, from the file to the boxes. AP (pycocotools) looks at
-all scores, as COCO wants it; the other figures are of the shipped thresholds.
+Each picture is processed as a request is, from the file to the boxes. AP (pycocotools) uses all
+scores, as COCO defines it; the other figures are at the default thresholds.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ MOST_BOXES = 100
 
 
 class Asked(NamedTuple):
-    """One picture's question."""
+    """One picture and the labels to find in it."""
 
     image: dict[str, Any]
     categories: list[int]
@@ -55,9 +55,10 @@ def layout(folder: Path) -> tuple[Path, Path]:
     """The annotations file and the folder of pictures.
 
     The annotations: one .json file in the folder or in its annotations/, of several the one named
-    instances…. The pictures: in images/, in the folder named as the annotations' split, or beside.
+    instances…. The pictures: in images/, in a folder named like the
+    annotations' split, or in the folder itself.
 
-    Raises: FileNotFoundError if either is missing or there are several.
+    Raises FileNotFoundError when either is missing or there are several.
     """
     files = sorted(folder.glob("*.json")) or sorted((folder / "annotations").glob("*.json"))
     instances = [file for file in files if "instances" in file.name] or files
@@ -71,7 +72,7 @@ def layout(folder: Path) -> tuple[Path, Path]:
         if (place / first).is_file():
             return instances[0], place
     raise FileNotFoundError(
-        f"Cannot evaluate: '{folder.name}' must hold {first} in images/, in {split}/ or beside"
+        f"Cannot evaluate: '{folder.name}' must hold {first}, also in images/ or {split}/"
     )
 
 
@@ -119,7 +120,7 @@ def _detect(engine: Engine, file: Path, labels: list[str]) -> Found:
 
 
 def _records(asked: Asked, found: Found) -> list[dict[str, Any]]:
-    """Detections as pycocotools wants them: x, y, width, height in px."""
+    """Detections as pycocotools takes them: x, y, width, height in px."""
     best = found.candidates.take(slice(MOST_BOXES))
     corners = best.boxes * np.array(found.size)
     return [
@@ -134,14 +135,14 @@ def _records(asked: Asked, found: Found) -> list[dict[str, Any]]:
 
 
 class AtDefault:
-    """What the shipped thresholds let through, of the categories that count."""
+    """Counts at the default thresholds, of the evaluated categories."""
 
     def __init__(self, counted: set[int]) -> None:
         self._counted = counted
         self._boxes = self._found = self._kept = self._absent = self._fired = 0
 
     def add(self, coco: COCO, asked: Asked, found: Found) -> None:
-        """Account for one picture. A hit has IoU ≥ 0.5 with a box of its label not hit before."""
+        """Count one picture. A hit has IoU ≥ 0.5 with a box of its label that has no hit yet."""
         kept = found.candidates.above(BOX_THRESHOLD, TEXT_THRESHOLD)
         corners = (kept.boxes * np.array(found.size)).astype(np.float32)
         annotations = coco.loadAnns(coco.getAnnIds(asked.image["id"], iscrowd=False))

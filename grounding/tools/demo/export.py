@@ -1,4 +1,4 @@
-"""Trained weights become a folder that the package loads."""
+"""Saves trained weights as a folder that the package loads."""
 
 import copy
 from pathlib import Path
@@ -12,15 +12,15 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 )
 
 SIDE_PX = 160
-"""What the demo weights look at."""
+"""Side of the demo weights' input."""
 
 
 def save_weights(model: Any, tokenizer: Any, folder: Path, side_px: int = SIDE_PX) -> None:
     """float16 safetensors, configuration, tokenizer and image processor.
 
-    model: float32, left as it is.
+    model: float32, not changed.
     """
-    # A copy, since half() works in place; save_pretrained leaves out what is tied.
+    # A copy, since half() works in place; save_pretrained leaves out tied tensors.
     copy.deepcopy(model).half().save_pretrained(folder)
     images = GroundingDinoImageProcessorPil(size={"height": side_px, "width": side_px})
     GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)

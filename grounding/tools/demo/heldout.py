@@ -1,8 +1,8 @@
-"""Scenes that training never draws, as a folder in COCO layout.
+"""Writes held-out scenes as a folder in COCO layout.
 
     python -m tools.demo.heldout SET OUT
 
-Each picture's `neg_category_ids` (LVIS's name) are the absent labels that are asked of it.
+Each picture's `neg_category_ids` (LVIS's name) are its absent labels.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tools.demo.scenes import Scene, draw_scene
 from tools.demo.vocabulary import ALL_PAIRS, SEEN, SHAPES, UNSEEN, Pair, Phrase, caption
 
 MOST_LABELS = 8
-"""Asked of one picture; the fewest is one."""
+"""Labels per picture, at most; at least one."""
 
 
 class Set(NamedTuple):
@@ -27,8 +27,8 @@ class Set(NamedTuple):
     seed: int
     pairs: tuple[Pair, ...]
     counted: frozenset[Pair]
-    """The pairs that figures speak of. Each picture has at least one thing of them; the others
-    are drawn and asked for as well."""
+    """The evaluated pairs. Each picture has at least one thing of them; other things and labels
+    occur too."""
 
 
 def _shapes(pairs: Sequence[Pair] | frozenset[Pair]) -> tuple[Pair, ...]:
@@ -41,15 +41,15 @@ SETS = {
     "all": Set(900_003, SEEN, frozenset(SEEN)),
     "all_unseen": Set(900_004, ALL_PAIRS, UNSEEN),
 }
-"""Shapes alone and with everyday things; pairs met in training and never met."""
+"""Shapes alone and with everyday things; pairs that are in training and pairs that are not."""
 
 
 def cases(
     name: str, count: int, side: int = 160, seed: int | None = None
 ) -> list[tuple[Scene, list[Phrase]]]:
-    """The first `count` scenes of a set with the labels asked, all of them a colour and a kind.
+    """The first `count` scenes of a set with their labels, each a colour and a kind.
 
-    seed: for scenes like those of the set, but others (calibration must not see the set).
+    seed: for other scenes of the same distribution (calibration must not use the set's own).
     """
     chosen = SETS[name]
     rng = random.Random(chosen.seed if seed is None else seed)

@@ -1,6 +1,6 @@
-"""What training minimises. Of our own, since transformers 5.23's does not train from scratch: its
-proposal head gets no gradient, the class targets of every picture but a batch's first are offset
-wrongly, and it knows one label per box, where "red circle" and "circle" can both be right.
+"""The training loss. transformers 5.23's own does not train from scratch: its proposal head gets no
+gradient, the class targets of all pictures but a batch's first have a wrong offset, and it has one
+label per box, where "red circle" and "circle" can both be right.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _CLASS, _L1, _GIOU, _PHRASE = 2.0, 5.0, 2.0, 1.0
 
 
 class Targets(NamedTuple):
-    """What is true of a batch of B pictures with at most G boxes, T tokens and P phrases."""
+    """The targets of a batch of B pictures with at most G boxes, T tokens and P phrases."""
 
     boxes: Tensor
     """(B, G, 4) x1, y1, x2, y2 as fractions."""
@@ -35,7 +35,7 @@ class Targets(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Which prediction answers for which box; rows correspond."""
+    """Which prediction is matched to which box; the tensors have the same rows."""
 
     picture: Tensor
     query: Tensor

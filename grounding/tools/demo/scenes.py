@@ -1,4 +1,4 @@
-"""Pictures drawn from a seed: coloured things on textured grounds, and where they are."""
+"""Draws pictures from a seed: coloured things on textured grounds, with their boxes."""
 
 import colorsys
 import math
@@ -33,7 +33,7 @@ Box = tuple[float, float, float, float]
 
 
 class Scene(NamedTuple):
-    """A picture and what is in it."""
+    """A picture and the things in it."""
 
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB."""
@@ -76,7 +76,7 @@ def draw_scene(
 
 
 def _next_pair(rng: random.Random, things: Sequence[Thing], pairs: Sequence[Pair]) -> Pair:
-    """Often one that shares a colour or kind with a thing already there: those teach most."""
+    """A pair, often one that shares colour or kind with a thing of the scene: those teach most."""
     if things and rng.random() < 0.4:
         like = rng.choice(things)
         alike = [p for p in pairs if p[0] == like.colour or p[1] == like.kind]
@@ -92,14 +92,14 @@ def _shade_of(rng: random.Random, name: str) -> Colour:
 
 
 def _pose(rng: random.Random, kind: str, side: int, squeeze: float) -> Figure:
-    """Scaled to px, stretched, turned; still about (0, 0)."""
+    """The figure scaled to px, stretched and rotated about (0, 0)."""
     radius = side * math.exp(rng.uniform(math.log(_SMALLEST), math.log(_LARGEST))) / 2
     wide, tall = (1.0, 1.0)
     if rng.random() < 0.4:
         wide, tall = rng.uniform(0.75, 1.2), rng.uniform(0.75, 1.2)
     mirror = rng.choice((-1, 1))
     turn = rng.uniform(0, 2 * math.pi)
-    if kind == "heart" or kind in OBJECTS:  # these have an up
+    if kind == "heart" or kind in OBJECTS:  # these have an upright orientation
         turn = rng.uniform(-0.4, 0.4)
     if rng.random() < 0.35 and kind != "arrow":
         turn = 0.0
@@ -115,7 +115,7 @@ def _pose(rng: random.Random, kind: str, side: int, squeeze: float) -> Figure:
 def _place(
     rng: random.Random, figure: Figure, width: int, height: int, taken: Sequence[Box]
 ) -> tuple[Figure, Box] | None:
-    """Somewhere inside the picture, or None if that covers too much of another thing."""
+    """A random place in the picture, or None if it covers too much of another thing."""
     xs = [x for part, points in figure if part != "hole" for x, _ in points]
     ys = [y for part, points in figure if part != "hole" for _, y in points]
     left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)

@@ -1,10 +1,10 @@
-"""Train the demo weights: `python -m tools.demo.train --out RUN`, from the package's folder.
+"""Trains the demo weights: `python -m tools.demo.train --out RUN`, in the package's folder.
 
-It starts from a checkpoint (--init), draws every picture anew, and spends --cpu-minutes of this
-process's CPU time, by which the learning rate falls along a cosine. Interrupted, by SIGTERM too,
-it leaves RUN/state.pt, from which the same command goes on: weights, their moving average,
-optimizer, random state, time spent. RUN/weights is the average as a folder for WEIGHTS;
-RUN/log.jsonl holds the curve. The same seed gives the same pictures.
+It starts from a checkpoint (--init), draws new pictures for every step, and uses --cpu-minutes of
+CPU time, over which the learning rate follows a cosine. Interrupted, also by SIGTERM, it leaves
+RUN/state.pt, from which the same command resumes: weights, their moving average, optimizer, random
+state, time spent. RUN/weights is the average as a folder for WEIGHTS; RUN/log.jsonl holds the
+curve. The same seed gives the same pictures.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Training:
             self._restore()
 
     def save(self) -> None:
-        """Write state.pt in one move, so that a crash cannot leave half of it."""
+        """Write state.pt by an atomic rename, so that a crash cannot leave half of it."""
         kept = {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -67,7 +67,7 @@ class Training:
         (self.out / "state.part").replace(self.out / "state.pt")
 
     def _restore(self) -> None:
-        # weights_only: a file of tensors, numbers and tuples; nothing in it is run.
+        # weights_only: the file holds tensors, numbers and tuples; nothing in it is executed.
         kept = torch.load(self.out / "state.pt", weights_only=True)
         self.model.load_state_dict(kept["model"])
         self.average.load_state_dict(kept["average"])
@@ -114,7 +114,7 @@ class Training:
 
 
 def _groups(model: torch.nn.Module) -> list[dict[str, Any]]:
-    """Weight decay for matrices; slower rates where the trial saw faster ones do harm."""
+    """Weight decay for matrices; lower rates where a first run showed that higher ones harm."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         factor = 0.1 if "word_embeddings" in name else 0.3 if "sampling_offsets" in name else 1.0
@@ -128,7 +128,7 @@ def _groups(model: torch.nn.Module) -> list[dict[str, Any]]:
 
 
 def run(training: Training, chosen: argparse.Namespace) -> None:
-    """Until the budget is spent or someone ends the process."""
+    """Train until the time is used up or the process gets a signal."""
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     budget_s = chosen.cpu_minutes * 60

@@ -1,8 +1,8 @@
-"""The words that the demo weights learn, and captions made of them.
+"""The vocabulary of the demo weights, and captions made of it.
 
 A caption is a list of phrases about one scene: some true of something in it, some not. The false
-ones are mostly near misses (right colour, wrong kind, and the reverse), since those are what a
-detector falls for.
+ones are mostly near misses (right colour, wrong kind, and the reverse), since a detector confuses
+those most.
 """
 
 import random
@@ -34,7 +34,7 @@ UNSEEN: frozenset[Pair] = frozenset(
     [(COLOURS[i], SHAPES[(i + 3) % 8]) for i in range(8)]
     + [(COLOURS[(i + 5) % 8], kind) for i, kind in enumerate(OBJECTS)]
 )
-"""Pairs that training neither draws nor asks for; every colour and kind is in one."""
+"""Pairs that training neither draws nor names; every colour and kind is in one."""
 
 ALL_PAIRS: tuple[Pair, ...] = tuple((colour, kind) for colour in COLOURS for kind in KINDS)
 SEEN: tuple[Pair, ...] = tuple(pair for pair in ALL_PAIRS if pair not in UNSEEN)
@@ -46,7 +46,7 @@ from BIG on "big", and between them neither word is right or wrong."""
 
 @dataclass(frozen=True)
 class Thing:
-    """Something drawn."""
+    """A drawn thing."""
 
     colour: str
     kind: str
@@ -57,7 +57,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Phrase:
-    """What one label says; None: says nothing about it."""
+    """What one label says; None where it says nothing."""
 
     colour: str | None = None
     kind: str | None = None
@@ -68,7 +68,7 @@ class Phrase:
 
     @property
     def text(self) -> str:
-        """The label, as it is asked for.
+        """The label's text.
 
         >>> Phrase("red", "circle", size="big").text
         'big red circle'
@@ -77,7 +77,7 @@ class Phrase:
         return " ".join(word for word in words if word)
 
     def names(self, thing: Thing) -> bool | None:
-        """Whether the phrase is true of the thing; None where its size leaves that open."""
+        """Whether the phrase is true of the thing; None where its size is between."""
         if self.colour not in (None, thing.colour) or (self.striped and not thing.striped):
             return False
         if self.kind == "shape" and thing.kind not in SHAPES:

@@ -1,4 +1,4 @@
-"""Lets a CUDA build of torchvision be imported beside a CPU build of torch.
+"""Lets a CUDA build of torchvision be imported with a CPU build of torch.
 
 Its compiled library does not load there, so the operators that torchvision's Python code refers
 to are missing. groundingdino-py imports torchvision.ops, and calls none of them to detect:
