@@ -1,7 +1,7 @@
-"""How large the pictures in an AVIF file really are: what their AV1 data says, not the container.
+"""The real size of the pictures in an AVIF file: from the AV1 data, not from the container.
 
 libavif decodes what the data holds, up to 268 megapixels, and only then scales it to the size
-that the container names: a kilobyte that calls itself 64 × 64 took 4 s.
+that the container states: a file of 1 kB that claimed 64 × 64 took 4 s.
 
 Sources: ISO/IEC 14496-12 for boxes and `iloc`, the AV1 bitstream specification, sections 4.10.5
 (leb128), 5.3 (OBUs) and 5.5 (sequence header).
@@ -11,14 +11,16 @@ from collections.abc import Iterator
 
 _SEQUENCE_HEADER = 1
 _HEADER_BYTES = 64
-"""More than a sequence header takes up to the size."""
+"""Enough for a sequence header up to the size."""
 
 
 def coded_pixels(data: bytes) -> int:
     """Pixels of all coded pictures of an AVIF file together.
 
-    data: the file. Raises ValueError or IndexError where its structure is broken or no picture is
-    found, and ValueError for a file with tracks, which holds a film.
+    data: the file.
+
+    Raises ValueError or IndexError when its structure is broken or no picture is found, and
+    ValueError when it has tracks: such a file holds a film.
     """
     top = dict(_boxes(data, 0, len(data)))
     if b"moov" in top:
@@ -26,7 +28,7 @@ def coded_pixels(data: bytes) -> int:
     start, end = top.get(b"meta", (0, 0))
     meta = dict(_boxes(data, start + 4, end))  # version and flags come first
     if b"iloc" not in meta:
-        raise ValueError("a file that does not say where its pictures are")
+        raise ValueError("a file without the location of its pictures (iloc)")
     inner = meta.get(b"idat", (0, 0))[0]
     items = _items(_Bytes(data[slice(*meta[b"iloc"])]))
     pixels = sum(_item_pixels(b"".join(_extents(data, inner, item))) for item in items)
@@ -44,13 +46,13 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, i
         if size == 0:
             size = end - at
         if size < head or at + size > end:
-            raise ValueError("a box that is larger than what holds it")
+            raise ValueError("a box larger than its parent")
         yield kind, (at + head, at + size)
         at += size
 
 
 class _Bytes:
-    """Numbers, one after the other."""
+    """Reads big-endian integers one after the other."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
@@ -63,7 +65,7 @@ class _Bytes:
 
 
 Item = tuple[bool, list[tuple[int, int]]]
-"""Whether it lies in `idat`, and offset and length of its pieces."""
+"""Whether it is in `idat`, and offset and length of its extents."""
 
 
 def _items(box: _Bytes) -> Iterator[Item]:
@@ -90,7 +92,7 @@ def _extents(data: bytes, inner: int, item: Item) -> Iterator[bytes]:
 
 
 def _item_pixels(data: bytes) -> int:
-    """The largest size that an item's sequence headers name; 0 for what is not AV1."""
+    """The largest size in an item's sequence headers; 0 if it is not AV1."""
     largest, at = 0, 0
     while at < len(data):
         head = data[at]
@@ -116,10 +118,11 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 class _Bits:
-    """Numbers of so many bits each, the highest first; zeros after the end."""
+    """Reads integers of a given number of bits, most significant first; zeros after the end."""
 
     def __init__(self, data: bytes) -> None:
-        self._value, self._left = int.from_bytes(data.ljust(_HEADER_BYTES)), _HEADER_BYTES * 8
+        self._value = int.from_bytes(data.ljust(_HEADER_BYTES, b"\0"))
+        self._left = _HEADER_BYTES * 8
 
     def take(self, count: int) -> int:
         self._left -= count
@@ -140,7 +143,7 @@ def _sequence_pixels(bits: _Bits) -> int:
 
 
 def _skip_timing(bits: _Bits) -> int:
-    """timing_info and decoder_model_info; returns the length of a buffer's delay, 0 without."""
+    """Skip timing_info and decoder_model_info; returns the bits of a buffer delay, 0 without."""
     if not bits.take(1):  # timing_info_present_flag
         return 0
     bits.take(64)

@@ -1,7 +1,8 @@
-"""One painter, many requests: who waits, who is painted with whom, who changed their mind.
+"""Batches requests for the one painter, and stops those that are cancelled.
 
-The painter works in a thread of its own. Whatever of one bucket has come while it was busy is
-painted together, first come first; nothing waits for company.
+The painter works in a thread of its own. Pictures of one bucket that arrived while it was busy are
+painted together, in order of arrival. A single picture starts at once: none waits for a batch to
+fill.
 """
 
 import asyncio
@@ -9,8 +10,7 @@ import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError as Withdrawn
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 
 import torch
 from errors import OutOfMemory
@@ -21,7 +21,7 @@ OnProgress = Callable[[int, int], None]
 """Called in the event loop with (steps done, steps in all) over all pictures of a request."""
 
 OnPreview = Callable[[Image.Image], None]
-"""Called in the event loop with small pictures of the request's first picture as it emerges."""
+"""Called in the event loop with small previews of the request's first picture."""
 
 
 class _Job:
@@ -30,19 +30,19 @@ class _Job:
     def __init__(
         self,
         request: Request,
-        tell: Callable[["_Job"], None],
+        report: Callable[["_Job"], None],
         show: Callable[[Image.Image], None] | None,
     ) -> None:
         self.request = request
         self.result: Future[Image.Image] = Future()
         self.step = (0, 0)
-        self._tell, self._show = tell, show
+        self._report, self._show = report, show
         self._latents: torch.Tensor | None = None
 
     def stepped(self, step: Step, latents: torch.Tensor, painter: Painter) -> None:
         """After a step of the batch; latents: (1, …), this picture's own."""
         self.step = (step.done, step.steps)
-        self._tell(self)
+        self._report(self)
         if self._show is None or step.done == step.steps:
             return
         if self._latents is not None:
@@ -53,7 +53,7 @@ class _Job:
 
 
 class Batcher:
-    """Takes requests from an event loop and has them painted."""
+    """Takes requests from an event loop and runs them on the painter's thread."""
 
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
@@ -67,15 +67,15 @@ class Batcher:
     ) -> list[Image.Image]:
         """One RGB picture per seed; picture i depends on `request.seeds[i]` alone.
 
-        Cancelling the task withdraws the request: what is painted for nobody else stops after the
-        step it is in.
+        Cancelling the task cancels the request. A batch of which every request is cancelled stops
+        after its current step.
 
-        Raises: OutOfMemory: even one picture did not fit; what was allocated is freed.
-        FloatingPointError: the model answered with NaN.
+        Raises OutOfMemory when even one picture does not fit (what was allocated is freed), and
+        FloatingPointError when the model answers with NaN.
         """
         loop = asyncio.get_running_loop()
-        # A callback from another thread runs in that thread's context, and coglet files a print
-        # under the prediction whose context it is printed in.
+        # coglet assigns a printed line to the prediction of the context it is printed in; without
+        # this copy, callbacks from the painter's thread would have none.
         context = contextvars.copy_context()
         jobs: list[_Job] = []
         furthest = 0
@@ -84,11 +84,11 @@ class Batcher:
             nonlocal furthest
             steps = max(job.step[1] for job in jobs)
             done = sum(job.step[0] for job in jobs)
-            if done > furthest:  # a batch that is begun again, one by one, goes back
+            if done > furthest:  # a failed batch starts over, one picture at a time
                 furthest = done
                 on_progress(done, steps * len(jobs))
 
-        def tell(_job: _Job) -> None:
+        def report(_job: _Job) -> None:
             loop.call_soon_threadsafe(progressed, context=context)
 
         def show(small: Image.Image) -> None:
@@ -96,14 +96,14 @@ class Batcher:
                 loop.call_soon_threadsafe(on_preview, small, context=context)
 
         for index, one in enumerate(request.each()):
-            jobs.append(_Job(one, tell, show if on_preview and index == 0 else None))
+            jobs.append(_Job(one, report, show if on_preview and index == 0 else None))
         with self._changed:
             self._waiting.extend(jobs)
             self._changed.notify()
         try:
             return await asyncio.gather(*(asyncio.wrap_future(job.result) for job in jobs))
         finally:
-            for job in jobs:  # withdrawn, or one failed: the others are of no use
+            for job in jobs:  # if one was cancelled or failed, the rest are not needed
                 job.result.cancel()
 
     def _work(self) -> None:
@@ -114,7 +114,7 @@ class Batcher:
             self._paint(batch)
 
     def _next_batch(self, most: int) -> list[_Job]:
-        """The first that waits and all of its bucket, in order, as many as go together."""
+        """The oldest waiting job and those of its bucket, in order, at most `most`."""
         jobs = [job for job in self._waiting if not job.result.cancelled()]
         batch = [job for job in jobs if job.request.bucket == jobs[0].request.bucket][:most]
         self._waiting = deque(job for job in jobs if job not in batch)
@@ -126,21 +126,21 @@ class Batcher:
 
         def on_step(step: Step) -> None:
             if all(job.result.cancelled() for job in batch):
-                raise Withdrawn
+                raise CancelledError
             for job, latents in zip(batch, torch.split(step.latents, 1), strict=True):
                 job.stepped(step, latents, self.painter)
 
         try:
             pictures = self.painter.paint([job.request for job in batch], on_step)
-        except Withdrawn:
+        except CancelledError:
             return
         except (OutOfMemory, FloatingPointError) as error:
             if len(batch) == 1:
                 _finish(batch[0], error)
-            else:  # one by one needs less, and one's NaN is not its neighbours'
+            else:  # one at a time needs less memory, and isolates the picture that is NaN
                 for job in batch:
                     self._paint([job])
-        except Exception as error:  # the request's, not the thread's
+        except Exception as error:  # fails these requests; the thread must go on
             for job in batch:
                 _finish(job, error)
         else:
@@ -149,7 +149,7 @@ class Batcher:
 
 
 def _finish(job: _Job, outcome: Image.Image | Exception) -> None:
-    """Unless it was withdrawn; after this it cannot be any more."""
+    """Set the job's result, unless it was cancelled; from here on it cannot be."""
     if not job.result.set_running_or_notify_cancel():
         return
     if isinstance(outcome, Exception):

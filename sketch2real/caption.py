@@ -1,7 +1,7 @@
-"""Says what a sketch shows, for models that want words and people who send none.
+"""Captions a sketch, for models that need a prompt where the request has none.
 
-Florence-2 (Xiao et al. 2024, MIT) through its own classes in transformers. It runs only where it
-fits beside the model: see `fits`.
+Florence-2 (Xiao et al. 2024, MIT) by its own classes in transformers. It is loaded only where it
+fits on the GPU together with the model: see `source_for`.
 """
 
 import re
@@ -17,7 +17,7 @@ LONGEST_TOKENS = 40
 NEEDS_GIB = 2.5
 """For Florence-2-large: 0.77 billion parameters in half precision and room to work; an estimate."""
 
-# "a black and white drawing of a house" is about paper; the picture is to be of a house.
+# "a black and white drawing of a house" describes the paper; the prompt must be "a house".
 _ABOUT_PAPER = re.compile(
     r"^(?:(?:this|the image|it) (?:is|shows) )?(?:(?:an?|the) )?"
     r"(?:(?:simple|rough|black|white|and|pencil|hand|hand-drawn|drawn|line|ink|child's|cartoon"
@@ -34,18 +34,18 @@ _ON_PAPER = re.compile(
 
 
 class Captioner(Protocol):
-    """Finds words for a drawing."""
+    """Describes a drawing."""
 
     def describe(self, paper: Image.Image) -> str:
-        """What RGB `paper` (dark lines on white) shows, "" if nothing can be said."""
+        """What RGB `paper` (dark lines on white) shows, "" if unknown."""
         ...
 
 
 class Florence:
-    """Florence-2 with its task of one short sentence."""
+    """Florence-2 with its <CAPTION> task: one short sentence."""
 
     def __init__(self, source: str, device: str, dtype: torch.dtype) -> None:
-        """source: hub id or folder in transformers' own format (not the one with remote code)."""
+        """source: hub id or folder in transformers' own format, not the one with remote code."""
         self._device, self._dtype = device, dtype
         self._processor: Any = AutoProcessor.from_pretrained(source)
         model: Any = Florence2ForConditionalGeneration.from_pretrained(source, dtype=dtype)
@@ -64,7 +64,7 @@ class Florence:
 
 
 def subject(caption: str) -> str:
-    """`caption` without what it says of paper and pen.
+    """`caption` without its words about paper and pen.
 
     >>> subject("A black and white drawing of a house on a white background.")
     'a house'
@@ -77,7 +77,7 @@ def source_for(preset: Preset, memory_gib: float, asked: str | None) -> str:
     """What to load the captioner from, "" for none.
 
     asked: the value of `CAPTIONER`: a hub id or a folder, "" for none, None (unset) for the
-    preset's own if it fits on a card of `memory_gib` beside the model.
+    preset's own if it fits on a GPU of `memory_gib` together with the model.
     """
     if asked is not None:
         return asked

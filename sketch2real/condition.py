@@ -1,7 +1,7 @@
-"""Centrelines become the picture a model is conditioned on: framed, sized, drawn with an even pen.
+"""Draws centrelines as the control picture of a model: framed, sized, in strokes of one width.
 
-The lines are carried over as a distance field, so that they keep one width and stay smooth however
-much the sketch is enlarged or reduced.
+The lines are resampled as a distance field, so that they keep one width and stay smooth at every
+scale.
 """
 
 import math
@@ -15,26 +15,26 @@ from scipy import ndimage
 Mask = npt.NDArray[np.bool_]
 
 MARGIN = 0.08
-"""Blank left around cropped content, of its longer side."""
+"""Margin around cropped content, as a share of its longer side."""
 
 KEEP_PAGE_SHARE = 0.4
-"""Content whose frame covers more of the page than this was composed for it: nothing is cropped."""
+"""Content whose frame covers a larger share of the page is not cropped."""
 
 MAX_ASPECT = 2.0
-"""Longer to shorter side at most; a longer strip gets blank added."""
+"""Longer over shorter side; a longer strip is padded."""
 
 SIDES_PX = (128, 2048)
-"""Least and greatest side delivered: the limits of `width` and `height`, kept by the side that
-follows from the other as well."""
+"""Smallest and largest side of a delivered picture: the limits of `width` and `height`, also for a
+side that follows from the other."""
 
 _WIDE = (7 / 6, 4 / 3, 3 / 2, 16 / 9, 2.0)
 ASPECTS = (1.0, *_WIDE, *(1 / aspect for aspect in _WIDE))
-"""Shapes of the pictures that nobody asked a size for: pages, screens, photos. Few shapes mean that
-kernels are warm and that pictures of several people can be painted together."""
+"""Aspect ratios of pictures without a requested size: pages, screens, photos. With few of them,
+kernels are warm and several requests can share a batch."""
 
 
 class Frame(NamedTuple):
-    """A window onto the page in page pixels; it may reach beyond the page, where all is blank."""
+    """A window onto the page in page pixels; it may extend beyond the page, where all is blank."""
 
     left: float
     top: float
@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Pixels of a picture to be painted."""
+    """Size of a picture in px."""
 
     width: int
     height: int
@@ -52,7 +52,7 @@ class Size(NamedTuple):
 def content_frame(lines: Mask) -> Frame:
     """The window that shows all `lines` with a margin, in the page's aspect ratio.
 
-    A small drawing on a large sheet is brought close; a drawing that uses its page keeps it.
+    A small drawing on a large sheet is enlarged; a drawing that fills its page keeps the page.
     """
     page_height, page_width = lines.shape
     rows, columns = np.flatnonzero(lines.any(axis=1)), np.flatnonzero(lines.any(axis=0))
@@ -68,7 +68,7 @@ def content_frame(lines: Mask) -> Frame:
 
 
 def grown_to_aspect(frame: Frame, aspect: float) -> Frame:
-    """`frame` made wider or higher about its centre until width / height is `aspect`."""
+    """`frame` extended about its centre until width / height is `aspect`."""
     width = max(frame.width, frame.height * aspect)
     height = max(frame.height, frame.width / aspect)
     return Frame(
@@ -80,7 +80,7 @@ def grown_to_aspect(frame: Frame, aspect: float) -> Frame:
 
 
 def nearest_aspect(aspect: float) -> float:
-    """The one of `ASPECTS` that is nearest by ratio; the rest is blank, nothing is cut."""
+    """The nearest of `ASPECTS` by ratio; the difference is padded, nothing is cropped."""
     return min(ASPECTS, key=lambda other: abs(math.log(other / aspect)))
 
 
@@ -115,13 +115,13 @@ def make_plan(
     areas: tuple[int, int, int],
     multiple: int,
 ) -> Plan:
-    """Frame the content of `lines` for the size asked for, or for the size that suits them.
+    """Frame the content of `lines` for the requested size, or for the size that fits them.
 
-    width, height: asked for, in px; None to follow from the other and the sketch's shape.
-    areas: in px, what the model paints best, what is delivered by default, what it can paint.
-    multiple: both painted sides are a multiple of this; delivered sides of 64.
+    width, height: requested, in px; None to follow from the other and the sketch's aspect ratio.
+    areas: in px, the model's best, the default of delivered pictures, the model's largest.
+    multiple: painted sides are multiples of this; delivered sides of 64.
 
-    A size the model was not trained for is painted at one it was and enlarged or reduced.
+    A size that the model was not trained for is painted in a size that it was, and resized.
     """
     best, default, largest = areas
     frame = content_frame(lines)
@@ -136,25 +136,25 @@ def make_plan(
         delivered = size_for(nearest_aspect(aspect), default, 64)
     aspect = delivered.width / delivered.height
     area = delivered.width * delivered.height
-    # Up to the delivered size where the model can, at its own size where it cannot.
+    # The delivered size, within what the model can paint.
     painted = size_for(aspect, max(best, min(area, largest)), multiple)
     return Plan(grown_to_aspect(frame, painted.width / painted.height), painted, delivered)
 
 
 def draw(lines: Mask, plan: Plan, *, pen: float, hard: bool) -> Image.Image:
-    """The `lines` within `plan.frame` as white strokes on black; nothing is stretched.
+    """The `lines` within `plan.frame` as white strokes on black, without distortion.
 
     pen: stroke width as a share of the square root of the picture's area.
     hard: strictly 0 and 255, as scribble ControlNets were trained; otherwise with soft edges.
 
-    Returns: RGB, `plan.painted` in size.
+    Returns: RGB, of size `plan.painted`.
     """
     frame, size = plan.frame, plan.painted
     scale = frame.width / size.width  # page pixels per picture pixel
     half_px = max(1.0, pen * math.sqrt(size.width * size.height)) / 2.0
     reach = math.ceil((half_px + 2.0) * scale) + 2
     distance = ndimage.distance_transform_edt(np.pad(~lines, reach, constant_values=True))
-    # Pixel centres: picture (i + 0.5) × scale lies at page coordinate top + that, less 0.5.
+    # Pixel centres: picture pixel i is at page coordinate top + (i + 0.5) × scale - 0.5.
     offset = tuple(start + 0.5 * scale - 0.5 + reach for start in (frame.top, frame.left))
     sampled = ndimage.affine_transform(
         distance.astype(np.float32),

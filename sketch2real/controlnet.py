@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5 or XL, led by the lines through a ControlNet."""
+"""Stable Diffusion 1.5 or XL, conditioned on the lines by a ControlNet."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,19 +52,19 @@ class ControlNetPainter:
         return as_pictures(result.images)
 
     def _prompt_embeds(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
-        """The embeddings of what `requests` want seen and not seen, as the pipeline takes them."""
+        """The embeddings of the prompts and negative prompts, as the pipeline takes them."""
         prompts = [self.prompt_for(request) for request in requests]
-        found = self._together(prompts, "")
+        found = self._batched(prompts, "")
         if requests[0].guidance_scale > 1.0:
             negatives = [
                 self.preset.negative if request.negative_prompt is None else request.negative_prompt
                 for request in requests
             ]
-            found |= self._together(negatives, "negative_")
+            found |= self._batched(negatives, "negative_")
         return found
 
-    def _together(self, texts: Sequence[str], prefix: str) -> dict[str, torch.Tensor]:
-        """(texts, tokens, channels) and, of SDXL, (texts, channels) of the text as a whole."""
+    def _batched(self, texts: Sequence[str], prefix: str) -> dict[str, torch.Tensor]:
+        """(texts, tokens, channels) and, for SDXL, the pooled (texts, channels)."""
         each = [self._embeddings.of(text, self._encoded) for text in texts]
         names = (f"{prefix}prompt_embeds", f"{prefix}pooled_prompt_embeds")
         parts = zip(*each, strict=True)  # one of Stable Diffusion, two of SDXL
@@ -79,13 +79,13 @@ class ControlNetPainter:
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )
-        return tuple(made[::2])  # without the negative ones between
+        return tuple(made[::2])  # the negative ones are in between
 
     def preview(
         self, request: Request, before: torch.Tensor, after: torch.Tensor, done: int
     ) -> Image.Image | None:
         pipe = self._pipe
-        if speed.is_offloaded(pipe):  # the VAE would come and the UNet go, at every step
+        if speed.is_offloaded(pipe):  # each preview would swap the UNet for the VAE
             return None
         levels = (preview.level(pipe.scheduler, at) for at in (done - 1, done))
         clean = preview.clean_estimate(before, next(levels), after, next(levels))
@@ -97,9 +97,9 @@ class ControlNetPainter:
 
 
 def load(preset: Preset, dtype: torch.dtype) -> Any:
-    """The pipeline of `preset` on the processor, with the parts it takes from elsewhere."""
+    """The pipeline of `preset` on the CPU, with the parts that come from other sources."""
     pipeline_class = getattr(diffusers, preset.pipeline)
-    # SD 1.5's own checker blanks the picture and needs another copy; safety.py runs one for all.
+    # SD 1.5's own checker blacks the picture out; safety.py has one checker for all presets.
     checker = (
         {"safety_checker": None, "requires_safety_checker": False}
         if preset.pipeline == "StableDiffusionControlNetPipeline"
@@ -118,7 +118,7 @@ def load(preset: Preset, dtype: torch.dtype) -> Any:
 
 
 def parts(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
-    """The parts that the preset takes from elsewhere than its base."""
+    """The parts of the preset that come from other sources than its base."""
     found: dict[str, Any] = {}
     if preset.controlnet:
         found["controlnet"] = diffusers.ControlNetModel.from_pretrained(
@@ -134,7 +134,7 @@ def parts(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _distilled_unet(preset: Preset, dtype: torch.dtype) -> Any:
-    """The base's UNet with distilled weights, put in as SDXL-Lightning's model card does it."""
+    """The base's UNet with distilled weights, loaded as on SDXL-Lightning's model card."""
     config = diffusers.UNet2DConditionModel.load_config(preset.source, subfolder="unet")
     unet = diffusers.UNet2DConditionModel.from_config(config).to(dtype)
     repository, _, name = preset.unet_file.rpartition("/")

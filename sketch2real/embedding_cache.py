@@ -23,6 +23,6 @@ class EmbeddingCache(dict[str, Any]):
             found = embed(prompt)
             others = [known for known in self if known not in self._constant]
             if len(others) >= MAX_PROMPTS:
-                del self[others[0]]  # the ones not asked for longest
+                del self[others[0]]  # the least recently used
         self[prompt] = found
         return found

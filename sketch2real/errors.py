@@ -1,18 +1,18 @@
-"""What can go wrong, in words for the person who sent the sketch.
+"""The package's exceptions, with messages for the person who sent the sketch.
 
-Whoever fronts this package tells them apart by class name: `InvalidInput` is the sender's to mend
-(HTTP 422), everything else is ours (HTTP 500).
+A server in front of the package recognises them by class name: `InvalidInput` is the caller's to
+fix (HTTP 422), any other exception is an error of the model (HTTP 500).
 """
 
 
 class InvalidInput(ValueError):
-    """The request cannot be served as it stands; the message says what to change."""
+    """The input cannot be used; the message says what to change."""
 
 
 class OutOfMemory(RuntimeError):
-    """The accelerator (or the machine) had too little memory for this picture, even one at a time.
+    """The GPU (or the machine) has too little memory even for one picture of this size.
 
-    Raised after everything of the failed attempt has been freed, so that the next request runs.
+    Raised after everything of the failed attempt is freed, so that the next request can run.
     """
 
 

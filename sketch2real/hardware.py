@@ -1,4 +1,4 @@
-"""What this machine has to compute with, read once at set-up."""
+"""The device and precision of this machine, read once at set-up."""
 
 import os
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Hardware:
     """device: as torch names it ("cuda", "cuda:1", "cpu").
 
     memory_gib: total memory of the accelerator in GiB, 0 without one.
-    has_bfloat16: whether the accelerator computes in bfloat16 (Ampere and later).
-    dtype: the precision asked for by `DTYPE`, None to let the preset choose.
+    has_bfloat16: whether the accelerator supports bfloat16 (Ampere and later).
+    dtype: the precision that `DTYPE` names, None to let the preset choose.
     """
 
     device: str
@@ -35,14 +35,14 @@ class Hardware:
         return self.device.startswith("cuda")
 
     def dtype_for(self, half: str) -> torch.dtype:
-        """The precision to load in: `DTYPE`, else `half` on an accelerator, float32 without one."""
+        """The precision to load in: `DTYPE`, else `half` on an accelerator, else float32."""
         return self.dtype or (_DTYPES[half] if self.is_cuda else torch.float32)
 
 
 def detect() -> Hardware:
-    """The CUDA device if there is one, else the processor; `DEVICE` and `DTYPE` override.
+    """The CUDA device if there is one, else the CPU; `DEVICE` and `DTYPE` override.
 
-    Raises: BadWeights: `DTYPE` is none of float32, float16, bfloat16.
+    Raises BadWeights when `DTYPE` is none of float32, float16, bfloat16.
     """
     device = os.environ.get("DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     name = os.environ.get("DTYPE", "")

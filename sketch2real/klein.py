@@ -1,4 +1,4 @@
-"""FLUX.2 klein, told to turn the picture of the lines into a photograph."""
+"""FLUX.2 klein, prompted to turn a picture of the lines into a photograph."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,13 +14,14 @@ from request import OnStep, Request, as_pictures, callback, generators
 from weights import LOOSE_INSTRUCTION, Preset
 
 KEEP_ENCODER_GIB = 24.0
-"""From this card on klein's text encoder (4 billion parameters, 8 GB) stays beside the model."""
+"""GPU memory from which the text encoder (4 billion parameters, 8 GB) stays loaded."""
 
 
 class Pipeline(diffusers.Flux2KleinPipeline):
     """One drawing per picture of a batch.
 
-    Upstream a list of images is several references for one picture, repeated over the batch.
+    Upstream takes a list of images as several references for one picture, and repeats them over
+    the batch.
     """
 
     def prepare_image_latents(
@@ -38,8 +39,8 @@ class Pipeline(diffusers.Flux2KleinPipeline):
 class KleinPainter:
     """A Flux2KleinPipeline without its text encoder, and the embeddings it needs.
 
-    The encoder is as large as the model itself and the instruction seldom changes: words are
-    embedded once, remembered, and the encoder is let go (on a large card it stays).
+    The encoder is as large as the model itself and the instruction seldom changes: a prompt is
+    embedded once and cached, and the encoder is unloaded (on a large GPU it stays).
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class KleinPainter:
         self._encoder: Any = None
         constant = (preset.instruction, LOOSE_INSTRUCTION, "")
         self._embeddings = EmbeddingCache(constant)
-        # Before the transformer is loaded: the two need never be on the card together.
+        # Before the transformer is loaded, so that the two are never on the GPU together.
         for prompt in constant:
             self._embedded(prompt)
         pipe = Pipeline.from_pretrained(
@@ -63,12 +64,12 @@ class KleinPainter:
         )
         self._pipe = speed.quantised(pipe, "transformer")
         speed.place(self._pipe, preset, device, memory_gib)
-        # A card from 15 to 24 GiB: the transformer (7 GiB) leaves while the encoder (8 GiB) works.
+        # A GPU of 15 to 24 GiB: the transformer (7 GiB) moves out while the encoder (8 GiB) works.
         is_card = memory_gib > 0
         self._has_room_for_one = is_card and not self._keep and not speed.is_offloaded(self._pipe)
 
     def prompt_for(self, request: Request) -> str:
-        # An editing model has no dial for the lines; below half, the wording lets them go.
+        # An editing model has no strength parameter: below 0.5 another instruction is used.
         instruction = LOOSE_INSTRUCTION if request.control_scale < 0.5 else self.preset.instruction
         if not request.prompt:
             return instruction
@@ -81,7 +82,7 @@ class KleinPainter:
 
     def _encoded(self, prompt: str) -> torch.Tensor:
         if self._pipe is not None and self._has_room_for_one:
-            self._pipe.transformer.to("cpu")  # until _ready()
+            self._pipe.transformer.to("cpu")  # _ready() moves it back
             self._is_away = True
             free(self.device)
         encoder = self._encoder or diffusers.Flux2KleinPipeline.from_pretrained(
@@ -97,7 +98,7 @@ class KleinPainter:
         return embedded
 
     def _ready(self) -> Any:
-        """The pipeline, with its transformer back if it made room for the encoder."""
+        """The pipeline, with its transformer back on the device."""
         if self._is_away:
             self._pipe.transformer.to(self.device)
             self._is_away = False
@@ -106,7 +107,7 @@ class KleinPainter:
     def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
         first = requests[0]
         width, height = first.control.size
-        # The model saw drawings on paper, not white on black.
+        # The model was trained on drawings on paper, not on white lines on black.
         papers = [request.control.point(lambda value: 255 - value) for request in requests]
         guided = not self._pipe.config.is_distilled and first.guidance_scale > 1.0
         with freed_after_failure(self.device, first.control.size):
@@ -131,13 +132,13 @@ class KleinPainter:
         self, request: Request, before: torch.Tensor, after: torch.Tensor, done: int
     ) -> Image.Image | None:
         pipe = self._pipe
-        if speed.is_offloaded(pipe):  # the VAE would come and the transformer go, at every step
+        if speed.is_offloaded(pipe):  # each preview would swap the transformer for the VAE
             return None
         levels = (preview.level(pipe.scheduler, at) for at in (done - 1, done))
         clean = preview.clean_estimate(before, next(levels), after, next(levels))
         if clean is None:
             return None
-        # As the pipeline does after its last step: tokens to patches, the VAE's norm undone.
+        # As the pipeline does after its last step: tokens to patches, the VAE's norm inverted.
         width, height = (side // (2 * pipe.vae_scale_factor) for side in request.control.size)
         patches = clean.transpose(1, 2).reshape(1, -1, height, width)
         norm = pipe.vae.bn

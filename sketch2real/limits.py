@@ -1,9 +1,9 @@
-"""What a picture may claim and what decoding it may cost, judged before a pixel is decoded.
+"""Limits on a picture's size and on the cost of decoding it, checked before a pixel is decoded.
 
-A few hundred bytes can ask a decoder for minutes and gigabytes, within any limit on the file's
-size: by their width and height, but also by passes over the picture, by tiles larger than it, by
-a compression that is decoded slowly. The packages for pictures have this module in common, word
-for word; each says in its own words what it refuses.
+A file of a few hundred bytes can take a decoder minutes and gigabytes: by its width and height, but
+also by the number of passes over the picture, by tiles larger than the picture, or by a compression
+that is slow to decode. The packages for pictures each have an identical copy of this module, since
+no package imports another.
 """
 
 import re
@@ -12,33 +12,33 @@ from pathlib import Path
 from PIL import Image
 
 MAX_PIXELS = 50_000_000
-"""Largest picture decoded: 8160 × 6120 phone pictures pass, decompression bombs do not."""
+"""Largest picture: phone pictures of 8160 × 6120 pass, decompression bombs do not."""
 
 MAX_SIDE_PX = 32_768
-"""Longest side: panoramas and screenshots of whole pages pass."""
+"""Longest side: panoramas and screenshots of whole web pages pass."""
 
 MAX_ASPECT = 80
-"""Longer side over shorter. Reduced to what a model looks at, more would be a few pixels thin; and
-a picture of 1 × 49,999,999 pixels took 16 s and 2.5 GB to reduce."""
+"""Longer side over shorter. Resized for a model, a longer picture would be a few pixels thin; and
+one of 1 × 49,999,999 pixels took 16 s and 2.5 GB to resize."""
 
 MAX_SCANS = 50
-"""Passes over a JPEG. Encoders write 10, at most some 20; a further one takes 75 bytes and, at 50
+"""Scans of a JPEG. Encoders write 10, at most about 20; each one more takes 75 bytes and, at 50
 megapixels, 0.1 s."""
 
 MAX_RLE_PIXELS = 2_000_000
 """Largest BMP with run-length encoding. Pillow decodes that in Python, 1 s per megapixel."""
 
 MAX_TILE_PIXELS = 16_777_216
-"""Largest tile of a TIFF, unless the picture is larger: a tile is decoded whole."""
+"""Largest tile of a TIFF, unless the picture is larger: a tile is decoded as a whole."""
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF 6.0, section 15
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-# A marker of JPEG within compressed data: no stuffed zero, no restart marker, no fill byte.
+# A JPEG marker within compressed data: no stuffed zero, no restart marker, no fill byte.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def objection(image: Image.Image, path: Path) -> str | None:
-    """What about an opened picture, its pixels not yet decoded, is beyond the limits.
+    """Which limit an opened picture, not yet decoded, exceeds.
 
     Returns: "'image' must …, got …", or None for a picture that may be decoded.
     """
@@ -47,7 +47,7 @@ def objection(image: Image.Image, path: Path) -> str | None:
 
 
 def objection_to_size(width: int, height: int) -> str | None:
-    """What about a size, px, is beyond the limits; None if nothing is."""
+    """Which limit a size in px exceeds; None for one within the limits."""
     if width * height > MAX_PIXELS:
         got = f"{width} × {height} = {width * height / 1e6:.1f} megapixels"
         return f"'image' must have at most {MAX_PIXELS // 1_000_000} megapixels, got {got}"
@@ -74,8 +74,9 @@ def _objection_to_coding(image: Image.Image, path: Path) -> str | None:
 
 
 def count_scans(data: bytes) -> int:
-    """Scans of the first picture in a JPEG file; counted no further than MAX_SCANS + 1."""
-    if data.count(b"\xff\xda") <= MAX_SCANS:  # metadata may hold some too; nearly all stop here
+    """Scans of the first picture in a JPEG file, counted up to MAX_SCANS + 1."""
+    # An upper bound, since metadata may hold this marker too; nearly every file is within it.
+    if data.count(b"\xff\xda") <= MAX_SCANS:
         return 1
     scans, at = 0, 2
     while scans <= MAX_SCANS and (marker := _MARKER.search(data, at)):

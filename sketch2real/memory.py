@@ -1,4 +1,4 @@
-"""Whatever says "no memory" becomes one error, with the failed attempt's tensors freed."""
+"""Every allocator's "out of memory" becomes one error, after the failed tensors are freed."""
 
 import gc
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def freed_after_failure(device: str, size: tuple[int, int]) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         pass
     except RuntimeError as error:
-        if "alloc" not in str(error):  # the processor's allocator raises a plain RuntimeError
+        if "alloc" not in str(error):  # torch's CPU allocator raises a plain RuntimeError
             raise
     # Outside the except block, so that no traceback keeps the tensors alive.
     free(device)
@@ -28,7 +28,7 @@ def freed_after_failure(device: str, size: tuple[int, int]) -> Iterator[None]:
 
 
 def free(device: str) -> None:
-    """Give back what nothing refers to any more."""
+    """Release memory that nothing refers to."""
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()

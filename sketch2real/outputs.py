@@ -1,4 +1,4 @@
-"""What a prediction returns, and how its pictures become files."""
+"""The output of a prediction, and the files of its pictures."""
 
 import tempfile
 import time
@@ -12,8 +12,8 @@ from request import Request
 
 EXTENSIONS = {"webp": ".webp", "png": ".png", "jpeg": ".jpg"}
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    # WebP at 90 is visually lossless for these pictures and a tenth of the PNG, which matters when
-    # the picture travels as a data URI; method 4 keeps encoding under 0.1 s for a megapixel.
+    # WebP at 90 is visually lossless for these pictures and a tenth of the PNG's size, which
+    # matters in a data URI; method 4 encodes a megapixel in under 0.1 s.
     "webp": {"quality": 90, "method": 4},
     "png": {"optimize": False},
     "jpeg": {"quality": 92, "subsampling": 0},
@@ -25,8 +25,8 @@ class Output(BaseModel):
 
     image: the picture (the first of `images`).
     images: all pictures, `num_outputs` of them; picture i is what `seed + i` alone would give.
-    control_image: PNG, the cleaned lines the model was shown, white on black.
-    prompt_used: the words the model was given, "" if none.
+    control_image: PNG, the cleaned lines that the model got, white on black.
+    prompt_used: the prompt that the model got, "" if none.
     seed: the seed of the first picture; send it back to get the same picture.
     flagged: true if the safety checker objects to any picture, null if no checker is loaded.
     timings: seconds per stage: clean_s, paint_s, check_s, encode_s, total_s.
@@ -49,7 +49,7 @@ class Clock:
         self._seconds: dict[str, float] = {}
 
     def mark(self, stage: str) -> None:
-        """End a stage now; it began where the last one ended."""
+        """End a stage now; it began when the one before it ended."""
         now = time.perf_counter()
         self._seconds[stage] = round(now - self._last, 4)
         self._last = now
@@ -69,7 +69,7 @@ def written(
     flags: Sequence[bool] | None,
     clock: Clock,
 ) -> Output:
-    """Write the pictures of `request` and its lines in `size` px, and say how it went."""
+    """Write the pictures of `request` and its lines in `size` px, and make the output."""
     images = save(pictures, output_format, "picture", size)
     control_image = save([request.control], "png", "lines", size)[0]
     clock.mark("encode_s")
@@ -87,13 +87,13 @@ def written(
 def save(
     pictures: Sequence[Image.Image], output_format: str, stem: str, size: tuple[int, int]
 ) -> list[Path]:
-    """Write `pictures` into a fresh folder under the temp directory, brought to `size` px.
+    """Write `pictures` into a new folder under the temp directory, resized to `size` px.
 
-    Where the painted size is of a slightly different shape, a few pixels of two opposite edges go:
-    cut, not stretched.
+    Where the painted size has a slightly different aspect ratio, a few pixels of two opposite edges
+    are cut off; nothing is stretched.
 
-    coglet reads the files after `run()` has returned and deletes none: whoever runs the process
-    gives it a private TMPDIR and sweeps that. A failed write leaves no folder behind.
+    coglet reads the files after `run()` has returned and deletes none: the process needs a private
+    TMPDIR that is cleaned from outside. A failed write leaves no folder behind.
     """
     folder = LocalPath(tempfile.mkdtemp(prefix="sketch2real-"))
     paths = [folder / f"{stem}-{i}{EXTENSIONS[output_format]}" for i in range(len(pictures))]

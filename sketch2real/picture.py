@@ -1,7 +1,7 @@
-"""An untrusted image file becomes RGB pixels, or a clear refusal before anything large is decoded.
+"""Decodes an untrusted image file to RGB pixels, or refuses it before anything large is decoded.
 
-Only the header is read until type, size and cost are known (limits.py): a bomb of few bytes costs
-nothing.
+Only the header is read until type, size and cost are known (limits.py), so a decompression bomb
+costs nothing.
 """
 
 import struct
@@ -18,14 +18,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 pillow_heif.register_heif_opener()
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "HEIF", "AVIF")
-"""Pillow's names of the readers we let loose on a stranger's bytes; every other stays shut."""
+"""The Pillow readers that an upload may reach, by Pillow's names."""
 
 MIN_SIDE_PX = 16
-"""Below this nothing can be told from noise."""
+"""Smaller pictures cannot be distinguished from noise."""
 
 AVIF_CODED_PER_PIXEL = 4
 AVIF_CODED_PX = 16_000_000
-"""What an AVIF may hold: transparency, a gain map and previews beside the picture itself."""
+"""Coded pixels that an AVIF may hold: the picture, its transparency, gain map and previews."""
 
 _UNREADABLE = (
     OSError,  # truncated or corrupt data (Pillow), missing codec
@@ -41,24 +41,24 @@ _UNREADABLE = (
 
 
 def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
-    """The picture in `path`, upright, on an opaque ground, no longer than `max_side_px`.
+    """The picture in `path`, upright, opaque, no side longer than `max_side_px`.
 
-    EXIF orientation is applied. Transparent pictures are laid on white if what is drawn is dark and
-    on black if it is light, so that strokes on a transparent canvas stay visible. 16-bit, palette,
+    EXIF orientation is applied. A transparent picture is laid on white if its strokes are dark and
+    on black if they are light, so that they stay visible. 16-bit, palette,
     grey, CMYK and HEIC pictures arrive as the same 8-bit RGB.
 
     Returns: (H, W, 3), uint8, RGB.
-    Raises: InvalidInput: empty, not an image, truncated, over `MAX_PIXELS`, or nothing on it.
+    Raises InvalidInput when it is empty, no image, truncated, over `MAX_PIXELS`, or shows nothing.
     """
     if path.stat().st_size == 0:
         raise InvalidInput("Cannot read the sketch: 'image' must be a picture, got an empty file")
     try:
         with Image.open(path, formats=FORMATS) as picture:
             _check(picture, path, max_side_px)
-            # A JPEG can be decoded at 1/2, 1/4 or 1/8: the clean-up does not need 50 megapixels.
+            # A JPEG can be decoded at 1/2, 1/4 or 1/8 size: the clean-up needs no 50 megapixels.
             picture.draft("RGB", (max_side_px, max_side_px))
             ImageOps.exif_transpose(picture, in_place=True)
-            # Reduced before anything else is done to it: 50 megapixels need not be copied twice.
+            # Reduced first, so that 50 megapixels are not copied twice.
             upright = _opaque(_shrunk(_direct(picture), max_side_px))
     except (InvalidInput, MemoryError):
         raise
@@ -77,7 +77,7 @@ def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
 
 
 def _check(picture: Image.Image, path: Path, max_side_px: int) -> None:
-    """Refuse by the header."""
+    """Raises InvalidInput when the header shows a picture beyond the limits."""
     width, height = picture.size
     if min(width, height) < MIN_SIDE_PX:
         raise InvalidInput(
@@ -94,7 +94,7 @@ def _check(picture: Image.Image, path: Path, max_side_px: int) -> None:
             "holds more"
         )
     most = max_side_px // MIN_SIDE_PX
-    if max(width, height) > most * min(width, height):  # reduced, it would be as thin as that
+    if max(width, height) > most * min(width, height):  # reduced, it would be too thin
         raise InvalidInput(
             "Cannot read the sketch: the longer side of 'image' must be at most "
             f"{most} times the shorter, got {width} × {height}"
@@ -120,7 +120,7 @@ def _direct(picture: Image.Image) -> Image.Image:
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """`picture` as 8-bit RGB; transparency laid on the ground that its strokes stand out from."""
+    """`picture` as 8-bit RGB; transparency laid on white or black, by the strokes' brightness."""
     if picture.mode not in ("RGBA", "LA"):
         return picture.convert("RGB")
     rgba = picture.convert("RGBA")
@@ -136,9 +136,9 @@ def _opaque(picture: Image.Image) -> Image.Image:
 
 
 def _from_deep(picture: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits (16-bit scans, float TIFF) stretched over its own range.
+    """Grey of more than 8 bits (16-bit scans, float TIFF) scaled from its own range to 8 bits.
 
-    Scanners fill 12, 14 or 16 of the bits and do not say which, so the range comes from the data.
+    Scanners fill 12, 14 or 16 bits and do not say which, so the range is taken from the data.
     """
     values = np.nan_to_num(np.asarray(picture, dtype=np.float32), posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
@@ -155,5 +155,5 @@ def _shrunk(picture: Image.Image, max_side_px: int) -> Image.Image:
         return picture
     scale = max_side_px / longest
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    # reducing_gap keeps a 50-megapixel reduction quick without visible loss for line art.
+    # reducing_gap makes a 50-megapixel reduction fast, without visible loss for line art.
     return picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)

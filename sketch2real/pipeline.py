@@ -1,7 +1,7 @@
-"""Loads the painter of a preset, and warms it.
+"""Loads the painter of a preset, and warms it up.
 
-`load` is all that the runner knows of the models: `controlnet.py` and `klein.py` hold the painters,
-`request.py` what they have in common.
+The runner reaches the models through `load` alone: `controlnet.py` and `klein.py` hold the
+painters, `request.py` their common interface.
 """
 
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ from request import Painter, Request
 from weights import Preset
 
 TOGETHER = 4
-"""Pictures painted at once on an accelerator, if memory allows."""
+"""Pictures in one batch on a GPU, if memory allows."""
 
 WARM_ASPECTS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
-"""The commonest of `condition.ASPECTS`, painted once at set-up: each size has its own kernels, and
-with `COMPILE=1` the second size makes the compiled blocks general."""
+"""The most common of `condition.ASPECTS`, painted once at set-up: each size needs its own kernels,
+and with `COMPILE=1` the second size makes the compiled blocks general."""
 
 diffusers.utils.logging.disable_progress_bar()
 
 
 def load(preset: Preset, device: str, dtype: torch.dtype, memory_gib: float) -> Painter:
-    """The painter of `preset` on `device`, its parts off-loaded between uses if the card is small.
+    """The painter of `preset` on `device`, its parts off-loaded between uses if the GPU is small.
 
-    memory_gib: total memory of the card, 0 without one.
+    memory_gib: total memory of the GPU, 0 without one.
     """
     together = TOGETHER if device.startswith("cuda") else 1
     if preset.pipeline == "Flux2KleinPipeline":
@@ -40,7 +40,7 @@ def load(preset: Preset, device: str, dtype: torch.dtype, memory_gib: float) -> 
 
 
 def warm(painter: Painter) -> int:
-    """Paint a step in each common size, so that the first person does not wait for kernels.
+    """Paint one step in each common size, so that no request waits for kernels.
 
     Returns: how many sizes.
     """

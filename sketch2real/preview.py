@@ -1,4 +1,4 @@
-"""Small pictures of what emerges while it is painted."""
+"""Small pictures of the intermediate results while a picture is painted."""
 
 import base64
 import io
@@ -32,11 +32,11 @@ def level(scheduler: Any, position: int) -> Level:
 def clean_estimate(
     before: torch.Tensor, level_before: Level, after: torch.Tensor, level_after: Level
 ) -> torch.Tensor | None:
-    """The picture that two successive latents head for, without their noise.
+    """The noise-free picture that two successive latents lead to.
 
     A deterministic step keeps the picture x and the noise e in a x + s e (Song et al. 2021, DDIM,
     equation 12), so two of them can be solved for x. For samplers that remember earlier steps it is
-    an approximation. None if the step changed nothing (PNDM repeats one).
+    an approximation. None if the step changed nothing (PNDM repeats a step).
     """
     (a, s), (b, r) = level_before, level_after
     if abs(s * b - r * a) < 1e-6:

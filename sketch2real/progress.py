@@ -1,7 +1,6 @@
 """A prediction's progress, as lines of its logs.
 
-The runner returns one object, so Cog's streamed outputs (a growing list) would change the answer
-for everyone; logs reach whoever watches, and nobody else.
+Not Cog's streamed outputs: those would turn the one output object into a list for every caller.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""From the file that was sent to what a model is shown: lines, their frame, perhaps words."""
+"""From the uploaded file to the model's input: lines, their frame, a caption if wanted."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from weights import Preset
 class Prepared(NamedTuple):
     """control: RGB, white lines on black, in the size to be painted. plan: its framing and sizes.
 
-    caption: what it shows, "" if nobody was asked.
+    caption: what it shows, "" without a captioner.
     """
 
     control: Image.Image
@@ -28,9 +28,9 @@ def read(
 ) -> Prepared:
     """Clean the sketch in `file` for the model of `preset`.
 
-    size: (width, height) asked for in px, None where it follows from the sketch.
+    size: requested (width, height) in px, None where it follows from the sketch.
 
-    Raises: InvalidInput: `file` is no picture, too large, or without lines.
+    Raises InvalidInput when `file` is no picture, too large, or without lines.
     """
     rgb = load_rgb(file, max_side_px=sketch.WORKING_SIDE_PX)
     lines = strokes.centrelines(sketch.find_ink(rgb).mask)
@@ -38,5 +38,5 @@ def read(
     control = condition.draw(lines, plan, pen=preset.pen, hard=preset.hard_lines)
     if captioner is None:
         return Prepared(control, plan)
-    # Captioners were taught on paper: dark on light.
+    # Captioners were trained on dark lines on light paper.
     return Prepared(control, plan, captioner.describe(control.point(lambda value: 255 - value)))

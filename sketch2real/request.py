@@ -1,4 +1,4 @@
-"""What is ordered from a model, and what every model offers."""
+"""A request for pictures, and the interface that every model implements."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +14,9 @@ from weights import Preset
 
 @dataclass(frozen=True)
 class Step:
-    """What is known after a denoising step.
+    """The state after a denoising step.
 
-    done, steps: of the whole way, 1 to steps. latents: (pictures, …) as the model keeps them.
+    done, steps: steps done and in all. latents: (pictures, …) in the model's own layout.
     """
 
     done: int
@@ -25,7 +25,7 @@ class Step:
 
 
 OnStep = Callable[[Step], None]
-"""Called after each denoising step; what it raises ends the painting."""
+"""Called after each denoising step; an exception from it ends the painting."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Request:
     """What to paint.
 
     control: RGB, white lines on black, in the size to be painted.
-    prompt: the person's words, "" for none. negative_prompt: None for the preset's.
+    prompt: as the caller wrote it, "" for none. negative_prompt: None for the preset's.
     control_scale: how closely the lines are followed, 0 to 2.
     guidance_scale: classifier-free guidance; 1 switches it off.
     seeds: one per picture.
@@ -53,13 +53,13 @@ class Request:
 
     @property
     def bucket(self) -> tuple[object, ...]:
-        """Orders of equal buckets can be painted together: what the model takes once per call."""
+        """Requests of one bucket can share a batch: these arguments are one per call."""
         return (
             self.control.size,
             self.steps,
             self.guidance_scale,
             self.control_scale,
-            bool(self.prompt),  # guess mode is for those without words
+            bool(self.prompt),  # guess mode is for requests without a prompt
         )
 
 
@@ -69,11 +69,10 @@ class Painter(Protocol):
     preset: Preset
     device: str
     together: int
-    """How many pictures it paints at once at most. On a processor one: more would only make all
-    wait for the last."""
+    """Pictures in one batch at most. 1 on a CPU: more would only make all wait for the last."""
 
     def prompt_for(self, request: Request) -> str:
-        """The words that the model is given for `request`, "" if none."""
+        """The prompt that the model gets for `request`, "" for none."""
         ...
 
     def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
@@ -82,15 +81,15 @@ class Painter(Protocol):
         requests: of one picture and one bucket each. Picture i depends on request i alone, not on
         what is painted with it.
 
-        Raises: OutOfMemory: it did not fit; what was allocated is freed. FloatingPointError: the
-        model answered with NaN.
+        Raises OutOfMemory when it does not fit (what was allocated is freed), and
+        FloatingPointError when the model answers with NaN.
         """
         ...
 
     def preview(
         self, request: Request, before: torch.Tensor, after: torch.Tensor, done: int
     ) -> Image.Image | None:
-        """A small picture of what step `done` heads for; None if that cannot be told now.
+        """A small picture of what step `done` leads to; None if it cannot be computed now.
 
         before, after: (1, …), latents of the request's picture as two successive `Step`s have them.
         """
@@ -98,21 +97,21 @@ class Painter(Protocol):
 
 
 def generators(requests: Sequence[Request]) -> list[torch.Generator]:
-    """On the processor always: a seed then gives the same noise on every card."""
+    """Always on the CPU, so that a seed gives the same noise on every GPU."""
     return [
         torch.Generator("cpu").manual_seed(seed) for request in requests for seed in request.seeds
     ]
 
 
 def readable(text: str) -> str:
-    """`text` as a tokenizer takes it: trimmed, without the unpaired surrogates JSON can carry."""
+    """`text` as a tokenizer accepts it: trimmed, without the lone surrogates that JSON allows."""
     return text.encode("utf-8", "ignore").decode("utf-8").strip()
 
 
 def as_pictures(pixels: npt.NDArray[np.float32]) -> list[Image.Image]:
     """(pictures, H, W, 3) float32, 0 to 1, as RGB pictures of 8 bits.
 
-    Raises: FloatingPointError: a NaN, which diffusers would deliver as black.
+    Raises FloatingPointError when a value is NaN, which diffusers would deliver as black.
     """
     if not np.isfinite(pixels).all():
         raise FloatingPointError("Cannot paint: the model answered with NaN or infinity")
@@ -121,10 +120,10 @@ def as_pictures(pixels: npt.NDArray[np.float32]) -> list[Image.Image]:
 
 
 def callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:
-    """`on_step` as diffusers calls it."""
+    """`on_step` as diffusers' callback_on_step_end."""
 
     def after_step(pipe: Any, index: int, _time: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        # Some schedulers take a step more than asked for (PNDM).
+        # Some schedulers take one step more than requested (PNDM).
         on_step(Step(index + 1, pipe.num_timesteps, tensors["latents"]))
         return {}
 

@@ -1,4 +1,4 @@
-"""Cog's entry point: a sketch comes in, a realistic picture of the same thing goes out."""
+"""Cog's entry point: turns a sketch into a realistic picture of the same thing."""
 
 import asyncio
 import os
@@ -21,20 +21,20 @@ from cog import BaseRunner, Input, Path, concurrent
 from outputs import Output
 from request import Request, readable
 
-# One literal each, however long: `cog build` reads them statically and would show the quotes of
-# pieces put together.
+# Each is one literal, however long: `cog build` reads them statically, and concatenated pieces
+# would keep their quotes.
 # ruff: noqa: E501
 IMAGE = "The sketch: a phone photo of paper, a scan, or a canvas (dark on light, light on dark, or transparent). PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF; 16 px a side to 50 megapixels, at most 32768 px a side and 80 to 1 in shape. A photograph is reduced to its edges."
 PROMPT = "What the sketch shows, in English. Not needed: left empty, the lines alone decide."
-NEGATIVE_PROMPT = "What must not be seen; left out, the preset's own. Works with guidance above 1, and not with an editing model (klein)."
-STRENGTH = "How closely the lines are followed, 0 (freely) to 2 (slavishly); left out, the preset's own (0.8 to 1). klein: below 0.5, clumsy shapes may be corrected."
+NEGATIVE_PROMPT = "What the picture must not show; left out, the preset's own. Works with guidance above 1, and not with an editing model (klein)."
+STRENGTH = "How closely the lines are followed, 0 (freely) to 2 (exactly); left out, the preset's own (0.8 to 1). klein: below 0.5, clumsy shapes may be corrected."
 STEPS = "Denoising steps, 1 to 50; left out, the preset's own (4 to 20). More is slower."
 GUIDANCE = "Classifier-free guidance scale, 1 (off) to 20; left out, the preset's own. Distilled models (klein) ignore it."
-SEED = "0 to 4294967295. The same seed with the same inputs gives the same picture; left out, one is drawn and returned."
+SEED = "0 to 4294967295. The same seed with the same inputs gives the same picture; left out, a random one is chosen and returned."
 WIDTH = "Width of the picture in px, rounded to a multiple of 64; left out, it follows from the height or from the sketch."
 HEIGHT = "Height of the picture in px, rounded to a multiple of 64; left out, it follows from the width or from the sketch."
 NUM_OUTPUTS = "How many pictures, 1 to 4, with the seeds seed, seed + 1, …"
-PREVIEWS = "Whether to put small pictures of what emerges into the logs, a line each: preview: data:image/webp;base64,…"
+PREVIEWS = "Whether to write small previews into the logs while it is painted, one line each: preview: data:image/webp;base64,…"
 OUTPUT_FORMAT = "File type of the pictures."
 
 
@@ -42,7 +42,7 @@ class Runner(BaseRunner):
     """Turns line drawings into pictures with a diffusion model."""
 
     def setup(self) -> None:
-        """Load what `WEIGHTS` names, or the best preset that fits the card."""
+        """Load what `WEIGHTS` names, or the best preset that fits the GPU."""
         machine, env = hardware.detect(), os.environ
         self.preset = weights.choose(
             env.get("WEIGHTS", ""), machine.memory_gib, has_bfloat16=machine.has_bfloat16

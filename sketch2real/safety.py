@@ -1,4 +1,4 @@
-"""A checker looks at the finished pictures; its word is passed on, not acted on, unless asked."""
+"""Checks finished pictures. They are flagged, and withheld only where `SAFETY_WITHHOLD` is 1."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,19 +18,19 @@ WITHHELD_GREY = (128, 128, 128)
 class SafetyChecker:
     """CompVis' checker for nudity (CLIP ViT-L/14 against 17 concepts), from Stable Diffusion.
 
-    It knows nothing of violence, symbols or real people.
+    It does not detect violence, symbols or real people.
     """
 
     def __init__(self, source: str, device: str) -> None:
         self._device = device
-        # In float32: 0.6 GB less would not change a decision worth making.
+        # In float32: half precision would save only 0.6 GB.
         self._model: Any = StableDiffusionSafetyChecker.from_pretrained(source).to(device).eval()
         self._side_px = int(self._model.config.vision_config.image_size)
 
     def flags(self, pictures: Sequence[Image.Image]) -> list[bool]:
         """For each RGB picture, whether the checker objects to it."""
         batch = torch.from_numpy(np.stack([self._prepared(picture) for picture in pictures]))
-        # The model blackens the arrays it is handed in place: give it ones of no use.
+        # The model blacks out its `images` in place: it gets dummies.
         scratch = [np.zeros((1, 1, 3), dtype=np.float32) for _ in pictures]
         _, flags = self._model(clip_input=batch.to(self._device), images=scratch)
         return [bool(flag) for flag in flags]

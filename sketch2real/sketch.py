@@ -1,8 +1,9 @@
-"""A photographed, scanned or drawn sketch becomes a map of its ink.
+"""Finds the ink of a photographed, scanned or drawn sketch.
 
-The stages, in order: polarity, paper, illumination, threshold, ruled lines. Everything is measured
+The stages, in order: polarity, paper, illumination, threshold, ruled lines. Every threshold is
 relative to the picture itself (its paper, its pen, its noise), so that a pencil sketch under a lamp
-and a canvas of white on black take the same way. A photograph, which has no paper, gives its edges.
+and a white-on-black canvas take the same path. For a photograph, which has no paper, the edges are
+taken.
 """
 
 from typing import NamedTuple
@@ -16,31 +17,32 @@ Mask = npt.NDArray[np.bool_]
 Grey = npt.NDArray[np.float32]
 
 WORKING_SIDE_PX = 1280
-"""The longer side at which ink is sought: a 0.5 mm pen on A4 is still 2 px wide."""
+"""Longer side of the picture in which ink is found: a 0.5 mm pen on A4 is still 2 px wide."""
 
 COARSE_SIDE_PX = 320
-"""The longer side at which illumination and paper are sought: both are smooth."""
+"""Longer side of the picture in which illumination and paper are found: both are smooth."""
 
 MIN_CONTRAST = 0.10
-"""Ink this much darker than its paper (of 1) is the faintest we take: hard pencil is about 0.15."""
+"""Faintest ink, as its contrast to the paper (0 to 1): hard pencil is about 0.15."""
 
 STRONG_SHARE = 0.45
-"""Of the pen's own contrast. Rulings print at a quarter to a third of a pen's."""
+"""Threshold of certain ink, as a share of the pen's contrast. Printed rulings have a quarter to a
+third of it."""
 
 PHOTO_STEP = 0.1
-"""Sobel response of the faintest edge of a photograph: soft things have soft edges."""
+"""Sobel response of the faintest edge of a photograph."""
 
 SHAPE_STEP = 0.4
-"""The same where there is no line at all and all may be grain: above the grain of ISO 6400."""
+"""The same where no line was found: above the grain of ISO 6400."""
 
 EIGHT = np.ones((3, 3), dtype=bool)
 
 
 class Ink(NamedTuple):
-    """What was found.
+    """The ink that was found.
 
     mask: (H, W) bool, true where there is ink (or an edge).
-    is_photo: the picture is no line art, and `mask` holds its edges.
+    is_photo: the picture is not line art, and `mask` holds its edges.
     """
 
     mask: Mask
@@ -48,18 +50,18 @@ class Ink(NamedTuple):
 
 
 def find_ink(rgb: npt.NDArray[np.uint8]) -> Ink:
-    """The ink of a sketch, freed of shadows, paper edges and ruled lines.
+    """The ink of a sketch, without shadows, paper edges and ruled lines.
 
     rgb: (H, W, 3), uint8, at most `WORKING_SIDE_PX` on the longer side.
 
-    Raises: InvalidInput: there are no lines (an empty canvas, a page of one colour).
+    Raises InvalidInput when there are no lines (an empty canvas, a page of one colour).
     """
     pixels = rgb.astype(np.float32) / 255.0
     coarse = _coarse(pixels)
     paper = _paper(coarse)
     ink = _ink_on(pixels, coarse, paper)
     if _is_empty(ink.mask):
-        # Not a sheet but a light shape on a dark canvas; or large shapes without lines.
+        # Not a sheet of paper but a light shape on a dark canvas, or large shapes without lines.
         ink = _ink_on(pixels, coarse, None) if paper is not None else ink
         ink = Ink(_edges(pixels, SHAPE_STEP), is_photo=True) if _is_empty(ink.mask) else ink
     if _is_empty(ink.mask):
@@ -70,7 +72,7 @@ def find_ink(rgb: npt.NDArray[np.uint8]) -> Ink:
 
 
 def _is_empty(mask: Mask) -> bool:
-    """Whether nothing in `mask` is as long as a fiftieth of the page: grain and dust at most."""
+    """Whether nothing in `mask` is longer than a fiftieth of the page: grain and dust only."""
     labels, _ = ndimage.label(mask, structure=EIGHT)
     least = max(6.0, 0.02 * min(mask.shape))
     return all(
@@ -112,12 +114,12 @@ def _neighbourhood_px(coarse: Grey) -> int:
 def _is_light_on_dark(coarse: Grey) -> bool:
     """Whether what is drawn is lighter than what it is drawn on.
 
-    Paper is the majority of any neighbourhood, so ink is what departs from the local median, and
-    the skew of the departures tells its sign; a shadow over half the page moves the median along.
-    Where nothing departs (a page of one colour, one large shape), the border decides.
+    Paper is the majority of any neighbourhood, so ink is what deviates from the local median, and
+    the skew of the deviations has its sign; under a shadow the median moves too. Where nothing
+    deviates (a page of one colour, one large shape), the border decides.
     """
     grey = coarse.mean(axis=2)
-    thinned = grey[::2, ::2]  # the median need not be fine, and costs the square of its window
+    thinned = grey[::2, ::2]  # a coarse median is enough, and its cost is the square of the window
     departure = thinned - ndimage.median_filter(thinned, _neighbourhood_px(thinned))
     skew = float((departure**3).mean())
     if abs(skew) > 1e-6:
@@ -129,10 +131,10 @@ def _is_light_on_dark(coarse: Grey) -> bool:
 def _paper(coarse: Grey) -> Mask | None:
     """The sheet in a photograph of a sheet on a darker table; None if the page fills the frame.
 
-    A sheet is the largest region without an abrupt change of light (so that a lamp's falloff does
-    not cut it), with its drawing filled in. It is convex, covers a fifth of the frame or more,
-    leaves most of the frame's border to the table (the lit part of a shaded page does not), and
-    the table beside it is darker (what lies beyond a drawn frame is not). Its own edge is cut off.
+    The sheet is the largest region without an abrupt change of light (so that a lamp's falloff
+    does not divide it), with its drawing filled in. It is convex, covers at least a fifth of the
+    picture, touches little of the picture's border (the lit part of a shaded page touches more),
+    and its surroundings are darker (outside a drawn frame they are not). Its edge is cut off.
     """
     light = np.log(ndimage.median_filter(coarse.mean(axis=2), 3) + 0.02)
     change = np.hypot(ndimage.sobel(light, 0), ndimage.sobel(light, 1)) / 8.0
@@ -140,7 +142,7 @@ def _paper(coarse: Grey) -> Mask | None:
     if count == 0:
         return None
     sizes = np.bincount(labels.ravel())
-    # The darker half of the picture is no sheet, whatever its size.
+    # Regions darker than the median are no sheet, whatever their size.
     means = np.bincount(labels.ravel(), light.ravel()) / np.maximum(sizes, 1)
     sizes[means < np.median(light) - 0.1] = 0
     sizes[0] = 0
@@ -193,11 +195,12 @@ def _contrast(pixels: Grey, coarse: Grey) -> Grey:
     """How much darker than the paper around it each pixel is, 0 to 1, in its darkest channel.
 
     The paper is a grey closing of the coarse picture, channel by channel: it removes dark things
-    thinner than the neighbourhood and, unlike a median, follows a ramp or the sharp edge of a
-    shadow. The darkest channel keeps yellow crayon visible, whose luminance is nearly the paper's.
+    thinner than the neighbourhood and, unlike a median, follows a gradient or the sharp edge of a
+    shadow. The darkest channel keeps yellow crayon visible, whose luminance is close to the
+    paper's.
     """
     shape = pixels.shape[:2]
-    # Half a coarse pixel is how far a stroke at the edge of a block may move.
+    # A stroke at the edge of a block may move by half a coarse pixel.
     smooth = ndimage.gaussian_filter(pixels, (0.7, 0.7, 0))
     result = np.zeros(shape, dtype=np.float32)
     light = ndimage.gaussian_filter(_paper_light(coarse), (1.0, 1.0, 0))
@@ -211,15 +214,15 @@ def _contrast(pixels: Grey, coarse: Grey) -> Grey:
 
 
 def _paper_light(coarse: Grey) -> Grey:
-    """The light of the bare paper: `coarse` with thin dark things closed over, each channel."""
+    """The brightness of the bare paper: each channel of `coarse` without thin dark things."""
     return np.stack([_closed(coarse[..., channel]) for channel in range(3)], axis=2)
 
 
 def _closed(channel: Grey) -> Grey:
     """`channel` without its dark things thinner than a neighbourhood.
 
-    Along the frame's border the window is small: where a shadow's edge leaves the picture at a
-    slant, a large one would take the corner for something dark and fill it.
+    Along the picture's border the window is small: where the edge of a shadow leaves the picture
+    at an angle, a large window would take the corner for a dark thing and fill it.
     """
     size = _neighbourhood_px(channel)
     closed = ndimage.grey_closing(channel, 7, mode="nearest")
@@ -229,9 +232,9 @@ def _closed(channel: Grey) -> Grey:
 
 
 def _levels(contrast: Grey) -> tuple[float, float]:
-    """(weak, strong): above `strong` is certainly ink, between the two perhaps.
+    """(weak, strong): above `strong` is certainly ink, between the two possibly.
 
-    Both lie above the grain of the paper: six standard deviations over the median, the deviation
+    Both are above the grain of the paper: six standard deviations over the median, the deviation
     being 1.4826 times the median absolute one.
     """
     middle = float(np.median(contrast))
@@ -245,7 +248,7 @@ def _levels(contrast: Grey) -> tuple[float, float]:
 
 
 def _threshold(contrast: Grey) -> Mask:
-    """Ink by hysteresis (Canny 1986): faint strokes stay where they run on from firm ones."""
+    """Ink by hysteresis (Canny 1986): faint strokes are kept where they continue strong ones."""
     weak_level, strong_level = _levels(contrast)
     strong = contrast > strong_level
     weak = (contrast > weak_level) & ~_rulings((contrast > weak_level) & ~strong)
@@ -253,7 +256,7 @@ def _threshold(contrast: Grey) -> Mask:
     firm = np.zeros(count + 1, dtype=bool)
     firm[np.unique(labels[strong])] = True
     firm[0] = False
-    # A whole faint component may be a crease; where most of it is firm it is a stroke.
+    # A component without strong pixels may be a crease of the paper.
     mask = np.where(firm[labels], contrast > max(weak_level, 0.6 * strong_level), False)
     return np.asarray(mask, dtype=np.bool_)
 
@@ -261,8 +264,8 @@ def _threshold(contrast: Grey) -> Mask:
 def _rulings(faint: Mask) -> Mask:
     """The printed lines of ruled or squared paper among the `faint` pixels.
 
-    A ruling is long, straight and nearly parallel to the page, and there are at least four: a lone
-    faint horizon is the person's own.
+    A ruling is long, straight and nearly parallel to the page, and there are at least four: a
+    single faint horizon is part of the drawing.
     """
     found = np.zeros_like(faint)
     for axis in (1, 0):
@@ -288,12 +291,12 @@ def _is_straight(box: tuple[slice, slice], axis: int, shape: tuple[int, ...]) ->
 
 
 def _is_photo(light: Grey, paper: Mask | None) -> bool:
-    """Whether what is left when thin dark things are closed over is no evenly lit paper.
+    """Whether the picture without thin dark things is something else than evenly lit paper.
 
-    Measured as the share of the surface where its light changes by over 6 % from one coarse pixel
+    Measured as the share of the surface where the light changes by over 6 % from one coarse pixel
     to the next: 0 to 0.04 on the golden sketches, hand shadows and lamps included, 0.09 and 0.12 on
     two photographs of printed pages, 0.14 to 0.40 on seven photographs of things (scikit-image's
-    samples). A drawing coloured in counts as a photograph, and its edges are what is wanted.
+    samples). A coloured drawing counts as a photograph: its edges are what is needed.
     """
     logarithm = np.log(light + 0.02)
     change = np.hypot(ndimage.sobel(logarithm, 0), ndimage.sobel(logarithm, 1)).max(axis=2) / 8.0

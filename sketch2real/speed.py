@@ -1,7 +1,7 @@
 """Puts a loaded pipeline on its device and makes it faster.
 
-`tune` changes what is painted by 1e-5 at most (float32); `quantised` changes it visibly less than a
-seed does, and only where asked for.
+`tune` changes the picture by 1e-5 at most (float32). `quantised` changes it visibly, but less than
+another seed does, and only where `QUANTIZE` is set.
 """
 
 import os
@@ -18,35 +18,35 @@ QUANTISATIONS = {
     "int8": "Int8WeightOnlyConfig",
     "fp8": "Float8DynamicActivationFloat8WeightConfig",
 }
-"""`QUANTIZE` and torchao's name for it: int8 weights halve the memory on any card; fp8 for weights
+"""`QUANTIZE` and torchao's name for it: int8 weights halve the memory on any GPU; fp8 for weights
 and activations also doubles the rate of the matrix products, from compute capability 8.9 on."""
 
 
 def place(pipe: Any, preset: Preset, device: str, memory_gib: float) -> None:
-    """Put `pipe` on `device` and tune it; on a card too small for it, bring its parts in turns."""
+    """Put `pipe` on `device` and tune it; on a GPU too small for it, off-load its parts."""
     pipe.set_progress_bar_config(disable=True)
     if memory_gib and memory_gib < preset.needs_gib * (0.6 if asked_quantisation() else 1.0):
         pipe.enable_model_cpu_offload(device=device)
-        pipe.vae.enable_slicing()  # several pictures are decoded one by one; the same pixels
+        pipe.vae.enable_slicing()  # decodes one picture at a time; the same pixels
     else:
         pipe.to(device)
         tune(pipe, device)
 
 
 def is_offloaded(pipe: Any) -> bool:
-    """Whether its parts come to the device in turns."""
+    """Whether its parts come to the device only while they are used."""
     return bool(getattr(pipe, "_all_hooks", []))
 
 
 def tune(pipe: Any, device: str) -> None:
     """Convolutions in channels-last order; on an accelerator, attention's three projections fused.
 
-    `COMPILE=1` compiles the repeated blocks besides (diffusers' regional compilation): the first
-    pictures then take a minute or so longer and the rest run faster. Off by default, since a server
-    that starts on demand pays for it at every start.
+    `COMPILE=1` also compiles the repeated blocks (diffusers' regional compilation): the first
+    pictures then take a minute or so longer and the others are faster. Off by default, since a
+    server that starts on demand would compile at every start.
 
-    Measured on a processor with the demo weights: channels-last takes a tenth off. What the rest
-    gains on a card is diffusers' word (docs: "Accelerate inference"), not measured here.
+    Measured on a CPU with the demo weights: channels-last takes 10 % off. The gains on a GPU are
+    those of diffusers' documentation ("Accelerate inference"), not measured here.
     """
     for name in PARTS:
         part = getattr(pipe, name, None)
@@ -73,7 +73,7 @@ def is_compiling() -> bool:
 def asked_quantisation() -> str:
     """The value of `QUANTIZE`, "" for none.
 
-    Raises: BadWeights: it is neither int8 nor fp8.
+    Raises BadWeights when it is neither int8 nor fp8.
     """
     kind = os.environ.get("QUANTIZE", "")
     if kind and kind not in QUANTISATIONS:
@@ -84,9 +84,9 @@ def asked_quantisation() -> str:
 
 
 def quantised(pipe: Any, part: str) -> Any:
-    """`pipe`, the linear layers of its denoiser `part` quantised as `QUANTIZE` says.
+    """`pipe` with the linear layers of its denoiser `part` quantised as `QUANTIZE` says.
 
-    Raises: BadWeights: torchao, which does it, is not installed or cannot do it on this card.
+    Raises BadWeights when torchao is not installed or cannot do it on this card.
     """
     kind = asked_quantisation()
     if not kind:

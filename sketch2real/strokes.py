@@ -1,4 +1,4 @@
-"""A map of ink becomes centrelines: specks dropped, solid areas outlined, strokes thinned."""
+"""Turns a map of ink into centrelines: specks dropped, solid areas outlined, strokes thinned."""
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ def stroke_width_px(ink: Mask) -> float:
 
 
 def _without_specks(ink: Mask, width_px: float) -> Mask:
-    """`ink` less what is too small to have been drawn: under half a dot of the same pen.
+    """`ink` without what is too small to be drawn: under half a dot of the same pen.
 
     An eye or a full stop, as wide as the pen, stays.
     """
@@ -51,7 +51,7 @@ def _hollowed(ink: Mask, width_px: float) -> Mask:
     Thinning would leave a filled disc as a single dot.
     """
     side = max(ink.shape)
-    # Whatever the pen: over a twentieth of the page is no stroke, under a fiftieth may be one.
+    # For every pen: wider than 1/20 of the page is no stroke, under 1/50 may be one.
     limit = min(max(SOLID_FACTOR * width_px / 2.0, side / 100.0), side / 40.0)
     padded = np.pad(ink, 1)
     depth = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
@@ -64,11 +64,11 @@ def _hollowed(ink: Mask, width_px: float) -> Mask:
 
 
 def thinned(mask: Mask) -> Mask:
-    """`mask` peeled to lines one pixel wide that stay connected as it was.
+    """`mask` thinned to lines one pixel wide, with the same connections.
 
-    Zhang & Suen 1984, "A fast parallel algorithm for thinning digital patterns": in turns a pixel
-    goes if it has 2 to 6 neighbours, one change from paper to ink around it, and paper on the
-    south-east (then the north-west) side. Only pixels still in question are looked at.
+    Zhang & Suen 1984, "A fast parallel algorithm for thinning digital patterns": a pixel is
+    removed if it has 2 to 6 neighbours, one change from paper to ink around it, and paper on the
+    south-east side (in every second pass the north-west). Only ink pixels are examined.
     """
     image = np.pad(mask, 1).astype(np.uint8)
     while True:
@@ -78,7 +78,7 @@ def thinned(mask: Mask) -> Mask:
 
 
 def _peel(image: npt.NDArray[np.uint8], *, first: bool) -> int:
-    """One sub-iteration in place; how many pixels went."""
+    """One sub-iteration in place; returns how many pixels it removed."""
     rows, columns = np.nonzero(image[1:-1, 1:-1])
     rows, columns = rows + 1, columns + 1
     steps = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))

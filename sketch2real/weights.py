@@ -1,8 +1,8 @@
-"""Which weights to load and how they like to be used.
+"""Which weights to load, and the settings that suit them.
 
 A preset names its sources on the hub and its defaults. Any other folder or hub id is accepted if
 its pipeline class is one of ours; a folder may carry a `sketch2real.json` whose keys replace fields
-of the preset of that class, which is how the demo weights say that they paint at 128 pixels.
+of the preset of that class, which is how the demo weights set their size of 128 pixels.
 """
 
 import json
@@ -33,24 +33,24 @@ NEGATIVE = "drawing, sketch, line art, cartoon, monochrome, blurry, text, waterm
 
 @dataclass(frozen=True)
 class Preset:
-    """One way to paint, with the defaults that suit it.
+    """A model and the defaults that suit it.
 
     name: as `WEIGHTS` names it. source: hub id or folder of the pipeline.
     pipeline: class name in diffusers. controlnet, vae: hub ids that replace parts, "" for none.
     unet_file: "hub id/file" of a distilled UNet that replaces the base one, "" for none.
     scheduler: "" for the source's own, "euler-trailing" (few-step distillations), "unipc".
-    instruction: what an editing model is told when the person gives no words, "" otherwise.
-    template: how a ControlNet preset puts the person's words, with {prompt}.
+    instruction: the prompt of an editing model where the request has none, "" otherwise.
+    template: the prompt of a ControlNet preset, with {prompt} for the request's own.
     negative: default negative prompt.
     steps, guidance_scale, control_scale: defaults; guidance 1 switches it off.
-    guess_mode: let the ControlNet lead alone when there are no words (Zhang et al. 2023, §A).
-    paint_area_px: what the model was trained to paint; picture_area_px: what is delivered if the
-    person asks for no size. max_area_px: beyond it, painted smaller and enlarged.
+    guess_mode: let the ControlNet lead alone when there is no prompt (Zhang et al. 2023, §A).
+    paint_area_px: the size that the model was trained for; picture_area_px: the default size of a
+    picture. max_area_px: larger pictures are painted in this size and enlarged.
     multiple_px: what both sides must be a multiple of.
-    pen: stroke width shown to the model, share of the square root of the area.
+    pen: stroke width of the lines, as a share of the square root of the area.
     hard_lines: whether strokes are strictly black and white.
     half: "bfloat16" or "float16" on an accelerator.
-    needs_gib: card memory from which it runs without off-loading (an estimate from the sizes of the
+    needs_gib: GPU memory from which it runs without off-loading (an estimate from the sizes of the
     parts, not a measurement). safety_checker, captioner: hub ids, "" for none.
     licence: of the weights.
     """
@@ -84,7 +84,7 @@ class Preset:
 
     @property
     def areas_px(self) -> tuple[int, int, int]:
-        """What the model paints best, what is delivered by default, what it can paint."""
+        """The best size for the model, the default size of a picture, the model's largest."""
         return self.paint_area_px, self.picture_area_px, self.max_area_px
 
 
@@ -142,11 +142,11 @@ _BY_CLASS = {preset.pipeline: preset for preset in PRESETS.values()}
 
 
 def choose(name: str, memory_gib: float, *, has_bfloat16: bool) -> Preset:
-    """The preset that `name` (the value of `WEIGHTS`) means on a card of `memory_gib`.
+    """The preset that `name` (the value of `WEIGHTS`) means on a GPU of `memory_gib`.
 
-    name: "" for the best preset that fits the card; a preset; "demo"; a folder; a hub id.
+    name: "" for the best preset that fits the GPU; a preset; "demo"; a folder; a hub id.
 
-    Raises: BadWeights: nothing of that name, or its pipeline class is not one of ours.
+    Raises BadWeights when nothing has that name, or its pipeline class is not one of ours.
     """
     if not name:
         fitting = (p for p in PRESETS.values() if p.needs_gib <= memory_gib)
@@ -172,7 +172,7 @@ def _from_source(source: str) -> Preset:
         raise BadWeights(
             f"Cannot load: the pipeline class must be one of {', '.join(_BY_CLASS)}, got {pipeline}"
         )
-    # What a preset mixes in from elsewhere belongs to its own source, not to this one.
+    # Parts that a preset takes from other sources belong to that preset, not to this source.
     preset = replace(
         _BY_CLASS[pipeline],
         name=Path(source).name,

@@ -15,7 +15,7 @@ PAPER, PEN = (250, 248, 242), (38, 40, 48)
 
 
 class Hand:
-    """A hand that draws lines through points given in shares of the page, never quite straight."""
+    """Draws slightly wobbly lines through points given as shares of the page."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""batcher.py: who is painted with whom, who may change their mind, and what is told meanwhile."""
+"""batcher.py: which requests share a batch, cancellation, progress and previews."""
 
 import asyncio
 import contextvars
@@ -69,7 +69,7 @@ def shades(pictures: Sequence[Image.Image]) -> list[int]:
 
 
 def silent(_done: int, _steps: int) -> None:
-    """Progress nobody looks at."""
+    """Ignores progress."""
 
 
 async def wait_for(condition: Callable[[], bool]) -> None:
@@ -107,8 +107,8 @@ async def test_those_who_wait_are_painted_together_by_bucket() -> None:
     assert [shades(each) for each in pictures] == [[1], [2], [3], [4, 5], [6], [7]]
 
 
-async def test_words_or_none_are_two_buckets() -> None:
-    """Guess mode is for all of a batch, so those with words are painted apart."""
+async def test_requests_with_and_without_a_prompt_are_two_buckets() -> None:
+    """Guess mode is for all of a batch, so requests with a prompt are painted apart."""
     request = make_request(1)
     assert request.bucket == replace(request, seeds=(9,), negative_prompt="fog").bucket
     assert (
@@ -121,30 +121,30 @@ async def test_words_or_none_are_two_buckets() -> None:
 async def test_progress_counts_all_pictures_and_never_falls() -> None:
     """Two pictures on a processor, one after the other: 1 to 8 of 8, each once, rising."""
     painter = SlowPainter(together=1)
-    told: list[tuple[int, int]] = []
+    seen: list[tuple[int, int]] = []
     painter.go()
-    await Batcher(painter).paint(make_request(1, 2), lambda done, steps: told.append((done, steps)))
-    assert told[-1] == (2 * STEPS, 2 * STEPS)
-    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    await Batcher(painter).paint(make_request(1, 2), lambda done, steps: seen.append((done, steps)))
+    assert seen[-1] == (2 * STEPS, 2 * STEPS)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
 
 
 async def test_a_batch_that_does_not_fit_is_painted_one_by_one() -> None:
-    """Progress waits until the second attempt has caught up; everybody gets their picture."""
+    """Progress waits until the second attempt has caught up; every request gets its picture."""
     painter = SlowPainter()
     painter.fits = 1
     painter.go()
-    told: list[int] = []
+    seen: list[int] = []
     pictures = await Batcher(painter).paint(
-        make_request(1, 2, 3), lambda done, _: told.append(done)
+        make_request(1, 2, 3), lambda done, _: seen.append(done)
     )
     assert shades(pictures) == [1, 2, 3]
     assert painter.batches == [[1, 2, 3], [1], [2], [3]]
-    assert told == sorted(set(told))
-    assert told[-1] == 3 * STEPS
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 3 * STEPS
 
 
 async def test_ones_nan_is_not_its_neighbours() -> None:
-    """Painted together with one that overflows, the others get their picture all the same."""
+    """Painted together with one that overflows, the others still get their pictures."""
     painter = SlowPainter()
     painter.overflows = 7
     batcher = Batcher(painter)
@@ -165,7 +165,7 @@ async def test_ones_nan_is_not_its_neighbours() -> None:
 
 
 async def test_one_that_does_not_fit_alone_fails_alone() -> None:
-    """The error reaches who ordered it; the next request is painted."""
+    """The error reaches its request; the next request is painted."""
     painter = SlowPainter()
     painter.fits = 0
     painter.go()
@@ -177,7 +177,7 @@ async def test_one_that_does_not_fit_alone_fails_alone() -> None:
 
 
 async def test_cancelled_while_painting_stops_after_the_step_it_is_in() -> None:
-    """Nobody wants the picture any more: no further step is taken, the next request is painted."""
+    """After a cancellation no further step is taken, and the next request is painted."""
     painter = SlowPainter()
     batcher = Batcher(painter)
     task = asyncio.create_task(batcher.paint(make_request(1), silent))
@@ -192,8 +192,8 @@ async def test_cancelled_while_painting_stops_after_the_step_it_is_in() -> None:
     assert painter.steps <= 2 + STEPS  # the one under way may have been the second
 
 
-async def test_cancelled_in_company_leaves_the_others_their_picture() -> None:
-    """One of two painted together withdraws: at once for them, unnoticed by the other."""
+async def test_cancelled_in_a_batch_leaves_the_others_their_picture() -> None:
+    """One of two painted together is cancelled: it ends at once, the other is not affected."""
     painter = SlowPainter()
     batcher = Batcher(painter)
     blocker = asyncio.create_task(batcher.paint(make_request(0), silent))
@@ -212,7 +212,7 @@ async def test_cancelled_in_company_leaves_the_others_their_picture() -> None:
 
 
 async def test_cancelled_while_waiting_is_never_painted() -> None:
-    """Who gives up in the queue costs nothing."""
+    """Cancelled in the queue, it takes no step."""
     painter = SlowPainter()
     batcher = Batcher(painter)
     first = asyncio.create_task(batcher.paint(make_request(1), silent))
@@ -229,7 +229,7 @@ async def test_cancelled_while_waiting_is_never_painted() -> None:
 
 
 async def test_a_bug_fails_its_own_order_only() -> None:
-    """Whatever a model raises reaches who ordered it, and the thread lives on."""
+    """An exception of the model reaches its request, and the thread goes on."""
     painter = SlowPainter()
     batcher = Batcher(painter)
     painter.go()
@@ -245,7 +245,7 @@ async def test_a_bug_fails_its_own_order_only() -> None:
 
 
 async def test_previews_are_of_the_first_picture_between_first_and_last_step() -> None:
-    """Only who asks gets them: after the second step, when there are two latents to compare."""
+    """Only on request: from the second step on, when there are two latents to compare."""
     painter = SlowPainter()
     painter.go()
     shown: list[Image.Image] = []
@@ -254,8 +254,8 @@ async def test_previews_are_of_the_first_picture_between_first_and_last_step() -
 
 
 async def test_callbacks_run_where_they_were_asked_for() -> None:
-    """In the event loop's thread and in the caller's context, by which coglet files log lines."""
-    mine = contextvars.ContextVar("mine", default="nobody's")
+    """In the event loop's thread and in the caller's context, by which coglet assigns log lines."""
+    mine = contextvars.ContextVar("mine", default="none")
     painter = SlowPainter()
     batcher = Batcher(painter)
     seen: list[tuple[str, str, int]] = []

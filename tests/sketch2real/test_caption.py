@@ -1,4 +1,4 @@
-"""caption.py: words for a sketch that came without; where they fit; nothing about paper in them."""
+"""caption.py: captions of sketches; where the model fits; no words about paper."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_what_is_said_of_paper_and_pen_goes(caption: str, expected: str) -> None
     ("preset", "memory_gib", "asked", "is_loaded"),
     [
         (SDXL_SCRIBBLE, 24.0, None, True),
-        (SDXL_SCRIBBLE, 12.0, None, False),  # it would not fit beside the model
+        (SDXL_SCRIBBLE, 12.0, None, False),  # it would not fit with the model
         (SD15_SCRIBBLE, 8.0, None, True),
         (SD15_SCRIBBLE, 4.0, None, False),
         (SD15_SCRIBBLE, 0.0, None, False),  # no card
@@ -46,7 +46,7 @@ def test_what_is_said_of_paper_and_pen_goes(caption: str, expected: str) -> None
 def test_it_is_off_where_it_does_not_fit(
     preset: object, memory_gib: float, asked: str | None, is_loaded: bool
 ) -> None:
-    """By itself only beside a ControlNet preset on a card with room; `CAPTIONER` overrides."""
+    """By default only with a ControlNet preset on a GPU with room; `CAPTIONER` overrides."""
     assert bool(source_for(preset, memory_gib, asked)) is is_loaded  # type: ignore[arg-type]
 
 

@@ -75,7 +75,7 @@ def test_default_size_is_a_megapixel_in_a_common_shape(lines: np.ndarray) -> Non
 
 
 def test_common_shapes_are_taken_as_they_are() -> None:
-    """A page in a common shape is not framed anew."""
+    """A page in a common shape keeps its frame."""
     for aspect in ASPECTS:
         assert nearest_aspect(aspect * 1.01) == nearest_aspect(aspect) == aspect
 

@@ -77,7 +77,7 @@ def test_every_thing_appears_and_prompts_name_it() -> None:
     assert 0.15 < len(named) / len(prompts) < 0.45
 
 
-def test_hues_are_told_apart() -> None:
+def test_hues_are_distinguished() -> None:
     """Red counts as one hue across the circle's seam; a mottled or grey region is of none."""
     whole = np.ones((20, 20), bool)
     red = np.zeros((20, 20, 3), np.uint8)

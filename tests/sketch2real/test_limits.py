@@ -1,6 +1,6 @@
 """limits.py, as a sketch meets it: what is expensive to decode is refused from the header.
 
-The module is grounding's, word for word; tests/grounding/test_limits.py has its cases in full.
+The module is a copy of grounding's; tests/grounding/test_limits.py has its cases in full.
 """
 
 import io

@@ -45,7 +45,7 @@ def test_run_can_be_read_statically(package: Path) -> None:
 
 
 def test_requirements_are_the_projects_pins(package: Path) -> None:
-    """requirements.txt says word for word what the project's extra says."""
+    """requirements.txt repeats the project's extra, line by line."""
     project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = project["project"]["optional-dependencies"]["sketch2real"]
     assert (package / "requirements.txt").read_text(encoding="utf-8").split() == wanted

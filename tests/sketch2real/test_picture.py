@@ -165,7 +165,7 @@ def test_cut_off_files_are_refused(tmp_path: Path, suffix: str) -> None:
 
 
 def test_tiny_and_transparent_pages_are_refused(tmp_path: Path) -> None:
-    """One pixel is no sketch, nor is a canvas nobody drew on."""
+    """One pixel is no sketch, nor is an empty canvas."""
     Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
     with pytest.raises(InvalidInput, match="at least 16 pixels"):
         load_rgb(tmp_path / "dot.png", max_side_px=1280)

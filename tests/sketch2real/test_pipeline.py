@@ -51,7 +51,7 @@ def make_request(**changes: Any) -> Request:
 
 
 def silent(_step: Step) -> None:
-    """Progress nobody looks at."""
+    """Ignores progress."""
 
 
 def paint(painter: Painter, request: Request, on_step: OnStep = silent) -> Image.Image:
@@ -117,7 +117,7 @@ def test_equals_stock_diffusers(
 def test_same_seed_same_picture_after_a_restart(
     name: str, folders: dict[str, Path], painters: dict[str, Painter]
 ) -> None:
-    """Loaded anew, a seed gives the same picture, and another seed another."""
+    """Loaded again, a seed gives the same picture, and another seed another."""
     first = paint(painters[name], make_request())
     assert difference(first, paint(load(folders[name]), make_request())) == 0
     assert difference(first, paint(painters[name], make_request(seeds=(6,)))) > 0.01
@@ -153,7 +153,7 @@ def test_lines_and_words_matter(name: str, painters: dict[str, Painter]) -> None
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_step_is_told_once(name: str, painters: dict[str, Painter]) -> None:
+def test_every_step_is_reported_once(name: str, painters: dict[str, Painter]) -> None:
     """In order, up to the number announced, with the latents of all that are painted."""
     seen: list[Step] = []
     painters[name].paint([make_request(), make_request(seeds=(6,))], seen.append)
@@ -194,7 +194,7 @@ def test_cancel_between_steps_leaves_nothing_behind(
      RuntimeError("DefaultCPUAllocator: can't allocate memory")],
     ids=["cuda", "python", "cpu"],
 )  # fmt: skip
-def test_out_of_memory_is_told_and_survived(
+def test_out_of_memory_is_reported_and_survived(
     name: str, shortage: Exception, painters: dict[str, Painter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A picture too large fails with a sentence; the next request is painted."""
@@ -291,7 +291,7 @@ def test_on_a_card_for_one_the_transformer_waits_for_the_encoder(
             with pytest.raises(OutOfMemory):
                 paint(painter, make_request(prompt="a dog"))
     paint(painter, make_request())
-    assert moves == (["cpu", painter.device] if waits else []), "a request later it is back"
+    assert moves == (["cpu", painter.device] if waits else []), "the next request has it back"
     moves.clear()
     with_words = paint(painter, make_request(prompt="a cat"))
     assert moves == (["cpu", painter.device] if waits else [])

@@ -84,7 +84,7 @@ def test_size_and_format_are_as_asked(server: Server, package: Path, kind: str, 
 
 
 def test_same_seed_same_picture_in_another_process(server: Server, package: Path) -> None:
-    """A seed outlives the process: loaded anew elsewhere, the model paints the same pixels."""
+    """A seed outlives the process: loaded again elsewhere, the model paints the same pixels."""
     output = painted(server, package, seed=7, output_format="png", width=128, height=128)
     preset = weights.choose("demo", 0.0, has_bfloat16=False)
     painter = pipeline.load(preset, "cpu", torch.float32, 0.0)

@@ -124,7 +124,7 @@ def test_turning_the_page_turns_the_lines(pixels: np.ndarray, turns: int) -> Non
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 9, 15])
 def test_stroke_width_is_measured_and_removed(width: int) -> None:
-    """A line of any width becomes its centre, one pixel wide; the width is told within a pixel."""
+    """A line of any width becomes its centre, one pixel wide; its width is right within a pixel."""
     ink = np.zeros((200, 800), bool)
     ink[100 - width // 2 : 100 - width // 2 + width, 40:760] = True
     assert stroke_width_px(ink) == pytest.approx(width, abs=1)

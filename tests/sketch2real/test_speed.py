@@ -1,4 +1,4 @@
-"""speed.py: placing on a card, warming, quantising; what cannot be done is told at set-up."""
+"""speed.py: placing on a card, warming, quantising; what cannot be done fails at set-up."""
 
 import sys
 from pathlib import Path
@@ -65,8 +65,8 @@ def test_unknown_quantisations_are_refused(monkeypatch: pytest.MonkeyPatch) -> N
         speed.asked_quantisation()
 
 
-def test_without_torchao_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchao is not among the requirements; who asks for it is told what to install."""
+def test_without_torchao_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchao is not among the requirements; the error says what to install."""
     monkeypatch.setenv("QUANTIZE", "int8")
     monkeypatch.setitem(sys.modules, "torchao", None)
     with pytest.raises(BadWeights, match="pip install torchao"):
@@ -97,7 +97,7 @@ def test_int8_paints_nearly_the_same(
     assert 0 < changed < 0.25 * np.abs(other - pictures[1]).mean()
 
 
-def test_what_the_device_cannot_do_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_device_cannot_do_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """fp8 needs compute capability 8.9; a processor has none."""
     pytest.importorskip("torchao")
     monkeypatch.setenv("QUANTIZE", "fp8")

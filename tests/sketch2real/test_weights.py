@@ -24,9 +24,7 @@ from weights import PRESETS, choose
         (0, False, "sd15-scribble"),
     ],
 )
-def test_the_card_decides_if_nobody_else_does(
-    memory_gib: float, has_bfloat16: bool, expected: str
-) -> None:
+def test_the_card_decides_by_default(memory_gib: float, has_bfloat16: bool, expected: str) -> None:
     """Unset, the best preset that fits is taken; klein only where there is bfloat16."""
     assert choose("", memory_gib, has_bfloat16=has_bfloat16).name == expected
 
@@ -54,7 +52,7 @@ def test_a_folder_by_its_pipeline_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such-preset", "nobody/no-such-model", "/no/such/folder"])
-def test_unknown_names_are_told_without_paths(name: str) -> None:
+def test_unknown_names_fail_without_paths(name: str) -> None:
     """A name that is nothing fails at set-up with the list of what there is."""
     with pytest.raises(BadWeights, match=r"must be a preset .*klein.*demo") as caught:
         choose(name, 0.0, has_bfloat16=False)
@@ -77,7 +75,7 @@ def test_misspelt_overrides_are_refused(tmp_path: Path, key: str, package: Path)
         choose(str(tmp_path), 0.0, has_bfloat16=False)
 
 
-def test_precision_follows_the_hardware_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precision_follows_the_hardware_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half precision on a card, single on a processor; `DTYPE` and `DEVICE` override."""
     card = hardware.Hardware("cuda", 24.0, has_bfloat16=True)
     assert card.dtype_for("bfloat16") == torch.bfloat16

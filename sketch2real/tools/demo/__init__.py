@@ -1,1 +1,1 @@
-"""How the demo weights are made: drawn scenes, training, evaluation. Not needed to paint."""
+"""Makes the demo weights: drawn scenes, training, evaluation."""

@@ -1,11 +1,10 @@
-"""Judges demo weights on sketches that were never trained on, painted as production does it.
+"""Evaluates demo weights on held-out sketches, painted as in production.
 
     cd sketch2real
     python -m tools.demo.evaluate weights/demo [--count 256] [--grid grid.png] [--sketch FILE ...]
 
-Prints the figures as JSON. `--grid` draws rows of sketch, two seeds, truth; `--sketch` adds
-pictures from elsewhere, cleaned as the runner cleans them. Figures alone would pass a blur: look at
-the grid.
+Prints the figures as JSON. `--grid` draws rows of sketch, two seeds, truth; `--sketch` adds other
+sketches, cleaned as the runner does it. The figures alone do not detect a blur: look at the grid.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from tools.demo.scene import SIDE_PX
 
 COLUMNS = 8
 SMALLEST_PX = 40
-"""Regions with fewer pixels are not judged."""
+"""Regions with fewer pixels are left out."""
 
 
 def main() -> None:
@@ -66,13 +65,13 @@ def main() -> None:
 def judged(
     made: Sequence[figures.Picture], held_out: Sequence[pairs.Pair]
 ) -> dict[str, float | int]:
-    """Edge recall for the own lines and for the next sketch's; of the things of one saturated
-    colour, how many were painted in one hue, and in the right one."""
+    """Edge recall for the sketch's own lines and for the next sketch's; of the things of one
+    saturated colour, how many were painted in one hue, and in the right one."""
     own, others, one, right = [], [], [], []
     for index, (picture, pair) in enumerate(zip(made, held_out, strict=True)):
         own.append(figures.edge_recall(picture, pair.sketch))
-        stranger = held_out[(index + 1) % len(held_out)]
-        others.append(figures.edge_recall(picture, stranger.sketch))
+        other = held_out[(index + 1) % len(held_out)]
+        others.append(figures.edge_recall(picture, other.sketch))
         for region, dyed in zip(pair.regions, pair.dyed, strict=True):
             inner = figures.core(region)
             truth = figures.dominant_hue(pair.picture, inner) if inner.sum() > SMALLEST_PX else None
@@ -113,7 +112,7 @@ def painted(painter: Painter, control: Image.Image, prompt: str, seed: int) -> I
 
 
 def from_file(painter: Painter, file: Path) -> list[figures.Picture]:
-    """The drawing, its cleaned lines and two pictures of it, each as a square."""
+    """The sketch, its cleaned lines and two pictures of it, each as a square."""
     control = reading.read(file, painter.preset, (None, None), None).control
     pictures = [painted(painter, control, "", seed) for seed in (1, 2)]
     return [squared(one) for one in (Image.open(file), control, *pictures)]
@@ -136,7 +135,7 @@ def framed(lines: figures.Picture) -> figures.Picture:
 def grid(
     rows: Sequence[Sequence[figures.Picture]], drawn: Sequence[Sequence[figures.Picture]]
 ) -> Image.Image:
-    """Held-out scenes in bands of `COLUMNS`, below them one column per drawing from elsewhere."""
+    """Held-out scenes in bands of `COLUMNS`, below them one column per other sketch."""
     bands = [
         [row[start : start + COLUMNS] for row in rows] for start in range(0, len(rows[0]), COLUMNS)
     ]

@@ -1,4 +1,4 @@
-"""What a painted picture is judged by, besides being looked at."""
+"""Figures of merit of a painted picture."""
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ ONE_HUE_SHARE = 0.8
 
 
 def vae_psnr_db(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
-    """Mean over `pictures`, (N, 128, 128, 3) uint8, of each against itself decoded again."""
+    """Mean PSNR of `pictures`, (N, 128, 128, 3) uint8, after encoding and decoding."""
     with torch.no_grad():
         made = torch.cat(
             [vae.decode(z).sample for z in torch.split(_codes(vae, pictures), 16)]
@@ -78,5 +78,5 @@ def hue_distance(hues: npt.NDArray[np.floating] | float, hue: float) -> npt.NDAr
 
 
 def core(region: Mask) -> Mask:
-    """`region` without its rim, whose pixels are mixed with what is beside."""
+    """`region` without its rim, whose pixels are mixed with the background."""
     return np.asarray(ndimage.binary_erosion(region, iterations=2))

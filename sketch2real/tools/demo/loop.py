@@ -1,7 +1,7 @@
-"""A training loop that can be stopped at any moment and goes on where it was.
+"""A training loop that can be stopped at any moment and resumed.
 
-Its clock is processor time, not steps: on a machine shared with others a run of so many minutes
-always ends with its learning rate annealed, however far it came.
+Its schedule follows CPU time, not steps: also on a shared machine a run of a given number of
+minutes ends with its learning rate annealed.
 """
 
 import copy
@@ -22,12 +22,12 @@ log = logging.getLogger("demo")
 SAVE_EVERY_S = 180.0
 WARM_UP_STEPS = 100
 LAST_RATE = 0.01
-"""Share of the learning rate that is left at the end."""
+"""Learning rate at the end, as a share of its maximum."""
 EMA_DECAY = 0.998
 
 
 class Stopper:
-    """Remembers that somebody asked the process to end (SIGTERM, Ctrl-C)."""
+    """Set by SIGTERM and Ctrl-C, so that the loop can save and end."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -41,8 +41,8 @@ class Stopper:
 class Loop:
     """Trains `modules` together, keeping an average of their weights.
 
-    rate: learning rate after warm-up; it falls along a cosine to a hundredth of itself.
-    minutes: of processor time in all, what earlier runs of this folder have used included.
+    rate: learning rate after warm-up; a cosine brings it down to `LAST_RATE` of this.
+    minutes: of CPU time in all, earlier runs in this folder included.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Loop:
         return (self._used_s + time.process_time() - self._begun) / self._seconds
 
     def run(self, loss: Callable[[], torch.Tensor], stopper: Stopper) -> bool:
-        """Minimise `loss` until the time is used up; False if it was stopped before."""
+        """Minimise `loss` until the time is used up; False if it was stopped earlier."""
         running, saved = None, time.monotonic()
         while (progress := self.progress()) < 1 and not stopper.asked:
             self._optimizer.param_groups[0]["lr"] = self._rate_at(progress)
@@ -105,7 +105,7 @@ class Loop:
         return self._rate * warm * fallen
 
     def save(self) -> None:
-        """Everything that going on needs; a crash while writing leaves the last file whole."""
+        """Write all that resuming needs; a crash meanwhile leaves the earlier file intact."""
         write_whole(
             self._file,
             {
@@ -129,7 +129,7 @@ class Loop:
         torch.set_rng_state(state["random"])
         self.step, self._used_s = state["step"], state["used_s"]
         log.info(
-            "%s goes on at step %d, %.1f %%",
+            "%s resumes at step %d, %.1f %%",
             self.name,
             self.step,
             100 * self._used_s / self._seconds,
@@ -137,10 +137,10 @@ class Loop:
 
 
 def write_whole(path: Path, state: Any) -> None:
-    """torch.save, then put in place at once."""
-    beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
+    """torch.save into a temporary file, then an atomic rename."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    partial.replace(path)

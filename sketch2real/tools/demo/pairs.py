@@ -1,4 +1,4 @@
-"""Scenes by number: each seed gives one pair of a sketch and its picture, the same everywhere."""
+"""Scenes by seed: each seed gives one pair of a sketch and its picture, on every machine."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from tools.demo.scene import Colour, Scene
 from tools.demo.things import COLOURS, THINGS, Brush, Setting
 
 HELD_OUT = 10_000_000
-"""Seeds from here on are never trained on."""
+"""Training uses no seed from here on."""
 
 PROMPTED_SHARE = 0.3
 LOW_HORIZON = 0.72
 PLAIN_HORIZON = 0.6
-"""Where the ground begins if the sketch does not say."""
+"""The horizon of a scene whose sketch has none."""
 
 _SKY: tuple[Colour, Colour] = ((0.36, 0.62, 0.92), (0.82, 0.91, 0.98))
 _WALL: tuple[Colour, Colour] = ((0.90, 0.86, 0.79), (0.80, 0.75, 0.68))
@@ -28,7 +28,7 @@ _GROUND: dict[Setting, tuple[Colour, Colour]] = {
 class Pair(NamedTuple):
     """sketch: (128, 128) uint8, white on black. picture: (128, 128, 3) uint8 sRGB.
 
-    prompt: "" or the first thing's words. regions: (128, 128) bool, where the main part of each
+    prompt: "" or the name of the first thing. regions: (128, 128) bool, where the main part of each
     thing shows; dyed: whether that part is of one saturated hue (a cloud or a cream wall is not).
     """
 
@@ -68,7 +68,7 @@ def make(seed: int) -> Pair:
 
 
 def _background(scene: Scene, ground: Setting) -> float:
-    """Paint it, draw the horizon in three of four sketches; returns where it is."""
+    """Paint the background, draw the horizon in three of four sketches; returns its height."""
     random = scene.random
     drawn = random.random() < 0.75
     horizon = float(random.uniform(0.48, 0.84)) if drawn else PLAIN_HORIZON
@@ -86,7 +86,7 @@ def _jittered(random: np.random.Generator, ends: tuple[Colour, Colour]) -> tuple
 
 
 def _colour_word(random: np.random.Generator, name: str) -> str:
-    """Any colour for a thing that can have any, in three of four prompts."""
+    """A random colour for a thing that can have any, in three of four prompts."""
     if not THINGS[name].dyeable or random.random() < 0.25:
         return ""
     return list(COLOURS)[random.integers(len(COLOURS))]
@@ -103,13 +103,13 @@ def _overhead(random: np.random.Generator, first: str, ground: Setting) -> list[
 def _places(
     random: np.random.Generator, names: list[str], horizon: float, count: int
 ) -> list[tuple[tuple[float, float, float], str, bool]]:
-    """(x, ground, size), name, whether it is the first; what stands further back comes first."""
+    """(x, ground, size), name, whether it is the first thing; the rearmost come first."""
     across = [random.uniform(0.3, 0.7)] if count == 1 else list(np.linspace(0.2, 0.8, count))
     random.shuffle(across)
     placed = []
     for index, name in enumerate(names):
         size = random.uniform(0.17, 0.34) if count == 1 else random.uniform(0.12, 0.2)
-        if horizon > LOW_HORIZON:  # a line that all stand on
+        if horizon > LOW_HORIZON:  # all stand on this line
             ground = horizon + random.uniform(0.0, 0.04)
         else:
             ground = random.uniform(max(horizon + 0.07, 0.68), 0.93)

@@ -1,6 +1,6 @@
-"""A page on which a thing is drawn twice at once: as a lit, shaded picture and as its sketch.
+"""A page on which things are drawn twice: as a shaded picture and as a sketch.
 
-Things are given in their own coordinates: x to the right, y up, feet at y = 0. The page counts in
+Things are given in their own coordinates: x to the right, y up, feet at y = 0. Page coordinates are
 shares of its side, x to the right, y down.
 """
 
@@ -23,8 +23,8 @@ _ALONG = (np.arange(_PX, dtype=np.float32) + 0.5) / _PX
 _Y, _X = np.meshgrid(_ALONG, _ALONG, indexing="ij")
 
 LIGHT = np.array((-0.45, -0.65, 0.61), np.float32)
-"""Unit vector to the lamp: from the upper left before the page, in every scene. A light that moved
-would have to be guessed from lines that do not show it, and a guess averaged over is a blur."""
+"""Unit vector to the lamp: from the upper left in front of the page, in every scene. Lines do not
+show where the light is; if it moved, the model would learn an average, which is a blur."""
 
 AMBIENT = 0.38
 
@@ -76,13 +76,13 @@ class Scene:
         self._pen.line([(x * _PX, y * _PX) for x, y in line], fill=255, width=width, joint="curve")
 
     def erase(self, points: Points) -> None:
-        """Whatever was drawn behind the polygon `points` is hidden."""
+        """Remove the sketch lines behind the polygon `points`."""
         self._pen.polygon([(x * _PX, y * _PX) for x, y in points], fill=0)
 
     def shade(
         self, points: Points, colour: Colour, shape: Shape, normal: Colour, gloss: float
     ) -> None:
-        """Fill the polygon `points` (N, 2) with `colour`, lit as if it were the front of `shape`.
+        """Fill the polygon `points` (N, 2) with `colour`, lit as the front of `shape`.
 
         Lambert's diffuse term and Blinn's (1977) specular one. normal: of a flat part, towards the
         viewer is +z. gloss: weight of the highlight.
@@ -102,7 +102,8 @@ class Scene:
         self.picture[rows, columns] = under * (1 - cover) + paint * cover
 
     def show(self, points: Points, *, main: bool) -> None:
-        """Note that the polygon `points` hides what is behind it; `main`: of the last region."""
+        """Record that the polygon `points` hides what is behind it; `main`: add it to the last
+        region."""
         box = self._box(points)
         if box is None:
             return
@@ -113,7 +114,7 @@ class Scene:
             self.regions[-1][box] |= inside
 
     def begin_thing(self) -> None:
-        """What `show(main=True)` tells from now on belongs to a new thing."""
+        """`show(main=True)` belongs to a new thing from now on."""
         self.regions.append(np.zeros((_PX, _PX), np.bool_))
 
     def darken(self, centre: tuple[float, float], radii: tuple[float, float], depth: float) -> None:
@@ -139,7 +140,7 @@ class Scene:
         return np.asarray(self._sketch.reduce(OVERSAMPLING))
 
     def finished_regions(self) -> list[npt.NDArray[np.bool_]]:
-        """(SIDE_PX, SIDE_PX) each, in the order the things were begun."""
+        """(SIDE_PX, SIDE_PX) each, in the order of `begin_thing`."""
         blocks = (SIDE_PX, OVERSAMPLING, SIDE_PX, OVERSAMPLING)
         return [np.asarray(region.reshape(blocks).all((1, 3))) for region in self.regions]
 

@@ -1,4 +1,4 @@
-"""The two things that are learned: pictures as latents, then latents from lines."""
+"""The two training stages: pictures as latents (VAE), then latents from lines (diffusion)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,14 +22,14 @@ _CHROMA = torch.tensor(((-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)))
 
 
 def vae_loss(loop: Loop, pictures: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Differences of pixels, of their neighbours and of colour, on random crops.
+    """Differences of pixels, of gradients and of chroma, on random crops.
 
     pictures: (N, 128, 128, 3) uint8.
     """
     vae: Any = loop.modules["vae"]
 
     def loss() -> torch.Tensor:
-        whole = loop.progress() > 0.85  # the borders of whole pictures are learned last
+        whole = loop.progress() > 0.85  # the borders of whole pictures come last
         chosen = pictures[
             torch.randint(0, len(pictures), (VAE_BATCH // 3 if whole else VAE_BATCH,))
         ]
@@ -39,7 +39,7 @@ def vae_loss(loop: Loop, pictures: torch.Tensor) -> Callable[[], torch.Tensor]:
         real = nets.as_input(chosen)
         with torch.autocast("cpu", torch.bfloat16):
             code = vae.encode(real).latent_dist.mean
-            # A little noise, since what will be decoded is never exactly what was encoded.
+            # A little noise, since sampled latents are never exactly encoded ones.
             made = vae.decode(code + 0.05 * torch.randn_like(code)).sample
         off = made.float() - real
         edges = sum(part.abs().mean() for part in (off.diff(dim=2), off.diff(dim=3)))
@@ -55,7 +55,7 @@ def vae_loss(loop: Loop, pictures: torch.Tensor) -> Callable[[], torch.Tensor]:
 def whiten(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
     """Bring each latent channel of `pictures` to mean 0 and deviation 1, within the VAE's weights.
 
-    Its log variance becomes constant and small: the encoder is then as good as deterministic.
+    Its log variance becomes constant and small: the encoder is then nearly deterministic.
     """
     codes = encode(vae, pictures)
     mean, deviation = codes.mean((0, 2, 3)), codes.std((0, 2, 3))
@@ -76,18 +76,20 @@ def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
 
 
 def diffusion_loss(
-    loop: Loop, latents: torch.Tensor, sketches: torch.Tensor, prompts: list[str], words: Any
+    loop: Loop, latents: torch.Tensor, sketches: torch.Tensor, prompts: list[str], tokenizer: Any
 ) -> Callable[[], torch.Tensor]:
     """Mean squared error of v (Salimans & Ho 2022) for random noise levels.
 
-    latents: (N, 4, 32, 32). sketches: (N, 128, 128) uint8. words: their tokenizer.
+    latents: (N, 4, 32, 32). sketches: (N, 128, 128) uint8.
     """
     unet, control, text = (loop.modules[name] for name in ("unet", "controlnet", "text_encoder"))
     alphas = nets.scheduler().alphas_cumprod
     vocabulary = sorted(set(prompts))
     number = {prompt: index for index, prompt in enumerate(vocabulary)}
     spoken = torch.tensor([number[prompt] for prompt in prompts])
-    tokens = words(vocabulary, padding="max_length", max_length=77, return_tensors="pt").input_ids
+    tokens = tokenizer(
+        vocabulary, padding="max_length", max_length=77, return_tensors="pt"
+    ).input_ids
 
     def loss() -> torch.Tensor:
         chosen = torch.randint(0, len(latents), (BATCH,))
@@ -112,19 +114,19 @@ def diffusion_loss(
 
 
 def _times(count: int) -> torch.Tensor:
-    """Noise levels, more of the high ones and a tenth at the very top: a few steps from pure noise
-    decide the picture there."""
+    """Random noise levels, more of the high ones and a tenth at the maximum: with few steps the
+    first ones decide the picture."""
     times = (1000 * torch.rand(count) ** 0.7).long().clamp(0, 999)
     return torch.where(torch.rand(count) < 0.1, torch.full_like(times, 999), times)
 
 
 def diffusion_modules(tokenizer: CLIPTokenizer) -> dict[str, nn.Module]:
-    """What the second stage trains."""
+    """The modules that the second stage trains."""
     unet = nets.unet().to(memory_format=torch.channels_last)
     control = nets.controlnet().to(memory_format=torch.channels_last)
     for net in (unet, control):
-        # Attention written out: torch's fused one takes a third of a step in bfloat16 on a
-        # processor (1.02 s against 0.76 s a step of 16 pictures, one thread).
+        # Unfused attention: with torch's fused one a step is a third slower in bfloat16 on a CPU
+        # (1.02 s against 0.76 s a step of 16 pictures, one thread).
         net.set_attn_processor(AttnProcessor())
     return {"unet": unet, "controlnet": control, "text_encoder": nets.text_encoder(tokenizer)}
 

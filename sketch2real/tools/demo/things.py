@@ -1,7 +1,7 @@
-"""What the scenes are made of: simple things that people sketch, drawn part by part.
+"""The things in the scenes: simple ones that people sketch, drawn part by part.
 
-Each has one main colour, its usual one unless words say otherwise: which colour a bare outline
-means cannot be seen, and a model that must guess paints mottled things.
+Each has one main colour, its usual one unless the prompt names another: an outline does not show a
+colour, and a model that must guess paints things in several.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from tools.demo.scene import Colour, Points, Scene, Shape
 Setting = Literal["land", "water", "sky", "table"]
 FRONT: Colour = (0.0, 0.0, 1.0)
 OPEN_SHARE = 0.25
-"""Of the boxes, how many stand on no line."""
+"""Share of boxes without a bottom line."""
 
 COLOURS: dict[str, Colour] = {
     "red": (0.80, 0.18, 0.16),
@@ -71,19 +71,19 @@ class Brush:
         gloss: float = 0.0,
         outlined: bool = True,
     ) -> None:
-        """A polygon before what was drawn so far; without a colour it is of the main one."""
+        """A polygon in front of what was drawn so far, in the main colour if none is given."""
         page = self.placed(points)
         facing = (-normal[0] if self.mirrored else normal[0], normal[1], normal[2])
         self.scene.shade(page, colour or self.colour, shape, facing, gloss)
         self.scene.show(page, main=colour is None)
         self.scene.erase(page)
         if outlined:
-            # People often leave out the line that a door or a wall stands on: a box's last.
+            # People often leave out the bottom line of a door or a wall: the last one of a box.
             is_open = len(page) == 4 and self.random.random() < OPEN_SHARE
             self.scene.stroke(page, closed=not is_open)
 
     def stroke(self, *points: tuple[float, float]) -> None:
-        """A line that only the sketch has."""
+        """A line in the sketch alone."""
         self.scene.stroke(self.placed(points))
 
     def shadow(self, half_width: float, half_height: float = 0.22) -> None:
@@ -155,7 +155,7 @@ def mug(brush: Brush) -> None:
 
 
 def _see_through(brush: Brush, hole: Points, behind: Points) -> None:
-    """Bring back what was there before, within `hole`."""
+    """Restore the earlier background within `hole`."""
     page = brush.placed(hole)
     cover = brush.scene.cover(page)[..., None]
     brush.scene.picture = brush.scene.picture * (1 - cover) + behind * cover
@@ -330,8 +330,8 @@ def mushroom(brush: Brush) -> None:
 
 @dataclass(frozen=True)
 class Thing:
-    """draw: onto a brush. usual: its main colour when no word says otherwise; None if words never
-    do. own_size: against the others in the same scene."""
+    """draw: draws it with a brush. usual: its main colour. dyeable: whether a prompt can name
+    another colour. own_size: relative to other things."""
 
     draw: Callable[[Brush], None]
     setting: Setting

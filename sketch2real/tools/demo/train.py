@@ -1,11 +1,11 @@
-"""Makes the demo weights: draws the scenes, trains the VAE, then UNet and ControlNet together.
+"""Makes the demo weights: draws scenes, trains the VAE, then UNet and ControlNet together.
 
     cd sketch2real
     OMP_NUM_THREADS=1 python -m tools.demo.train FOLDER --cpu-minutes 75 [--init weights/demo]
 
 FOLDER holds the data, the checkpoints and at the end `weights/`. Stop it at any moment (SIGTERM,
-Ctrl-C): the same command goes on. With more minutes a finished run is continued. The scenes and the
-random numbers follow from `--seed`; how many steps fit into the minutes depends on the processor.
+Ctrl-C): the same command resumes. With more minutes it continues a finished run. The scenes and the
+random numbers follow from `--seed`; how many steps fit into the minutes depends on the CPU.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cpu-minutes", type=float, default=180, help="of processor time in all")
+    parser.add_argument("--cpu-minutes", type=float, default=180, help="CPU time in all")
     parser.add_argument("--vae-minutes", type=float, default=15, help="of these for the VAE")
     parser.add_argument("--pairs", type=int, default=12_000)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the diffusion")
@@ -78,9 +78,9 @@ def data(folder: Path, count: int, seed: int) -> tuple[torch.Tensor, torch.Tenso
     if not file.exists():
         drawn = [pairs.make(seed * count + index)[:3] for index in range(count)]
         sketches, pictures, prompts = zip(*drawn, strict=True)
-        beside = file.with_suffix(".partial.npz")
-        np.savez(beside, sketches=np.stack(sketches), pictures=np.stack(pictures), prompts=prompts)
-        beside.replace(file)
+        partial = file.with_suffix(".partial.npz")
+        np.savez(partial, sketches=np.stack(sketches), pictures=np.stack(pictures), prompts=prompts)
+        partial.replace(file)
         log.info("drew %d pairs", count)
     held = np.load(file)
     sketches, pictures = (torch.from_numpy(held[name]) for name in ("sketches", "pictures"))
@@ -99,7 +99,7 @@ def begun_from(folder: Path | None, modules: dict[str, nn.Module]) -> dict[str, 
 def trained_vae(
     options: argparse.Namespace, pictures: torch.Tensor, stopper: Stopper
 ) -> AutoencoderKL | None:
-    """The finished VAE, whitened; None if training was stopped before."""
+    """The finished VAE, whitened; None if training was stopped earlier."""
     folder = options.folder / "vae"
     if not folder.exists():
         fresh: dict[str, nn.Module] = {"vae": nets.vae().to(memory_format=torch.channels_last)}
@@ -128,8 +128,8 @@ def encoded(folder: Path, vae: AutoencoderKL, pictures: torch.Tensor) -> torch.T
 def export(
     folder: Path, vae: AutoencoderKL, parts: dict[str, nn.Module], tokenizer: CLIPTokenizer
 ) -> None:
-    """A pipeline folder in float16, with the shipped weights' settings."""
-    vae.register_to_config(_name_or_path="")  # else it tells where it lay here
+    """A pipeline folder in float16, with the settings of the shipped weights."""
+    vae.register_to_config(_name_or_path="")  # else the file would hold a path of this machine
     pipe = StableDiffusionControlNetPipeline(
         vae=vae,
         tokenizer=tokenizer,
