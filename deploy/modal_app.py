@@ -38,12 +38,12 @@ FRONT_PACKAGES = ("aiohttp==3.14.5", "fastapi==0.165.0", "PyYAML==6.0.3")
 DEFAULT_GPU = "L4"
 CACHES = {"HF_HOME": "/weights/huggingface", "TORCHINDUCTOR_CACHE_DIR": "/weights/inductor"}
 
-# Settings of whoever deploys that are read in the container too.
+# Settings from the shell that deploys which are read in the container too.
 CARRIED = ("WEIGHTS", "SNAPSHOT", "SETUP_TIMEOUT_S")
 
 
 def setting(name: str, default: str) -> str:
-    """From the environment of whoever deploys; in the container, as it was then."""
+    """From the environment of the shell that deploys; in the container, as it was then."""
     return os.environ.get(name) or default
 
 
@@ -122,7 +122,7 @@ class Model:
 
     @modal.enter(snap=False)
     def wake(self) -> None:
-        """See that what came back from a snapshot answers; else load anew."""
+        """Check that the server restored from a snapshot answers; if not, load it again."""
         self.server.ensure_ready()
 
     @modal.method()

@@ -1,6 +1,6 @@
 """In the container on Modal: Cog's own server, and before it the few paths that may be seen.
 
-coglet 0.23.1 must not face the world itself: it hands `file://` and plain paths to the runner,
+coglet 0.23.1 must not be exposed to the internet: it hands `file://` and plain paths to the runner,
 joins prediction ids to paths unchecked, runs the runner at /trainings too, and answers 409
 for some milliseconds after each prediction. Here these are closed, and everything else is
 passed through unchanged.
@@ -83,7 +83,7 @@ class CogServer:
             raise
 
     def ensure_ready(self) -> None:
-        """After a snapshot was restored: wait for READY, or start anew."""
+        """After a snapshot was restored: wait for READY, or start again."""
         try:
             self._wait_ready(WAKE_LIMIT_S)
         except SetupFailedError:
@@ -91,7 +91,7 @@ class CogServer:
             self.start()
 
     def revive(self) -> None:
-        """Start anew if its worker has died; of several callers one does."""
+        """Start the server again if its worker has died; of several callers one does."""
         with self._reviving:
             if self.health().get("status") not in ("READY", "BUSY"):
                 self.stop()
@@ -135,7 +135,7 @@ class CogServer:
 async def ask(server: CogServer, body: Mapping[str, Any]) -> tuple[int, bytes]:
     """POST a prediction, again while the slot of the one before is not yet free.
 
-    A server whose worker has died answers 409 for ever: it is started anew.
+    A server whose worker has died answers 409 from then on: it is started again.
     """
     url = f"{server.url}/predictions"
     began = time.monotonic()

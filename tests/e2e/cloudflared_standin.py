@@ -1,7 +1,7 @@
 """A stand-in for cloudflared 2026.8.2: its arguments, its lines, its metrics server, and a proxy.
 
 Run as a program by `make_cloudflared`. What it does is read from `behaviour.json` beside its
-launcher, for each start anew: `name` and `certificate` of the tunnel's public address, `port` it
+launcher, again at each start: `name` and `certificate` of the tunnel's public address, `port` it
 listens on, `ready_after_s`, `fail` (`rate_limit`, `network`), and files `crash` and `rename` tell
 it to do so while it runs. Every start is noted in `starts.jsonl`.
 """
@@ -133,7 +133,7 @@ async def live(tunnel: StandIn) -> None:
     behaviour = tunnel.behaviour
     metrics = str(option("--metrics"))
     host, _, port = metrics.partition(":")
-    # More than a pipe holds: whoever does not read it blocks us here.
+    # More than a pipe holds: a parent that does not read it blocks us here.
     for _ in range(2000):
         say("DBG " + "x" * 100)
     say("INF Requesting new quick Tunnel on trycloudflare.com...")

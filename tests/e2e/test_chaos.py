@@ -1,4 +1,4 @@
-"""Good, malformed, oversized and abandoned requests over all faces while workers are killed.
+"""Good, malformed, oversized and abandoned requests over all APIs while workers are killed.
 
 `CALLME_CHAOS_REQUESTS` sets how many (CI: 1,000; `make chaos`: 10,000). The seed is fixed, the
 interleaving is not: that is the point.
@@ -82,7 +82,7 @@ class Chaos:
         return str(answer.status_code)
 
     def by_cog(self, http: httpx.Client, rng: random.Random, text: str) -> str:
-        """Cog's face, with an id of the client's, asked for twice: it runs once."""
+        """Cog's API, with an id of the client's, asked for twice: it runs once."""
         body = {"input": {"text": text, "file": "data:;base64,aGVsbG8="}}
         url = f"/models/{rng.choice(['echo', 'parrot'])}/predictions/{text}"
         answer = http.put(url, json=body)
@@ -96,7 +96,7 @@ class Chaos:
         return str(answer.status_code)
 
     def by_replicate(self, http: httpx.Client, rng: random.Random, text: str) -> str:
-        """Replicate's face, waiting a while or not."""
+        """Replicate's API, waiting a while or not."""
         headers = {"Prefer": "wait=5"} if rng.random() < 0.5 else {}
         answer = http.post(
             f"/v1/models/acme/{rng.choice(['echo', 'parrot'])}/predictions",

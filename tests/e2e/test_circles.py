@@ -13,7 +13,7 @@ from tests.waiting import free_port, wait_until
 
 
 def test_a_box_that_names_itself(tmp_path: Path) -> None:
-    """By way of any face: told at once, and asked no more than a few times. What overflows to
+    """Through any API: refused at once, and asked no more than a few times. What overflows to
     itself stays."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"

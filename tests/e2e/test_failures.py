@@ -301,7 +301,7 @@ def test_two_routers_never_share_a_state_folder(echo: Service, echo_packages: Pa
 
 
 def test_a_worker_killed_in_set_up(tmp_path: Path) -> None:
-    """coglet would stay STARTING for ever; here whoever waits is told, and the next succeeds."""
+    """coglet would stay STARTING; here the waiting request fails, and the next succeeds."""
     packages = tmp_path / "packages"
     shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "slow")
     (packages / "callme.toml").write_text('[models.slow.env]\nECHO_SETUP_S = "2"\n')

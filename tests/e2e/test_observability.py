@@ -136,7 +136,7 @@ def test_a_follower_does_not_delay_ctrl_c(echo_packages: Path, tmp_path: Path) -
                 service.child.send_signal(signal.SIGINT)
                 for _ in told:
                     pass  # to its proper end: httpx raises on any other
-                service.child.wait(20)  # the one who never reads could hold it for ever
+                service.child.wait(20)  # the client that never reads must not hold it
         assert "Traceback" not in service.log()
 
 

@@ -1,4 +1,4 @@
-"""Requests generated from /openapi.json, valid and not, over every face."""
+"""Requests generated from /openapi.json, valid and not, over every API."""
 
 from __future__ import annotations
 

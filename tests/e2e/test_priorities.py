@@ -21,7 +21,7 @@ def submitted(echo: Service, path: str, priority: str, **request: Any) -> str:
 
 
 def test_the_urgent_go_first(echo: Service) -> None:
-    """On every face: those who wait stand by their priority, whoever came first."""
+    """On every API: the queue is ordered by priority, not by who came first."""
     body = {"input": {"text": "x"}}
     blocker = submitted(echo, "/echo", "1", files={"delay_s": (None, "60")})
     wait_until(lambda: echo.model("echo")["state"] == "busy")

@@ -1,4 +1,4 @@
-"""A router whose models run on another box: real routers, real coglets, three faces."""
+"""A router whose models run on another box: real routers, real coglets, three APIs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def box(echo_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="module")
 def far(box: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A router with no package at all: `far` is echo on the box, `cloud` the same through
-    Replicate's face."""
+    Replicate's API."""
     cloud = f"""
 [models.cloud]
 backend = "replicate"
@@ -91,7 +91,7 @@ def test_cogs_face_and_the_id(far: Service, box: Service) -> None:
 
 
 def test_replicates_own_client(far: Service) -> None:
-    """Through this box's face to another box's face of the same kind."""
+    """Through this box's API to the same API of another box."""
     client = Client(api_token="none", base_url=far.url)  # noqa: S106
     output: Any = client.run("callme/cloud", input={"text": "there"})
     assert output["text"] == "there"

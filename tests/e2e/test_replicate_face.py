@@ -303,7 +303,7 @@ def test_webhooks_to_private_places_are_refused(echo_packages: Path, tmp_path: P
 
 
 def test_files_survive_a_restart(echo_packages: Path, tmp_path: Path) -> None:
-    """An uploaded file is there after kill -9, and strangers in the spool are not."""
+    """An uploaded file is there after kill -9, and other files in the spool are not."""
     with running_service(echo_packages, tmp_path / "state") as service:
         made = service.http.post("/v1/files", files={"content": ("a.txt", b"hello")})
         assert made.status_code == 201

@@ -56,7 +56,7 @@ def read(response: httpx.Response) -> Iterator[Event]:
 
 
 def started(service: Service, model: str = "poet", **inputs: Any) -> dict[str, Any]:
-    """An asynchronous prediction, as Replicate's face shows it."""
+    """An asynchronous prediction, as Replicate's API shows it."""
     answer = service.http.post(f"/v1/models/a/{model}/predictions", json={"input": inputs})
     assert answer.status_code == 201, answer.text
     prediction: dict[str, Any] = answer.json()
@@ -64,7 +64,7 @@ def started(service: Service, model: str = "poet", **inputs: Any) -> dict[str, A
 
 
 def followed(url: str, **headers: str) -> list[Event]:
-    """The whole stream, by whoever knows its URL: no key is sent."""
+    """The whole stream, read with its URL alone: no key is sent."""
     with httpx.stream("GET", url, headers={**EVENTS, **headers}, timeout=60) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -75,7 +75,7 @@ def outputs(events: list[Event]) -> list[str]:
     return [data for name, _, data in events if name == "output"]
 
 
-# ---- Replicate's face --------------------------------------------------------------------
+# ---- Replicate's API ---------------------------------------------------------------------
 
 
 def test_python_client(service: Service) -> None:
@@ -164,7 +164,7 @@ def test_webhooks_on_the_way(service: Service) -> None:
     assert told[-1]["output"] == ["one", " two", " three"]
 
 
-# ---- Cog's face --------------------------------------------------------------------------
+# ---- Cog's API ---------------------------------------------------------------------------
 
 
 def test_cog(service: Service) -> None:

@@ -91,7 +91,7 @@ async def test_a_new_name_is_told(cloudflared: Cloudflared) -> None:
 
 
 async def test_a_crash_is_told_and_mended(cloudflared: Cloudflared) -> None:
-    """Started again, later each time it does not hold, and then told of anew."""
+    """Started again, after a longer pause each time it fails, and then announced again."""
     async with tunnel_of(cloudflared) as news:
         for crashes in range(3):
             await until(lambda: news and isinstance(news[-1], Opened))

@@ -8,7 +8,7 @@ from router.shutdown import Shutdown
 
 
 async def test_it_begins_once() -> None:
-    """Whoever waits is woken, callbacks are called once; reset, it can begin again."""
+    """All waiting tasks are woken, callbacks are called once; reset, it can begin again."""
     shutdown = Shutdown()
     calls: list[int] = []
     shutdown.on_begin(lambda: calls.append(1))

@@ -75,7 +75,7 @@ export async function send(
       method: request.method,
       headers,
       ...(request.method === "POST" ? { body: upload(request.pieces, sent) } : {}),
-      // Following a redirect would hand body and credentials to whoever the Location names.
+      // Following a redirect would send body and credentials to the host in Location.
       redirect: "manual",
       signal: AbortSignal.any([stop.deadline, stop.gone]),
     });

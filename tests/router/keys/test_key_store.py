@@ -234,7 +234,7 @@ def test_a_damaged_file_opens_nothing(tmp_path: Path, content: str) -> None:
 def test_a_mistake_in_the_file_is_no_limit_left_out(
     tmp_path: Path, field: str, value: object
 ) -> None:
-    """Whoever edits it by hand is told where it is wrong; until then it opens nothing."""
+    """The error says where an edit by hand is wrong; until it is fixed, no key is accepted."""
     file = KeyFile(tmp_path)
     file.create("web", requests_per_minute=60, concurrent_requests=2)
     document = json.loads((tmp_path / FILE_NAME).read_text())

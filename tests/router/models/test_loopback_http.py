@@ -261,7 +261,7 @@ async def test_whoever_no_longer_waits_hangs_up() -> None:
 
 
 async def test_closed_in_the_middle() -> None:
-    """Whoever waits is told."""
+    """The waiting request fails with an error."""
     async with unanswered(Server()) as (client, waiting):
         await client.close()
         with pytest.raises(ConnectionLostError):

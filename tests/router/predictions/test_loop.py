@@ -218,7 +218,7 @@ async def test_a_cancel_between_grant_and_run_finds_it_running(world: World) -> 
 
 
 async def test_a_set_up_that_fails(world: World) -> None:
-    """Whoever waits is told why; the process's last lines are kept."""
+    """The waiting prediction gets the reason; the process's last lines are kept."""
     world.loop.post(msg.Submitted("a", "m"))
     await settle()
     world.processes[0].ready.set_exception(StartError("no weights"))
@@ -306,7 +306,7 @@ async def test_a_slow_stop_holds_up_nobody(world: World) -> None:
 
 
 async def test_close_during_set_up(world: World) -> None:
-    """A model that is loading is stopped; whoever waits is told."""
+    """A model that is loading is stopped; the waiting prediction gets an error."""
     world.loop.post(msg.Submitted("a", "m"))
     await settle()
     await world.loop.close(grace_s=5)

@@ -152,7 +152,7 @@ async def test_the_end_overtakes_what_is_past(world: World) -> None:
 
 
 async def test_the_last_output_is_never_too_soon(world: World) -> None:
-    """Whoever wants outputs only is told the whole of it, however short after a part."""
+    """A webhook for outputs only gets the whole output, however soon after a part."""
     await world.router.predictions.create(made("a", WebhookEvent.OUTPUT))
     await world.running("a")
     world.router.model.reports["a"](OutputChunk("one"))

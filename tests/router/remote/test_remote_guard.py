@@ -9,7 +9,7 @@ from tests.router.fakes import HandClock
 
 
 def is_open(breaker: Breaker) -> bool:
-    """Asked anew each time; a type checker takes an attribute for unchanged."""
+    """Read again at each call; a type checker assumes that an attribute is unchanged."""
     return breaker.is_open
 
 
@@ -51,7 +51,7 @@ def test_no_limit_and_none_at_all() -> None:
 
 
 def test_a_breaker_opens_on_failures_in_a_row() -> None:
-    """A success between them starts the count anew."""
+    """A success between them starts the count again."""
     breaker = Breaker()
     for _ in range(FAILURES_TO_OPEN - 1):
         breaker.failed()

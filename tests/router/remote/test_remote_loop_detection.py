@@ -32,7 +32,7 @@ async def test_the_boxes_it_came_through_are_told(other: StandIn) -> None:
     backend = make_backend(RemoteOptions(Kind.COG, other.url))
     guards = Guards(Allowance(None, SystemClock()), Breaker())
     process = RemoteProcess(backend, guards)
-    with loop_detection.coming_through("e" * 16):  # of whoever was served when it was begun
+    with loop_detection.coming_through("e" * 16):  # of the request that started it
         await process.start()
         outcome = await process.predict(Job("p1", {}, via="f" * 16), lambda _: None)
     await process.stop(0.0)

@@ -48,7 +48,7 @@ def test_a_start_that_knows_when(story: Story) -> None:
 
 
 def test_who_was_told_may_come_again(story: Story) -> None:
-    """A prediction that was dropped can be submitted anew under its id."""
+    """A prediction that was dropped can be submitted again under its id."""
     story.submit("alpha", "1")
     story.fail_start("alpha")
     story.now += 1.0
@@ -243,7 +243,7 @@ def test_a_rare_crash_is_a_first_crash(story: Story) -> None:
 
 
 def test_counting(story: Story) -> None:
-    """Loads and crashes are counted for whoever watches."""
+    """Loads and crashes are counted."""
     story.resident("alpha")
     crash(story)
     story.submit("alpha", "1")

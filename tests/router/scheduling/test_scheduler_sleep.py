@@ -78,7 +78,7 @@ def test_one_that_cannot_be_woken(story: Story) -> None:
 
 
 def test_dead_in_its_sleep(story: Story) -> None:
-    """It is noticed and cleared away; whoever comes next gets a new one."""
+    """It is noticed and cleared away; the next request gets a new one."""
     story.asleep("alpha")
     assert story.die("alpha") == [msg.Stop("alpha", 1, "crashed")]
     assert story.model("alpha").crashes == 1

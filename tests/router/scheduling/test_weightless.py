@@ -42,7 +42,7 @@ def test_nobody_is_helped_by_its_end(story: Story) -> None:
 
 
 def test_what_one_more_would_wait(story: Story) -> None:
-    """Nothing at a model that is ready and idle; the load, the runs ahead; for ever at one
+    """Nothing at a model that is ready and idle; the load, the runs ahead; no end at one
     that cannot start."""
     assert story.scheduler.estimate("alpha", "", story.now).wait_s == story.policy.unknown_load_s
     story.submit("alpha", "1")
