@@ -5,9 +5,12 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 BIN := .venv/bin
 PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PYTEST := $(BIN)/pytest -q
+# Tests that only wait for each other are run side by side, a module in one process.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest -q --durations 5
+PARALLEL := -n $(JOBS) --dist loadfile
 
-.PHONY: help setup weights up serve lint format type test test-router test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers bench-fluency lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers bench-fluency lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -33,10 +36,12 @@ up: weights ## serve on 127.0.0.1:7777, load the models, show a line to try for 
 serve: setup ## serve on 127.0.0.1:7777 with logs; models start when first asked for
 	@$(BIN)/callme serve
 
-lint: setup ## ruff, import rules
+lint: setup ## ruff, import rules, spelling, plain words
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(PYTEST) --durations 0 --no-header tests/test_words.py
 
 format: setup ## let ruff put things in order
 	$(BIN)/ruff check --fix .
@@ -50,14 +55,21 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 
 test: lint type test-router test-packages test-original test-packaging test-edge test-e2e ## everything; sets itself up
 
+test-fast: setup ## while you work on the router: what takes seconds
+	$(BIN)/ruff check router tests/router
+	$(PYTEST) $(PARALLEL) -m "not slow" tests/router
+
 test-router: setup ## the router alone
-	$(PYTEST) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py
+	$(PYTEST) $(PARALLEL) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py
+
+coverage: setup ## which lines of the router its own tests do not run; docs/testing.md says why
+	$(PYTEST) $(PARALLEL) --cov=router --cov-report=term:skip-covered tests/router
 
 test-packages: weights ## each package in a process of its own: they all have a run.py
 	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) tests/$$p || exit 1; done
 
 test-packaging: weights ## each package alone in a fresh environment; Modal; remote back-ends
-	$(PYTEST) tests/packaging
+	$(PYTEST) $(PARALLEL) tests/packaging
 
 test-edge: setup ## the edge function under Deno
 	$(PYTEST) tests/edge
@@ -65,11 +77,11 @@ test-edge: setup ## the edge function under Deno
 test-original: setup ## grounding against groundingdino-py itself, in an environment of its own
 	tests/grounding/original/run.sh $(abspath $(BIN)/python)
 
-golden: setup ## write the golden records anew; look at the difference before you commit it
+golden: setup ## write the golden records again; look at the difference before you commit it
 	@for p in tests/golden/*/make.py; do echo "$$p"; $(BIN)/python "$$p" || exit 1; done
 
 test-e2e: weights ## real processes, from the edge function to the models
-	$(PYTEST) tests/e2e
+	$(PYTEST) $(PARALLEL) tests/e2e
 
 chaos: setup ## 10,000 random requests while workers are killed, with figures
 	CALLME_CHAOS_REQUESTS=10000 $(PYTEST) -s --timeout 3600 tests/e2e/test_chaos.py
@@ -100,7 +112,7 @@ bench-fluency: weights .venv-bench/.installed ## fluency against transformers' p
 	@.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt -r bench/requirements.txt
 	@touch $@
 
-lock: setup ## write constraints.txt anew from what is installed
+lock: setup ## write constraints.txt from what is installed
 	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## remove what make made, .venv and weights included

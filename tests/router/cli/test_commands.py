@@ -189,6 +189,7 @@ def test_a_setting_that_cannot_be_used_is_named(
     assert (done.exit_code, "'port'" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_doctor_finds_what_is_missing(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a program that runs, one that does not, a taken port and no packages: each is
     reported with its fix, and the exit code is 1."""

@@ -81,6 +81,7 @@ async def test_a_client_that_goes_is_forgotten(monkeypatch: pytest.MonkeyPatch) 
     assert len(left) == 1
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts is whether it reads, not how much there is; one that has stopped is given up."""
     monkeypatch.setattr(sse, "STALL_S", 0.05)

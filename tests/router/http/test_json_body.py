@@ -19,6 +19,8 @@ from router.inputs.json_text import MAX_TEXT_BYTES
 from router.inputs.request_inputs import with_texts
 from router.prediction import Json
 
+pytestmark = pytest.mark.slow
+
 SNIPPETS = st.sampled_from(
     ["data:", '"data:', '\\"data:', "DATA:,", '"', "\\", ",", "/", "é", "😀", "x" * 40, "\n", "%41"]
 )

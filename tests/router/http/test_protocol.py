@@ -17,6 +17,8 @@ from uvicorn.server import ServerState
 from router.http.connections import Connections, Limits
 from router.http.protocol import SMALL_CHUNKS, HttpProtocol
 
+pytestmark = pytest.mark.slow
+
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.SelectorEventLoop,
     "uvloop": uvloop.new_event_loop,

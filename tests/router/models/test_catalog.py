@@ -106,6 +106,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_cog_yaml(tmp_path: Path, name: str) -> None:
     """A sentence about this package, soon, and the others are found."""

@@ -15,6 +15,8 @@ from router.models.coglet_process import CogProcess, ProcessOptions
 from router.prediction import Job, Outcome, Progress, Status
 from tests.router.models.coglet_stand_in import python_of
 
+pytestmark = pytest.mark.slow
+
 
 def options_in(folder: Path) -> ProcessOptions:
     """What a process is started with, below `folder`."""

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+import pytest
+
 from router.models.worker_hook import callme_print_limit
 from router.models.worker_hook.callme_print_limit import (
     BURST_BYTES,
@@ -17,6 +19,8 @@ from router.models.worker_hook.callme_print_limit import (
     _SlotLogWriter,
 )
 from router.predictions.prediction_log import GAP, HEAD_BYTES
+
+pytestmark = pytest.mark.slow
 
 
 class Inner:

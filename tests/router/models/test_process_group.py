@@ -18,6 +18,8 @@ from router.models.process_group import (
     inherited_environment,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_no_secret_of_the_routers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its settings, which may hold keys, and the tokens of what else it does stay with it."""

@@ -19,6 +19,8 @@ from router.models.schemas import (
     read_description,
 )
 
+pytestmark = pytest.mark.slow
+
 ECHO = Path(__file__).parents[2] / "packages" / "echo"
 
 

@@ -34,6 +34,8 @@ from router.outbound.public_http import (
 )
 from router.storage.spool import Spool
 
+pytestmark = pytest.mark.slow
+
 PUBLIC = ("93.184.215.14", "2606:2800:21f:cb07::1", "64:ff9b::5db8:d70e", "::ffff:93.184.215.14")
 PRIVATE = (
     "127.0.0.1",

@@ -27,6 +27,8 @@ from router.prediction import FileRef
 from router.storage.spool import Spool
 from tests.router.memory_store import MemoryStore
 
+pytestmark = pytest.mark.slow
+
 NAMES = 40
 IN_TIME_S = 5.0
 

@@ -58,6 +58,7 @@ def test_several_lines_at_once() -> None:
     assert [line.text for _, line in log.since(1)] == ["b\n", "c\n"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 10, 3_000, 50_000, 120_000, 199_990, 200_000])
 def test_a_place_holds_while_it_runs_and_when_it_has_ended(place: int) -> None:
     """One in the head or the tail goes on there; one in the gap jumps, and one line says so."""

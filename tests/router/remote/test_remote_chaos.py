@@ -6,6 +6,8 @@ import asyncio
 import random
 from collections import Counter
 
+import pytest
+
 from router.clock import SystemClock
 from router.models.process import NotStartedError, StartError
 from router.prediction import Job, Outcome
@@ -20,6 +22,8 @@ from tests.router.remote.remote_stand_in import (
     never,
     stand_in,
 )
+
+pytestmark = pytest.mark.slow
 
 SEED = 20
 PREDICTIONS = 200

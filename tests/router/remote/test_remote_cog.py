@@ -31,6 +31,8 @@ from tests.router.remote.remote_stand_in import (
     stand_in,
 )
 
+pytestmark = pytest.mark.slow
+
 SUCCEEDED = {"id": "p1", "status": "succeeded", "output": {"x": 1}, "metrics": {"predict_time": 2}}
 PREDICT = "POST /predictions"
 ASK = "GET /predictions/p1"

@@ -26,6 +26,8 @@ from tests.router.remote.remote_stand_in import (
     stand_in,
 )
 
+pytestmark = pytest.mark.slow
+
 VERSION = "5c7d5dc6dd8bf75c1acaa8565735e7986bc5b66206b55cca93cb72c9bf15ccaa"
 MODEL = {"owner": "me", "name": "m", "latest_version": {"id": VERSION, "openapi_schema": {"o": 1}}}
 CREATE = "POST /v1/predictions"

@@ -23,6 +23,8 @@ from router.scheduling import messages as msg
 from router.scheduling.model import GONE, Model, Phase
 from router.scheduling.scheduler import Policy, Scheduler
 
+pytestmark = pytest.mark.slow
+
 STEPS = int(os.environ.get("CALLME_PROPERTY_STEPS", "100000"))
 STEPS_PER_WORLD = 2000
 MODELS = ("m0", "m1", "m2", "m3")
