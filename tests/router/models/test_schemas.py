@@ -116,7 +116,7 @@ async def test_a_stale_schema_is_made_anew(package: Package) -> None:
 
 
 async def test_a_broken_stamp_is_no_harm(package: Package) -> None:
-    """Half-written files are made anew."""
+    """Half-written files are made again."""
     await describe(package)
     (package.folder / ".cog" / STAMP_NAME).write_text("{")
     assert read_description(package) is None

@@ -144,7 +144,7 @@ async def test_a_time_limit_cancels_it(coglet: Server, to_coglet: CogBackend) ->
 
 
 async def test_a_worker_that_died(coglet: Server, to_coglet: CogBackend) -> None:
-    """The one it died on is 502. The server answers 409 for ever after: nothing is begun on
+    """The one it died on is 502. The server answers 409 from then on: nothing is begun on
     it. Last of the module, since this server is of no more use."""
     died = await to_coglet.predict(Job("d-1", {"mode": "crash"}), ignore)
     assert code(died) == "worker_died"
@@ -290,7 +290,7 @@ async def test_busy_is_waited_for(other: StandIn) -> None:
 
 
 async def test_an_id_that_is_taken_is_not_waited_for(other: StandIn) -> None:
-    """Another box of ours says 409 for that too, and would for ever."""
+    """Another box of ours says 409 for that too, and would go on saying it."""
     conflict = answers(409, {"error": {"code": "id_conflict", "message": "taken"}})
     assert code(await run(other, conflict)) == "model_unavailable"
     assert len(other.of("POST", "/predictions")) == 1

@@ -214,12 +214,12 @@ class World:
             assert not self.tell(msg.Tick()), f"wake-up missed\n{self.picture()}"
 
     def run_dry(self) -> None:
-        """Nothing new comes: everything must end, nobody wait for ever, all models sleep."""
+        """Nothing new comes: everything must end, nothing be left waiting, all models sleep."""
         limit = self.steps + 5000
         while self.next_moment() != float("inf"):
             self.live_on()
             assert self.steps < limit, f"it never ends\n{self.picture()}"
-        assert not self.waiting, f"somebody waits for ever\n{self.picture()}"
+        assert not self.waiting, f"something is left waiting\n{self.picture()}"
         assert not self.running, self.picture()
         assert not self.procs, self.picture()
         assert len(self.ended) == self.submitted, self.picture()
