@@ -30,7 +30,7 @@ if __name__ == "__main__":
     # This folder has a router.py; the package of that name is what is measured.
     sys.path[0] = str(ROOT)
 
-from router.http.cog import cog_view  # noqa: E402
+from router.http.apis.cog import cog_view  # noqa: E402
 from router.inputs.input_schema import InputSchema  # noqa: E402
 from router.models.coglet_client import CogClient  # noqa: E402
 from router.models.coglet_responses import read_outcome  # noqa: E402

@@ -19,7 +19,7 @@ from router.backends import LOCAL, Backends
 from router.clock import SystemClock
 from router.disk import Disk, clear_temp, locked, open_disk, private_errors
 from router.errors import RouterError
-from router.http import (
+from router.http.apis import (
     cog,
     downloads,
     events,
@@ -30,6 +30,7 @@ from router.http import (
     replicate_files,
     streams,
 )
+from router.http.apis.replicate_views import webhook_view
 from router.http.auth import AuthMiddleware
 from router.http.body_timeout import BodyReads
 from router.http.connections import Limits
@@ -37,7 +38,6 @@ from router.http.context import Context
 from router.http.errors import on_http_exception, on_router_error, on_unexpected
 from router.http.middleware import LoopDetection, StartupErrors, with_security_headers
 from router.http.openapi import build_openapi
-from router.http.replicate_views import webhook_view
 from router.http.request_log import RequestLog
 from router.inputs.fetch import BoundedFetcher, UrlFetcher
 from router.inputs.model_schemas import ModelSchemas
@@ -54,9 +54,9 @@ from router.observability.events import EventStream
 from router.observability.facts import Facts
 from router.observability.metrics import PrometheusMetrics
 from router.prediction import Prediction
-from router.predictions.loop import Jobs, SchedulerLoop
+from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
-from router.predictions.service import Predictions
+from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhook_sender import HttpWebhookSender
 from router.predictions.webhooks import Webhooks
 from router.scheduling.messages import Described, Draining, Warm
@@ -125,8 +125,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     replicate_files.add_routes(app)
     streams.add_routes(app)
     downloads.add_routes(app)
-    native.add_routes(app)
     replicate_catalog.add_routes(app)
+    native.add_routes(app)
     return app
 
 

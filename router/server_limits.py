@@ -17,7 +17,7 @@ from typing import Any
 import uvicorn
 
 from router.http.connections import Connections, Limits
-from router.http.protocol import HttpProtocol
+from router.http.http1_protocol import HttpProtocol
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from router.keys.key import split_key
-from router.scheduling.policy import Policy
+from router.scheduling.tunables import Policy
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_NAME = "callme.toml"

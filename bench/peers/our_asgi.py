@@ -7,7 +7,7 @@ import bare_asgi
 import uvicorn
 
 from router.http.connections import Connections
-from router.http.protocol import HttpProtocol
+from router.http.http1_protocol import HttpProtocol
 
 if __name__ == "__main__":
     uvicorn.run(

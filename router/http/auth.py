@@ -30,7 +30,7 @@ from router.keys.key import TRUSTED, Caller, Key, KeySource, verifier_of
 
 OPEN_PATHS = frozenset({"/health"})
 # Each URL under these prefixes contains a token of its own. Its handler checks the token
-# (router/http/streams.py, router/http/downloads.py).
+# (router/http/apis/streams.py, router/http/apis/downloads.py).
 UNGUESSABLE_URLS = ("/v1/streams/", "/v1/files/streams/", "/v1/outputs/")
 # A request with any of these headers came through a proxy, whatever its peer address is.
 PROXY_HEADERS = frozenset(

@@ -38,7 +38,7 @@ class Limits:
 
 
 class Connection(Protocol):
-    """What `Connections` needs of a connection (router/http/protocol.py)."""
+    """What `Connections` needs of a connection (router/http/http1_protocol.py)."""
 
     waiting_since: float
     blocked_since: float | None

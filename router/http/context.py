@@ -16,8 +16,8 @@ from router.inputs.uploads import Uploads
 from router.models.catalog import Package
 from router.observability.events import EventStream
 from router.predictions.in_flight import InFlight
-from router.predictions.loop import SchedulerLoop
-from router.predictions.service import Predictions
+from router.predictions.lifecycle import Predictions
+from router.predictions.scheduler_loop import SchedulerLoop
 from router.predictions.webhooks import Webhooks
 from router.shutdown import Shutdown
 from router.storage.store import Files

@@ -77,7 +77,7 @@ def cog_paths(name: str, described: bool) -> dict[str, Any]:
 def replicate_paths() -> dict[str, Any]:
     """Return the paths of Replicate's API. Replicate's own reference has their parameters.
 
-    Paths that only refuse are left out (`router.http.replicate_catalog`).
+    Paths that only refuse are left out (`router.http.apis.replicate_catalog`).
     """
     model, one = ("owner", "name"), ("id",)
     root = "/v1/models/{owner}/{name}"

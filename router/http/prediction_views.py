@@ -7,7 +7,7 @@ from typing import Any
 
 from router.http.errors import error_fields
 from router.prediction import Failure, FileRef, Json, Prediction
-from router.predictions.service import Predictions
+from router.predictions.lifecycle import Predictions
 
 
 def timestamp(seconds: float | None) -> str | None:

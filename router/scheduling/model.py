@@ -9,8 +9,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from router.scheduling.policy import Policy
 from router.scheduling.queue import Waiter, WaitingLine
+from router.scheduling.tunables import Policy
 
 # Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
 SMOOTHING = 0.2

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from router.errors import Canceled, ModelUnavailable, QueueFull, RouterError, ShuttingDown
 from router.scheduling.model import Model
-from router.scheduling.policy import Policy
+from router.scheduling.tunables import Policy
 
 # A shorter Retry-After would only make clients send too many requests.
 RETRY_AT_LEAST_S = 1.0

@@ -2,8 +2,8 @@
 which model is resident.
 
 It does no I/O and has no clock: every call is given `now` (seconds, monotonic), and the loop
-around it (`router/predictions/loop.py`) performs the effects and reports back. A phase changes
-only in the handlers below:
+around it (`router/predictions/scheduler_loop.py`) performs the effects and reports back. A phase
+changes only in the handlers below:
 
     STOPPED ─Start▶ STARTING ─Ready▶ READY ─Stop▶ STOPPING ─Stopped▶ STOPPED
        ▲                │              └─Died▶ STOPPING ─Stopped▶ FAILED
@@ -35,17 +35,17 @@ from msgspec.structs import replace
 from router.errors import RouterError
 from router.scheduling import messages as msg
 from router.scheduling import refusals
-from router.scheduling.model import COMING, GONE, Model, Phase, Run
-from router.scheduling.policy import Policy
-from router.scheduling.queue import Waiter, WaitingLine
-from router.scheduling.residency import (
+from router.scheduling.eviction import (
     claims,
     held_bytes,
     judge_claim,
     judge_overcommitment,
     leaving_bytes,
 )
+from router.scheduling.model import COMING, GONE, Model, Phase, Run
+from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.snapshot import Estimate, Snapshot, Standing, estimate_of, snapshot_of
+from router.scheduling.tunables import Policy
 
 __all__ = ["Policy", "Scheduler"]
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from router.scheduling import refusals
+from router.scheduling.eviction import held_bytes
 from router.scheduling.model import STATES, Model, Phase
-from router.scheduling.policy import Policy
-from router.scheduling.residency import held_bytes
+from router.scheduling.tunables import Policy
 
 __all__ = [
     "STATES",

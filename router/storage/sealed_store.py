@@ -159,7 +159,7 @@ class SealedStore:
             self._written.discard(prediction_id)
 
     def _path(self, prediction_id: str) -> Path:
-        """The file of that id. Ids are letters, digits, `-` and `_` (router/http/cog.py)."""
+        """The file of that id. Ids are letters, digits, `-` and `_` (router/http/apis/cog.py)."""
         return self._folder / Path(prediction_id).name
 
 

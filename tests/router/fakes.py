@@ -16,8 +16,8 @@ from router.models.catalog import Package
 from router.models.process import LogLine, Report, StartError
 from router.observability.facts import Fact, Facts, PredictionRefused
 from router.prediction import FileRef, Job, Json, Outcome, Prediction, Status
-from router.predictions.loop import Jobs, SchedulerLoop
-from router.predictions.service import Predictions
+from router.predictions.lifecycle import Predictions
+from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
 from router.storage.store import Files, Outbox, Store

@@ -19,8 +19,8 @@ from router.clock import SystemClock
 from router.models.catalog import Package
 from router.models.process import StartError
 from router.models.schemas import Description
-from router.predictions.loop import SchedulerLoop
 from router.predictions.overflow import OverflowRule
+from router.predictions.scheduler_loop import SchedulerLoop
 from router.remote.process import RemoteProcess
 from router.scheduling.messages import Described, Event
 from router.settings import ModelSettings, RemoteSettings, Settings

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.types import Message
 
-from router.http import events, sse
-from router.http.events import event_response
+from router.http import sse
+from router.http.apis import events
+from router.http.apis.events import event_response
 from router.http.sse import EventResponse
 from router.observability.events import QUEUE_LIMIT, EventStream, Subscription
 from router.observability.facts import PredictionChanged

@@ -93,7 +93,7 @@ async def test_a_listed_page_may_call_and_read_refusals() -> None:
 def headers_that_apis_read() -> set[str]:
     """Lower case, from the APIs' own source."""
     names = {"authorization", "x-request-id"}  # read by the layers around the APIs
-    for found in pkgutil.iter_modules(http.__path__, "router.http."):
+    for found in pkgutil.walk_packages(http.__path__, "router.http."):
         module = importlib.import_module(found.name)
         assert module.__file__ is not None
         for literal, constant in READ.findall(Path(module.__file__).read_text()):

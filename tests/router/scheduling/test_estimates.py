@@ -10,8 +10,8 @@ from router.errors import Canceled, ShuttingDown
 from router.scheduling import messages as msg
 from router.scheduling import refusals
 from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase
-from router.scheduling.policy import Policy
 from router.scheduling.queue import WaitingLine
+from router.scheduling.tunables import Policy
 from tests.router.scheduling.conftest import Story
 
 

@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from router.errors import without_paths
-from router.http import streams
-from router.http.streams import Place, follow
+from router.http.apis import streams
+from router.http.apis.streams import Place, follow
 from router.models.process import LogLine
 from router.prediction import (
     LogText,
@@ -20,7 +20,7 @@ from router.prediction import (
     advance,
     conclude,
 )
-from router.predictions.failures import failure_log_tail
+from router.predictions.failure_details import failure_log_tail
 from router.predictions.in_flight import InFlight
 
 WAITING = Prediction("a", "poet", {}, created_at=1.0)

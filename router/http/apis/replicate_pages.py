@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.errors import MalformedRequest
+from router.http.apis.replicate_views import replicate_view
 from router.http.auth import caller_of
 from router.http.context import context_of
 from router.http.errors import json_response
 from router.http.prediction_params import base_url
-from router.http.replicate_views import replicate_view
 from router.storage.store import Cursor
 
 PAGE_LIMIT = 100

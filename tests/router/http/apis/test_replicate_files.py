@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from router.errors import InvalidInput
+from router.http.apis.replicate_files import MAX_METADATA_BYTES, take_file
 from router.http.multipart import Form
-from router.http.replicate_files import MAX_METADATA_BYTES, take_file
 from router.inputs.request_inputs import Text
 from router.prediction import FileRef, Json
 from router.storage.spool import Spool

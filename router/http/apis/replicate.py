@@ -16,6 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.errors import ModelUnavailable, NotFound
+from router.http.apis.replicate_pages import list_predictions
+from router.http.apis.replicate_views import (
+    model_view,
+    replicate_view,
+    version_view,
+)
 from router.http.auth import admin_only, caller_of
 from router.http.context import Context, context_of
 from router.http.errors import json_response, retry_after
@@ -26,12 +32,6 @@ from router.http.prediction_params import (
     preferred_wait_s,
     read_callback,
     wrong,
-)
-from router.http.replicate_pages import list_predictions
-from router.http.replicate_views import (
-    model_view,
-    replicate_view,
-    version_view,
 )
 from router.models.catalog import Package
 from router.prediction import Json, Status

@@ -30,7 +30,7 @@ from router.models.process import (
 )
 from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
-from router.predictions.failures import failure_log_tail, with_log_tail
+from router.predictions.failure_details import failure_log_tail, with_log_tail
 from router.scheduling import messages as msg
 from router.scheduling.model import COMING, GONE, LEAVING, Phase
 from router.scheduling.scheduler import Scheduler

@@ -23,9 +23,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.errors import Unauthorized
+from router.http.apis.replicate_views import FILE_STREAM_PATH, STREAM_PATH, stream_token, with_urls
 from router.http.context import Context, context_of
 from router.http.prediction_params import base_url
-from router.http.replicate_views import FILE_STREAM_PATH, STREAM_PATH, stream_token, with_urls
 from router.http.sse import HEARTBEAT, HEARTBEAT_S, EventResponse, event_bytes
 from router.keys.key import TRUSTED
 from router.prediction import (

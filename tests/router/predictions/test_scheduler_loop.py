@@ -13,7 +13,7 @@ from router.errors import ModelUnavailable, RouterError
 from router.models.catalog import Package
 from router.models.process import LogLine, NotStartedError, Report, StartError
 from router.prediction import Failure, Job, LogText, Outcome, Progress, Status
-from router.predictions.loop import SchedulerLoop
+from router.predictions.scheduler_loop import SchedulerLoop
 from router.scheduling import messages as msg
 from router.scheduling.scheduler import Policy, Scheduler
 from tests.router.fakes import HandClock, PlentyOfMemory

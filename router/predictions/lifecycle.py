@@ -31,13 +31,13 @@ from router.prediction import (
     advance,
     conclude,
 )
-from router.predictions.failures import scrubbed
+from router.predictions.failure_details import scrubbed
 from router.predictions.in_flight import CANCELED, OVERDUE, TOO_LARGE, EndReason, InFlight, hopeless
-from router.predictions.loop import Jobs, SchedulerLoop
 from router.predictions.output_files import Outputs
 from router.predictions.output_links import Links
 from router.predictions.overflow import Overflow, OverflowRule
 from router.predictions.persistence import Persistence
+from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhooks import Webhooks
 from router.scheduling import messages
 from router.secret_inputs import opened
@@ -213,7 +213,7 @@ class Predictions:
         standing = self.loop.scheduler.standing(prediction_id, self._clock.monotonic())
         return (standing.position, standing.eta_s) if standing else None
 
-    # ---- for the loop (router.predictions.loop.Jobs) ------------------------------------------
+    # ---- for the loop (router.predictions.scheduler_loop.Jobs) ---------------------------
 
     def started(self, prediction_id: str) -> Job:
         """Mark it processing and set its time limit."""

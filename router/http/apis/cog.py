@@ -19,8 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.errors import NotAcceptable, UnknownPrediction
+from router.http.apis.cog_health import health_view
+from router.http.apis.streams import cog_stream
 from router.http.auth import caller_of
-from router.http.cog_health import health_view
 from router.http.context import Context, context_of, wait_for_end
 from router.http.errors import json_response, render_error, retry_after
 from router.http.headers import header
@@ -34,7 +35,6 @@ from router.http.prediction_params import (
 )
 from router.http.prediction_views import public_inputs, timestamp
 from router.http.sse import EVENT_STREAM, accepts
-from router.http.streams import cog_stream
 from router.inputs.data_uris import long_strings
 from router.keys.key import Caller
 from router.models.catalog import Package, does_stream

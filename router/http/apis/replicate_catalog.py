@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from router.errors import MalformedRequest, MethodNotAllowed, NotFound, RouterError
+from router.http.apis.replicate_views import model_view
 from router.http.context import Context, context_of
 from router.http.errors import json_response, render_error
 from router.http.json_body import read_body
 from router.http.prediction_params import base_url
-from router.http.replicate_views import model_view
 
 Handler = Callable[[Request], Awaitable[Response]]
 

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase, Run
-from router.scheduling.queue import Waiter, WaitingLine
-from router.scheduling.residency import (
+from router.scheduling.eviction import (
     ClaimDecision,
     enough_of,
     held_bytes,
     judge_claim,
     judge_overcommitment,
 )
+from router.scheduling.model import DEMAND_HALF_LIFE_S, Model, Phase, Run
+from router.scheduling.queue import Waiter, WaitingLine
 
 NOW = 1000.0
 MIN_RESIDENCY_S = 10.0

@@ -19,7 +19,7 @@ from router.http.prediction_params import prefers_async
 from router.http.prediction_views import prediction_view
 from router.inputs.input_schema import InputSchema
 from router.keys.key import Caller
-from router.predictions.failures import error_of
+from router.predictions.failure_details import error_of
 
 
 async def predict(request: Request) -> Response:

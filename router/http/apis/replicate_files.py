@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from router.errors import PayloadTooLarge
+from router.http.apis.replicate_views import file_view
 from router.http.auth import caller_of
 from router.http.context import context_of
 from router.http.errors import json_response
 from router.http.multipart import Form, read_form
 from router.http.prediction_params import base_url, wrong
-from router.http.replicate_views import file_view
 from router.inputs.json_text import load_json
 from router.media_types import MEDIA_TYPE
 from router.prediction import FileRef, Json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from router.prediction import Failure
-from router.predictions.failures import scrubbed
+from router.predictions.failure_details import scrubbed
 from router.secret_inputs import OBJECTION, REDACTED, SecretValues
 
 SECRETS = SecretValues({"pin": "1", "token": "hunter2"})

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from router.http.connections import Connections, Limits
-from router.http.protocol import SMALL_CHUNKS, HttpProtocol
+from router.http.http1_protocol import SMALL_CHUNKS, HttpProtocol
 
 pytestmark = pytest.mark.slow
 
