@@ -43,13 +43,13 @@ from router.http.request_log import RequestLog
 from router.inputs.fetch import BoundedFetcher, UrlFetcher
 from router.inputs.model_schemas import ModelSchemas
 from router.inputs.request_inputs import RequestInputs
-from router.inputs.uploads import Uploads
+from router.inputs.uploaded_ahead import Uploads
 from router.keys.key import parse_keys, who_is_served
 from router.keys.key_store import KeyFileError, Keyring
 from router.models.catalog import Package, discover
 from router.models.coglet_process import CogProcess, ProcessOptions
 from router.models.memory import GpuMemory, detect_memory, hardware_name
-from router.models.process import Memory, Process, StartError
+from router.models.process_interface import Memory, Process, StartError
 from router.models.schemas import Description
 from router.observability.events import EventStream
 from router.observability.facts import Facts

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from router.clock import Clock
 from router.models.catalog import NAME, RESERVED, Package
-from router.models.process import StartError
+from router.models.process_interface import StartError
 from router.models.schemas import Description, describe
 from router.prediction import Json
 from router.predictions.overflow import OverflowRule

@@ -12,7 +12,7 @@ from router.errors import UnknownModel
 from router.inputs.input_schema import InputSchema
 from router.inputs.model_schemas import ModelSchemas
 from router.inputs.request_inputs import RequestInputs
-from router.inputs.uploads import Uploads
+from router.inputs.uploaded_ahead import Uploads
 from router.models.catalog import Package
 from router.observability.events import EventStream
 from router.predictions.in_flight import InFlight

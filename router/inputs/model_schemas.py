@@ -16,7 +16,7 @@ import orjson
 from router.errors import ModelUnavailable
 from router.inputs.input_schema import InputSchema
 from router.models.catalog import Package
-from router.models.process import StartError
+from router.models.process_interface import StartError
 from router.models.schemas import Description
 
 Describe = Callable[[Package], Awaitable[Description]]

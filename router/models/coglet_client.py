@@ -18,7 +18,7 @@ from router.models.coglet_responses import (
     without_long_log,
 )
 from router.models.loopback_http import ConnectionLostError, LoopbackClient, NotListeningError
-from router.models.process import NotStartedError
+from router.models.process_interface import NotStartedError
 from router.models.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.prediction import Job, Json, MetricUpdate, OutputChunk
 

@@ -36,8 +36,8 @@ from router.models.coglet_responses import (
     set_up_log,
 )
 from router.models.loopback_http import ConnectionLostError
-from router.models.process import LogLine, NotStartedError, Report, StartError
 from router.models.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
+from router.models.process_interface import LogLine, NotStartedError, Report, StartError
 from router.models.schemas import why_not_spawned
 from router.models.temp_folder import LeftBehind, TempFolder
 from router.prediction import (
@@ -89,7 +89,7 @@ class ProcessOptions:
 
 
 class CogProcess:
-    """Implements `router.models.process.Process` for one start of one package."""
+    """Implements `router.models.process_interface.Process` for one start of one package."""
 
     def __init__(self, package: Package, options: ProcessOptions) -> None:
         self._package = package
@@ -150,7 +150,7 @@ class CogProcess:
         return
 
     def watch_health(self, tell: Callable[[str], None]) -> None:
-        """See `router.models.process.Process`."""
+        """See `router.models.process_interface.Process`."""
         self._on_health = tell
         if self._problem:
             tell(self._problem)

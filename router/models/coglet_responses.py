@@ -20,7 +20,7 @@ from router.errors import (
     WorkerDied,
     without_paths,
 )
-from router.models.process import LogLine, NotStartedError
+from router.models.process_interface import LogLine, NotStartedError
 from router.prediction import Failure, Json, Outcome, Status
 
 # coglet's prefixes of an exception from run(): a plain one, an `async` one, a generator.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import psutil
 import pynvml
 
-from router.models.process import Memory
+from router.models.process_interface import Memory
 
 # The driver frees memory some time after a process ends. Ollama polls in this way too.
 FREED_POLL_S = 0.25

@@ -20,8 +20,8 @@ from typing import Any
 import orjson
 
 from router.models.catalog import Package, does_stream
-from router.models.process import StartError
 from router.models.process_group import ProcessGroup, inherited_environment
+from router.models.process_interface import StartError
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import msgspec
 
 from router import errors
 from router.errors import RouterError, without_paths
-from router.models.process import LogLine
+from router.models.process_interface import LogLine
 from router.prediction import Failure, Outcome, Prediction
 from router.secret_inputs import OBJECTION, SecretValues, without_secrets
 

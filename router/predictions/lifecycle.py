@@ -1,4 +1,8 @@
-"""Predictions, from the API's request to the response. The only writer of the store.
+"""The life of a prediction, from the API's request to the response: accepted, started, ended.
+
+What it decides: when a prediction is on disk, when its files are deleted (`_end`, `_refuse`), and
+what becomes of one whose worker died (`finished`, called by `router.predictions.scheduler_loop`).
+Only this module and its `persistence` write predictions to the store.
 
 A synchronous prediction is only in memory, and is deleted when it has been answered. An
 asynchronous one is durable: it is on disk before `create` returns, and is kept there for

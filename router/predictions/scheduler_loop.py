@@ -4,6 +4,9 @@ Nothing else calls `Scheduler.handle`.
 Everything runs on one event loop, so there are no locks: `post` passes an event to the scheduler
 and turns the effects into tasks. `post` awaits no effect, so a slow stop of one model never delays
 a request for another.
+
+When a worker dies, `_report_death` and `_run` tell the scheduler, which stops and starts the model
+again, and the prediction's owner, which answers its caller.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Protocol
 from router.clock import Clock
 from router.errors import RouterError, WorkerDied, without_paths
 from router.models.catalog import Package
-from router.models.process import (
+from router.models.process_interface import (
     LogLine,
     Memory,
     NotStartedError,

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from router.clock import Clock
-from router.models.process import Report
+from router.models.process_interface import Report
 from router.prediction import Job, Json, Outcome
 from router.remote.cog import CogBackend
 from router.remote.guard import Allowance, Breaker

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
 from router.errors import DeadlineExceeded
-from router.models.process import NotStartedError, Report, StartError
+from router.models.process_interface import NotStartedError, Report, StartError
 from router.prediction import Job, Json, LogText, Outcome
 from router.remote import responses as answers
 from router.remote.files import with_files

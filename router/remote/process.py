@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from router import loop_detection
 from router.errors import WorkerDied
-from router.models.process import LogLine, NotStartedError, Report, StartError
+from router.models.process_interface import LogLine, NotStartedError, Report, StartError
 from router.prediction import Job, Outcome
 from router.remote.backend import Backend, Guards
 from router.remote.responses import TROUBLE, canceled, failed
@@ -28,7 +28,7 @@ CANCEL_GRACE_S = 4.0
 
 
 class RemoteProcess:
-    """Implements `router.models.process.Process` for one period in which the back-end is used.
+    """A `Process` for one period in which the back-end is used.
 
     `guards` outlives the process: the requests that were sent, and whether the breaker is open.
     """

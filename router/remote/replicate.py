@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from router.errors import DeadlineExceeded
-from router.models.process import NotStartedError, Report, StartError
+from router.models.process_interface import NotStartedError, Report, StartError
 from router.prediction import FileRef, Job, Json, LogText, Outcome
 from router.remote import responses as answers
 from router.remote.files import ANY_TYPE, inline, media_type, with_files, with_outputs

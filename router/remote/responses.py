@@ -22,7 +22,7 @@ from router.errors import (
     without_paths,
 )
 from router.models.coglet_responses import read_failure
-from router.models.process import StartError
+from router.models.process_interface import StartError
 from router.prediction import Failure, Json, Outcome, Status
 from router.remote.http import RemoteResponse
 

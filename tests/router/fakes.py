@@ -13,7 +13,7 @@ from typing import Any, cast
 import orjson
 
 from router.models.catalog import Package
-from router.models.process import LogLine, Report, StartError
+from router.models.process_interface import LogLine, Report, StartError
 from router.observability.facts import Fact, Facts, PredictionRefused
 from router.prediction import FileRef, Job, Json, Outcome, Prediction, Status
 from router.predictions.lifecycle import Predictions

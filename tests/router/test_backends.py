@@ -17,7 +17,7 @@ from router import backends as backends_module
 from router.backends import Backends
 from router.clock import SystemClock
 from router.models.catalog import Package
-from router.models.process import StartError
+from router.models.process_interface import StartError
 from router.models.schemas import Description
 from router.predictions.overflow import OverflowRule
 from router.predictions.scheduler_loop import SchedulerLoop

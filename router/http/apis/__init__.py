@@ -1,4 +1,7 @@
-"""The HTTP APIs, one module or one name for each: native, cog, replicate, operations.
+"""The HTTP APIs: `native` (the app's own), `cog`, `replicate` with its `replicate_` modules, and
+`operations` with `events` (for the operator). `streams` and `downloads` serve the URLs that answers
+of all APIs hold.
 
-A module has its handlers and `add_routes`. One more API goes here.
+One more API is one more module here: handlers that call `router.http.new_prediction` and then
+`Predictions.create`, and an `add_routes` that `router.app` calls.
 """

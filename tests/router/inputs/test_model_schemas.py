@@ -14,7 +14,7 @@ from router.errors import ModelUnavailable
 from router.inputs import model_schemas
 from router.inputs.model_schemas import RETRY_DESCRIBE_S, ModelSchemas
 from router.models.catalog import Package
-from router.models.process import StartError
+from router.models.process_interface import StartError
 from router.models.schemas import Description
 
 FAR = Package("far", Path("/far"), "", Path(sys.executable))

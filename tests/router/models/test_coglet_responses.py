@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.errors import without_paths
 from router.models.coglet_responses import read_log_line, read_outcome
-from router.models.process import NotStartedError
+from router.models.process_interface import NotStartedError
 from router.prediction import Status
 
 

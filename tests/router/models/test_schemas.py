@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.models.catalog import Package
-from router.models.process import StartError
+from router.models.process_interface import StartError
 from router.models.schemas import (
     SCHEMA_NAME,
     STAMP_NAME,

@@ -16,7 +16,7 @@ from router.errors import (
     UnknownPrediction,
 )
 from router.keys.key import TRUSTED, Caller
-from router.models.process import NotStartedError, StartError
+from router.models.process_interface import NotStartedError, StartError
 from router.prediction import (
     Failure,
     FileRef,

@@ -11,7 +11,7 @@ import pytest
 
 from router.errors import ModelUnavailable, RouterError
 from router.models.catalog import Package
-from router.models.process import LogLine, NotStartedError, Report, StartError
+from router.models.process_interface import LogLine, NotStartedError, Report, StartError
 from router.prediction import Failure, Job, LogText, Outcome, Progress, Status
 from router.predictions.scheduler_loop import SchedulerLoop
 from router.scheduling import messages as msg

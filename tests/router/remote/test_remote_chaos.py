@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from router.clock import SystemClock
-from router.models.process import NotStartedError, StartError
+from router.models.process_interface import NotStartedError, StartError
 from router.prediction import Job, Outcome
 from router.remote.backend import Kind, RemoteOptions, make_backend, make_guards
 from router.remote.process import RemoteProcess

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from router.models.process import NotStartedError, StartError
+from router.models.process_interface import NotStartedError, StartError
 from router.prediction import FileRef, Job, LogText, Outcome, Progress, Status
 from router.remote import cog, http
 from router.remote.backend import Kind, RemoteOptions, make_backend

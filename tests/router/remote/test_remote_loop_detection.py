@@ -8,7 +8,7 @@ import pytest
 
 from router import loop_detection
 from router.clock import SystemClock
-from router.models.process import StartError
+from router.models.process_interface import StartError
 from router.prediction import Job
 from router.remote.backend import Guards, Kind, RemoteOptions, make_backend
 from router.remote.guard import Allowance, Breaker

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from router.models.process import NotStartedError, Report, StartError
+from router.models.process_interface import NotStartedError, Report, StartError
 from router.prediction import Job, Json, Outcome, Progress, Status
 from router.remote.backend import Guards
 from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, Allowance, Breaker

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from router.models.process import NotStartedError, StartError
+from router.models.process_interface import NotStartedError, StartError
 from router.prediction import FileRef, Job, LogText, Outcome, Progress, Status
 from router.remote import replicate
 from router.remote.backend import Kind, RemoteOptions, make_backend

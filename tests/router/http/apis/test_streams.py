@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from router.errors import without_paths
 from router.http.apis import streams
 from router.http.apis.streams import Place, follow
-from router.models.process import LogLine
+from router.models.process_interface import LogLine
 from router.prediction import (
     LogText,
     Outcome,

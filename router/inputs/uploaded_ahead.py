@@ -1,7 +1,8 @@
 """Files that are uploaded before predictions, and their use as inputs.
 
 The URL of such a file is never fetched over HTTP. The prediction gets its own link to the content
-in the spool, so the upload and the prediction may be deleted in any order.
+in the spool, so the upload and the prediction may be deleted in any order. (What is uploaded with
+a prediction is deleted by `router.predictions.lifecycle`.)
 """
 
 from __future__ import annotations
