@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -65,6 +66,33 @@ def test_too_much_is_refused_unparsed(text: bytes) -> None:
         load_json(text)
 
 
+@pytest.mark.parametrize("make", [str.encode, str], ids=["bytes", "str"])
+@pytest.mark.parametrize("item", ["1", '"a,b"', r'"\\"', r'"\","'])
+def test_just_as_many_values_as_may_be(make: Callable[[str], str | bytes], item: str) -> None:
+    """The list itself is one of them; what is in its texts is none."""
+    fits = [item] * (MAX_VALUES - 1)
+    assert len(load_json(make(f"[{','.join(fits)}]"))) == MAX_VALUES - 1
+    with pytest.raises(PayloadTooLarge, match="over 15000 values"):
+        load_json(make(f"[{','.join([*fits, item])}]"))
+
+
+def test_just_as_long_as_may_be() -> None:
+    """To the byte, in UTF-8."""
+    for text in ("a" * (MAX_TEXT_BYTES - 2), "ä" * (MAX_TEXT_BYTES // 2 - 1)):
+        assert load_json(f'"{text}"') == text
+        with pytest.raises(PayloadTooLarge, match=f"exceeds {MAX_TEXT_BYTES} bytes"):
+            load_json(f'"{text}a"')
+
+
+def test_just_as_wide_as_may_be() -> None:
+    """A wide character itself counts as one, as its escape or as itself."""
+    for wide, length in (("😀", 1), (r"\ud83d\ude00", 12)):
+        fits = "a" * (MAX_WIDE_CHARS - length - 2)
+        assert len(load_json(f'"{wide}{fits}"')) == len(fits) + 1
+        with pytest.raises(PayloadTooLarge, match="emoji"):
+            load_json(f'"{wide}{fits}a"')
+
+
 @pytest.mark.parametrize("inside", ["1,2,", '\\",[{', "\\\\\\\\,["])
 def test_what_is_within_a_string_is_no_value(inside: str) -> None:
     """A table in one text has a hundred thousand commas."""
@@ -85,6 +113,9 @@ def test_depth() -> None:
     """As deep as may be, no deeper, and far beyond what Python recurses."""
     fits = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert load_json(fits) is not None
+    assert load_json('{"a":' * MAX_DEPTH + "1" + "}" * MAX_DEPTH) is not None
+    with pytest.raises(ValueError, match="too deeply"):
+        load_json('{"a":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1))
     assert load_json("[" + "[]," * 1000 + "[]]") == [[]] * 1001
     for depth in (MAX_DEPTH + 1, 900, 5_000, 14_000):
         with pytest.raises(ValueError, match="too deeply"):

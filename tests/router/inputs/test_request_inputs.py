@@ -8,7 +8,7 @@ import pytest
 
 from router.errors import InvalidInput, PayloadTooLarge, RouterError
 from router.inputs.input_schema import InputSchema
-from router.inputs.request_inputs import MAX_FILES, RequestInputs, Text
+from router.inputs.request_inputs import MAX_FILES, MAX_URL_CHARS, RequestInputs, Text
 from router.keys.key import TRUSTED, Caller
 from router.models.coglet_client import with_file_urls
 from router.prediction import FileRef, Job
@@ -103,6 +103,77 @@ async def test_what_is_no_file(intake: RequestInputs, spool: Spool, value: objec
     with pytest.raises(RouterError):
         await intake.from_json(spec(), {"image": value}, TRUSTED)
     assert list(spool.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("/etc/passwd", "must be an upload, a data: URI or an http(s) URL"),
+        (7, "must be an upload, a data: URI or an http(s) URL"),
+        ("http://a.example/" + "x" * MAX_URL_CHARS, "is a URL of over 8192 characters"),
+        ("https://[::1", "is not a URL"),
+        (["data:,a", "data:,b"], "must be given once"),
+    ],
+)
+async def test_why_it_is_no_file(intake: RequestInputs, value: object, message: str) -> None:
+    """In words, for the input that it is about."""
+    with pytest.raises(InvalidInput) as refused:
+        await intake.from_json(spec(), {"image": value}, TRUSTED)
+    assert refused.value.message == f"Cannot use 'image': {message}"
+    assert refused.value.details == {"problems": [{"input": "image", "message": message}]}
+
+
+async def test_values_pass(intake: RequestInputs) -> None:
+    """As they are; an unknown input is dropped, and a file input that is left blank is none."""
+    values = {"steps": 3, "unknown": 1, "image": "", "more": []}
+    inputs, refs = await intake.from_json(spec(), values, TRUSTED)
+    assert (dict(inputs), refs) == ({"steps": 3}, ())
+    with pytest.raises(InvalidInput, match="'steps'"):
+        await intake.from_json(spec(), {"steps": 6}, TRUSTED)
+
+
+class Fetched:
+    """Fetches everything, and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int, Caller]] = []
+
+    async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
+        """A path and a name for it."""
+        self.asked.append((url, field, max_bytes, caller))
+        return f"/spool/{len(self.asked)}", f"name {len(self.asked)}"
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def test_urls_are_fetched(spool: Spool) -> None:
+    """Each for its field and its caller, in the order in which they came."""
+    fetched, caller = Fetched(), Caller("ann")
+    longest = "HTTPS://a.example/" + "x" * (MAX_URL_CHARS - 18)
+    values = {"image": "http://a.example/1", "more": [longest, "https://a.example/3"]}
+    _, refs = await RequestInputs(spool, fetched, 100).from_json(spec(), values, caller)
+    assert fetched.asked == [
+        ("http://a.example/1", "image", 100, caller),
+        (longest, "more", 100, caller),
+        ("https://a.example/3", "more", 100, caller),
+    ]
+    assert refs == (
+        FileRef("image", "/spool/1", "name 1"),
+        FileRef("more", "/spool/2", "name 2", in_list=True),
+        FileRef("more", "/spool/3", "name 3", in_list=True),
+    )
+
+
+async def test_a_file_of_just_the_limit(intake: RequestInputs) -> None:
+    """To the byte; its name is the input's, with the ending of its type."""
+    uri = "data:text/plain," + "x" * 100
+    _, (ref,) = await intake.from_json(spec(), {"image": uri}, TRUSTED)
+    assert (ref.field, ref.name, ref.in_list) == ("image", "image.txt", False)
+    with pytest.raises(PayloadTooLarge, match="'image': it exceeds 100 bytes"):
+        await intake.from_json(spec(), {"image": uri + "x"}, TRUSTED)
+    _, refs = await intake.from_json(spec(), {"more": ["data:,a", "data:,b"]}, TRUSTED)
+    assert [(r.field, r.name, r.in_list) for r in refs] == [("more", "more", True)] * 2
 
 
 async def test_more_files_than_may_be(intake: RequestInputs, spool: Spool) -> None:
