@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from router.errors import InvalidInput, PayloadTooLarge, RouterError
+from router.inputs.data_uris import LONG_BYTES, LongString
 from router.inputs.input_schema import InputSchema
-from router.inputs.request_inputs import MAX_FILES, MAX_URL_CHARS, RequestInputs, Text
+from router.inputs.json_text import MAX_TEXT_BYTES
+from router.inputs.request_inputs import MAX_FILES, MAX_URL_CHARS, NO_FILE, RequestInputs, Text
 from router.keys.key import TRUSTED, Caller
 from router.models.coglet_client import with_file_urls
 from router.prediction import FileRef, Job
@@ -233,3 +236,91 @@ async def test_a_form_may_not_give_one_file_twice(intake: RequestInputs, spool: 
             spec(), [FileRef("image", str(file.path), "a"), Text("image", "data:,x")], TRUSTED
         )
     assert list(spool.folder.iterdir()) == []
+
+
+WORDS = {
+    "components": {
+        "schemas": {
+            "Input": {
+                "properties": {
+                    "text": {"type": "string"},
+                    "words": {"type": "array", "items": {"type": "string"}},
+                    "map": {"type": "object"},
+                    "image": FILE,
+                    "more": {"type": "array", "items": FILE},
+                }
+            }
+        }
+    }
+}
+
+
+async def test_long_strings_are_texts_where_no_file_is_taken(intake: RequestInputs) -> None:
+    """Wherever they stand; all of them together as long as a body's text, to the byte."""
+    half = MAX_TEXT_BYTES // 2
+    long = [LongString(b"a" * half), LongString(b"b" * half)]
+    for values, expected in (
+        (
+            {"text": long[0], "words": ["x", long[1]]},
+            {"text": "a" * half, "words": ["x", "b" * half]},
+        ),
+        ({"map": {"k": [long[0], 1]}}, {"map": {"k": ["a" * half, 1]}}),
+        ({"text": LongString(b"c" * 2 * half)}, {"text": "c" * 2 * half}),
+    ):
+        inputs, _ = await intake.from_json(InputSchema(WORDS), values, TRUSTED)
+        assert dict(inputs) == expected
+    for words in ([*long, LongString(b"c")], [LongString(b"c" * (2 * half + 1))]):
+        with pytest.raises(PayloadTooLarge):
+            await intake.from_json(InputSchema(WORDS), {"words": words}, TRUSTED)
+    with pytest.raises(PayloadTooLarge, match=f"it has over {MAX_TEXT_BYTES} bytes of text"):
+        await intake.from_json(InputSchema(WORDS), {"words": [*long, LongString(b"c")]}, TRUSTED)
+
+
+async def test_what_a_form_may_not_say(intake: RequestInputs, spool: Spool) -> None:
+    """A file for a text; a list of files that is no JSON. What it may: texts of each type."""
+    file = spool.create("a")
+    file.close()
+    upload = FileRef("text", str(file.path), "a")
+    wrong: list[tuple[list[Text | FileRef], str]] = [
+        ([Text("text", "a"), upload], "Cannot use 'text': must be text, got a file"),
+        ([Text("more", " [x")], f"Cannot use 'more': {NO_FILE}"),
+        ([Text("image", "x")], f"Cannot use 'image': {NO_FILE}"),
+    ]
+    for parts, message in wrong:
+        with pytest.raises(InvalidInput) as refused:
+            await intake.from_form(InputSchema(WORDS), parts, TRUSTED)
+        assert refused.value.message == message
+    assert list(spool.folder.iterdir()) == []
+    parts = [
+        Text("text", "a"),
+        Text("words", "b"),
+        Text("words", "c"),
+        Text("more", ' ["data:,d"]'),
+    ]
+    inputs, (ref,) = await intake.from_form(InputSchema(WORDS), parts, TRUSTED)
+    assert dict(inputs) == {"text": "a", "words": ["b", "c"]}
+    assert Path(ref.path).read_text() == "d"
+
+
+async def test_a_long_form_is_read_in_a_turn_of_its_own(
+    intake: RequestInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a long data: URI is decoded: what is short waits for nobody."""
+    taken: list[object] = []
+    take = intake.turns.take
+
+    async def noted(work: Callable[[], object]) -> object:
+        taken.append(work)
+        return await take(work)
+
+    monkeypatch.setattr(intake.turns, "take", noted)
+    for length, turns in ((LONG_BYTES, 0), (LONG_BYTES + 1, 1)):
+        taken.clear()
+        await intake.from_form(InputSchema(WORDS), [Text("text", "a" * length)], TRUSTED)
+        assert len(taken) == turns
+    big = RequestInputs(Spool(intake._files.folder), NoFetcher(), 1 << 20)  # type: ignore[attr-defined]
+    monkeypatch.setattr(big.turns, "take", noted)
+    for length, at_least in ((LONG_BYTES - 6, 0), (LONG_BYTES - 5, 1)):
+        taken.clear()
+        await big.from_json(InputSchema(WORDS), {"image": "data:," + "x" * length}, TRUSTED)
+        assert (len(taken) >= 1) == bool(at_least)
