@@ -17,6 +17,7 @@ from router.errors import (
 )
 from router.keys.key import TRUSTED, Caller
 from router.models.process_interface import NotStartedError, StartError
+from router.observability.facts import Facts, PredictionChanged
 from router.prediction import (
     Failure,
     FileRef,
@@ -362,6 +363,29 @@ async def test_handed_back_after_a_cancel(world: World) -> None:
     end = await world.stored("a", Status.CANCELED)
     assert end.failure == Failure("canceled", "The prediction was canceled")
     assert [j.id for j in model.jobs] == ["a"]
+
+
+async def test_one_that_never_began_counts_no_attempt(world: World) -> None:
+    """It waits again, as if it had not been started; its next run is its first attempt."""
+    heard: list[str] = []
+    world.router.refusals.note = lambda fact: heard.append(  # type: ignore[method-assign]
+        fact.prediction.status if isinstance(fact, PredictionChanged) else type(fact).__name__
+    )
+    world.router.predictions._facts = Facts([world.router.refusals.note])
+    in_flight = await world.router.predictions.create(made("a"))
+    await world.running("a")
+    answer = world.router.model.answers.pop("a")
+    answer.set_exception(NotStartedError("the worker died"))
+    await until(lambda: heard[-1] == "starting" and len(heard) == 3)
+    world.clock.now += 5  # its model is started again
+    world.router.loop.post(messages.Tick())
+    await until(lambda: "a" in world.router.model.answers)
+    again = await world.stored("a", Status.PROCESSING)
+    assert (again.attempts, again.home, again.started_at) == (1, "", 1005.0)
+    world.answer("a")
+    await in_flight.wait(5)
+    assert (await world.stored("a", Status.SUCCEEDED)).attempts == 1
+    assert heard == ["starting", "processing", "starting", "processing", "succeeded"]
 
 
 async def test_a_router_that_stops_keeps_what_is_durable(world: World) -> None:

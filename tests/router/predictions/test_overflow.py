@@ -87,6 +87,17 @@ def test_here_first(town: Town) -> None:
     assert town.overflow.record(THERE) == (0, [])
 
 
+def test_whose_it_is_and_how_urgent_goes_with_it(town: Town) -> None:
+    """Into the queue of either place: the most urgent first, then the owners in turn."""
+    p = [Prediction(str(n), HERE, {}, 0.0, owner="ann", priority=1) for n in range(3)]
+    p.append(Prediction("b", HERE, {}, 0.0, owner="bob", priority=0))
+    for prediction in p[1:]:
+        town.overflow.submit(prediction)
+    first, *rest = town.scheduler.models[HERE].waiting.order(town.clock.now)
+    assert (first.id, first.owner, first.priority) == ("b", "bob", 0)
+    assert {(w.owner, w.priority) for w in rest} == {("ann", 1)}
+
+
 def test_one_who_would_wait_too_long_goes_at_once(town: Town) -> None:
     """By what runs have been measured to take."""
     town.submit("1")
