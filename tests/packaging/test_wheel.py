@@ -51,7 +51,9 @@ def python_of(version: str) -> str:
     if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
         return sys.executable
     found = shutil.which(f"python{version}")
-    if found is None:
+    # A version manager may have put a program of that name there that runs nothing.
+    works = found and not subprocess.run([found, "-c", ""], check=False).returncode
+    if found is None or not works:
         pytest.skip(f"there is no python{version} on this machine")
     return found
 
