@@ -175,7 +175,7 @@ def test_callme_deploys_by_the_real_cli(tmp_path: Path) -> None:
         env["PATH"] = f"{cli.parent}:{env['PATH']}"
         arguments = ["supabase", "deploy", "--profile", str(profile), "--folder", str(project)]
         told = run([str(callme), *arguments], project, env)
-        assert (told.returncode, "which project" in told.stderr) == (2, True), told.stderr
+        assert (told.returncode, "no project is set" in told.stderr) == (2, True), told.stderr
         assert platform.requests == []
         done = run([str(callme), *arguments, "--project", PROJECT], project, env)
     assert done.returncode == 0, done.stdout + done.stderr
