@@ -76,8 +76,7 @@ def context_of(request: Request) -> Context:
 
 
 # The check for a disconnected client starts only after this time, so that a quick prediction
-# does not pay for the extra task. Nor does one that waits in a short queue: with 0.05 s a busy
-# router made more work for itself just when it had the most.
+# does not pay for the extra task. Nor does one that waits in a short queue.
 DISCONNECT_CHECK_AFTER_S = 0.2
 
 

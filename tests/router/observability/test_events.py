@@ -1,4 +1,4 @@
-"""Followers are told what happens; a slow one is dropped and delays nobody."""
+"""Subscribers get every change; a slow one is dropped and delays no other."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from router.errors import (
 )
 from router.keys.key import TRUSTED, Caller
 from router.models.process_interface import NotStartedError, StartError
-from router.observability.facts import Facts, PredictionChanged
+from router.observability.facts import Fact, Facts, PredictionChanged
 from router.prediction import (
     Failure,
     FileRef,
@@ -368,10 +368,11 @@ async def test_handed_back_after_a_cancel(world: World) -> None:
 async def test_one_that_never_began_counts_no_attempt(world: World) -> None:
     """It waits again, as if it had not been started; its next run is its first attempt."""
     heard: list[str] = []
-    world.router.refusals.note = lambda fact: heard.append(  # type: ignore[method-assign]
-        fact.prediction.status if isinstance(fact, PredictionChanged) else type(fact).__name__
-    )
-    world.router.predictions._facts = Facts([world.router.refusals.note])
+
+    def hear(fact: Fact) -> None:
+        heard.append(fact.prediction.status if isinstance(fact, PredictionChanged) else "")
+
+    world.router.predictions._facts = Facts([hear])
     in_flight = await world.router.predictions.create(made("a"))
     await world.running("a")
     answer = world.router.model.answers.pop("a")
