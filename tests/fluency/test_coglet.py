@@ -55,9 +55,10 @@ def openapi_schema() -> dict[str, Any]:
 class Server:
     """A running coglet."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, temp: Path) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
+        self.temp = temp
 
     def health(self) -> str:
         try:
@@ -82,6 +83,19 @@ class Server:
                     raise
                 time.sleep(0.01)
         raise AssertionError("coglet stayed busy")
+
+    def wait_for_input(self, file: Path) -> None:
+        """Wait until the worker has the whole file and `run` has begun.
+
+        coglet 0.23.1 raises a cancel that comes earlier in whatever thread is being started. When
+        that is the one that fetches the file, the worker waits for it forever.
+        """
+        size = file.stat().st_size
+        deadline = time.monotonic() + 60
+        while not any(f.is_file() and f.stat().st_size == size for f in self.temp.rglob("*")):
+            assert time.monotonic() < deadline, f"{file.name} did not reach the worker"
+            time.sleep(0.02)
+        time.sleep(1)  # `run` begins right after; nothing outside shows it
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +131,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         start_new_session=True,
     )
     try:
-        made = Server(process, port)
+        made = Server(process, port, home / "tmp")
         deadline = time.monotonic() + READY_WITHIN_S
         while (status := made.health()) != "READY":
             tail = (home / "log").read_text()[-3000:]
@@ -172,6 +186,7 @@ def test_a_canceled_prediction_leaves_the_server_well(server: Server) -> None:
     )
     with urllib.request.urlopen(started, timeout=60) as answer:  # noqa: S310
         assert answer.status == 202
+    server.wait_for_input(GOLDEN / "two_cities.flac")
     cancel = urllib.request.Request(  # noqa: S310
         f"{server.url}/predictions/canceled-one/cancel", method="POST"
     )
