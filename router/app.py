@@ -77,8 +77,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
     backends = Backends(settings, packages, SystemClock())
     shutdown = Shutdown()
-    metrics, stream = PrometheusMetrics(), EventStream(shutdown)
-    telemetry = Telemetry(metrics, stream, Facts([metrics.note, stream.note]))
+    facts = Facts()
+    telemetry = Telemetry(PrometheusMetrics(facts), EventStream(shutdown, facts), facts)
     keys = _make_keyring(settings)
 
     @contextlib.asynccontextmanager
@@ -95,6 +95,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                         yield
                 finally:
                     undo()
+        facts.deliver()
 
     app = FastAPI(
         title="CALLME GPU backend",
@@ -147,7 +148,7 @@ def _observe_requests(app: FastAPI, facts: Facts, cors_origins: Collection[str])
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Metrics and the event stream; `facts` reports to both."""
+    """Metrics and the event stream, and `facts`, which both listen to."""
 
     metrics: PrometheusMetrics
     events: EventStream

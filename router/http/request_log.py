@@ -15,7 +15,7 @@ from urllib.parse import quote
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.observability.facts import Facts, RequestEnded
+from router.observability.facts import Fact, Facts, RequestEnded
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +26,17 @@ LOGGED_PATH_CHARS = 500
 
 
 class RequestLog:
-    """Gives every response an `X-Request-Id`: the client's own if it is valid, else a new one."""
+    """Gives every response an `X-Request-Id`: the client's own if it is valid, else a new one.
+    Reports every request as a fact, and logs it."""
 
     def __init__(self, app: ASGIApp, facts: Facts) -> None:
         self._app = app
         self._facts = facts
+        facts.add(log_request)
         self._templates: dict[object, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and log it when it has been answered."""
+        """Pass the request on, and report it when it has been answered."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -54,22 +56,15 @@ class RequestLog:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - began
-            self._record(scope, status, seconds)
-
-    def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count and log the request. `status` is 0 when the client left before the response."""
-        route = self._route(scope)
-        self._facts.tell(RequestEnded(scope["method"], route, status, seconds))
-        fields = {
-            "request_id": scope["callme_request_id"],
-            "method": scope["method"],
-            # Quoted, because a client could send control characters for a terminal.
-            "path": quote(scope["path"][:LOGGED_PATH_CHARS]),
-            "route": route,
-            "status": status,
-            "seconds": round(seconds, 4),
-        }
-        log.info("request", extra=fields)
+            ended = RequestEnded(
+                scope["method"],
+                self._route(scope),
+                status,  # 0 when the client left before the response
+                seconds,
+                scope["path"],
+                scope["callme_request_id"],
+            )
+            self._facts.tell(ended)
 
     def _route(self, scope: Scope) -> str:
         """Return the path template of the route that answered, or UNMATCHED when none did.
@@ -83,6 +78,22 @@ class RequestLog:
         if self._templates is None:
             self._templates = templates(scope["app"].routes)
         return self._templates.get(endpoint, UNMATCHED)
+
+
+def log_request(fact: Fact) -> None:
+    """Log the request in one line, if it is one. This is a listener of
+    `router.observability.facts`."""
+    if isinstance(fact, RequestEnded):
+        fields = {
+            "request_id": fact.request_id,
+            "method": fact.method,
+            # Quoted, because a client could send control characters for a terminal.
+            "path": quote(fact.path[:LOGGED_PATH_CHARS]),
+            "route": fact.route,
+            "status": fact.status,
+            "seconds": round(fact.seconds, 4),
+        }
+        log.info("request", extra=fields)
 
 
 def _request_id(scope: Scope) -> bytes:

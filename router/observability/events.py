@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from router.observability.facts import Fact, ModelChanged, PredictionChanged
+from router.observability.facts import Fact, Facts, ModelChanged, PredictionChanged
 from router.shutdown import Shutdown
 
 # The most changes between two reads of one client.
@@ -45,12 +45,14 @@ class Subscription:
 class EventStream:
     """Sends the states of models and the statuses of predictions to subscribers."""
 
-    def __init__(self, shutdown: Shutdown) -> None:
+    def __init__(self, shutdown: Shutdown, facts: Facts) -> None:
         """Subscriptions end when the server begins to stop, as it waits for its clients to
         leave."""
         self._shutdown = shutdown
+        self._facts = facts
         self._subscriptions: set[Subscription] = set()
         shutdown.on_begin(self._end)
+        facts.add(self.note)
 
     def _end(self) -> None:
         for subscription in self._subscriptions:
@@ -58,6 +60,7 @@ class EventStream:
 
     def subscribe(self) -> Subscription:
         """A subscription that gets all events from now until `unsubscribe`."""
+        self._facts.deliver()  # what happened before is no event for it
         subscription = Subscription()
         if self._shutdown.begun:
             subscription.end()

@@ -1,19 +1,24 @@
 """What happened, as one stream of facts, and its listeners.
 
-A listener decides nothing and must be quick, as it is called synchronously. `router.app` adds the
-listeners: metrics and the event stream.
+A listener decides nothing and must be quick, as it is called synchronously. The listeners are
+metrics, the event stream, and the log of requests.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from msgspec import Struct
 
 from router.prediction import Prediction
 
 log = logging.getLogger(__name__)
+# Facts wait this long, so that the next request of a quick caller does not wait for their
+# listeners. What happens within this time is delivered together, which is also cheaper.
+DELAY_S: Final = 0.01
 
 
 class PredictionChanged(Struct, frozen=True):
@@ -48,13 +53,15 @@ class LoadEnded(Struct, frozen=True):
 
 
 class RequestEnded(Struct, frozen=True):
-    """An HTTP request was answered, after `seconds`. `route`: the template of its path. `status`: 0
-    when the client disconnected before the response."""
+    """An HTTP request was answered, after `seconds`. `route`: the template of its `path`. `status`:
+    0 when the client disconnected before the response."""
 
     method: str
     route: str
     status: int
     seconds: float
+    path: str
+    request_id: str
 
 
 Fact = PredictionChanged | PredictionRefused | ModelChanged | LoadEnded | RequestEnded
@@ -62,17 +69,38 @@ Listener = Callable[[Fact], None]
 
 
 class Facts:
-    """Calls every listener with every fact, in order. The exception of a listener is logged, and
-    the others are still called: a fact may be reported in the middle of a prediction's end or a
-    model's start, which must not fail because of it."""
+    """Calls every listener with every fact, in order, a little later. The exception of a listener
+    is logged, and the others are still called."""
 
-    def __init__(self, listeners: Iterable[Listener] = ()) -> None:
-        self._listeners = tuple(listeners)
+    def __init__(self, listeners: Iterable[Listener] = (), delay_s: float = DELAY_S) -> None:
+        """delay_s: how long a fact waits; 0: `tell` delivers it at once."""
+        self._listeners = list(listeners)
+        self._delay_s = delay_s
+        self._waiting: list[Fact] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, listener: Listener) -> None:
+        """Call this one, too, with what is told from now on."""
+        self.deliver()
+        self._listeners.append(listener)
 
     def tell(self, fact: Fact) -> None:
-        """Call all listeners now."""
-        for listener in self._listeners:
-            try:
-                listener(fact)
-            except Exception:
-                log.exception("a listener failed")
+        """Deliver the fact `delay_s` from now. Needs a running event loop unless that is 0."""
+        self._waiting.append(fact)
+        if not self._delay_s:
+            self.deliver()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._delay_s, self.deliver)
+
+    def deliver(self) -> None:
+        """Deliver now what waits. Whoever reads what a listener has collected calls this first."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        facts, self._waiting = self._waiting, []
+        for fact in facts:
+            for listener in self._listeners:
+                try:
+                    listener(fact)
+                except Exception:
+                    log.exception("a listener failed")

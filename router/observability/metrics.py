@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from router.observability.facts import (
     Fact,
+    Facts,
     LoadEnded,
     ModelChanged,
     PredictionChanged,
@@ -40,7 +41,8 @@ class PrometheusMetrics:
     """The metrics of one router. It has its own registry, so that one process can have two
     routers."""
 
-    def __init__(self) -> None:
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._gauges = Gauges()
@@ -70,6 +72,7 @@ class PrometheusMetrics:
         self._request_s = self._histogram(
             "callme_http_request_seconds", "Time to the response's end", REQUEST_BUCKETS_S, "route"
         )
+        facts.add(self.note)
 
     def watch(self, models: tuple[str, ...], read: Callable[[], Snapshot]) -> None:
         """Show what `read` returns at every scrape. Also show every model's counters from 0: a
@@ -83,6 +86,7 @@ class PrometheusMetrics:
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
+        self._facts.deliver()
         return generate_latest(self.registry)
 
     def note(self, fact: Fact) -> None:

@@ -260,7 +260,7 @@ class Router:
             time_limit_s=TIME_LIMIT_S,
             keep_results_s=86400.0,
             timers=clock,
-            facts=Facts([self.refusals.note]),
+            facts=Facts([self.refusals.note], delay_s=0),
         )
         self.loop = self.predictions.loop
 

@@ -13,7 +13,7 @@ from router.http.apis import events
 from router.http.apis.events import event_response
 from router.http.sse import EventResponse
 from router.observability.events import QUEUE_LIMIT, EventStream, Subscription
-from router.observability.facts import PredictionChanged
+from router.observability.facts import Facts, PredictionChanged
 from router.prediction import Prediction
 from router.shutdown import Shutdown
 
@@ -30,7 +30,7 @@ async def test_a_comment_where_nothing_happens(monkeypatch: pytest.MonkeyPatch) 
     """Until the stream is closed; then the body ends as it should."""
     monkeypatch.setattr(events, "HEARTBEAT_S", 0.01)
     shutdown, sent = Shutdown(), list[Message]()
-    stream = EventStream(shutdown)
+    stream = EventStream(shutdown, Facts())
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -47,7 +47,7 @@ async def test_a_comment_where_nothing_happens(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that never ends holds up neither the facts nor the handler."""
     monkeypatch.setattr(sse, "PARTING_S", 0.01)
-    stream = EventStream(Shutdown())
+    stream = EventStream(Shutdown(), Facts())
     stuck = asyncio.Event()
 
     async def send(message: Message) -> None:
@@ -67,7 +67,7 @@ async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.Monke
 
 async def test_a_client_that_goes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its handler ends with it, and its subscription."""
-    stream = EventStream(Shutdown())
+    stream = EventStream(Shutdown(), Facts())
     left: list[Subscription] = []
     monkeypatch.setattr(stream, "unsubscribe", left.append)
 

@@ -17,13 +17,19 @@ from router.observability.metrics import PrometheusMetrics
 
 
 @pytest.fixture
-def metrics() -> PrometheusMetrics:
-    """What the requests are counted in."""
-    return PrometheusMetrics()
+def facts() -> Facts:
+    """Where the requests are reported."""
+    return Facts(delay_s=0)
 
 
 @pytest.fixture
-def client(metrics: PrometheusMetrics) -> httpx.AsyncClient:
+def metrics(facts: Facts) -> PrometheusMetrics:
+    """What the requests are counted in."""
+    return PrometheusMetrics(facts)
+
+
+@pytest.fixture
+def client(facts: Facts) -> httpx.AsyncClient:
     """A client of an application with one route that answers and one that has a bug."""
 
     async def answering(request: Request) -> Response:
@@ -35,9 +41,7 @@ def client(metrics: PrometheusMetrics) -> httpx.AsyncClient:
     app = Starlette()
     app.add_route("/bug", buggy, methods=["GET"])
     app.add_route("/items/{item}", answering, methods=["GET"])
-    transport = httpx.ASGITransport(
-        app=RequestLog(app, Facts([metrics.note])), raise_app_exceptions=False
-    )
+    transport = httpx.ASGITransport(app=RequestLog(app, facts), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 

@@ -7,6 +7,7 @@ import re
 from msgspec.structs import replace
 
 from router.observability.facts import (
+    Facts,
     LoadEnded,
     ModelChanged,
     PredictionChanged,
@@ -30,7 +31,7 @@ def sample(metrics: PrometheusMetrics, name: str, **labels: str) -> float | None
 
 def test_a_predictions_way() -> None:
     """Its wait is counted at its start, its run and outcome at its end."""
-    metrics = PrometheusMetrics()
+    metrics = PrometheusMetrics(Facts())
     for p in (WAITING, RUNNING, DONE):
         metrics.note(PredictionChanged(p))
     assert sample(metrics, "callme_queue_seconds_sum", model="echo") == 2.0
@@ -41,7 +42,7 @@ def test_a_predictions_way() -> None:
 
 def test_outcomes_are_statuses_or_error_codes() -> None:
     """A failure by its code, a refusal too; one that never ran has no duration."""
-    metrics = PrometheusMetrics()
+    metrics = PrometheusMetrics(Facts())
     failed = replace(DONE, status=Status.FAILED, failure=Failure("worker_died", "It died"))
     metrics.note(PredictionChanged(failed))
     withdrawn = replace(WAITING, status=Status.CANCELED, completed_at=11.0)
@@ -55,7 +56,7 @@ def test_outcomes_are_statuses_or_error_codes() -> None:
 
 def test_models() -> None:
     """Loads by outcome, stops by reason; counters are there before anything has happened."""
-    metrics = PrometheusMetrics()
+    metrics = PrometheusMetrics(Facts())
     metrics.watch(("echo",), lambda: Scheduler({"echo": 1}, 0).snapshot(0.0))
     assert sample(metrics, "callme_model_crashes_total", model="echo") == 0.0
     metrics.note(LoadEnded("echo", 3.0, ready=True))
@@ -71,7 +72,7 @@ def test_models() -> None:
 
 def test_gauges_are_read_when_scraped() -> None:
     """They show the moment of the scrape, and two registries share nothing."""
-    metrics, other = PrometheusMetrics(), PrometheusMetrics()
+    metrics, other = PrometheusMetrics(Facts()), PrometheusMetrics(Facts())
     scheduler = Scheduler({"echo": 1}, 2000, Policy(default_footprint_bytes=1024))
     metrics.watch(("echo",), lambda: scheduler.snapshot(1.0))
     scheduler.handle(msg.Submitted("p0", "echo", "", 1), 1.0)
@@ -89,9 +90,9 @@ def test_gauges_are_read_when_scraped() -> None:
 
 def test_labels_stay_few() -> None:
     """Methods that a client makes up are all one; no id and no path is a label."""
-    metrics = PrometheusMetrics()
+    metrics = PrometheusMetrics(Facts())
     for i in range(50):
-        metrics.note(RequestEnded(f"M{i}", "/{model}", 405, 0.01))
+        metrics.note(RequestEnded(f"M{i}", "/{model}", 405, 0.01, "/a", f"id{i}"))
         metrics.note(PredictionChanged(replace(DONE, id=f"id{i}")))
     text = metrics.exposition().decode()
     assert 'callme_http_requests_total{method="other",route="/{model}",status="405"} 50.0' in text

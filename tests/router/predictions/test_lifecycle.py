@@ -372,7 +372,7 @@ async def test_one_that_never_began_counts_no_attempt(world: World) -> None:
     def hear(fact: Fact) -> None:
         heard.append(fact.prediction.status if isinstance(fact, PredictionChanged) else "")
 
-    world.router.predictions._facts = Facts([hear])
+    world.router.predictions._facts = Facts([hear], delay_s=0)
     in_flight = await world.router.predictions.create(made("a"))
     await world.running("a")
     answer = world.router.model.answers.pop("a")
