@@ -14,6 +14,9 @@ from av1 import coded_pixels
 from errors import InvalidInput
 from limits import MAX_PIXELS, objection
 from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+
+Mask = npt.NDArray[np.bool_]
 
 pillow_heif.register_heif_opener()
 
@@ -26,6 +29,9 @@ MIN_SIDE_PX = 16
 AVIF_CODED_PER_PIXEL = 4
 AVIF_CODED_PX = 16_000_000
 """Coded pixels that an AVIF may hold: the picture, its transparency, gain map and previews."""
+
+FAINTEST_ALPHA = 8
+"""Alpha (0 to 255) that something drawn reaches; less is nothing that a person could see."""
 
 _UNREADABLE = (
     OSError,  # truncated or corrupt data (Pillow), missing codec
@@ -44,8 +50,8 @@ def load_rgb(path: Path, *, max_side_px: int) -> npt.NDArray[np.uint8]:
     """The picture in `path`, upright, opaque, no side longer than `max_side_px`.
 
     EXIF orientation is applied. A transparent picture is laid on white if its strokes are dark and
-    on black if they are light, so that they stay visible. 16-bit, palette,
-    grey, CMYK and HEIC pictures arrive as the same 8-bit RGB.
+    on black if they are light, so that they stay visible. 16-bit, palette, grey, CMYK and HEIC
+    pictures arrive as the same 8-bit RGB.
 
     Returns: (H, W, 3), uint8, RGB.
     Raises InvalidInput when it is empty, no image, truncated, over `MAX_PIXELS`, or shows nothing.
@@ -120,19 +126,52 @@ def _direct(picture: Image.Image) -> Image.Image:
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """`picture` as 8-bit RGB; transparency laid on white or black, by the strokes' brightness."""
+    """`picture` as 8-bit RGB; transparency is laid on white or black, by what touches it."""
     if picture.mode not in ("RGBA", "LA"):
         return picture.convert("RGB")
     rgba = picture.convert("RGBA")
     pixels = np.asarray(rgba)
-    drawn = pixels[..., 3] > 127
-    if not pixels[..., 3].any():
+    alpha = pixels[..., 3]
+    strongest = int(alpha.max())
+    if strongest < FAINTEST_ALPHA:
         raise InvalidInput(
             "Cannot draw from this sketch: 'image' must show lines, got a transparent page"
         )
-    is_dark = not drawn.any() or drawn.all() or pixels[..., :3][drawn].mean() < 127.5
-    ground = Image.new("RGBA", rgba.size, "white" if is_dark else "black")
+    if strongest < 255:  # a faint pen is as good as a full one
+        rgba.putalpha(Image.fromarray((alpha.astype(np.float32) * 255 / strongest).astype("uint8")))
+    ground = Image.new("RGBA", rgba.size, ground_of(pixels))
     return Image.alpha_composite(ground, rgba).convert("RGB")
+
+
+def ground_of(rgba: npt.NDArray[np.uint8]) -> str:
+    """The ground, "white" or "black", on which a drawing on a transparent page can be seen.
+
+    rgba: (H, W, 4) uint8.
+
+    What touches transparency decides, since only that is drawn on the ground: a white fill within
+    black outlines does not. Each pixel counts by its alpha and by how much it differs from the
+    ground. Thin things (lines) count more than wide ones (fills, strokes of an eraser in the colour
+    of the paper). White if nothing tells.
+    """
+    alpha = rgba[..., 3].astype(np.float32) / 255.0
+    covered = alpha >= 0.15 * alpha.max()  # the outer half of a soft edge is transparent
+    edge = covered & ndimage.binary_dilation(~covered, iterations=2)
+    darkest, lightest = rgba[..., :3].min(axis=2), rgba[..., :3].max(axis=2)
+    light = covered & (darkest > 127)  # cannot be seen on white
+    dark = covered & (lightest < 128)
+    weights = {
+        ground: float((alpha * lost)[seen & edge].sum()) * _thinness(seen, edge)
+        for ground, seen, lost in (
+            ("white", dark, 1.0 - lightest / 255.0),
+            ("black", light, darkest / 255.0),
+        )
+    }
+    return "black" if weights["black"] > weights["white"] else "white"
+
+
+def _thinness(mask: Mask, edge: Mask) -> float:
+    """The share of `mask` that is `edge`: 1 for a thin line, near 0 for a large area."""
+    return float((mask & edge).sum()) / max(1.0, float(mask.sum()))
 
 
 def _from_deep(picture: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from errors import InvalidInput
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from picture import load_rgb
-from PIL import Image, ImageDraw, ImageFile
+from PIL import Image, ImageDraw, ImageFile, ImageFilter
 
 
 def cross(mode: str = "RGB", ground: object = "white", ink: object = "black") -> Image.Image:
@@ -80,6 +80,55 @@ def test_strokes_on_transparency_stay_visible(
     rgb = load_rgb(path, max_side_px=200)
     assert (rgb[10, 20] == ground).all()
     assert (rgb[32, 20] == 255 - ground).all()
+
+
+INK, PAPER = (0, 0, 0, 255), (255, 255, 255, 255)
+
+
+def house(pen: ImageDraw.ImageDraw, ink: tuple[int, ...], fill: tuple[int, ...] | None) -> None:
+    """A house and its door in lines of 4 px; walls and roof filled or not."""
+    pen.polygon([(60, 110), (130, 50), (200, 110)], outline=ink, width=4, fill=fill)
+    pen.rectangle((70, 110, 190, 210), outline=ink, width=4, fill=fill)
+    pen.rectangle((115, 160, 145, 210), outline=ink, width=4)
+
+
+@pytest.mark.parametrize("kind", ["lines", "fill", "eraser", "faint", "light fill beside", "soft"])
+@pytest.mark.parametrize("is_dark", [True, False])
+def test_what_touches_transparency_decides_the_ground(
+    tmp_path: Path, kind: str, is_dark: bool
+) -> None:
+    """Fills and erasers in the colour of the paper hide no line, on a light theme or a dark one."""
+    ink, paper = (INK, PAPER) if is_dark else (PAPER, INK)
+    canvas = Image.new("RGBA", (320, 240), (0, 0, 0, 0))
+    pen = ImageDraw.Draw(canvas)
+    if kind == "eraser":  # over two thirds of the page
+        for left in (10, 90, 210):
+            pen.rectangle((left, 5, left + 55, 235), fill=paper)
+    if kind == "light fill beside":
+        pen.rectangle((0, 200, 319, 239), fill=paper[:1] * 2 + (150 if is_dark else 90, 255))
+        pen.ellipse((230, 20, 280, 70), fill=paper)
+    house(pen, ink, paper if kind == "fill" else None)
+    if kind == "faint":
+        pen.rectangle((230, 150, 300, 200), outline=(*ink[:3], 90), width=4)
+        canvas.putalpha(canvas.getchannel("A").point(lambda value: value * 2 // 5))
+    if kind == "soft":
+        canvas = canvas.convert("RGBa").filter(ImageFilter.GaussianBlur(2)).convert("RGBA")
+    canvas.save(tmp_path / "canvas.png")
+    rgb = load_rgb(tmp_path / "canvas.png", max_side_px=1280).astype(int)
+    assert (rgb[2, 2] == paper[:3]).all()
+    for row, column in ((111, 130), (160, 72), (208, 90), (162, 130)):  # a point of each line
+        near = rgb[row - 3 : row + 4, column - 3 : column + 4]
+        assert np.abs(near - np.array(paper[:3])).max() > 100
+
+
+def test_faint_strokes_count_by_their_alpha(tmp_path: Path) -> None:
+    """Light lines of a thin watercolour are laid on black, as strong as full ones."""
+    canvas = Image.new("RGBA", (320, 240), (0, 0, 0, 0))
+    house(ImageDraw.Draw(canvas), (255, 255, 255, 60), None)
+    canvas.save(tmp_path / "canvas.png")
+    rgb = load_rgb(tmp_path / "canvas.png", max_side_px=1280)
+    assert not rgb[2, 2].any()
+    assert rgb.max() == 255
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
