@@ -1,4 +1,4 @@
-"""Fixtures: a stand-in box, and each Deno the function must run on."""
+"""Fixtures: a stand-in box, each Deno the functions must run on, and a Postgres."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import pytest
 from box import Box, running_box
 from deno_server import find_deno
 from npm_tools import DENO_HOSTED, npm_binary
+from postgres import Database, running_cluster
 
 
 @pytest.fixture
@@ -20,3 +21,10 @@ def box() -> Iterator[Box]:
 def deno(request: pytest.FixtureRequest) -> Path:
     """The Deno this project pins, and the one the hosted edge runtime is compatible with."""
     return find_deno() if request.param == "pinned" else npm_binary(DENO_HOSTED, "deno")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Database]:
+    """A Postgres like a Supabase project with all migrations; one for all tests."""
+    with running_cluster() as base:
+        yield base
