@@ -11,6 +11,8 @@ The package and coglet run unchanged. Three things are added around them:
    all that the model has started is killed too (`callme_descendants.py`). A process that loses
    its parent becomes a child of the model's server, so that it is counted and found.
 3. **A limit on prints.** See `callme_print_limit.py`.
+4. **Sleep.** The worker listens for the router's word to free its memory and to take it again
+   (`callme_sleep`).
 """
 
 import contextlib
@@ -184,4 +186,5 @@ if "CALLME_SPOOL_DIR" in os.environ:
         die_with(int(router), reaps=True)
     elif router and any(WORKER in part for part in sys.orig_argv):
         die_with(int(router), reaps=False)
+        beside("callme_sleep.control").start()
     run_shadowed_sitecustomize()

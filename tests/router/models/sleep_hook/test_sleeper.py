@@ -1,0 +1,320 @@
+"""What a process answers is the same to the last bit, however often it has slept."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from router.models.worker_hook.callme_sleep import Refused
+from tests.router.models.sleep_hook.card import Card, Ended, Lora, Package, sleeper
+
+pytestmark = pytest.mark.slow
+
+
+def test_fifty_sleeps() -> None:
+    """Tied weights, views, closures, inference tensors: all come back; asleep, nothing is held."""
+    package, card = Package(), Card()
+    before = package.predict()
+    s = sleeper(card)
+    first = s.sleep()
+    assert s.memory()["awake_bytes"] == 0
+    assert first["freed_bytes"] == first["device_bytes"] > 1_000_000
+    s.wake()
+    for _ in range(50):
+        copied = s.sleep()
+        assert copied["changed"] == 0
+        assert copied["copied_bytes"] < 0.1 * first["copied_bytes"], "weights are copied once"
+        woken = s.wake()
+        assert woken["copied_bytes"] == copied["freed_bytes"]
+        assert package.predict() == before
+    assert card.released == 51
+    assert package.net.out.weight is package.net.embed.weight
+
+
+def in_place(p: Package) -> None:
+    """As a fine-tuned cache does."""
+    assert isinstance(p.net.scale, torch.Tensor)
+    p.net.scale.mul_(1.1)
+
+
+def merged(p: Package) -> None:
+    """As peft does."""
+    Lora(256).merge(p.net.hidden)
+
+
+def by_numpy(p: Package) -> None:
+    """One bit of a large storage."""
+    view = p.net.embed.weight.detach().numpy()
+    view[13, 7] = view[13, 7] * 1.000001 + 1e-7
+    del view
+
+
+def by_batch_norm(p: Package) -> None:
+    """Running statistics, which no version counter sees."""
+    p.net.train()
+    p.net.norm(torch.randn(4, 256, 3))
+    p.net.eval()
+
+
+def exchanged(p: Package) -> None:
+    """Two rows change places; every sum is as before."""
+    weight = p.net.hidden.weight.data
+    weight[[3, 200]] = weight[[200, 3]].clone()
+
+
+def replaced(p: Package) -> None:
+    """Another storage under the same parameter."""
+    p.net.hidden.weight.data = p.net.hidden.weight.data * 2
+
+
+CHANGES = [in_place, merged, by_numpy, by_batch_norm, exchanged, replaced]
+
+
+@pytest.mark.parametrize("staged", [False, True], ids=["slept", "staged"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changed_is_kept(change: Callable[[Package], None], staged: bool) -> None:
+    """A copy made earlier never brings an old value back."""
+    package, s = Package(), sleeper()
+    first = package.predict()
+    if staged:
+        s.stage()
+    else:
+        s.sleep()
+        s.wake()
+    with torch.no_grad():
+        change(package)
+    before = package.predict()
+    assert before != first
+    for _ in range(3):
+        s.sleep()
+        s.wake()
+        assert package.predict() == before
+
+
+def test_staged_sleep_copies_next_to_nothing() -> None:
+    """What was copied in idle time is not copied again."""
+    package, s = Package(), sleeper()
+    staged = s.stage()
+    assert staged["copied_bytes"] >= staged["device_bytes"]
+    asleep = s.sleep()
+    assert asleep["changed"] == 0
+    assert asleep["copied_bytes"] < 0.1 * staged["copied_bytes"]
+    s.wake()
+    assert package.predict() == Package().predict()
+
+
+def test_modules_come_and_go() -> None:
+    """The place of a freed module is used again; the arena does not grow with their number."""
+    package, s = Package(), sleeper()
+    sizes = []
+    for number in range(8):
+        torch.manual_seed(number)
+        package.loras = [nn.Linear(512, 512) for _ in range(3)]
+        before = package.predict()
+        s.sleep()
+        s.wake()
+        assert package.predict() == before
+        sizes.append(s.memory()["host_bytes"])
+    assert max(sizes) < 1.2 * sizes[0] + (1 << 20), sizes
+    with_loras = s.memory()["storages"]
+    package.loras = []
+    s.sleep()
+    s.wake()
+    assert s.memory()["storages"] == with_loras - 6
+
+
+def test_freed_in_its_sleep() -> None:
+    """What nobody refers to any more is left out of the wake."""
+    package, s = Package(), sleeper()
+    package.loras = [nn.Linear(512, 512)]
+    asleep = s.sleep()
+    package.loras = []
+    woken = s.wake()
+    assert woken["copied_bytes"] == asleep["freed_bytes"] - 4 * (512 * 512 + 512)
+    assert package.predict() == Package().predict()
+
+
+def test_a_script_module() -> None:
+    """Its parameters have no tensor in Python until they are asked for."""
+    with torch.no_grad():
+        scripted = torch.jit.freeze(torch.jit.script(nn.Linear(300, 300).eval()))
+        x = torch.ones(300)
+        before = scripted(x).tolist()
+        s = sleeper()
+        s.sleep()
+        s.wake()
+        assert scripted(x).tolist() == before
+
+
+def test_a_compiled_function() -> None:
+    """It keeps its tensors, and they keep their storages."""
+    net = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 3))
+    compiled: Any = torch.compile(net, backend="aot_eager")
+    with torch.inference_mode():
+        x = torch.ones(2, 300)
+        before = compiled(x).tolist()
+        s = sleeper()
+        for _ in range(3):
+            s.sleep()
+            s.wake()
+            assert compiled(x).tolist() == before
+
+
+def test_memory_of_others_stays() -> None:
+    """NumPy's memory is not torch's to free; it is reported."""
+    numpy = pytest.importorskip("numpy")
+    theirs = torch.from_numpy(numpy.arange(100_000, dtype=numpy.float32))
+    package, s = Package(), sleeper()
+    asleep = s.sleep()
+    assert theirs.sum().item() == pytest.approx(100_000 * 99_999 / 2, rel=1e-3)
+    assert asleep["kept_bytes"] >= 400_000
+    s.wake()
+    assert package.predict() == Package().predict()
+
+
+def test_refused_with_nothing_touched() -> None:
+    """At work, unfit or without room in host memory: the model answers on, and sleeps later."""
+    package, card, work = Package(), Card(), ["run.py:run"]
+    before = package.predict()
+    s = sleeper(card, work)
+    with pytest.raises(Refused, match=r"run\.py:run") as busy:
+        s.sleep()
+    with pytest.raises(Refused, match=r"run\.py:run"):
+        s.stage()
+    work.clear()
+    card.unfit = "CUDA graphs"
+    with pytest.raises(Refused, match="CUDA graphs") as unfit:
+        s.sleep()
+    card.unfit = ""
+    with pytest.raises(Refused, match="may take 0 MiB") as room:
+        s.sleep(limit_bytes=500_000)
+    assert [busy.value.kind, unfit.value.kind, room.value.kind] == ["busy", "unfit", "no room"]
+    assert not card.pinned
+    assert package.predict() == before
+    s.sleep(limit_bytes=1 << 30)
+    with pytest.raises(Refused, match="asleep"):
+        s.stage()
+    with pytest.raises(Refused, match="asleep already"):
+        s.sleep()
+    s.wake()
+    with pytest.raises(Refused, match="awake"):
+        s.wake()
+    assert package.predict() == before
+
+
+def test_at_work_while_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prediction that begins during the copy is found before anything is freed."""
+    package, card, work = Package(), Card(), list[str]()
+    s = sleeper(card)
+    monkeypatch.setattr(s, "_busy", lambda: work)
+    wait = card.synchronize
+
+    def begin() -> None:
+        wait()
+        work.append("a prediction")
+
+    monkeypatch.setattr(card, "synchronize", begin)
+    monkeypatch.setattr(s, "_refuse", lambda: None)
+    with pytest.raises(Refused, match="a prediction"):
+        s.sleep()
+    assert package.predict() == Package().predict()
+
+
+def test_written_while_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that was written to is not used: not at once, and not when the old value returns."""
+    package, card = Package(), Card()
+    s = sleeper(card)
+    before = package.predict()
+    weight = package.net.hidden.weight.data
+    old = weight.clone()
+    wait = card.synchronize
+
+    def write() -> None:
+        if card.begun:
+            weight.fill_(7)
+        wait()
+
+    monkeypatch.setattr(card, "synchronize", write)
+    s.stage()
+    weight.copy_(old)
+    with pytest.raises(Refused, match="changed while"):
+        s.sleep()
+    monkeypatch.setattr(card, "synchronize", wait)
+    weight.copy_(old)
+    s.sleep()
+    s.wake()
+    assert package.predict() == before
+
+
+def test_a_sleep_that_fails_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends; it must not answer with a part of its weights."""
+    package, card = Package(), Card()
+    monkeypatch.setattr(card, "release", lambda: 1 / 0)
+    with pytest.raises(Ended, match=r"half-way.*ZeroDivisionError"):
+        sleeper(card).sleep()
+    assert not package.net.hidden.weight.untyped_storage().nbytes()
+
+
+def test_a_wake_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends."""
+    package, card = Package(), Card()
+    s = sleeper(card)
+    s.sleep()
+
+    def full(pairs: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(card, "copy", full)
+    with pytest.raises(Ended, match=r"a wake failed.*out of memory"):
+        s.wake()
+    assert package
+
+
+def test_a_copy_that_was_damaged() -> None:
+    """What comes back is checked; a wrong answer is never given."""
+    package, card = Package(), Card()
+    s = sleeper(card)
+    s.sleep()
+    slot = max(s._slots.values(), key=lambda slot: slot.size)
+    assert slot.copy is not None
+    slot.copy.bytes[1234] ^= 1
+    with pytest.raises(Ended, match="came back changed"):
+        s.wake()
+    assert package
+
+
+def test_nothing_to_put_to_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without memory on the device says so."""
+    card = Card()
+    monkeypatch.setattr(Card, "kind", "cuda")  # there are no such storages here
+    with pytest.raises(Refused, match="nothing on the device"):
+        sleeper(card).sleep()
+
+
+def test_random_lives() -> None:
+    """Whatever order things happen in, the next answer is the one before."""
+    r = random.Random(1)
+    package, s = Package(), sleeper()
+    before = package.predict()
+    for _ in range(60):
+        what = r.choice(("stage", "nap", "nap", "add", "drop", "change"))
+        if what == "stage":
+            s.stage()
+        elif what == "nap":
+            s.sleep()
+            s.wake()
+        elif what == "add":
+            package.loras.append(nn.Linear(r.choice((8, 300, 700)), 64))
+        elif what == "drop" and package.loras:
+            package.loras.pop(r.randrange(len(package.loras)))
+        elif what == "change":
+            with torch.no_grad():
+                r.choice(CHANGES)(package)
+        if what in ("stage", "nap"):
+            assert package.predict() == before, what
+        before = package.predict()
