@@ -39,6 +39,7 @@ from router.http.context import Context
 from router.http.errors import on_http_exception, on_router_error, on_unexpected
 from router.http.middleware import LoopDetection, StartupErrors, with_security_headers
 from router.http.openapi import build_openapi
+from router.http.pages import Pages
 from router.http.request_log import RequestLog
 from router.inputs.fetch import BoundedFetcher, UrlFetcher
 from router.inputs.model_schemas import ModelSchemas
@@ -46,7 +47,7 @@ from router.inputs.request_inputs import RequestInputs
 from router.inputs.uploaded_ahead import Uploads
 from router.keys.key import parse_keys, who_is_served
 from router.keys.key_store import KeyFileError, Keyring
-from router.models.catalog import Package, discover
+from router.models.catalog import Package, survey
 from router.models.coglet_process import CogProcess, ProcessOptions
 from router.models.memory import GpuMemory, detect_memory, hardware_name
 from router.models.process_interface import Memory, Process, StartError
@@ -74,8 +75,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     memory = detect_memory(settings.memory_reserve_bytes, settings.memory_limit_bytes)
     has_gpu = isinstance(memory, GpuMemory)
-    packages = discover(settings.packages_dir.resolve(), _environments(settings, has_gpu))
-    backends = Backends(settings, packages, SystemClock())
+    found = survey(settings.packages_dir.resolve(), _environments(settings, has_gpu))
+    backends = Backends(settings, found[0], SystemClock(), left_out=found[1])
     shutdown = Shutdown()
     facts = Facts()
     telemetry = Telemetry(PrometheusMetrics(facts), EventStream(shutdown, facts), facts)
@@ -117,6 +118,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_body_bytes=settings.max_upload_bytes,
         reads=BodyReads(shutdown),
     )
+    app.add_middleware(Pages)  # outside AuthMiddleware: the page itself needs no key
     _observe_requests(app, telemetry.facts, settings.cors_origins)
     # A request is compared with the routes in this order: the most used ones come first, and
     # `/{model}`, which matches every short path, comes last.
@@ -268,6 +270,7 @@ def _make_context(
     uploads = Uploads(database, spool, fetcher, clock, keep_s, find_output=find_output)
     context = Context(
         packages=backends.packages,
+        left_out=backends.left_out,
         loop=predictions.loop,
         shutdown=shutdown,
         predictions=predictions,

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from router.clock import Clock
 from router.models.catalog import NAME, RESERVED, Package
@@ -47,10 +48,18 @@ class Backends:
     `packages`: the models as the APIs know them. `scheduled`: the packages as the scheduler knows
     them, each with its `concurrency`; those in `weightless` take no memory here. `rules`: the
     models that overflow, by name. `labels`: the name of each such model by its remote's name, for
-    messages.
+    messages. `left_out`: why a package is not served, by its folder's name.
     """
 
-    def __init__(self, settings: Settings, local: Mapping[str, Package], clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        local: Mapping[str, Package],
+        clock: Clock,
+        *,
+        left_out: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.left_out = left_out
         self.packages = dict(local)
         self.scheduled = dict(local)
         self.concurrency = dict.fromkeys(local, 1)

@@ -33,6 +33,7 @@ class Context:
     """The running service, as the HTTP APIs see it."""
 
     packages: Mapping[str, Package]
+    left_out: Mapping[str, str]  # folders that are not served, with why
     loop: SchedulerLoop
     shutdown: Shutdown
     predictions: Predictions

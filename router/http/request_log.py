@@ -15,6 +15,7 @@ from urllib.parse import quote
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router.http.pages import ROUTE
 from router.observability.facts import Fact, Facts, RequestEnded
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ class RequestLog:
         """
         endpoint = scope.get("endpoint")
         if endpoint is None:
-            return UNMATCHED
+            route: str = scope.get(ROUTE, UNMATCHED)
+            return route
         if self._templates is None:
             self._templates = templates(scope["app"].routes)
         return self._templates.get(endpoint, UNMATCHED)

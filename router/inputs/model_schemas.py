@@ -52,6 +52,10 @@ class ModelSchemas:
         """Return the description, or None while there is none."""
         return self._descriptions.get(model)
 
+    def why_unreadable(self, model: str) -> str:
+        """Return why the last try to read its schema failed; "" when it is known or untried."""
+        return "" if model in self.openapi else self._unreadable.get(model, ("", 0.0))[0]
+
     async def input_schema(self, package: Package) -> InputSchema:
         """Return the model's inputs.
 

@@ -60,11 +60,20 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
 
 
 def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str, Package]:
-    """Return every package in `folder`, by name. One that cannot be served is logged and left out.
+    """Return every package in `folder` that can be served, by name (`survey` says more)."""
+    return survey(folder, env_of)[0]
 
-    `env_of["*"]` is added to every model's environment, then `env_of[name]` to that model's.
+
+def survey(
+    folder: Path, env_of: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, Package], dict[str, str]]:
+    """Return every package in `folder` by name, and for each that is left out the reason.
+
+    One that cannot be served is logged and left out. `env_of["*"]` is added to every model's
+    environment, then `env_of[name]` to that model's.
     """
     packages: dict[str, Package] = {}
+    left_out: dict[str, str] = {}
     for cog_yaml in sorted(folder.glob("*/cog.yaml")):
         name = cog_yaml.parent.name
         try:
@@ -72,7 +81,8 @@ def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str,
             packages[name] = read_package(cog_yaml.parent.resolve(), env)
         except PackageError as error:
             log.warning("package left out", extra={"package": name, "reason": str(error)})
-    return packages
+            left_out[name] = str(error)
+    return packages, left_out
 
 
 class _BoundedLoader(yaml.SafeLoader):

@@ -43,6 +43,7 @@ def test_what_is_in_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as content:
         names = {n for n in content.namelist() if ".dist-info/" not in n}
     own = {str(p.relative_to(ROOT)) for p in (ROOT / "router").rglob("*.py")}
+    own |= {str(p.relative_to(ROOT)) for p in (ROOT / "router/pages/static").rglob("*.*")}
     assert names == own
 
 

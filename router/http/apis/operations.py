@@ -53,6 +53,7 @@ async def status(request: Request) -> Response:
                 "held_bytes": snapshot.held_bytes,
             },
             "models": {m.name: _model_view(context, m) for m in snapshot.models.values()},
+            "left_out": dict(context.left_out),
         }
     )
 
@@ -83,12 +84,15 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "last_served": last_served,
         "concurrency": m.concurrency,
         "memory_bytes": m.footprint_bytes,
+        "held_bytes": m.memory_bytes,
         "load_s": _rounded(m.load_s),
         "service_s": _rounded(m.service_s),
         "loads": m.loads,
         "evictions": m.evictions,
         "crashes": m.crashes,
     }
+    if reason := context.schemas.why_unreadable(m.name):
+        view["unreadable"] = reason
     if m.problem:
         view["problem"] = m.problem
     if m.failure_reason:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from router.models.catalog import RESERVED, PackageError, discover, read_package
+from router.models.catalog import RESERVED, PackageError, discover, read_package, survey
 from router.settings import CHECKOUT
 
 
@@ -115,6 +115,15 @@ def test_a_hostile_cog_yaml(tmp_path: Path, name: str) -> None:
         read_package(folder(tmp_path, name, text), {})
     folder(tmp_path, "sound")
     assert list(discover(tmp_path, {})) == ["sound"]
+
+
+def test_what_is_left_out_has_a_reason(tmp_path: Path) -> None:
+    """By the folder's name; what can be served is not among it."""
+    folder(tmp_path, "sound")
+    folder(tmp_path, "Loud")
+    found, left_out = survey(tmp_path, {})
+    assert list(found) == ["sound"]
+    assert left_out == {"Loud": "its name must be lower-case letters, digits, '-' and '_'"}
 
 
 def test_anchors_are_used(tmp_path: Path) -> None:
