@@ -103,7 +103,7 @@ class CogProcess:
         self._worker_fd: int | None = None
         self._running = 0
         self._reports: dict[str, Report] = {}
-        self._left_behind = LeftBehind()
+        self._left_behind = LeftBehind(self._at_rest)
         self._last_run_at = 0.0
         self._lines_read = 0
         self._set_up_lines = math.inf
@@ -216,8 +216,13 @@ class CogProcess:
         if outcome.failure is not None and outcome.failure.code == WorkerDied.code:
             self._note_broken("the worker died")
         elif self._running == 0:
-            self._tmp.sweep()
+            self._tmp.sweep_if_due()
         return outcome
+
+    def _at_rest(self) -> None:
+        """No prediction has ended for a while. One may still run."""
+        if self._running == 0:
+            self._tmp.sweep()
 
     async def cancel(self, prediction_id: str) -> None:
         """Ask coglet to cancel. It acts at the runner's next bytecode boundary.

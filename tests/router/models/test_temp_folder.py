@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.models import temp_folder
 from router.models.temp_folder import TempFolder
+from tests.waiting import until, wait_until
 
 
 def made(path: Path) -> TempFolder:
@@ -83,3 +85,47 @@ def test_a_folder_that_was_removed(tmp_path: Path) -> None:
     folder.path.rmdir()
     folder.path.write_text("a file in its place")
     folder.sweep()
+
+
+def test_between_quick_predictions_it_looks_now_and_then(tmp_path: Path) -> None:
+    """What one of them leaves is removed by a later sweep, or at the latest at rest."""
+    folder = made(tmp_path)
+    (folder.path / "new").touch()
+    folder.sweep_if_due()
+    assert (folder.path / "new").exists()  # `made` has just looked
+
+    def is_gone() -> bool:
+        folder.sweep_if_due()
+        return not (folder.path / "new").exists()
+
+    wait_until(is_gone)
+    (folder.path / "newer").touch()
+    folder.sweep()
+    assert not (folder.path / "newer").exists()
+
+
+def test_a_folder_removed_while_nothing_ran(tmp_path: Path) -> None:
+    """The next prediction has one."""
+    folder = made(tmp_path)
+    shutil.rmtree(folder.path)
+
+    def is_there() -> bool:
+        folder.ensure_exists()
+        return folder.path.is_dir()
+
+    wait_until(is_there)
+
+
+async def test_at_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, when no prediction has ended for a while: coglet's folders go, and the rest is done."""
+    monkeypatch.setattr(temp_folder, "COGLET_FOLDERS", tmp_path)
+    monkeypatch.setattr(temp_folder, "REST_S", 0.05)
+    rests: list[bool] = []
+    left_behind = temp_folder.LeftBehind(lambda: rests.append(True))
+    for name in ("a", "b"):
+        (tmp_path / name / "inputs").mkdir(parents=True)
+        (tmp_path / name / "outputs").mkdir()
+        left_behind.add(name)
+    await until(lambda: not list(tmp_path.iterdir()))
+    assert rests == [True]
+    await left_behind.close()
