@@ -60,8 +60,8 @@ class TempFolder:
         self._look(self._remove_new)
 
     def sweep_if_due(self) -> None:
-        """As `sweep`, unless the folder has been looked at within LOOK_EVERY_S. Whoever calls this
-        after each prediction calls `sweep` when no more come."""
+        """As `sweep`, unless the folder has been looked at within LOOK_EVERY_S. To be called after
+        each prediction; `sweep` removes the rest when no more come."""
         if self._is_due:
             self.sweep()
 

@@ -93,7 +93,7 @@ class Facts:
             self._timer = asyncio.get_running_loop().call_later(self._delay_s, self.deliver)
 
     def deliver(self) -> None:
-        """Deliver now what waits. Whoever reads what a listener has collected calls this first."""
+        """Deliver now what waits. A reader of what a listener has collected calls this first."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

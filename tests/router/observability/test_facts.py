@@ -29,7 +29,7 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing(
 
 
 async def test_facts_wait_for_a_moment() -> None:
-    """They are delivered together, in order, and each once; a later one waits anew."""
+    """They are delivered together, in order, and each once; a later one waits again."""
     heard: list[Fact] = []
     facts = Facts([heard.append])
     facts.tell(STARTING)
