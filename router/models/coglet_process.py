@@ -7,6 +7,9 @@ It handles this behaviour of coglet 0.23.1 (docs/architecture.md says how it was
   watched, and the whole group is replaced.
 - It leaves files in the temp folder. Each start has a private folder, swept after predictions.
 - On SIGTERM during set-up the worker survives the server. The whole group is always killed.
+- It raises a cancel as an exception in the thread of the prediction. If that thread is starting
+  another one at this moment, Python 3.11 raises it there, and the first thread waits forever. The
+  scheduler loop replaces a process whose run does not stop.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,8 @@ async def test_a_health_answer_with_a_long_log(tmp_path: Path) -> None:
     async with started(tmp_path, {"STAND_IN_SET_UP_BYTES": str(40 << 20)}) as process:
         assert (await run(process)).status is Status.SUCCEEDED
         assert process._client is not None
-        health = await process._client.health()
+        health: dict[str, Any] = {}
+        while not health:  # {} when a busy machine needs longer than a health check may take
+            health = await process._client.health()
         assert health["status"] == "READY"
         assert len(health["setup"]["logs"]) < 1 << 20
