@@ -4,7 +4,8 @@ It handles this behaviour of coglet 0.23.1 (docs/architecture.md says how it was
 - coglet answers 409 for some milliseconds after a prediction. The router tries again, see
   coglet_client.py.
 - Its worker may die while the server lives on and answers 409 indefinitely. The worker's pid is
-  watched, and the whole group is replaced.
+  watched and its death reported: `router.predictions.scheduler_loop` replaces the whole group,
+  `router.predictions.lifecycle` ends the prediction.
 - It leaves files in the temp folder. Each start has a private folder, swept after predictions.
 - On SIGTERM during set-up the worker survives the server. The whole group is always killed.
 - It raises a cancel as an exception in the thread of the prediction. If that thread is starting
