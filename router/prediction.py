@@ -160,12 +160,24 @@ Progress = LogText | OutputChunk | MetricUpdate
 
 
 class WebhookEvent(StrEnum):
-    """The events for which a webhook is sent."""
+    """The events for which a webhook is sent. Cog and Replicate have the first four; the others are
+    sent only to receivers that name them. `progress`: how far a run is, and the end of its log.
+    `files`: the output has files, before `completed`; the answer says where to upload them."""
 
     START = "start"
     OUTPUT = "output"
     LOGS = "logs"
     COMPLETED = "completed"
+    PROGRESS = "progress"
+    FILES = "files"
+
+
+DEFAULT_EVENTS = (
+    WebhookEvent.START,
+    WebhookEvent.OUTPUT,
+    WebhookEvent.LOGS,
+    WebhookEvent.COMPLETED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +185,7 @@ class Callback:
     """The webhook of a prediction: its URL, and the events that are sent to it."""
 
     url: str
-    events: tuple[str, ...] = tuple(WebhookEvent)
+    events: tuple[str, ...] = DEFAULT_EVENTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from router.prediction import WebhookEvent
+
 REF = "#/components/schemas/"
 ID = "prediction_id"
 REPLICATE = "Replicate"
@@ -13,7 +15,7 @@ WEBHOOK: Mapping[str, Any] = {
     "webhook": {"type": "string", "format": "uri"},
     "webhook_events_filter": {
         "type": "array",
-        "items": {"type": "string", "enum": ["start", "output", "logs", "completed"]},
+        "items": {"type": "string", "enum": [*WebhookEvent]},
     },
 }
 

@@ -47,6 +47,8 @@ from router.scheduling import messages
 from router.secret_inputs import opened
 from router.storage.store import Cursor, Files, Store
 
+LOG_EVENTS = WebhookEvent.LOGS, WebhookEvent.PROGRESS
+
 
 class Predictions:
     """Creates, runs, cancels and finds predictions."""
@@ -247,9 +249,9 @@ class Predictions:
             return
         if in_flight.prediction.callback is not None and not isinstance(progress, MetricUpdate):
             is_log = isinstance(progress, LogText)
-            event = WebhookEvent.LOGS if is_log else WebhookEvent.OUTPUT
-            if self._webhooks.wants(in_flight.prediction, event):
-                self._webhooks.notify(in_flight.brief(), event)
+            for event in LOG_EVENTS if is_log else (WebhookEvent.OUTPUT,):
+                if self._webhooks.wants(in_flight.prediction, event):
+                    self._webhooks.notify(in_flight.brief(), event)
 
     def handed_back(self, prediction_id: str) -> None:
         """Mark it waiting again. It did not begin, so the attempt does not count."""

@@ -3,6 +3,7 @@ private addresses."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import os
@@ -10,6 +11,7 @@ import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import aiohttp
 from aiohttp import AsyncResolver
@@ -17,6 +19,7 @@ from standardwebhooks import Webhook
 from yarl import URL
 
 from router.errors import InvalidInput
+from router.media_types import ANY_TYPE, MEDIA_TYPE
 from router.outbound.public_http import (
     MakeResolver,
     PrivateAddressError,
@@ -28,6 +31,11 @@ from router.storage.private_files import require_private
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
+# Of a receiver's answer: a URL of up to a kilobyte for each of hundreds of files.
+ANSWER_BYTES = 1 << 20
+# How long a file may take: this, and more by its size.
+UPLOAD_FIRST_S = 30.0
+UPLOAD_BYTES_PER_S = 128 << 10
 SECRET_BYTES = 32
 MIN_SECRET_BYTES = 24  # the minimum of Standard Webhooks
 WEBHOOK_FILE = "webhook_secret"
@@ -105,25 +113,73 @@ class HttpWebhookSender:
 
     async def send(self, url: str, message_id: str, body: bytes) -> int:
         """POST it. Returns the response's status, 0 when there is none. Follows no redirect."""
+        headers = self._signed(message_id, body)
+        return (await self._request("POST", url, body, headers, TIMEOUT_S))[0]
+
+    async def ask(self, url: str, message_id: str, body: bytes) -> tuple[int, bytes]:
+        """POST it. Returns the response's status, 0 when there is none, and its body, empty when
+        it is over ANSWER_BYTES or does not come whole. Follows no redirect."""
+        headers = self._signed(message_id, body)
+        return await self._request("POST", url, body, headers, TIMEOUT_S, reads=True)
+
+    async def put(self, url: str, path: Path, media_type: str) -> int:
+        """PUT the file. Returns the response's status, 0 when there is none. Raises
+        FileNotFoundError when there is no such file."""
+        size = (await asyncio.to_thread(path.stat)).st_size
+        kind = media_type if MEDIA_TYPE.fullmatch(media_type) else ANY_TYPE
+        headers = {"Content-Type": kind, "Content-Length": str(size), "x-upsert": "true"}
+        limit_s = UPLOAD_FIRST_S + size / UPLOAD_BYTES_PER_S
+        with await asyncio.to_thread(path.open, "rb") as file:
+            return (await self._request("PUT", url, file, headers, limit_s))[0]
+
+    def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
         now = datetime.now(UTC)
-        headers = {
+        return {
             "Content-Type": "application/json",
             "webhook-id": message_id,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._webhook.sign(message_id, now, body.decode()),
         }
-        timeout = aiohttp.ClientTimeout(TIMEOUT_S)
+
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | IO[bytes],
+        headers: dict[str, str],
+        limit_s: float,
+        *,
+        reads: bool = False,
+    ) -> tuple[int, bytes]:
         host = None
         try:
             judged = self._judge(url)
             host = judged.host
-            async with self._http.session().post(
-                judged, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            async with self._http.session().request(
+                method,
+                judged,
+                data=body,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(limit_s),
+                allow_redirects=False,
             ) as response:
-                return response.status
+                return response.status, await _short_body(response) if reads else b""
         except (aiohttp.ClientError, OSError, ValueError) as error:
             log.info("webhook not delivered", extra={"host": host, "reason": repr(error)})
-            return 0
+            return 0, b""
 
     def _judge(self, url: str) -> URL:
         return judge_url(url, allow_private=self._http.allow_private)
+
+
+async def _short_body(response: aiohttp.ClientResponse) -> bytes:
+    """The body; empty when it is over ANSWER_BYTES or breaks off. The status counts in any case."""
+    try:
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > ANSWER_BYTES:
+                return b""
+        return bytes(body)
+    except (aiohttp.ClientError, OSError):
+        return b""

@@ -1,18 +1,21 @@
 """Webhooks: which events are sent, when, and how often they are tried again.
 
-The events before the end (`start`, `output`, `logs`) are sent once and not tried again. `output`
-and `logs` together are sent at most once in 500 ms, as Cog and Replicate do. `completed` is in the
-outbox from the moment when the result is on disk. It stays there, also over restarts, until it has
-been delivered or tried for about three hours. So it is delivered at least once, always with the
-same `webhook-id`. The result itself is kept, also when its webhook cannot be delivered.
+The events before the end (`start`, `output`, `logs`, `progress`) are sent once and not tried
+again. `output` and `logs` together are sent at most once in 500 ms, as Cog and Replicate do, and
+`progress` once a second. `completed` is in the outbox from the moment when the result is on disk.
+It stays there, also over restarts, until it has been delivered or tried for a day, as long as a
+result is kept. So it is delivered at least once, always with the same `webhook-id`. The result
+itself is kept, also when its webhook cannot be delivered. `files` is a part of the delivery of
+`completed`, before it (`webhook_files.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -25,15 +28,18 @@ from router.errors import RouterError
 from router.prediction import (
     Delivery,
     Json,
+    OutputFile,
     Prediction,
     WebhookEvent,
     announced,
     new_id,
 )
+from router.predictions.webhook_bodies import compact, is_compact
+from router.predictions.webhook_files import FileSender, send_files, wants_files
 from router.storage.store import Outbox, Store
 
 
-class WebhookSender(Protocol):
+class WebhookSender(FileSender, Protocol):
     """Sends webhooks to other servers."""
 
     def check(self, url: str) -> None:
@@ -48,9 +54,17 @@ class WebhookSender(Protocol):
 
 log = logging.getLogger(__name__)
 
-THROTTLED = frozenset({WebhookEvent.OUTPUT, WebhookEvent.LOGS})
-THROTTLE_S = 0.5
-RETRY_DELAYS_S = (1.0, 4.0, 16.0, 60.0, 300.0, 900.0, 3600.0, 7200.0)
+# Events of one group are throttled together. Each `progress` costs its receiver a call of a
+# function, a write and a broadcast, and a person cannot read quicker.
+OUTPUT_GROUP, PROGRESS_GROUP = "output", "progress"
+GROUPS = {
+    WebhookEvent.OUTPUT: OUTPUT_GROUP,
+    WebhookEvent.LOGS: OUTPUT_GROUP,
+    WebhookEvent.PROGRESS: PROGRESS_GROUP,
+}
+THROTTLE_S = {OUTPUT_GROUP: 0.5, PROGRESS_GROUP: 1.0}
+# A receiver may be down for hours. When it is back, a quarter of an hour is the longest wait.
+RETRY_DELAYS_S = (1.0, 4.0, 16.0, 60.0, 300.0, *(900.0,) * 95)
 GONE = 410  # Standard Webhooks: a receiver that answers this wants no more webhooks
 AT_ONCE_PER_HOST = 8
 AT_ONCE_PER_OWNER = 16
@@ -79,8 +93,10 @@ class Webhooks:
         self._render = render
         self._timers = timers
         self._sending: dict[str, asyncio.Task[None]] = {}
-        self._last_sent_s: dict[str, float] = {}
-        self._newest: dict[str, Prediction] = {}  # sent after the webhook that is being sent now
+        # By prediction and group: when it was last sent, and what is sent after the webhook that is
+        # being sent now, with its time.
+        self._last_sent_s: dict[str, dict[str, float]] = {}
+        self._newest: dict[str, dict[str, tuple[Prediction, float]]] = {}
         # Limits by host, so that a host that does not answer delays no other host's webhooks; and
         # by owner, as one owner may use any number of hosts.
         self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -115,20 +131,23 @@ class Webhooks:
         """
         if not self._is_wanted(p, event) or not (last or self.wants(p, event)):
             return
-        if event in THROTTLED:
-            self._last_sent_s[p.id] = self._clock.monotonic()
+        at = self._clock.time()
+        if group := GROUPS.get(event):
+            self._last_sent_s.setdefault(p.id, {})[group] = self._clock.monotonic()
             if p.id in self._sending:
-                self._newest[p.id] = p
+                self._newest.setdefault(p.id, {})[group] = p, at
                 return
-        self._send_once(p)
+        self._send_once(p, at)
 
     def wants(self, p: Prediction, event: WebhookEvent) -> bool:
         """Whether `notify` would send anything now. Ask first when the prediction is expensive to
         gather."""
         if not self._is_wanted(p, event):
             return False
-        last_sent_s = self._last_sent_s.get(p.id, -math.inf)
-        return event not in THROTTLED or self._clock.monotonic() - last_sent_s >= THROTTLE_S
+        if (group := GROUPS.get(event)) is None:
+            return True
+        last_sent_s = self._last_sent_s.get(p.id, {}).get(group, -math.inf)
+        return self._clock.monotonic() - last_sent_s >= THROTTLE_S[group]
 
     def completed(self, p: Prediction) -> None:
         """Send `completed`. The result is on disk and the delivery in the outbox."""
@@ -143,29 +162,50 @@ class Webhooks:
     def _is_wanted(self, p: Prediction, event: WebhookEvent) -> bool:
         return p.callback is not None and event in p.callback.events
 
-    def _send_once(self, p: Prediction) -> None:
+    def _send_once(self, p: Prediction, at: float) -> None:
         async def send() -> None:
-            await self._send(p, f"msg_{new_id()}")
+            await self._send(p, f"msg_{new_id()}", at)
 
         self._follow(p.id, send)
 
-    async def _send(self, p: Prediction, message_id: str) -> int:
+    async def _send(self, p: Prediction, message_id: str, at: float) -> int:
         if p.callback is None:
             return GONE
-        host = _receiver(p.callback.url)
+        async with self._slot(p, p.callback.url):
+            body = await self._body(p, at)
+            return await self._sender.send(p.callback.url, message_id, body)
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, p: Prediction, url: str) -> AsyncIterator[None]:
+        """Wait until one more webhook may be sent to this receiver."""
+        host = _receiver(url)
         of_host = self._slots.setdefault(f"host {host}", asyncio.Semaphore(AT_ONCE_PER_HOST))
         of_owner = self._slots.setdefault(f"owner {p.owner}", asyncio.Semaphore(AT_ONCE_PER_OWNER))
         # The order matters: what waits for a slow host holds no slot that others could use.
         async with of_host, of_owner, self._all:
-            body = orjson.dumps(await self._render(p))
-            if len(body) > MAX_BODY_BYTES:
-                brief = msgspec.structs.replace(p, output=None, output_files=())
-                body = orjson.dumps(await self._render(brief))
-            return await self._sender.send(p.callback.url, message_id, body)
+            yield
+
+    async def _body(self, p: Prediction, at: float) -> bytes:
+        body = orjson.dumps(await self._view(p, at))
+        if len(body) <= MAX_BODY_BYTES:
+            return body
+        brief = msgspec.structs.replace(p, output=None, output_files=())
+        return orjson.dumps(await self._view(brief, at))
+
+    async def _view(self, p: Prediction, at: float) -> Json:
+        if not is_compact(p):
+            return await self._render(p)
+        files: tuple[OutputFile, ...] = ()
+        if wants_files(p):  # it has them by now; otherwise they would be data: URIs or URLs
+            files, p = p.output_files, msgspec.structs.replace(p, output_files=())
+        return compact(await self._render(p), p, at, files)
 
     async def _deliver(self, delivery: Delivery, p: Prediction) -> None:
         # One id for all attempts, so that a receiver can recognize a repetition.
-        status = await self._send(p, f"msg_{p.id}_completed")
+        status, p = await self._send_files(p)
+        if 200 <= status < 300:
+            at = p.completed_at or self._clock.time()
+            status = await self._send(p, f"msg_{p.id}_completed", at)
         if 200 <= status < 300 or status == GONE:
             await self._outbox.delivered(p.id)
             return
@@ -177,6 +217,17 @@ class Webhooks:
         later = Delivery(p.id, delivery.attempts + 1, due_at)
         self._schedule(later)
         await self._outbox.postpone(later)
+
+    async def _send_files(self, p: Prediction) -> tuple[int, Prediction]:
+        """Send the output files, if the receiver wants them. Returns a status, 2xx when that is
+        done, and the prediction without the files that could not be sent."""
+        if p.callback is None or not wants_files(p):
+            return 200, p
+        async with self._slot(p, p.callback.url):
+            status, sent = await send_files(p, self._sender)
+        if 200 <= status < 300:
+            return status, msgspec.structs.replace(p, output_files=sent)
+        return status, p
 
     async def _deliver_again(self, delivery: Delivery) -> None:
         p = await self._store.get(delivery.prediction_id)
@@ -215,8 +266,8 @@ class Webhooks:
     def _ended(self, prediction_id: str, task: asyncio.Task[None]) -> None:
         if self._sending.get(prediction_id) is task:
             del self._sending[prediction_id]
-            if newest := self._newest.pop(prediction_id, None):
-                self._send_once(newest)
+            for newest in self._newest.pop(prediction_id, {}).values():
+                self._send_once(*newest)
         if not task.cancelled() and (error := task.exception()):
             log.error("an unexpected error while sending a webhook", exc_info=error)
 

@@ -184,6 +184,9 @@ class Receiver:
         self.status = 200
         self.gate = asyncio.Event()
         self.gate.set()
+        self.answer: Json = {}
+        self.put_status = 200
+        self.files: list[tuple[str, Path, str]] = []
 
     def check(self, url: str) -> None:
         """Any will do."""
@@ -194,6 +197,17 @@ class Receiver:
         if "//fast." not in url:
             await self.gate.wait()
         return self.status
+
+    async def ask(self, url: str, message_id: str, body: bytes) -> tuple[int, bytes]:
+        """The same, with `answer`."""
+        return await self.send(url, message_id, body), orjson.dumps(self.answer)
+
+    async def put(self, url: str, path: Path, media_type: str) -> int:
+        """Noted, unless the file is called `gone`."""
+        if path.name == "gone":
+            raise FileNotFoundError
+        self.files.append((url, path, media_type))
+        return self.put_status
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -12,7 +12,7 @@ from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from router.errors import InvalidInput
-from router.predictions.webhook_sender import HttpWebhookSender, load_secret
+from router.predictions.webhook_sender import ANSWER_BYTES, HttpWebhookSender, load_secret
 
 SECRET = "whsec_" + "QUJD" * 8
 
@@ -46,6 +46,16 @@ async def receiver() -> AsyncIterator[Receiver]:
     app.router.add_get("/hook", hook)
     app.router.add_post("/down", down)
     app.router.add_post("/moved", moved)
+    app.router.add_put("/hook", hook)
+
+    async def large(request: web.Request) -> web.Response:
+        return web.Response(body=b"x" * (ANSWER_BYTES + 1))
+
+    async def short(request: web.Request) -> web.Response:
+        return web.json_response({"uploads": {}})
+
+    app.router.add_post("/large", large)
+    app.router.add_post("/short", short)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -74,6 +84,33 @@ async def test_it_arrives_signed(receiver: Receiver, sender: HttpWebhookSender) 
     assert Webhook(SECRET).verify(got, headers) == {"id": "a", "text": "é"}
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify(got + b" ", headers)
+
+
+async def test_answers_are_read_up_to_a_limit(
+    receiver: Receiver, sender: HttpWebhookSender
+) -> None:
+    """A larger one is as none, and its status still counts."""
+    assert await sender.ask(f"{receiver.url}/short", "msg_1", b"{}") == (200, b'{"uploads": {}}')
+    assert await sender.ask(f"{receiver.url}/large", "msg_1", b"{}") == (200, b"")
+    assert await sender.ask("http://127.0.0.1:1/", "msg_1", b"{}") == (0, b"")
+
+
+async def test_a_file_is_put(receiver: Receiver, sender: HttpWebhookSender, tmp_path: Path) -> None:
+    """With its type and length, unsigned: the URL is all that a storage service asks for."""
+    path = tmp_path / "picture"
+    path.write_bytes(b"png" * 100_000)
+    assert await sender.put(f"{receiver.url}/hook", path, "image/png") == 204
+    headers, got = receiver.got[0]
+    assert got == path.read_bytes()
+    assert (headers["Content-Type"], headers["Content-Length"]) == ("image/png", "300000")
+    assert "webhook-signature" not in headers
+    await sender.put(f"{receiver.url}/hook", path, "no type\r\nX-Injected: 1")
+    assert receiver.got[1][0]["Content-Type"] == "application/octet-stream"
+    public = HttpWebhookSender(SECRET, allow_private=False)
+    assert await public.put(f"{receiver.url}/hook", path, "image/png") == 0
+    await public.close()
+    with pytest.raises(FileNotFoundError):
+        await sender.put(f"{receiver.url}/hook", tmp_path / "none", "image/png")
 
 
 async def test_what_does_not_arrive(receiver: Receiver, sender: HttpWebhookSender) -> None:
