@@ -8,7 +8,7 @@ for both; stock then runs whole passes. Runs alternate, so that a busy machine s
 and before them both must have given the same boxes. One JSON line per case goes to standard
 output, and is appended to --out.
 
-    python bench/grounding.py                                the demo weights
+    python bench/grounding.py                                the drawn weights
     python bench/grounding.py --full --repeats 5             Swin-T of full size, random weights
     python bench/grounding.py --full --compile               the same, compiled (for a GPU)
 """
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append to this file")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    source = PRESETS["demo"]
+    source = PRESETS["drawn"]
     with tempfile.TemporaryDirectory() as folder:
         if chosen.full:
             tokenizer = Detector(source, "cpu").tokenizer

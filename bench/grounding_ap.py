@@ -3,13 +3,13 @@
 FOLDER is in COCO layout: annotations (a .json file in it or in its annotations/) and pictures
 (in images/, in the folder named as the annotations' split, or beside). Every picture is asked for
 all categories, or, where the annotations name `neg_category_ids` as LVIS does, for its own and
-those. --drawn evaluates scenes that the demo weights' training never drew.
+those. --drawn evaluates scenes that the drawn weights' training never drew.
 
 AP looks at all scores; recall, precision and `absent_fire` (share of absent labels with at least
 one box) are of the shipped thresholds. ENGINE, WEIGHTS, DEVICE, DTYPE and COMPILE count as in the
 package. One JSON line goes to standard output, and is appended to --out.
 
-    WEIGHTS=demo python bench/grounding_ap.py --drawn shapes_unseen
+    WEIGHTS=drawn python bench/grounding_ap.py --drawn shapes_unseen
     python bench/grounding_ap.py coco-2017 --limit 500
 """
 
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "grounding"))
 
 from engines import load_engine  # noqa: E402
-from tools.demo.evaluate import evaluate  # noqa: E402
-from tools.demo.heldout import SETS, write_set  # noqa: E402
+from tools.drawn.evaluate import evaluate  # noqa: E402
+from tools.drawn.heldout import SETS, write_set  # noqa: E402
 
 
 def main() -> None:

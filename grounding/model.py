@@ -16,6 +16,7 @@ from features import Levels, LRUCache, Supplied, padded, rows_of
 from PIL import Image
 from prediction import DetectInput, Prediction
 from preprocess import to_tensor
+from prompt import Query, read_labels
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
 # The Pil class by its module: the class of the bare name wants torchvision.
@@ -42,7 +43,7 @@ Prompt = tuple[int, ...]
 
 _log = logging.getLogger(__name__)
 
-# No bfloat16: its 8 bits moved a score of the demo weights by 0.16.
+# No bfloat16: its 8 bits moved a score of the drawn weights by 0.16.
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
@@ -89,6 +90,10 @@ class Detector:
         self._text = inner.text_backbone = Supplied(inner.text_backbone)
         self._vision = inner.backbone = Supplied(inner.backbone)
         self._text_cache = LRUCache(TEXT_CACHE_SIZE)
+
+    def read_labels(self, labels: Sequence[str]) -> Query:
+        """The labels word by word; see prompt.read_labels."""
+        return read_labels(labels, self.tokenizer, self.max_tokens)
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """Resize and normalise, on the GPU if there is one: (1, 3, H, W) float32."""

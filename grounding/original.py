@@ -17,6 +17,7 @@ from groundingdino.util.misc import clean_state_dict
 from groundingdino.util.slconfig import SLConfig
 from PIL import Image
 from prediction import DetectInput, Prediction
+from prompt import Query, read_labels
 from transformers import BatchEncoding
 
 MAX_ROWS = 8
@@ -65,6 +66,10 @@ class OriginalDetector:
                 T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
             ]
         )
+
+    def read_labels(self, labels: Sequence[str]) -> Query:
+        """The labels word by word; see prompt.read_labels."""
+        return read_labels(labels, self.tokenizer, self.max_tokens)
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """The original's own transforms: (1, 3, H, W) float32."""

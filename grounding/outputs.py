@@ -46,8 +46,11 @@ class Output(BaseModel):
     image: PictureSize
     queries_used: list[str]
     """The labels searched for, in order, without repetitions."""
+    queries_read_as: dict[str, list[str]]
+    """Labels for which the model looked for something else than their own words, and for what:
+    with a model of 80 classes "puppy" is read as dog, "vehicle" as eight classes."""
     queries_ignored: list[str]
-    """Labels without any word that the text encoder knows (emoji, for instance)."""
+    """Labels that mean nothing to the model, and were not searched for."""
     thresholds: Thresholds
     truncated: bool
     """True if more boxes passed the thresholds than `max_detections` allows."""

@@ -1,19 +1,20 @@
 """The interface of the engines: run.py uses nothing else of them."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from prompt import Query
 
 
 class Prediction(NamedTuple):
     """The model's output for one picture and one chunk of labels."""
 
     token_probabilities: NDArray[np.float32]
-    """(queries, tokens), 0 to 1."""
+    """(queries, tokens of the prompt), 0 to 1."""
     boxes: NDArray[np.float32]
     """(queries, 4) centre x, centre y, width, height, as fractions of the picture."""
 
@@ -24,16 +25,18 @@ class DetectInput(NamedTuple):
     pixels: torch.Tensor
     """(1, 3, H, W) float32, normalised."""
     prompts: tuple[tuple[int, ...], ...]
-    """Token ids of each chunk of labels."""
+    """`input_ids` of each chunk of labels."""
 
 
 class Engine(Protocol):
     """A loaded checkpoint."""
 
-    name: str
-    tokenizer: Any
-    max_tokens: int
-    """Length of a prompt, special tokens included."""
+    @property
+    def name(self) -> str:
+        """Of the weights, for the output."""
+
+    def read_labels(self, labels: Sequence[str]) -> Query:
+        """What the labels mean to the model. Raises InvalidInput when that is nothing."""
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """(1, 3, H, W) float32: the picture as the model's input. Any thread may call this."""

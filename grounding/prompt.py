@@ -6,7 +6,7 @@ substrings ("car" in "scar"), no offsets to map back. WordPiece splits at white 
 punctuation first, so the ids equal those of the joined text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from errors import InvalidInput
@@ -22,11 +22,31 @@ class Chunk(NamedTuple):
     """The prompt of one pass: as many labels as fit into the model's text length."""
 
     input_ids: tuple[int, ...]
-    """[CLS] label . label . [SEP]"""
+    """[CLS] label . label . [SEP]; another engine's prompts are its own matter."""
     label_indices: tuple[int, ...]
     """Which labels, as indices into the list that `build_chunks` was given."""
     word_spans: tuple[tuple[Span, ...], ...]
     """For each of them the token spans of its words, without gaps."""
+
+
+class Query(NamedTuple):
+    """A request's labels as an engine reads them."""
+
+    chunks: Sequence[Chunk]
+    ignored: frozenset[int]
+    """Indices of the labels that mean nothing to the model."""
+    read_as: Mapping[int, Sequence[str]]
+    """By a label's index what the model looks for instead of the label's own words."""
+
+
+def read_labels(labels: Sequence[str], tokenizer: Any, max_tokens: int) -> Query:
+    """The labels as a model with a text encoder reads them: word by word.
+
+    Raises InvalidInput when build_chunks does.
+    """
+    words = tokenize(labels, tokenizer)
+    ignored = frozenset(index for index, of_label in enumerate(words) if not of_label)
+    return Query(build_chunks(words, max_tokens, tokenizer), ignored, {})
 
 
 def tokenize(texts: Sequence[str], tokenizer: Any) -> list[list[Word]]:

@@ -14,7 +14,6 @@ from labels import parse_labels
 from outputs import Output, Thresholds
 from postprocess import merge
 from prediction import DetectInput
-from prompt import build_chunks, tokenize
 from reading import read
 
 MAX_BATCH = 8
@@ -38,7 +37,7 @@ EXPORT_FORMAT = "Also return the detections as COCO or Label Studio JSON, in `ex
 
 
 class Runner(BaseRunner):
-    """Open-vocabulary detection with the Grounding DINO family."""
+    """Detection of what labels name: the Grounding DINO family, or 80 classes without a GPU."""
 
     def setup(self) -> None:
         """Load what ENGINE and WEIGHTS name onto DEVICE in DTYPE."""
@@ -83,15 +82,14 @@ class Runner(BaseRunner):
     ) -> Output:
         """Return the boxes of all things in the picture that the labels name, best first."""
         labels = parse_labels(text_queries, DEFAULT_LABELS)
-        words = tokenize([label.text for label in labels], self.engine.tokenizer)
-        chunks = build_chunks(words, self.engine.max_tokens, self.engine.tokenizer)
+        query = self.engine.read_labels([label.text for label in labels])
         # Reading, merging and drawing run in threads, so that they do not block other requests.
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self.cpu_pool)
         size, pixels, canvas = await in_pool(read, image, self.engine, annotated)
-        work = DetectInput(pixels, tuple(chunk.input_ids for chunk in chunks))
+        work = DetectInput(pixels, tuple(chunk.input_ids for chunk in query.chunks))
         seen = await asyncio.wrap_future(self.batcher.submit(pixels.shape, work))
         limits = (box_threshold, text_threshold, nms)
-        found = await asyncio.to_thread(merge, seen, chunks, *limits, most=max_detections + 1)
+        found = await asyncio.to_thread(merge, seen, query.chunks, *limits, most=max_detections + 1)
         names = [label.name for label in labels]
         kept = found.take(slice(max_detections))
         detections = to_detections(kept.boxes, kept.scores, kept.labels, names, size)
@@ -101,7 +99,8 @@ class Runner(BaseRunner):
             detections=detections,
             image=size,
             queries_used=names,
-            queries_ignored=[name for name, found in zip(names, words, strict=True) if not found],
+            queries_read_as={names[i]: list(read) for i, read in query.read_as.items()},
+            queries_ignored=[names[i] for i in sorted(query.ignored)],
             thresholds=Thresholds(
                 box_threshold=box_threshold, text_threshold=text_threshold, nms=nms
             ),

@@ -4,7 +4,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEFAULT = "llmdet-tiny"
-_DEMO = Path(__file__).parent / "weights" / "demo"
+"""Where there is a GPU."""
+
+SMALL = "coco80"
+"""Where there is none; WEIGHTS=demo names it too."""
+
+_FOLDER = Path(__file__).parent / "weights"
 
 
 class Source(NamedTuple):
@@ -16,9 +21,12 @@ class Source(NamedTuple):
     """Hub id, or folder."""
     revision: str | None = None
     """Commit of the hub repository, where a public source states it; else the latest."""
+    engine: str = "transformers"
+    """The value of ENGINE that loads it."""
 
 
-# All Apache-2.0, all of one architecture. In brackets: zero-shot AP on LVIS minival as published.
+# All Apache-2.0; all but coco80 of one architecture. In brackets: zero-shot AP on LVIS minival as
+# published.
 PRESETS = {
     # The best score at the cost of a Swin-T backbone [44.7]; revision as pinned by
     # LichtFeld-Studio's release "model-llmdet-tiny-v1".
@@ -40,19 +48,24 @@ PRESETS = {
     ),
     # Trained on COCO, so it has no zero-shot figure there.
     "grounding-dino-base": Source("grounding-dino-base", "IDEA-Research/grounding-dino-base"),
-    # Trained by this project: finds coloured shapes in small pictures; part of the package.
-    "demo": Source("demo", str(_DEMO)),
+    # 80 classes instead of any words; its licences are in its folder.
+    "coco80": Source("coco80", str(_FOLDER / "demo"), engine="coco80"),
+    # Trained by this project for tests: finds coloured shapes in small pictures.
+    "drawn": Source("drawn", str(_FOLDER / "drawn")),
 }
 
 
-def resolve(wanted: str | None) -> Source:
-    """The source that WEIGHTS names: preset, folder, or else hub id; unset or "full": the default.
+def resolve(wanted: str | None, *, has_gpu: bool = True) -> Source:
+    """The source that WEIGHTS names: preset, folder, or else hub id.
+
+    "full" is DEFAULT and "demo" is SMALL; unset is either, by the GPU.
 
     >>> resolve(None).location
     'iSEE-Laboratory/llmdet_tiny'
     """
-    if not wanted or wanted == "full":
-        return PRESETS[DEFAULT]
+    if not wanted:
+        wanted = "full" if has_gpu else "demo"
+    wanted = {"full": DEFAULT, "demo": SMALL}.get(wanted, wanted)
     if wanted in PRESETS:
         return PRESETS[wanted]
     folder = Path(wanted).expanduser()

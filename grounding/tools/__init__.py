@@ -1,1 +1,1 @@
-"""Conversion of checkpoints, and training of the demo weights. Not part of the image."""
+"""Conversion of checkpoints, and training of the drawn weights. Not part of the image."""

@@ -89,7 +89,7 @@ def test_the_three_lines_work_as_they_stand(service: Service, tmp_path: Path) ->
     assert words(answers["fluency"]["transcript"]) == TRANSCRIPT.split()
     assert answers["fluency"]["speech_detected"] is True
     labels = {d["label"] for d in answers["grounding"]["detections"]}
-    assert labels == {"red circle", "blue square"}
+    assert labels == {"cup", "table"}
     picture = tmp_path / answers["sketch2real"]["image"]
     assert picture.name == "output-image.webp"
     Image.open(picture).verify()
@@ -173,18 +173,18 @@ def test_from_the_edge_function_to_the_models(service: Service) -> None:
         assert heard.status_code == 200, heard.text
         assert words(heard.json()["transcript"]) == TRANSCRIPT.split()
 
-        shapes = data_uri(ROOT / "grounding" / "samples" / "shapes.png", "image/png")
+        coffee = data_uri(ROOT / "grounding" / "samples" / "coffee.jpg", "image/jpeg")
         found = service.http.post(
             url,
             json={
                 "endpoint": "grounding",
-                "image": shapes,
-                "text_queries": "red circle, blue square",
+                "image": coffee,
+                "text_queries": "cup, table",
                 "box_threshold": 0.35,
             },
         )
         assert found.status_code == 200, found.text
-        assert {d["label"] for d in found.json()["detections"]} == {"red circle", "blue square"}
+        assert {d["label"] for d in found.json()["detections"]} == {"cup", "table"}
 
         sketch = data_uri(SKETCH, "image/png")
         drawn = service.http.post(url, json={"endpoint": "sketch2real", "image": sketch, "seed": 7})
@@ -192,7 +192,7 @@ def test_from_the_edge_function_to_the_models(service: Service) -> None:
         assert drawn.json()["seed"] == 7
 
         broken = service.http.post(
-            url, json={"endpoint": "grounding", "image": shapes, "box_threshold": "abc"}
+            url, json={"endpoint": "grounding", "image": coffee, "box_threshold": "abc"}
         )
         assert broken.status_code == 422
         assert broken.json()["error"]["code"] == "invalid_input"

@@ -12,7 +12,7 @@ from PIL import Image
 
 PACKAGE = Path(__file__).parents[2] / "grounding"
 sys.path.insert(0, str(PACKAGE))
-os.environ["WEIGHTS"] = "demo"
+os.environ["WEIGHTS"] = "drawn"
 os.environ["DEVICE"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(2)
@@ -20,16 +20,16 @@ torch.set_num_threads(2)
 
 @pytest.fixture(scope="session")
 def detector():
-    """The demo weights, loaded by the production path."""
+    """The drawn weights, loaded by the production path."""
     from model import Detector
     from weights import resolve
 
-    return Detector(resolve("demo"), "cpu", "float32")
+    return Detector(resolve("drawn"), "cpu", "float32")
 
 
 @pytest.fixture(scope="session")
 def tokenizer(detector):
-    """The BERT tokenizer of the demo weights (the full 30,522-word vocabulary)."""
+    """The BERT tokenizer of the drawn weights (the full 30,522-word vocabulary)."""
     return detector.tokenizer
 
 

@@ -16,25 +16,25 @@ from tools.convert import (
 )
 from weights import PRESETS, Source
 
-DEMO = PRESETS["demo"].location
+DRAWN = PRESETS["drawn"].location
 
 
 @pytest.fixture(scope="module")
 def stored():
-    """The demo weights' tensors under transformers' stored names."""
+    """The drawn weights' tensors under transformers' stored names."""
     from pathlib import Path
 
-    return load_file(Path(DEMO) / "model.safetensors")
+    return load_file(Path(DRAWN) / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
 def there_and_back(tmp_path_factory):
-    """Demo weights → .pth → folder."""
+    """Drawn weights → .pth → folder."""
     from pathlib import Path
 
     folder = tmp_path_factory.mktemp("converted")
-    write_original(Path(DEMO), folder / "model.pth")
-    write_folder(folder / "model.pth", folder / "back", DEMO, text_heads=4)
+    write_original(Path(DRAWN), folder / "model.pth")
+    write_folder(folder / "model.pth", folder / "back", DRAWN, text_heads=4)
     return folder
 
 

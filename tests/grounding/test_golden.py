@@ -13,7 +13,7 @@ def test_sample_gives_the_recorded_answer(call, shapes_png):
     """Labels as recorded, scores and boxes within the recorded tolerance; the record is of this
     picture and these weights."""
     golden = json.loads(GOLDEN.read_text())
-    weights = shapes_png.parents[1] / "weights" / "demo" / "model.safetensors"
+    weights = shapes_png.parents[1] / "weights" / "drawn" / "model.safetensors"
     assert hashlib.sha256(shapes_png.read_bytes()).hexdigest() == golden["picture_sha256"]
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == golden["weights_sha256"]
     got = call(shapes_png, **golden["inputs"]).detections

@@ -9,7 +9,7 @@ from postprocess import candidates, combine
 from prediction import DetectInput
 from preprocess import MIN_SIDE_PX, bucket, resize_on, target_size, to_tensor
 from prompt import build_chunks, tokenize
-from tools.demo.heldout import cases
+from tools.drawn.heldout import cases
 from transformers import AutoModelForZeroShotObjectDetection, GroundingDinoProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 from weights import PRESETS, resolve
@@ -22,7 +22,7 @@ PHRASES = ["red circle", "blue square", "yellow star", "green triangle"]
 @pytest.fixture(scope="module")
 def stock():
     """transformers' own model and processor."""
-    folder = PRESETS["demo"].location
+    folder = PRESETS["drawn"].location
     from transformers import AutoTokenizer
     from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
         GroundingDinoImageProcessorPil,
@@ -172,7 +172,7 @@ def test_compiled_equals_eager(detector, shapes):
     """Captured as graphs, with prompts and batches filled up to the sizes kept: the same answers.
     aot_eager captures as inductor does, without its minutes of code generation."""
     torch._dynamo.utils.counters.clear()
-    compiled = Detector(resolve("demo"), "cpu", "float32", "aot_eager")
+    compiled = Detector(resolve("drawn"), "cpu", "float32", "aot_eager")
     words = tokenize(PHRASES, detector.tokenizer)
     (chunk,) = build_chunks(words, detector.max_tokens, detector.tokenizer)
     inputs = [DetectInput(compiled.prepare(p), (chunk.input_ids,)) for p in flips(shapes)[:3]]
@@ -240,7 +240,7 @@ def test_half_precision_is_finite_and_close(detector):
     Scores too, but where two of the proposals that the decoder starts from are nearly equal:
     the other may be taken, and the score of what it finds differs.
     """
-    half = Detector(resolve("demo"), "cpu", "float16")
+    half = Detector(resolve("drawn"), "cpu", "float16")
     off, moved = [], []
     for scene, wanted in cases("shapes", 16, seed=5) + cases("all", 16, seed=6):
         labels = [phrase.text for phrase in wanted]
@@ -260,7 +260,7 @@ def test_half_precision_is_finite_and_close(detector):
 
 def test_overflow_in_float16_falls_back_to_float32(shapes):
     """Weights too large for float16 give float32's answer, from then on."""
-    half, exact = (Detector(resolve("demo"), "cpu", dtype) for dtype in ("float16", "float32"))
+    half, exact = (Detector(resolve("drawn"), "cpu", dtype) for dtype in ("float16", "float32"))
     for loaded in (half, exact):
         with torch.no_grad():
             fusion = loaded.model.model.encoder.layers[0].fusion_layer.attn
@@ -274,7 +274,7 @@ def test_overflow_in_float16_falls_back_to_float32(shapes):
 
 def test_nan_is_an_error_not_an_answer(shapes):
     """Broken weights raise; they never become numbers in an answer."""
-    broken = Detector(resolve("demo"), "cpu", "float32")
+    broken = Detector(resolve("drawn"), "cpu", "float32")
     with torch.no_grad():
         next(broken.model.bbox_embed.parameters()).fill_(float("nan"))
     with pytest.raises(FloatingPointError):
@@ -312,7 +312,7 @@ def test_presets_name_no_path_and_folders_only_their_name(tmp_path):
 def test_wrong_precision_fails_at_once():
     """A typing mistake in DTYPE names the choices."""
     with pytest.raises(ValueError, match="float32, float16, got half"):
-        Detector(resolve("demo"), "cpu", "half")
+        Detector(resolve("drawn"), "cpu", "half")
 
 
 @pytest.fixture(scope="module")
@@ -380,7 +380,7 @@ def test_the_defaults_architecture_loads_and_equals_stock(random_mm_grounding_di
 
 def test_attention_is_fused_where_it_can_be():
     """In the picture and text encoders; transformers has nothing faster for the rest."""
-    model = Detector(resolve("demo"), "cpu").model
+    model = Detector(resolve("drawn"), "cpu").model
     parts = (model.model.backbone, model.model.text_backbone)
     used = {
         module.config._attn_implementation

@@ -81,7 +81,7 @@ class Server:
             "COG_PREDICT_TYPE_STUB": "run.py:Runner",
             "COG_SETUP_TIMEOUT": "100",
             "COG_MAX_CONCURRENCY": str(Runner.run.__cog_concurrent_max__),  # as the router does
-            "WEIGHTS": "demo",
+            "WEIGHTS": "drawn",
             "OMP_NUM_THREADS": "2",
         }
         self.process = subprocess.Popen(
@@ -145,11 +145,10 @@ def server(tmp_path_factory):
     running.stop()
 
 
-def test_coglet_serves_the_example(server):
-    """The folder alone, under the real server, answers its own example."""
-    example = json.loads((PACKAGE / "example.json").read_text())
-    example["image"] = str(PACKAGE / example["image"].removeprefix("@"))
-    status, body = server.predict(**example)
+def test_coglet_serves_a_checkpoint(server):
+    """The folder alone, under the real server, finds what it should."""
+    image = str(PACKAGE / "samples" / "shapes.png")
+    status, body = server.predict(image=image, text_queries="red circle, blue square")
     assert (status, body["status"]) == (200, "succeeded"), body
     output = body["output"]
     assert {d["label"] for d in output["detections"]} == {"red circle", "blue square"}
@@ -279,7 +278,7 @@ def test_example_is_flat_and_its_files_ship():
 
 def test_demo_weights_fit_their_limit():
     """At most 16 MB travel with the package."""
-    total = sum(p.stat().st_size for p in (PACKAGE / "weights" / "demo").iterdir())
+    total = sum(p.stat().st_size for p in (PACKAGE / "weights").rglob("*") if p.is_file())
     assert total <= 16_000_000
 
 

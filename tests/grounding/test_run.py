@@ -36,7 +36,7 @@ def test_the_apps_three_fields(call, shapes_png):
             abs=1e-4,
         )
     assert output.truncated is False
-    assert output.model == "demo"
+    assert output.model == "drawn"
 
 
 def test_defaults_are_echoed(call, shapes_png):
@@ -87,7 +87,7 @@ def test_nms_leaves_one_box_a_shape(call, shapes_png):
 
 
 def test_labels_of_every_chunk_compete(call, shapes_png):
-    """64 labels need four passes of the demo weights; the right ones win, under their index."""
+    """64 labels need four passes of the drawn weights; the right ones win, under their index."""
     colours = ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink"]
     kinds = ["circle", "square", "triangle", "star", "ring", "cross", "heart", "arrow"]
     labels = [f"{colour} {kind}" for colour in colours for kind in kinds]
@@ -231,7 +231,7 @@ def test_requests_that_share_a_pass_answer_as_if_alone(call_many, call, shapes_p
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"ENGINE": "yolo"}, "ENGINE must be one of transformers, groundingdino-py, got yolo"),
+        ({"ENGINE": "yolo"}, "one of transformers, coco80, groundingdino-py, got yolo"),
         ({"COMPILE": "yes"}, "COMPILE must be 0 or 1, got yes"),
     ],
 )

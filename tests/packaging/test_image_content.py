@@ -18,11 +18,11 @@ CONFIGURATION = {"cog.yaml", "requirements.txt"}
 READ_AT_RUN_TIME = {
     "fluency": {"score_map.json"},
     "grounding": {
-        "weights/demo/config.json",
+        "classes.json",
         "weights/demo/model.safetensors",
-        "weights/demo/processor_config.json",
-        "weights/demo/tokenizer.json",
-        "weights/demo/tokenizer_config.json",
+        # Not read, but who passes the weights on must pass these on too.
+        "weights/demo/LICENSE.human-models.txt",
+        "weights/demo/LICENSE.nanodet.txt",
     },
     "sketch2real": {
         "weights/demo/controlnet/config.json",

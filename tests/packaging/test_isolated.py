@@ -104,6 +104,22 @@ def test_it_validates(image: Image, server: Server) -> None:
     assert required in described["required"]
 
 
+def test_grounding_also_loads_a_checkpoint(image: Image) -> None:
+    """The path of the full weights, in the same environment: a folder of save_pretrained."""
+    if package_of(image) != "grounding":
+        pytest.skip("grounding's weights")
+    folder = ROOT / "grounding"
+    shapes = (folder / "samples" / "shapes.png").read_bytes()
+    with serving(image, "run.py:Runner", {"WEIGHTS": str(folder / "weights" / "drawn")}) as server:
+        answer = server.predict(
+            image=f"data:image/png;base64,{base64.b64encode(shapes).decode()}",
+            text_queries="red circle, blue square",
+        )
+    body = answer.json()
+    assert (answer.status_code, body["status"]) == (200, "succeeded"), server.last_words()
+    assert {d["label"] for d in body["output"]["detections"]} == {"red circle", "blue square"}
+
+
 def check_fluency(output: dict[str, Any]) -> None:
     """Somebody speaks, and words are heard."""
     assert output["speech_detected"] is True
@@ -112,9 +128,9 @@ def check_fluency(output: dict[str, Any]) -> None:
 
 
 def check_grounding(output: dict[str, Any]) -> None:
-    """Both shapes of the sample are found."""
+    """Both things in the sample are found."""
     labels = {d["label"] for d in output["detections"]}
-    assert labels == {"red circle", "blue square"}
+    assert labels == {"cup", "table"}
 
 
 def check_sketch2real(output: dict[str, Any]) -> None:

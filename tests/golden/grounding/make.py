@@ -1,4 +1,4 @@
-"""Write shapes.json, what the demo weights find in the sample picture: only `make golden` may.
+"""Write shapes.json, what the drawn weights find in the sample picture: only `make golden` may.
 
 python tests/golden/grounding/make.py
 """
@@ -31,7 +31,7 @@ def sha256(path: Path) -> str:
 def main() -> None:
     """Run the package on its sample and keep the answer."""
     sys.path.insert(0, str(PACKAGE))
-    os.environ.update(WEIGHTS="demo", DEVICE="cpu", DTYPE="float32")
+    os.environ.update(WEIGHTS="drawn", DEVICE="cpu", DTYPE="float32")
     from cog import Path as CogPath
     from run import Runner
 
@@ -43,7 +43,7 @@ def main() -> None:
         "source": "grounding/samples/draw.py",
         "licence": "CC0-1.0",
         "picture_sha256": sha256(picture),
-        "weights_sha256": sha256(PACKAGE / "weights" / "demo" / "model.safetensors"),
+        "weights_sha256": sha256(PACKAGE / "weights" / "drawn" / "model.safetensors"),
         "inputs": INPUTS,
         "tolerance": {"score": 0.01, "box_px": 1.0},
         "detections": output.detections,

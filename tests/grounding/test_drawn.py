@@ -1,4 +1,4 @@
-"""How the demo weights are made and judged: words, scenes, losses, one resumed step, figures."""
+"""How the drawn weights are made and judged: words, scenes, losses, one resumed step, figures."""
 
 import argparse
 import json
@@ -13,8 +13,9 @@ import torch
 from model import Detector
 from PIL import Image
 from postprocess import Candidates
-from tools.demo.batches import anchor_centres, collate, make_batch
-from tools.demo.calibrate import (
+from prompt import read_labels
+from tools.drawn.batches import anchor_centres, collate, make_batch
+from tools.drawn.calibrate import (
     MOST_ABSENT,
     best_shift,
     fold,
@@ -22,13 +23,13 @@ from tools.demo.calibrate import (
     predict_scenes,
     shifted,
 )
-from tools.demo.evaluate import evaluate, layout
-from tools.demo.figures import FIGURES
-from tools.demo.heldout import SETS, cases, write_set
-from tools.demo.losses import giou, total_loss
-from tools.demo.scenes import Scene, draw_scene
-from tools.demo.train import Training, run
-from tools.demo.vocabulary import (
+from tools.drawn.evaluate import evaluate, layout
+from tools.drawn.figures import FIGURES
+from tools.drawn.heldout import SETS, cases, write_set
+from tools.drawn.losses import giou, total_loss
+from tools.drawn.scenes import Scene, draw_scene
+from tools.drawn.train import Training, run
+from tools.drawn.vocabulary import (
     ALL_PAIRS,
     COLOURS,
     KINDS,
@@ -40,7 +41,7 @@ from tools.demo.vocabulary import (
 )
 from weights import PRESETS
 
-DEMO = Path(PRESETS["demo"].location)
+DRAWN = Path(PRESETS["drawn"].location)
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +155,7 @@ def test_giou_is_one_for_equal_boxes_and_negative_for_far_ones():
 
 def test_every_parameter_that_serves_gets_a_gradient(tokenizer, tmp_path):
     """The proposal head too, to which transformers' own loss gives none."""
-    training = Training(DEMO, tmp_path, 1e-3, 0)
+    training = Training(DRAWN, tmp_path, 1e-3, 0)
     batch = make_batch(training.rng, tokenizer, 3, 64, 64)
     output = training.model(
         pixel_values=batch.pixels,
@@ -178,14 +179,14 @@ def test_every_parameter_that_serves_gets_a_gradient(tokenizer, tmp_path):
 def test_training_goes_on_where_it_was(tmp_path, monkeypatch):
     """Two steps at once equal one, a stop, and another: weights, average, optimizer, random
     state and the time spent are all in state.pt."""
-    monkeypatch.setattr("tools.demo.train.EARLY_SIDES", (64,))
+    monkeypatch.setattr("tools.drawn.train.EARLY_SIDES", (64,))
     monkeypatch.setattr("time.process_time", lambda: 0.0)  # the rate depends on the time spent
-    whole = Training(DEMO, tmp_path, 1e-3, 5)
+    whole = Training(DRAWN, tmp_path, 1e-3, 5)
     losses = [whole.advance(1, 60.0) for _ in range(2)]
-    first = Training(DEMO, tmp_path, 1e-3, 5)
+    first = Training(DRAWN, tmp_path, 1e-3, 5)
     assert first.advance(1, 60.0) == pytest.approx(losses[0], rel=1e-4)
     first.save()
-    second = Training(DEMO, tmp_path, 1e-3, 99)
+    second = Training(DRAWN, tmp_path, 1e-3, 99)
     assert second.step == 1
     assert second.advance(1, 60.0) == pytest.approx(losses[1], rel=1e-3)
     assert not (tmp_path / "state.part").exists()
@@ -195,8 +196,8 @@ def test_training_goes_on_where_it_was(tmp_path, monkeypatch):
 
 def test_sigterm_leaves_a_checkpoint(tmp_path, monkeypatch):
     """Stopped by a signal, it loses nothing."""
-    monkeypatch.setattr("tools.demo.train.EARLY_SIDES", (64,))
-    training = Training(DEMO, tmp_path, 1e-3, 0)
+    monkeypatch.setattr("tools.drawn.train.EARLY_SIDES", (64,))
+    training = Training(DRAWN, tmp_path, 1e-3, 0)
     step = training.advance
 
     def advance(*arguments):
@@ -218,10 +219,13 @@ def test_sigterm_leaves_a_checkpoint(tmp_path, monkeypatch):
 class Blind:
     """An engine that does not look: the answers of the test below are made from the truth."""
 
-    max_tokens = 64
+    name = "blind"
 
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
+
+    def read_labels(self, labels):
+        return read_labels(labels, self.tokenizer, 64)
 
     def prepare(self, picture):
         return picture
@@ -278,7 +282,7 @@ def test_figures_of_a_known_answer(tokenizer, drawn, monkeypatch, case):
         ones = np.full(len(found), 0.9, np.float32)
         return Candidates(boxes, ones, ones, labels, np.zeros(len(found), np.int64))
 
-    monkeypatch.setattr("tools.demo.evaluate.merge", answer)
+    monkeypatch.setattr("tools.drawn.evaluate.merge", answer)
     figures = evaluate(Blind(tokenizer), drawn)
     wrong_possible = {key: figures[key] for key in expected}
     if wrong_label:
@@ -320,7 +324,7 @@ def test_other_layouts_and_missing_files(tmp_path):
 def test_a_folded_shift_moves_every_logit_alike(shapes):
     """Scores move by the constant, boxes do not: the decoder's attention to the text is made
     good. Exact where the proposals' LayerNorm has the queries' γ, as it gets here."""
-    plain, moved = (Detector(PRESETS["demo"], "cpu", "float32") for _ in range(2))
+    plain, moved = (Detector(PRESETS["drawn"], "cpu", "float32") for _ in range(2))
     for loaded in (plain, moved):
         inner = loaded.model.model
         inner.enc_output_norm.weight.data.copy_(inner.decoder.layer_norm.weight)

@@ -1,4 +1,4 @@
-"""Trains the demo weights: `python -m tools.demo.train --out RUN`, in the package's folder.
+"""Trains the drawn weights: `python -m tools.drawn.train --out RUN`, in the package's folder.
 
 It starts from a checkpoint (--init), draws new pictures for every step, and uses --cpu-minutes of
 CPU time, over which the learning rate follows a cosine. Interrupted, also by SIGTERM, it leaves
@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
-from tools.demo.batches import anchor_centres, make_batch
-from tools.demo.evaluate import score_folder
-from tools.demo.export import save_weights
-from tools.demo.losses import total_loss
+from tools.drawn.batches import anchor_centres, make_batch
+from tools.drawn.evaluate import score_folder
+from tools.drawn.export import save_weights
+from tools.drawn.losses import total_loss
 
 EARLY_SIDES, LATE_SIDES = (112, 128, 128, 144), (144, 160, 160, 160, 176)
 """Sides in px that training draws from before and after SWITCH of the budget is spent: small
-pictures are cheap, and the demo weights look at 160."""
+pictures are cheap, and the drawn weights look at 160."""
 SWITCH = 0.5
 _WARM_UP_STEPS = 150
 _LOWEST_RATE = 0.02
@@ -162,7 +162,7 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--init", type=Path, default=Path("weights/demo"))
+    parser.add_argument("--init", type=Path, default=Path("weights/drawn"))
     parser.add_argument("--cpu-minutes", type=float, default=60)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rate", type=float, default=6e-4)

@@ -1,4 +1,4 @@
-"""The vocabulary of the demo weights, and captions made of it.
+"""The vocabulary of the drawn weights, and captions made of it.
 
 A caption is a list of phrases about one scene: some true of something in it, some not. The false
 ones are mostly near misses (right colour, wrong kind, and the reverse), since a detector confuses

@@ -1,6 +1,6 @@
 """Writes held-out scenes as a folder in COCO layout.
 
-    python -m tools.demo.heldout SET OUT
+    python -m tools.drawn.heldout SET OUT
 
 Each picture's `neg_category_ids` (LVIS's name) are its absent labels.
 """
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from tools.demo.scenes import Scene, draw_scene
-from tools.demo.vocabulary import ALL_PAIRS, SEEN, SHAPES, UNSEEN, Pair, Phrase, caption
+from tools.drawn.scenes import Scene, draw_scene
+from tools.drawn.vocabulary import ALL_PAIRS, SEEN, SHAPES, UNSEEN, Pair, Phrase, caption
 
 MOST_LABELS = 8
 """Labels per picture, at most; at least one."""

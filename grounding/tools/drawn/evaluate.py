@@ -19,13 +19,12 @@ from model import Detector
 from picture import load_rgb
 from postprocess import Candidates, merge, overlaps
 from prediction import DetectInput, Engine
-from prompt import build_chunks, tokenize
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 from weights import Source
 
-from tools.demo.heldout import SETS, write_set
+from tools.drawn.heldout import SETS, write_set
 
 BOX_THRESHOLD, TEXT_THRESHOLD = 0.35, 0.25
 """The package's defaults."""
@@ -111,8 +110,7 @@ def _questions(coco: COCO) -> Iterator[Asked]:
 
 def _detect(engine: Engine, file: Path, labels: list[str]) -> Found:
     texts = [parse_labels(json.dumps([label]), "")[0].text for label in labels]
-    words = tokenize(texts, engine.tokenizer)
-    chunks = build_chunks(words, engine.max_tokens, engine.tokenizer)
+    chunks = engine.read_labels(texts).chunks
     picture = load_rgb(file)
     work = DetectInput(engine.prepare(picture), tuple(chunk.input_ids for chunk in chunks))
     (seen,) = engine.detect_many([work])

@@ -1,6 +1,6 @@
 """Shifts the scores so that the package's default thresholds are the right operating point.
 
-    python -m tools.demo.calibrate RUN/weights OUT
+    python -m tools.drawn.calibrate RUN/weights OUT
 
 Training sets the order of the scores; their level depends on its loss. A constant added to every
 token's logit shifts the level and nothing else. It is chosen on scenes that no evaluation uses: the
@@ -28,11 +28,11 @@ from prompt import Chunk, build_chunks, tokenize
 from transformers import AutoModelForZeroShotObjectDetection
 from weights import Source
 
-from tools.demo.evaluate import BOX_THRESHOLD, TEXT_THRESHOLD
-from tools.demo.export import save_weights
-from tools.demo.heldout import cases
-from tools.demo.scenes import Scene
-from tools.demo.vocabulary import Phrase
+from tools.drawn.evaluate import BOX_THRESHOLD, TEXT_THRESHOLD
+from tools.drawn.export import save_weights
+from tools.drawn.heldout import cases
+from tools.drawn.scenes import Scene
+from tools.drawn.vocabulary import Phrase
 
 MOST_ABSENT = 0.05
 """Share of absent labels that may fire on the calibration scenes."""

@@ -12,7 +12,7 @@ from transformers.models.grounding_dino.image_processing_pil_grounding_dino impo
 )
 
 SIDE_PX = 160
-"""Side of the demo weights' input."""
+"""Side of the drawn weights' input."""
 
 
 def save_weights(model: Any, tokenizer: Any, folder: Path, side_px: int = SIDE_PX) -> None:

@@ -9,9 +9,9 @@ import torch
 from prompt import build_chunks, tokenize
 from torch import Tensor
 
-from tools.demo.losses import Targets
-from tools.demo.scenes import Scene, draw_scene
-from tools.demo.vocabulary import SEEN, Phrase, caption
+from tools.drawn.losses import Targets
+from tools.drawn.scenes import Scene, draw_scene
+from tools.drawn.vocabulary import SEEN, Phrase, caption
 
 MOST_PHRASES = 14
 """In a training caption; 14 fill nearly all of the model's 64 tokens."""

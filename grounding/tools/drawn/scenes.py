@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from tools.demo.figures import FIGURES, Figure, Point
-from tools.demo.vocabulary import OBJECTS, Pair, Thing
+from tools.drawn.figures import FIGURES, Figure, Point
+from tools.drawn.vocabulary import OBJECTS, Pair, Thing
 
 _HSV = {  # hue in degrees, saturation, value: from, to
     "red": ((-7, 7), (0.75, 1), (0.65, 1)),

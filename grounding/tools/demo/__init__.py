@@ -1,1 +1,0 @@
-"""Makes the demo weights: drawn scenes, training, evaluation."""

@@ -1,0 +1,1 @@
+"""Makes the drawn weights: drawn scenes, training, evaluation."""
