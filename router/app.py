@@ -26,6 +26,7 @@ from router.http.apis import (
     events,
     native,
     operations,
+    package_files,
     replicate,
     replicate_catalog,
     replicate_files,
@@ -128,6 +129,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.setup()
     operations.add_routes(app)
     events.add_routes(app)
+    package_files.add_routes(app)
     replicate_files.add_routes(app)
     streams.add_routes(app)
     downloads.add_routes(app)

@@ -68,12 +68,22 @@ def cog_paths(name: str, described: bool) -> dict[str, Any]:
     return {
         root: {"get": operation(f"The paths of {name}, as Cog's server lists them", tag)},
         f"{root}/logs": {"get": operation(f"The last lines that {name} printed", "Operations")},
+        f"{root}/view.json": {"get": operation(f"What a page shows first of {name}", "Models")},
+        f"{root}/example.json": {"get": operation(f"The example of {name}", "Models")},
+        f"{root}/example/{{input}}": {
+            "get": _binary(operation("A file of the example", "Models", in_path=("input",)))
+        },
         f"{root}/health-check": {"get": operation(f"Health of {name}", tag)},
         f"{root}/openapi.json": {"get": operation(f"Schema of {name}", tag)},
         f"{root}/predictions": {"post": create},
         one: {"put": put, "get": operation("State of a prediction", tag, in_path=(ID,))},
         f"{one}/cancel": {"post": operation("Cancel a prediction", tag, in_path=(ID,))},
     }
+
+
+def _binary(described: dict[str, Any]) -> dict[str, Any]:
+    described["responses"]["200"]["content"] = {"application/octet-stream": {"schema": BINARY}}
+    return described
 
 
 def replicate_paths() -> dict[str, Any]:

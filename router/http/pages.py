@@ -16,7 +16,7 @@ from router.pages.files import POLICY, StaticFile, shell, static_file
 
 STATIC = "/static/"
 # Paths that are a page for a browser and an API for every other client.
-PAGE = re.compile(r"/")
+PAGE = re.compile(r"/|/models/[^/]+|/predictions(/[^/]+)?")
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": POLICY,

@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 import yaml
 
+from router.models.view import ViewError, read_view
+
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -56,6 +58,7 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
         max_concurrency=_read_concurrency(config),
         env={**_read_environment(config), **env},
         example=_read_example(folder),
+        view=_read_view(folder),
     )
 
 
@@ -159,6 +162,15 @@ def _read_example(folder: Path) -> Mapping[str, Any]:
     return example if isinstance(example, dict) else {}
 
 
+def _read_view(folder: Path) -> Mapping[str, Any]:
+    try:
+        return read_view(folder)
+    except ViewError as error:
+        fields = {"package": folder.name, "reason": str(error)}
+        log.warning("view.json cannot be used; the shape of the output decides", extra=fields)
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Package:
     """One folder with a cog.yaml.
@@ -166,7 +178,7 @@ class Package:
     `runner` is `file.py:Class` as in cog.yaml. `python` is the interpreter that runs it.
     `streams`: whether its output can be read element by element. `env` is added to its process's
     environment. `example` is the flat JSON object of example.json, if the folder has one (`@file`
-    values are relative to the folder).
+    values are relative to the folder). `view` is its view.json (`router.models.view`).
     """
 
     name: str
@@ -177,6 +189,7 @@ class Package:
     streams: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
+    view: Mapping[str, Any] = field(default_factory=dict)
 
 
 def does_stream(schema: Mapping[str, Any]) -> bool:

@@ -72,3 +72,69 @@ def test_the_box_is_restarted_under_the_page(packages: Path, tmp_path: Path) -> 
         saw = visit(service.url, tmp_path / "visit", "restart", told)
     assert "cannot be reached" in saw["result"]["lost"][0]
     assert saw["result"]["cards"] == ["allkinds", "echo"]
+
+
+@pytest.mark.timeout(600)
+def test_a_model_that_no_page_knows(packages: Path, tmp_path: Path) -> None:
+    """Its form has a control for every kind of input, and its result is drawn by its shape: boxes
+    on the picture that was sent, times under the recording. A reload and the history show the same,
+    with the files but without the secret."""
+    letter = tmp_path / "letter.txt"
+    letter.write_text("page one")
+    with running_service(packages, tmp_path / "state") as service:
+        saw = visit(service.url, tmp_path / "visit", "everything", letter=str(letter))
+        result = saw["result"]
+        id_ = result["address"].rsplit("/", 1)[1]
+        output = service.http.get(f"/predictions/{id_}").json()["output"]
+    assert output["seen"] == {
+        "photo_bytes": (packages / "allkinds/samples/shapes.png").stat().st_size,
+        "speech_head": "RIFF",
+        **{"title": "an example", "code": "777", "strength": 0.8, "style": "wax", "loud": True},
+        **{"seed": 9007199254740993, "tags": ["x", "y"], "pages": ["page one"], "token": 9},
+    }
+    for drawn in (result["first"], result["again"]):
+        assert drawn["state"] == "succeeded"
+        assert ["Picture", 240, 160] in drawn["pictures"]
+        ((under),) = drawn["under"]
+        cat = drawn["boxes"][0]
+        assert (cat["left"], cat["top"]) == (under["left"] + 10, under["top"] + 10)
+        assert (cat["width"], cat["height"]) == (80, 110)
+        assert (drawn["marks"], drawn["wave"], drawn["players"]) == (2, 1, 2)
+        assert not overlapping(drawn["tags"])
+    files = ["shapes.png", "recording.wav", "letter.txt"]
+    assert result["kept"] == {
+        **{"seed": "9007199254740993", "token": "", "style": "wax", "files": files}
+    }
+    assert "--form-string seed=9007199254740993" in result["code"]
+    assert "--form-string 'token=<token>'" in result["code"]
+    assert result["address"] in result["history"]
+    assert (result["phone"], result["formAxe"], result["resultAxe"]) == (0, [], [])
+    assert saw["complaints"] == []
+
+
+def overlapping(boxes: list[dict[str, int]]) -> bool:
+    """Whether two of them cover each other."""
+    return any(
+        a["left"] < b["left"] + b["width"]
+        and b["left"] < a["left"] + a["width"]
+        and a["top"] < b["top"] + b["height"]
+        and b["top"] < a["top"] + a["height"]
+        for i, a in enumerate(boxes)
+        for b in boxes[:i]
+    )
+
+
+@pytest.mark.timeout(600)
+def test_a_run_is_the_boxs_and_not_the_pages(packages: Path, tmp_path: Path) -> None:
+    """A drawing is sent, the model's own objection stands beside its input, a run is canceled, and
+    one goes on when its page is closed."""
+    with running_service(packages, tmp_path / "state") as service:
+        saw = visit(service.url, tmp_path / "visit", "drawing")
+    result = saw["result"]
+    assert result["ink"] > 500
+    assert result["objected"]["state"] == "failed"
+    assert "not to my taste" in result["objected"]["notice"][0]
+    assert result["beside"] == "It is not to my taste."
+    assert result["canceled"] == "canceled"
+    assert result["found"] == "succeeded"
+    assert saw["complaints"] == []

@@ -55,3 +55,121 @@ function form(fields) {
   for (const [name, value] of Object.entries(fields)) body.append(name, value);
   return body;
 }
+
+const button = async (page, name) => {
+  const found = await page.$$("button");
+  for (const one of found) if ((await one.evaluate((n) => n.textContent)).trim() === name) return one;
+  throw new Error(`no button '${name}'`);
+};
+const press = async (page, name) => (await button(page, name)).click();
+
+/** Wait for the end of the run; what is drawn of its result. */
+async function result(page) {
+  await page.waitForFunction(() => ["succeeded", "failed", "canceled"].includes(document.querySelector(".output .state")?.textContent), { polling: 50 });
+  return await page.evaluate(async () => {
+    const all = (css) => [...document.querySelectorAll(`.output ${css}`)];
+    await Promise.all(all("img").map((i) => i.decode().catch(() => {})));
+    const box = (n) => Object.fromEntries(["left", "top", "width", "height"].map((k) => [k, Math.round(n.getBoundingClientRect()[k])]));
+    return {
+      state: all(".state")[0].textContent,
+      text: all("")[0]?.textContent ?? document.querySelector(".output").innerText,
+      pictures: all("img").map((i) => [i.alt, i.naturalWidth, i.naturalHeight]),
+      boxes: all(".box").map(box),
+      under: all(".boxes > img").map(box),
+      tags: all(".tag").map(box),
+      marks: all(".mark").length,
+      wave: all("canvas.wave").filter((c) => !c.hidden).length,
+      players: all("audio").length,
+      rows: all("table tr").length,
+      notice: all(".notice").map((n) => n.innerText),
+    };
+  });
+}
+
+/** Fill every kind of input, run, look, reload, and find it in the history. */
+export async function everything({ open, until, axe, sideways, task }) {
+  const page = await open("/models/allkinds");
+  await page.waitForSelector("form button[type=submit]");
+  await press(page, "Run");
+  await until(page, "[data-input=photo] .error", "required");
+  await press(page, "Use the example");
+  await until(page, "[data-input=photo] .chosen", "shapes.png");
+  await page.$eval(".more", (n) => (n.open = true));
+  const set = async (name, value) => {
+    await page.$eval(`#in-${name}`, (n) => (n.value = ""));
+    await page.type(`#in-${name}`, value);
+  };
+  await set("code", "12");
+  await page.$eval("#in-code", (n) => n.blur());
+  await until(page, "[data-input=code] .error", "must look like");
+  await set("code", "777");
+  await set("seed", "9007199254740993");
+  await page.select("#in-style", "wax");
+  await page.click("#in-loud");
+  await page.type("#in-token", "hush hush");
+  await (await page.$("[data-input=pages] input[type=file]")).uploadFile(task.letter);
+  // Record from Chromium's own microphone, which beeps.
+  await (await page.$("[data-input=speech] [aria-pressed]")).click();
+  await until(page, ".recorder [role=status]", "2 s");
+  await press(page, "Stop");
+  await until(page, "[data-input=speech] .chosen", "recording.wav");
+  const code = await page.$eval("pre[aria-label=Code]", (n) => n.textContent);
+  const formAxe = await axe(page);
+  await press(page, "Run");
+  const first = await result(page);
+  const resultAxe = await axe(page);
+  await page.$eval(".part summary", (n) => n.click());
+  const address = page.url();
+  await page.reload();
+  const again = await result(page);
+  const kept = await page.evaluate(() => ({ seed: document.querySelector("#in-seed").value, token: document.querySelector("#in-token").value, style: document.querySelector("#in-style").value, files: [...document.querySelectorAll(".chosen")].map((n) => n.innerText.split(" · ")[0]) }));
+  await page.click("#top nav a:nth-child(2)");
+  await until(page, ".list li", "allkinds");
+  const history = await page.$$eval(".list li a", (nodes) => nodes.map((n) => n.href));
+  await page.click(".list li a");
+  await result(page);
+  const phone = await page.setViewport({ width: 360, height: 740 }).then(() => sideways(page));
+  return { first, again, kept, code, address, history, phone, formAxe, resultAxe };
+}
+
+/** Draw, cancel, follow the log, a model's own objection, and a run that goes on without the page. */
+export async function drawing({ open, until, task }) {
+  const page = await open("/models/allkinds");
+  await page.waitForSelector("form button[type=submit]");
+  await (await page.$("[data-input=photo] [aria-pressed]")).click();
+  const board = await (await page.waitForSelector(".board")).boundingBox();
+  await page.mouse.move(board.x + 20, board.y + 20);
+  await page.mouse.down();
+  await page.mouse.move(board.x + 200, board.y + 120, { steps: 8 });
+  await page.mouse.up();
+  await until(page, "[data-input=photo] .chosen", "drawing.png");
+  const ink = await page.$eval(".board", (canvas) => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let dark = 0;
+    for (let i = 0; i < data.length; i += 4) dark += data[i] < 128;
+    return dark;
+  });
+  await page.$eval(".more", (n) => (n.open = true));
+  await page.select("#in-mode", "invalid");
+  await press(page, "Run");
+  const objected = await result(page);
+  const beside = await page.$eval("[data-input=title] .error", (n) => n.textContent);
+  await page.select("#in-mode", "well");
+  await page.$eval("#in-delay_s", (n) => (n.value = ""));
+  await page.type("#in-delay_s", "60");
+  await press(page, "Run");
+  await until(page, ".output .state", "running");
+  await until(page, ".output", "% done");
+  await press(page, "Cancel");
+  const canceled = await result(page);
+  await page.$eval("#in-delay_s", (n) => (n.value = ""));
+  await page.type("#in-delay_s", "4");
+  const old = page.url();
+  await press(page, "Run");
+  await page.waitForFunction((url) => location.href !== url, { polling: 50 }, old);
+  const address = page.url();
+  await page.close();
+  const later = await open(address.slice(task.url.length));
+  const found = await result(later);
+  return { ink, objected, beside, canceled: canceled.state, found: found.state };
+}

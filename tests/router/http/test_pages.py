@@ -31,7 +31,7 @@ def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7777")
 
 
-@pytest.mark.parametrize("path", ["/"])
+@pytest.mark.parametrize("path", ["/", "/models/any", "/predictions", "/predictions/x1"])
 async def test_a_browser_gets_the_page(path: str) -> None:
     """Without a key, with nothing inline, and with links that work below any folder."""
     async with client() as http:
@@ -101,7 +101,7 @@ async def test_it_is_counted_by_what_it_is(caplog: pytest.LogCaptureFixture) -> 
     app = RequestLog(Pages(behind), Facts(delay_s=0))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7777") as http:
-        await http.get("/", headers=BROWSER)
+        await http.get("/models/any", headers=BROWSER)
         await http.get("/static/app.css")
         await http.get("/static/nothing.css")
     routes = [vars(r)["route"] for r in caplog.records if r.name == "router.http.request_log"]

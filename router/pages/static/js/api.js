@@ -85,9 +85,15 @@ function askOnce(used) {
   return asking;
 }
 
-/** The JSON that the box answers. */
+/** The JSON that the box answers. A whole number that JavaScript would round is its digits as text. */
 export async function json(path, options) {
-  return await (await request(path, options)).json();
+  const text = await (await request(path, options)).text();
+  return /\d{16}/.test(text) ? JSON.parse(text, exact) : JSON.parse(text);
+}
+
+function exact(_, value, context) {
+  const rounded = typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value);
+  return rounded && /^-?\d+$/.test(context?.source ?? "") ? context.source : value;
 }
 
 async function errorOf(response) {

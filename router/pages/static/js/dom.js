@@ -82,10 +82,13 @@ export function trimmed(value) {
   return String(Number(value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3)));
 }
 
-/** An input's or output's name for people: `box_threshold` becomes "Box threshold". */
+const UNITS = { hz: "Hz", db: "dB" };
+
+/** An input's or output's name for people: `box_threshold` becomes "Box threshold", `pause_s` "Pause (s)". */
 export function words(name) {
-  const spaced = name.replaceAll(/[_-]+/g, " ").trim();
-  return spaced.charAt(0).toUpperCase() + spaced.slice(1);
+  const [, stem, unit] = /^(.+)_(s|ms|px|hz|db|bytes)$/.exec(name) ?? [null, name, ""];
+  const spaced = stem.replaceAll(/[_-]+/g, " ").trim();
+  return spaced.charAt(0).toUpperCase() + spaced.slice(1) + (unit ? ` (${UNITS[unit] ?? unit})` : "");
 }
 
 /** A time of day, with the date when it is not today. `iso`: RFC 3339. */

@@ -2,16 +2,24 @@
 
 import { ROOT } from "./api.js";
 import { announce, h } from "./dom.js";
+import { history as historyPage } from "./history.js";
 import { keyButton } from "./keys.js";
+import { navigate, onNavigate } from "./navigate.js";
 import { overview } from "./overview.js";
+import { modelPage, predictionPage } from "./play.js";
 
-const VIEWS = [[/^$/, overview]];
+const VIEWS = [
+  [/^$/, overview],
+  [/^models\/([^/]+)$/, modelPage],
+  [/^predictions$/, historyPage],
+  [/^predictions\/([^/]+)$/, predictionPage],
+];
 let dispose = null;
 
 /** Show the view of the present address. */
 function show() {
   dispose?.();
-  const path = decodeURI(location.pathname.slice(ROOT.pathname.length)).replace(/\/$/, "");
+  const path = location.pathname.slice(ROOT.pathname.length).replace(/\/$/, "");
   const place = document.getElementById("view");
   for (const [pattern, view] of VIEWS) {
     const match = pattern.exec(path);
@@ -30,17 +38,6 @@ function show() {
   }
 }
 
-/** Go to a path of the page without loading it again. */
-export function navigate(path, { replace = false, silent = false } = {}) {
-  const target = new URL(path.replace(/^\//, ""), ROOT);
-  history[replace ? "replaceState" : "pushState"](null, "", target);
-  if (!silent) {
-    show();
-    scrollTo(0, 0);
-    document.getElementById("view").focus({ preventScroll: true });
-  }
-}
-
 document.addEventListener("click", (event) => {
   const link = event.target.closest?.("a[href]");
   if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
@@ -51,13 +48,14 @@ document.addEventListener("click", (event) => {
   navigate(path);
 });
 addEventListener("popstate", show);
+onNavigate(show);
 
 document.getElementById("top").append(
   h(
     "div",
     {},
     h("a", { class: "brand", href: ROOT.href }, h("img", { src: new URL("static/icon.svg", ROOT).href, alt: "" }), location.host),
-    h("nav", { "aria-label": "Pages" }, h("a", { href: ROOT.href }, "Models"), h("a", { href: new URL("docs", ROOT).href }, "API")),
+    h("nav", { "aria-label": "Pages" }, h("a", { href: ROOT.href }, "Models"), h("a", { href: new URL("predictions", ROOT).href }, "History"), h("a", { href: new URL("docs", ROOT).href }, "API")),
     keyButton(),
   ),
 );

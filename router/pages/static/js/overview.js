@@ -1,6 +1,6 @@
 // `/`: the box at a glance. Made once, then told of every change.
 
-import { json } from "./api.js";
+import { json, ROOT } from "./api.js";
 import { bytes, h, keyed, say, seconds, words } from "./dom.js";
 import { watch } from "./live.js";
 
@@ -93,10 +93,11 @@ function makeCard(first) {
   const progress = h("div", { class: "bar pending", role: "progressbar", "aria-label": `${first.name} is starting`, "aria-valuemin": "0", "aria-valuemax": "100" }, h("i"));
   const progressText = h("p", { class: "small muted num" });
   const facts = h("dl", { class: "facts" });
+  const href = new URL(`models/${encodeURIComponent(first.name.split("@")[0])}`, ROOT).href;
   const card = h(
     "li",
     { class: "card model-card" },
-    h("div", { class: "row spread" }, h("h2", {}, first.name), state),
+    h("div", { class: "row spread" }, h("h2", {}, h("a", { href }, first.name)), state),
     about,
     h("div", { class: "stack tight", hidden: true }, progress, progressText),
     why,
@@ -205,7 +206,7 @@ function queueCard() {
 }
 
 function makeRow(p) {
-  return h("li", {}, h("strong", {}, p.model), h("span", { class: "mono grow" }, p.id.slice(0, 10)), h("span", { class: "small muted num" }));
+  return h("li", {}, h("strong", {}, p.model), h("a", { class: "mono grow", href: new URL(`predictions/${encodeURIComponent(p.id)}`, ROOT).href }, p.id.slice(0, 10)), h("span", { class: "small muted num" }));
 }
 
 function activityCard() {
