@@ -103,6 +103,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="CALLME GPU backend",
         lifespan=lifespan,
         openapi_url=None,  # set below
+        docs_url=None,  # router.http.pages has it
         redoc_url=None,
         redirect_slashes=False,
         # The router has its own /metrics; FastAPI would look for an exporter at every request.

@@ -175,7 +175,7 @@ async def _show(server: Server, settings: Settings) -> None:
         if line:
             console.print(f"  {line}", soft_wrap=True, markup=False)
     url = base_url(settings)
-    console.print(f"\nAPI: {url}/docs   State: {url}/status   Stop: Ctrl-C\n", soft_wrap=True)
+    console.print(f"\nPage: {url}/   API: {url}/docs   Stop: Ctrl-C\n", soft_wrap=True)
     if not needs_key:
         console.print(NO_KEY_HINT, soft_wrap=True, markup=False)
 

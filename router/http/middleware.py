@@ -28,26 +28,14 @@ CORS_HEADERS = (
 )
 EXPOSED_HEADERS = ("Content-Range", "Location", "Retry-After", "X-Prediction-Id", "X-Request-Id")
 Header = tuple[bytes, bytes]
-COMMON = (
+# A model's output that is shown as a page runs nothing, fetches nothing and cannot be framed. The
+# router's own pages set a policy of their own (router.pages.files).
+INERT = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-)
-POLICY = b"content-security-policy"
-# A model's output that is shown as a page runs nothing, fetches nothing and cannot be framed.
-INERT = (*COMMON, (POLICY, b"default-src 'none'; frame-ancestors 'none'; sandbox"))
-# FastAPI's /docs has an inline script and loads Swagger UI from a CDN. A page may set stricter
-# rules itself.
-PAGE = (
-    *COMMON,
-    (
-        POLICY,
-        b"default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
-        b"style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
-        b"img-src 'self' data: blob: https://fastapi.tiangolo.com; media-src 'self' data: blob:; "
-        b"connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 )
 NAMES = frozenset(name for name, _ in INERT)
 
@@ -94,12 +82,10 @@ def _with_headers(headers: Collection[Header]) -> list[Header]:
 
     Every response passes here, so this works on raw headers: Starlette's took twice as long.
     """
-    there = {name.lower(): value for name, value in headers}
-    is_page = there.get(b"content-type", b"").startswith(b"text/html")
-    added = PAGE if is_page else INERT
-    if there.keys().isdisjoint(NAMES):
-        return [*headers, *added]
-    return [*headers, *(header for header in added if header[0] not in there)]
+    there = {name.lower() for name, _ in headers}
+    if there.isdisjoint(NAMES):
+        return [*headers, *INERT]
+    return [*headers, *(header for header in INERT if header[0] not in there)]
 
 
 HEADER = loop_detection.HEADER.lower().encode()

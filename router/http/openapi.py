@@ -1,4 +1,4 @@
-"""/openapi.json and /docs: the actual routes, each model with its own inputs."""
+"""/openapi.json, which /docs shows: the actual routes, each model with its own inputs."""
 
 from __future__ import annotations
 

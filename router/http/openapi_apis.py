@@ -68,10 +68,10 @@ def cog_paths(name: str, described: bool) -> dict[str, Any]:
     return {
         root: {"get": operation(f"The paths of {name}, as Cog's server lists them", tag)},
         f"{root}/logs": {"get": operation(f"The last lines that {name} printed", "Operations")},
-        f"{root}/view.json": {"get": operation(f"What a page shows first of {name}", "Models")},
-        f"{root}/example.json": {"get": operation(f"The example of {name}", "Models")},
+        f"{root}/view.json": {"get": operation(f"What a page shows first of {name}", "Operations")},
+        f"{root}/example.json": {"get": operation(f"The example of {name}", "Operations")},
         f"{root}/example/{{input}}": {
-            "get": _binary(operation("A file of the example", "Models", in_path=("input",)))
+            "get": _binary(operation("A file of the example", "Operations", in_path=("input",)))
         },
         f"{root}/health-check": {"get": operation(f"Health of {name}", tag)},
         f"{root}/openapi.json": {"get": operation(f"Schema of {name}", tag)},

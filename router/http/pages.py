@@ -15,6 +15,8 @@ from router.http.headers import header
 from router.pages.files import POLICY, StaticFile, shell, static_file
 
 STATIC = "/static/"
+# A page for every client: no API has this path.
+DOCS = "/docs"
 # Paths that are a page for a browser and an API for every other client.
 PAGE = re.compile(r"/|/models/[^/]+|/predictions(/[^/]+)?")
 HEADERS = {
@@ -52,6 +54,8 @@ def _wanted(scope: Scope) -> tuple[StaticFile | None, str]:
     path: str = scope["path"]
     if path.startswith(STATIC):
         return static_file(path.removeprefix(STATIC)), f"{STATIC}{{path}}"
+    if path == DOCS:
+        return shell(0), DOCS
     if "text/html" not in (header(scope, b"accept") or "").lower() or not PAGE.fullmatch(path):
         return None, ""
     return shell(path.count("/") - 1), "page"

@@ -30,8 +30,6 @@ NO_KEY = {
 }
 EVERY_KEY = {
     ("GET", "/ready"),
-    ("GET", "/docs"),
-    ("GET", "/docs/oauth2-redirect"),
     ("GET", "/openapi.json"),
     ("GET", "/models/{model}"),
     ("GET", "/models/{model}/health-check"),

@@ -27,7 +27,7 @@ PROXIED = (
     {"Forwarded": "for=127.0.0.1"},
     {"Via": "1.1 proxy"},
 )
-PATHS = ("/status", "/ready", "/metrics", "/docs", "/v1/models", "/predictions/x")
+PATHS = ("/status", "/ready", "/metrics", "/openapi.json", "/v1/models", "/predictions/x")
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ from router.models.catalog import Package
 from router.models.view import wrong_names
 
 MAX_EXAMPLE_BYTES = 64 << 20
-# An example that is a web page is a file like any other: nothing in it runs.
-NO_PAGE = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox"}
 
 
 async def example(request: Request) -> Response:
@@ -35,8 +33,7 @@ async def example_file(request: Request) -> Response:
     content = await asyncio.to_thread(_read, path) if path else None
     if path is None or content is None:
         raise NotFound(f"Cannot find an example of '{request.path_params['input'][:80]}'")
-    media_type = mimetypes.guess_type(path.name)[0] or ANY_TYPE
-    return Response(content, headers=NO_PAGE, media_type=media_type)
+    return Response(content, media_type=mimetypes.guess_type(path.name)[0] or ANY_TYPE)
 
 
 def _named(package: Package, name: str) -> Path | None:

@@ -17,7 +17,11 @@ export async function glance({ open, until, axe, sideways, texts, task }) {
   const wide = { cards: await texts(page, ".model-card h2"), leftOut: await texts(page, "section"), axe: await axe(page) };
   const phone = await open("/", { width: 360, height: 740, scheme: "dark" });
   await until(phone, ".link-state", "live");
-  return { before, memory, ...wide, sideways: await sideways(phone), axeDark: await axe(phone) };
+  const docs = await open("/docs", { width: 390, height: 844, scheme: "dark" });
+  await docs.waitForSelector(".operation");
+  await docs.click(".operation summary");
+  const api = { first: (await texts(docs, ".operation"))[0], axe: await axe(docs), sideways: await sideways(docs) };
+  return { before, memory, ...wide, sideways: await sideways(phone), axeDark: await axe(phone), api };
 }
 
 /** A box with keys: the page asks, says that a key is wrong, and goes on with a right one. */
@@ -113,7 +117,11 @@ export async function everything({ open, until, axe, sideways, task }) {
   await until(page, ".recorder [role=status]", "2 s");
   await press(page, "Stop");
   await until(page, "[data-input=speech] .chosen", "recording.wav");
-  const code = await page.$eval("pre[aria-label=Code]", (n) => n.textContent);
+  const code = {};
+  for (const language of ["JavaScript", "Python", "curl"]) {
+    await press(page, language);
+    code[language] = await page.$eval("pre[aria-label=Code]", (n) => n.textContent);
+  }
   const formAxe = await axe(page);
   await press(page, "Run");
   const first = await result(page);

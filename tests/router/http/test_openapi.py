@@ -17,8 +17,8 @@ from router.models.catalog import Package
 from router.models.schemas import describe
 from router.settings import Settings
 
-# Pages and the document itself.
-NOT_SHOWN = {"/docs", "/docs/oauth2-redirect", "/openapi.json"}
+# The document itself.
+NOT_SHOWN = {"/openapi.json"}
 NAMES = ("a-model", "another")
 # Methods that OpenAPI 3.0 has no name for, and how they are written.
 OTHERS = {"x-query": "QUERY"}

@@ -31,7 +31,7 @@ def client() -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:7777")
 
 
-@pytest.mark.parametrize("path", ["/", "/models/any", "/predictions", "/predictions/x1"])
+@pytest.mark.parametrize("path", ["/", "/models/any", "/predictions", "/predictions/x1", "/docs"])
 async def test_a_browser_gets_the_page(path: str) -> None:
     """Without a key, with nothing inline, and with links that work below any folder."""
     async with client() as http:

@@ -47,7 +47,7 @@ def browser(*origins: str) -> httpx.AsyncClient:
 
 
 async def test_every_answer_has_the_security_headers() -> None:
-    """A refusal too; a page gets a policy it can in_flight with, everything else none at all."""
+    """A refusal too. A page that sets no policy itself runs nothing and cannot be framed."""
     async with browser() as http:
         refused = await http.get("/strict")
         page = await http.get("/health")
@@ -58,7 +58,8 @@ async def test_every_answer_has_the_security_headers() -> None:
         assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["referrer-policy"] == "no-referrer"
     assert refused.headers["content-security-policy"].startswith("default-src 'none'")
-    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert page.headers["content-security-policy"] == refused.headers["content-security-policy"]
+    assert "frame-ancestors 'none'; sandbox" in page.headers["content-security-policy"]
     assert strict.headers["content-security-policy"] == "default-src 'self'"
     assert "access-control-allow-origin" not in page.headers
 

@@ -7,12 +7,14 @@ import { keyButton } from "./keys.js";
 import { navigate, onNavigate } from "./navigate.js";
 import { overview } from "./overview.js";
 import { modelPage, predictionPage } from "./play.js";
+import { reference } from "./reference.js";
 
 const VIEWS = [
   [/^$/, overview],
   [/^models\/([^/]+)$/, modelPage],
   [/^predictions$/, historyPage],
   [/^predictions\/([^/]+)$/, predictionPage],
+  [/^docs$/, reference],
 ];
 let dispose = null;
 

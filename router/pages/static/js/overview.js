@@ -103,6 +103,7 @@ function makeCard(first) {
     why,
     facts,
   );
+  about.hidden = true;
   describe(first.name, about);
   card.update = (m) => {
     setBadge(state, m.state);
@@ -153,13 +154,12 @@ function makeFact([name]) {
   return h("div", {}, h("dt", {}, words(name)), h("dd"));
 }
 
-/** The first sentence of the package's README. */
+/** What the package says of itself in its view.json. */
 async function describe(name, node) {
   try {
     const model = encodeURIComponent(name.split("@")[0]);
-    const answer = await json(`/v1/models/box/${model}`, { quiet: true });
-    const text = answer.description ?? "";
-    say(node, text);
+    const { about } = await json(`/models/${model}/view.json`, { quiet: true });
+    say(node, about ?? "");
   } catch {
     // a card without a description is still a card
   }
