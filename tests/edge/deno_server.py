@@ -57,15 +57,17 @@ def edge_function(env: Mapping[str, str], deno: Path | None = None) -> Iterator[
 
 
 @contextmanager
-def edge_process(env: Mapping[str, str], deno: Path | None = None) -> Iterator[EdgeFunction]:
-    """Like `edge_function`, but yields the process and its output too.
+def edge_process(
+    env: Mapping[str, str], deno: Path | None = None, folder: Path = FUNCTION
+) -> Iterator[EdgeFunction]:
+    """Like `edge_function`, but yields the process and its output too, of the function in `folder`.
 
     Raises: RuntimeError with the function's output if it does not listen within START_S.
     """
     command = [str(deno or find_deno()), "run", "--no-remote", "--no-prompt", "--no-check"]
     process = subprocess.Popen(
-        [*command, "--allow-net", "--allow-env", str(FUNCTION / "index.ts")],
-        env=plain_env(PORT="0", **env),
+        [*command, "--allow-net", "--allow-env", str(folder / "index.ts")],
+        env=plain_env(**{"PORT": "0", **env}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -136,7 +136,7 @@ def running_cluster() -> Iterator[Database]:
         initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", SUPERUSER, "-A", "trust"]
         _check([*prefix, *initdb, "-E", "UTF8", "--no-sync", "--locale=C.UTF-8"])
         cron = _shared("pg_cron", programs / "initdb")
-        port = _free_port()
+        port = free_port()
         options = (
             f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off "
             "-c synchronous_commit=off -c full_page_writes=off -c max_connections=150"
@@ -203,7 +203,8 @@ def _check(command: Sequence[str | Path]) -> None:
         assert done.returncode == 0, said.read()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

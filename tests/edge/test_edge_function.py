@@ -8,12 +8,14 @@ import pytest
 from deno_server import FUNCTION, ROOT, find_deno, plain_env
 from npm_tools import DENO_HOSTED, npm_binary
 
+FOLDERS = sorted(path.parent for path in FUNCTION.parent.glob("*/deno.json"))
 
-def run_deno(deno: Path, *arguments: str) -> str:
+
+def run_deno(deno: Path, *arguments: str, folder: Path = FUNCTION) -> str:
     """Runs Deno in the function's folder; fails with all it said unless it exits 0."""
     done = subprocess.run(
         [str(deno), *arguments],
-        cwd=FUNCTION,
+        cwd=folder,
         env=plain_env(),
         capture_output=True,
         text=True,
@@ -25,11 +27,13 @@ def run_deno(deno: Path, *arguments: str) -> str:
     return output
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 @pytest.mark.parametrize("arguments", [["check"], ["lint"], ["fmt", "--check"]], ids=lambda a: a[0])
-def test_types_lint_and_format_are_clean(arguments: list[str]) -> None:
-    """`deno check`, `lint` and `fmt --check` find nothing, tests included."""
-    files = sorted(path.name for path in FUNCTION.glob("*.ts")) if arguments == ["check"] else []
-    run_deno(find_deno(), *arguments, *files)
+def test_types_lint_and_format_are_clean(arguments: list[str], folder: Path) -> None:
+    """`deno check`, `lint` and `fmt --check` find nothing, tests and shared files included."""
+    files = sorted(path.name for path in folder.glob("*.ts")) if arguments == ["check"] else ["."]
+    shared = [] if folder == FUNCTION or arguments == ["check"] else ["../_shared"]
+    run_deno(find_deno(), *arguments, *files, *shared, folder=folder)
 
 
 def test_unit_tests_pass_on_the_pinned_deno() -> None:
@@ -46,14 +50,14 @@ def test_unit_tests_pass_on_the_hosted_runtimes_deno() -> None:
 
 
 def test_nothing_is_imported_from_the_network() -> None:
-    """Every import is a file of the folder, or of what Deno has of Node built in."""
+    """Every import is a file of the functions' folders, or of what Deno has of Node built in."""
     built_in = {"node:crypto"}
-    for path in FUNCTION.glob("*.ts"):
+    for path in FUNCTION.parent.glob("*/*.ts"):
         for line in path.read_text().splitlines():
             if " from " in line and line.lstrip().startswith(("import", "export", "}")):
                 source = line.rsplit(" from ", 1)[1].strip(' ;"')
                 allowed = (
-                    source.startswith("./")
+                    source.startswith(("./", "../backend_server/", "../_shared/"))
                     or source in built_in
                     or (source == "node:assert/strict" and path.name.endswith("_test.ts"))
                 )

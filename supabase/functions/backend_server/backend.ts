@@ -26,7 +26,7 @@ export interface Stop {
 
 /** A request to the box, complete but for its credentials. */
 export interface Outgoing {
-  method: "POST" | "GET";
+  method: "POST" | "PUT" | "GET";
   /** Below the box's URL, with a leading slash. */
   path: string;
   /** Empty when there is no body. */
@@ -74,7 +74,7 @@ export async function send(
     return await world.fetch(url, {
       method: request.method,
       headers,
-      ...(request.method === "POST" ? { body: upload(request.pieces, sent) } : {}),
+      ...(request.method === "GET" ? {} : { body: upload(request.pieces, sent) }),
       // Following a redirect would send body and credentials to the host in Location.
       redirect: "manual",
       signal: AbortSignal.any([stop.deadline, stop.gone]),

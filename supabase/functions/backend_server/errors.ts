@@ -11,6 +11,10 @@ export type ErrorCode =
   | "invalid_input"
   | "unknown_endpoint"
   | "unauthorized"
+  | "forbidden"
+  | "not_found"
+  | "conflict"
+  | "quota_exceeded"
   | "method_not_allowed"
   | "request_timeout"
   | "payload_too_large"
@@ -29,9 +33,13 @@ const STATUS: Record<ErrorCode, number> = {
   invalid_input: 400,
   unknown_endpoint: 400,
   unauthorized: 401,
+  forbidden: 403,
+  not_found: 404,
   method_not_allowed: 405,
   request_timeout: 408,
+  conflict: 409,
   payload_too_large: 413,
+  quota_exceeded: 429,
   rate_limited: 429,
   client_closed_request: 499, // nginx's number; nobody is left to read it, the log is
   internal_error: 500,

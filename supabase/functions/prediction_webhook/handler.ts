@@ -1,0 +1,93 @@
+/**
+ * What the box reports. `start`, `progress` and `completed` change the row, in whichever order and
+ * however often they come. `files` is a question: the answer says where to upload each output file,
+ * so that files go from the box to Storage and never through here.
+ */
+
+import { Refusal } from "../backend_server/errors.ts";
+import { DatabaseError, Platform } from "../_shared/platform.ts";
+import { type Deps, type Entry, parseObject, readBody } from "../_shared/serve.ts";
+import { isSigned, isUrlToken, readSecrets } from "../_shared/webhook_signature.ts";
+
+export const METHODS = ["POST"];
+// A row takes an output of 1 MiB. A larger body is read too, so that the row can say why it failed.
+const BODY_BYTES = 8 * 1024 * 1024;
+const MAX_FILES = 200;
+const FILE_NAME = /^[A-Za-z0-9_-][A-Za-z0-9_.~-]{0,199}$/;
+const AT_ONCE = 8;
+
+export async function respond(request: Request, deps: Deps, entry: Entry): Promise<Response> {
+  const secrets = readSecrets(deps.env);
+  const params = new URL(request.url).searchParams;
+  const id = params.get("prediction") ?? "";
+  // Before the body is read: the URL alone says whether this function has given it away.
+  if (!await isUrlToken(params.get("token") ?? "", id, secrets)) throw notSigned();
+  const bytes = await readBody(request, deps, BODY_BYTES);
+  if (!await isSigned(request.headers, bytes, secrets, deps.now())) throw notSigned();
+  const event = parseObject(bytes);
+  if (event.id !== id) throw notSigned();
+  entry.prediction = id;
+  entry.event = event.event ?? event.status;
+  const platform = new Platform(deps.env, deps);
+  return event.event === "files"
+    ? await giveUploadUrls(id, event.files, platform)
+    : await apply(event, platform, entry);
+}
+
+async function apply(
+  event: Record<string, unknown>,
+  platform: Platform,
+  entry: Entry,
+): Promise<Response> {
+  try {
+    entry.applied = await platform.rpc<string>("apply_event", { event });
+  } catch (error) {
+    // The database does not take this result, and will not take it later either.
+    if (!(error instanceof DatabaseError) || error.status >= 500 || error.status === 401) {
+      throw error;
+    }
+    entry.cause = `${error.code} ${error.message}`;
+    const failed = { id: event.id, at: event.at, status: "failed", error_code: "result_refused" };
+    const error_text = `The database does not take the result: ${error.message}`;
+    entry.applied = await platform.rpc<string>("apply_event", {
+      event: { ...failed, error: error_text },
+    });
+  }
+  return entry.applied === "unknown" ? gone() : new Response(null, { status: 204 });
+}
+
+async function giveUploadUrls(
+  id: string,
+  listed: unknown,
+  platform: Platform,
+): Promise<Response> {
+  const row = await platform.find(null, "id", id);
+  if (row === null) return gone();
+  const files = Array.isArray(listed) ? listed.slice(0, MAX_FILES) as { name?: unknown }[] : [];
+  const names = files.map(({ name }) => name).filter((name): name is string =>
+    typeof name === "string" && FILE_NAME.test(name)
+  );
+  const uploads: Record<string, string> = {};
+  const hasEnded = row.status !== "starting" && row.status !== "processing";
+  // A prediction that was cancelled meanwhile needs no files.
+  const wanted = hasEnded ? [] : names;
+  for (let i = 0; i < wanted.length; i += AT_ONCE) {
+    await Promise.all(
+      wanted.slice(i, i + AT_ONCE).map(async (name) => {
+        uploads[name] = await platform.uploadUrl("callme-outputs", `${row.user_id}/${id}/${name}`);
+      }),
+    );
+  }
+  return Response.json({ uploads });
+}
+
+/** 410: the box need not try again. */
+function gone(): Response {
+  return Response.json({ error: { code: "not_found", message: "There is no such prediction" } }, {
+    status: 410,
+  });
+}
+
+function notSigned(): Refusal {
+  return new Refusal("unauthorized", "This is not a webhook of the GPU box");
+}

@@ -1,0 +1,168 @@
+/** What the box is asked: to take a prediction, and to cancel it. */
+
+import { send } from "../backend_server/backend.ts";
+import { Refusal } from "../backend_server/errors.ts";
+import { type Backend, readBackend } from "../backend_server/settings.ts";
+import { BUCKETS, type Platform, type Prediction } from "../_shared/platform.ts";
+import type { Deps, Entry } from "../_shared/serve.ts";
+import { readSecrets, urlToken } from "../_shared/webhook_signature.ts";
+
+const EVENTS = ["start", "progress", "files", "completed"];
+const SCHEME = "storage://";
+/** The box reads its inputs before it answers. */
+const INPUT_URL_S = 600;
+const TIMEOUT_MS = 60_000;
+/** Statuses that another try may change. All other errors end the prediction. */
+const TEMPORARY = new Set([401, 403, 408, 425, 429]);
+
+/**
+ * Gives the box a prediction that was claimed. It has the row's id there, so it never runs twice.
+ * Returns the row as it is then. What cannot be sent now stays as it is, and is due again later.
+ */
+export async function sendToBox(
+  row: Prediction,
+  platform: Platform,
+  deps: Deps,
+  entry: Entry,
+): Promise<Prediction> {
+  let answer: Response;
+  try {
+    const backend = readBackend(deps.env);
+    const body = JSON.stringify(await describe(row, platform, deps));
+    answer = await ask("PUT", path(row), body, backend, deps);
+    // 409: an earlier try has arrived, with other URLs of the same files.
+    if (answer.ok || answer.status === 409) {
+      await answer.body?.cancel();
+      const to_box = backend.keyId ?? "box";
+      const [sent = row] = await platform.rpc<Prediction[]>("mark_sent", { sent: row.id, to_box });
+      // The user has cancelled it while it was on its way.
+      if (sent.cancel_requested_at !== null) await cancelAtBox(sent, platform, deps);
+      return sent;
+    }
+  } catch (error) {
+    if (error instanceof Refusal && error.code === "invalid_input") {
+      return await fail(row, "invalid_input", error.message, platform);
+    }
+    entry.box = error instanceof Refusal ? error.code : "internal_error";
+    entry.cause = String(error instanceof Refusal ? error.cause ?? error.message : error);
+    return row;
+  }
+  const { code, message } = await explain(answer);
+  entry.box = answer.status;
+  if (answer.status >= 500 || answer.status < 400 || TEMPORARY.has(answer.status)) return row;
+  return await fail(row, code, message, platform);
+}
+
+/** Tells the box that nobody wants it any more. Its own report ends the row. */
+export async function cancelAtBox(
+  row: Prediction,
+  platform: Platform,
+  deps: Deps,
+): Promise<void> {
+  try {
+    const answer = await ask("POST", `${path(row)}/cancel`, "{}", readBackend(deps.env), deps);
+    await answer.body?.cancel();
+    if (answer.ok) await platform.rpc("mark_canceled_at_box", { told: row.id });
+    // The box does not know it: it was never taken there, or its result is no longer kept.
+    if (answer.status === 404) {
+      await platform.rpc("apply_event", { event: { id: row.id, status: "canceled" } });
+    }
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error; // not reached: it is due again later
+  }
+}
+
+/** The request of Cog's API: inputs with URLs in place of paths, and where to report. */
+async function describe(row: Prediction, platform: Platform, deps: Deps): Promise<unknown> {
+  const [secret] = readSecrets(deps.env);
+  const token = await urlToken(secret!, row.id);
+  return {
+    id: row.id,
+    input: await withUrls(row.input, row, platform),
+    webhook: `${platform.functionsUrl}/prediction_webhook?prediction=${row.id}&token=${token}`,
+    webhook_events_filter: EVENTS,
+  };
+}
+
+/** `value` with a short-lived URL in place of each `storage://<bucket>/<path>`. */
+async function withUrls(value: unknown, row: Prediction, platform: Platform): Promise<unknown> {
+  if (typeof value === "string") {
+    return value.startsWith(SCHEME) ? await urlOf(value, row, platform) : value;
+  }
+  if (Array.isArray(value)) {
+    return await Promise.all(value.map((item) => withUrls(item, row, platform)));
+  }
+  if (typeof value !== "object" || value === null) return value;
+  const members = Object.entries(value).map(async ([name, member]) =>
+    [name, await withUrls(member, row, platform)] as const
+  );
+  return Object.fromEntries(await Promise.all(members));
+}
+
+async function urlOf(reference: string, row: Prediction, platform: Platform): Promise<string> {
+  const [bucket = "", owner = "", ...rest] = reference.slice(SCHEME.length).split("/");
+  // The database has checked this at the insert. Here the service's rights are used, so once more.
+  const isOwn = BUCKETS.includes(bucket) && owner === row.user_id && rest.length > 0 &&
+    rest.every((part) => part !== "" && part !== "." && part !== "..");
+  const found = isOwn
+    ? await platform.signedUrl(bucket, [owner, ...rest].join("/"), INPUT_URL_S)
+    : null;
+  if (found === null) {
+    throw new Refusal("invalid_input", `Cannot find the file ${reference.slice(0, 200)}`);
+  }
+  return found;
+}
+
+async function fail(
+  row: Prediction,
+  code: string,
+  message: string,
+  platform: Platform,
+): Promise<Prediction> {
+  const event = { id: row.id, status: "failed", error_code: code, error: message };
+  await platform.rpc("apply_event", { event });
+  return await platform.find(null, "id", row.id) ?? row;
+}
+
+function path(row: Prediction): string {
+  return `/models/${row.model}/predictions/${row.id}`;
+}
+
+async function ask(
+  method: "PUT" | "POST",
+  path: string,
+  body: string,
+  backend: Backend,
+  deps: Deps,
+): Promise<Response> {
+  const pieces = [new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>];
+  const request = { method, path, contentType: "application/json", pieces, async: true };
+  const stop = { deadline: deps.after(TIMEOUT_MS), gone: new AbortController().signal };
+  return await send(request, backend, deps.newId(), deps, stop, () => {});
+}
+
+const CODES: Record<number, string> = {
+  404: "unknown_model",
+  413: "payload_too_large",
+  422: "invalid_input",
+};
+
+/** The box's error, in whichever of its APIs' shapes. */
+async function explain(answer: Response): Promise<{ code: string; message: string }> {
+  const code = CODES[answer.status] ?? "refused";
+  const message = `The GPU box answered ${answer.status}`;
+  try {
+    const { error, detail } = JSON.parse((await answer.text()).slice(0, 65_536));
+    const said = error?.message ??
+      (Array.isArray(detail) ? detail.map(problem).join("; ") : detail);
+    const own = typeof error?.code === "string" ? error.code : code;
+    return { code: own, message: typeof said === "string" ? said.slice(0, 2000) : message };
+  } catch {
+    return { code, message };
+  }
+}
+
+/** One of Cog's problems: `{"loc": ["body", "input", "seed"], "msg": "…"}`. */
+function problem({ loc, msg }: { loc?: unknown; msg?: unknown }): string {
+  return `${Array.isArray(loc) ? loc.at(-1) : "input"}: ${msg}`;
+}
