@@ -10,7 +10,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/pytest -q --durations 5
 PARALLEL := -n $(JOBS) --dist loadfile
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers bench-fluency lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers bench-fluency lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -82,6 +82,9 @@ golden: setup ## write the golden records again; look at the difference before y
 
 test-e2e: weights ## real processes, from the edge function to the models
 	$(PYTEST) $(PARALLEL) tests/e2e
+
+screenshots: weights ## the pictures of docs/page.md, from the real models in a real Chromium
+	$(BIN)/python -m tests.e2e.screenshots docs/pictures
 
 chaos: setup ## 10,000 random requests while workers are killed, with figures
 	CALLME_CHAOS_REQUESTS=10000 $(PYTEST) -s --timeout 3600 tests/e2e/test_chaos.py

@@ -27,12 +27,13 @@ def visit(
     folder: Path,
     scenario: str,
     told: Mapping[str, Callable[[], object]] | None = None,
+    limit_s: float = 2 * LIMIT_S,
     **task: object,
 ) -> Any:
     """Do the scenario on the page at `url` and return what it saw.
 
-    `told`: what to do when the scenario prints a word. Fails when the browser complained or asked
-    another host for anything.
+    `told`: what to do when the scenario prints a word. `limit_s`: for all of it.
+    Fails when the scenario does, or when the page asked another host for anything.
     """
     chromium, node = find_chromium(), shutil.which("node")
     if node is None:
@@ -41,7 +42,7 @@ def visit(
     modules = folder / "node_modules"
     if not modules.exists():
         modules.symlink_to(npm_folder(PUPPETEER) / "node_modules")
-    for name in ("visit.mjs", "scenarios.mjs"):
+    for name in ("visit.mjs", "scenarios.mjs", "screenshots.mjs"):
         shutil.copyfile(HERE / name, folder / name)
     body = {
         "chromium": chromium,
@@ -67,7 +68,7 @@ def visit(
     # Read beside, so that a browser that complains a lot is not stopped by a full pipe.
     reader = threading.Thread(target=lambda: said.extend(child.stderr or ()))
     reader.start()
-    ending = threading.Timer(2 * LIMIT_S, child.kill)
+    ending = threading.Timer(limit_s, child.kill)
     ending.start()
     try:
         child.stdin.write(json.dumps(body))

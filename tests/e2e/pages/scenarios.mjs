@@ -118,7 +118,7 @@ export async function everything({ open, until, axe, sideways, task }) {
   await press(page, "Stop");
   await until(page, "[data-input=speech] .chosen", "recording.wav");
   const code = {};
-  for (const language of ["JavaScript", "Python", "curl"]) {
+  for (const language of ["JavaScript", "Supabase", "Python", "curl"]) {
     await press(page, language);
     code[language] = await page.$eval("pre[aria-label=Code]", (n) => n.textContent);
   }

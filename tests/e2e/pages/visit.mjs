@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import puppeteer from "puppeteer-core";
 
 import * as scenarios from "./scenarios.mjs";
+import * as screenshots from "./screenshots.mjs";
 
 const task = JSON.parse(readFileSync(0, "utf8"));
 const browser = await puppeteer.launch({
@@ -63,7 +64,7 @@ const tell = (line) => new Promise((resolve) => process.stdout.write(`${line}\n`
 
 try {
   const tools = { open, axe, until, sideways, texts, tell, task, seen };
-  seen.result = await scenarios[task.scenario](tools);
+  seen.result = await { ...scenarios, ...screenshots }[task.scenario](tools);
 } catch (error) {
   console.error(JSON.stringify(seen)); // what the page complained of says more than the time-out
   throw error;

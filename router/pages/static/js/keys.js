@@ -2,6 +2,7 @@
 
 import { askWith, key, onKey, setKey } from "./api.js";
 import { h, say } from "./dom.js";
+import { forgetAll } from "./stored.js";
 
 const dialog = makeDialog();
 askWith((wrong) => dialog.ask(wrong));
@@ -18,7 +19,7 @@ export function keyButton() {
 function makeDialog() {
   const input = h("input", { type: "password", id: "key", name: "key", autocomplete: "off", spellcheck: "false", "aria-describedby": "key-hint key-error" });
   const error = h("p", { class: "error", id: "key-error", role: "alert" });
-  const forget = h("button", { type: "button", onclick: () => close(true, "") }, "Forget the key");
+  const forget = h("button", { type: "button", onclick: forgetKey }, "Forget the key");
   const node = h(
     "dialog",
     { "aria-labelledby": "key-title" },
@@ -51,6 +52,10 @@ function makeDialog() {
       return;
     }
     close(true, value);
+  }
+  function forgetKey() {
+    forgetAll(); // what was sent with it
+    close(true, "");
   }
   function close(given, value) {
     node.close();

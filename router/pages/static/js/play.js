@@ -13,6 +13,9 @@ import { inputsOf } from "./schema.js";
 import { makeSnippets } from "./snippets.js";
 import { keep, kept } from "./stored.js";
 
+// As in app.css: below this, the result is under the form and not beside it.
+const NARROW_PX = 900;
+
 /** The page of a model. */
 export function modelPage(name) {
   return page(decodeURIComponent(name), null);
@@ -95,6 +98,7 @@ async function open(node, name, id, signal) {
   async function start(values) {
     form.busy(true);
     output.sending();
+    if (innerWidth <= NARROW_PX) output.node.scrollIntoView();
     try {
       const p = await send(model, values);
       const sent = Object.fromEntries(Object.entries(values).filter(([, parts]) => parts.some((v) => v instanceof File)));

@@ -61,7 +61,6 @@ function parsed(text) {
 
 const base = () => ROOT.href.replace(/\/$/, "");
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
-const pretty = (text) => text.replaceAll("\n", "\n  ");
 
 function curl(model, inputs) {
   const lines = [`curl -sS ${base()}/${model}`, `-H "Authorization: Bearer $CALLME_KEY"`];
@@ -109,16 +108,28 @@ console.log(output);`;
 }
 
 function supabase(model, inputs) {
-  const files = inputs.some((i) => i.parts.some((p) => p instanceof File));
-  const lines = inputs.map(({ name, parts }) => parts.map((p) => `form.append(${JSON.stringify(name)}, ${p instanceof File ? `file /* ${p.name} */` : JSON.stringify(p)});\n`).join(""));
+  const files = inputs.flatMap((i) => i.parts).filter((part) => part instanceof File);
+  const named = (file) => `await toDataUri(files[${files.indexOf(file)}])`;
+  const lines = inputs.map(({ name, value }) => `    ${JSON.stringify(name)}: ${literal(value, named)},\n`);
+  const reader = files.length ? `
+// files: what an <input type="file"> or a recorder gives, here ${files.map((f) => f.name).join(", ")}
+const toDataUri = (file) =>
+  new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });` : "";
   return `// npm install @supabase/supabase-js; the edge function has the key of this box
 import { createClient } from "@supabase/supabase-js";
 
-const supabase = createClient(SUPABASE_URL, SUPABASE_PUBLISHABLE_KEY);
-const form = new FormData();
-form.append("endpoint", ${JSON.stringify(model)});
-${lines.join("")}const { data, error } = await supabase.functions.invoke("backend_server", { body: form });${files ? "\n// file: a File, as an <input type=file> or a recorder gives it" : ""}
-console.log(${pretty("error ?? data")});`;
+const supabase = createClient(SUPABASE_URL, SUPABASE_PUBLISHABLE_KEY);${reader}
+const { data, error } = await supabase.functions.invoke("backend_server", {
+  body: {
+    endpoint: ${JSON.stringify(model)},
+${lines.join("")}  },
+});
+console.log(error ?? data);`;
 }
 
 /** Copy a text; over plain http a browser has no clipboard, but still this old way. */

@@ -5,12 +5,14 @@ import { h, say, trimmed, words } from "./dom.js";
 
 const RATE = 8000; // Hz, enough for a waveform
 const PX_PER_S = 36; // at least, so that short intervals can be seen
+const TEXT_PX_PER_S = 80; // so that most words can be read
 const MOST_S = 1200;
 const MOST_ITEMS = 1500;
 
 /** `recording`: the File that was sent, or undefined when this browser does not have it. */
 export function showTimeline(tracks, recording) {
   const last = Math.max(0.001, ...tracks.flatMap((t) => t.items.map((i) => i[t.to])));
+  const pace = tracks.some((t) => t.text) ? TEXT_PX_PER_S : PX_PER_S;
   const canvas = h("canvas", { class: "wave", height: 72, "aria-hidden": "true" });
   const needle = h("i", { class: "needle", hidden: true });
   const strip = h("div", { class: "strip" }, canvas, needle);
@@ -41,7 +43,7 @@ export function showTimeline(tracks, recording) {
   }
   function stretch(duration) {
     length = Math.max(duration, last);
-    strip.style.setProperty("min-width", `${Math.round(length * PX_PER_S)}px`);
+    strip.style.setProperty("min-width", `${Math.round(length * pace)}px`);
     lanes.forEach((l) => l.place());
   }
   stretch(last);
