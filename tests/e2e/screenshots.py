@@ -18,8 +18,12 @@ def main(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temp:
         state, env = Path(temp) / "state", {"CALLME_WEIGHTS": "demo"}
         with running_service(ROOT, state, env) as service:
-            task = {"models": models, "pictures": str(folder.resolve())}
-            saw = visit(service.url, Path(temp) / "visit", "screenshots", limit_s=1500, **task)
+            saw = visit(
+                *(service.url, Path(temp) / "visit", "screenshots"),
+                limit_s=1500,
+                models=models,
+                pictures=str(folder.resolve()),
+            )
     for name in saw["result"]:
         print(folder / f"{name}.webp")
 

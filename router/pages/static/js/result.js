@@ -57,7 +57,7 @@ export function showResult(place, p, { specs, view, files, order }) {
   // A package that says what comes first has its other numbers last.
   const facts = factsOf(rest);
   if (facts && view.headline) parts.push(h("details", { class: "part", open: Object.keys(rest).length <= 8 }, h("summary", {}, "More numbers"), facts));
-  else if (facts) parts.unshift(facts);
+  else if (facts) parts.splice(1, 0, facts); // after the first thing to look at, if there is one
   for (const [key, value] of Object.entries(rest)) {
     if (isObject(value) && Object.keys(value).length) parts.push(h("details", {}, h("summary", {}, words(key)), factsOf(value) ?? json(value)));
   }
