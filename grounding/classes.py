@@ -19,6 +19,9 @@ _SMALL_WORDS = re.compile(
     r"one|two|three|four|five|several|many) )+"
 )
 
+# "cat/dog" and "cats and dogs" are either.
+_OR = re.compile(r"[/&+]|\b(?:and|or)\b")
+
 # An ending and what it becomes in the singular, the longest first.
 _PLURALS = (
     ("ives", "ife"),
@@ -61,10 +64,22 @@ def classes_of(label: str) -> tuple[int, ...]:
 
     >>> [NAMES[index] for index in classes_of("a Sofa")]
     ['couch']
+    >>> [NAMES[index] for index in classes_of("cat or dog")]
+    ['cat', 'dog']
     >>> classes_of("red car")
     ()
     """
-    key = _key(label)
+    if key := _key(label):
+        found = _classes_of_key(key)
+        alternatives = [text for text in _OR.split(label.lower()) if text.strip()]
+        if found or len(alternatives) < 2:
+            return found
+        parts = [classes_of(text) for text in alternatives]
+        return tuple(sorted(set().union(*parts))) if all(parts) else ()
+    return ()
+
+
+def _classes_of_key(key: str) -> tuple[int, ...]:
     if key in _NEVER:
         return ()
     if key in _INDEX:

@@ -10,8 +10,18 @@ from errors import InvalidInput
 MAX_LABELS = 2_000
 """More labels than any published vocabulary has classes (LVIS: 1,203)."""
 
-# A period ends a label, as in "cat. dog." or "cat . dog .", unless it is a decimal point.
-_SEPARATORS = re.compile(r"[,\n\r]|(?<!\d)\.|\.(?!\d)")
+# A period ends a label, as in "cat. dog." or "cat . dog .", unless it is a decimal point. So do the
+# commas, semicolons and full stops of other scripts, and a slash between spaces.
+_SEPARATORS = re.compile(r"[,;|•‣▪◦●■，、。；｜،؛।]|(?<!\d)\.|\.(?!\d)|\s[/·]\s")
+
+# What begins an entry of a list: a bullet, a box to tick, a number.
+_BULLET = re.compile(r"\s*(?:[-–—*+>]\s+|[•‣▪◦●■·・]\s*)?(?:\[[ xX]\]\s*)?")
+_NUMBER = re.compile(
+    r"\s*(?:\(?\d{1,4}[.)]\s+|\(\d{1,4}\)\s*|\d{1,4}[、．]\s*|[①-⑳]\s*|\(?[a-z]\)\s+)"
+)
+# "1. cat 2. dog": a list in one line, if it begins with its first number.
+_FIRST_NUMBER = re.compile(r"\s*\(?1[.)]\s")
+_NEXT_NUMBER = re.compile(r"\s\(?\d{1,4}[.)]\s+")
 
 # Marks that the model reads as the end of a label ("." and "?" are tokens 1012 and 1029,
 # hard-coded upstream), and the brackets of special tokens such as "[SEP]".
@@ -24,7 +34,8 @@ class Label(NamedTuple):
     name: str
     """As the caller wrote it, except white space; the output has it."""
     text: str
-    """As the model reads it: lower case, without the marks that end a label."""
+    """As the model reads it: lower case, full-width letters as plain ones, without invisible
+    characters and the marks that end a label."""
 
 
 def parse_labels(text: str, default: str) -> list[Label]:
@@ -32,8 +43,10 @@ def parse_labels(text: str, default: str) -> list[Label]:
 
     1. A text that starts with "[" is a JSON list of strings; each string is one label, whatever
        marks it holds.
-    2. Otherwise labels end at commas, line breaks and periods; a period between two digits is a
-       decimal point. This covers "cat, dog", one label a line, and "cat . dog .".
+    2. Otherwise labels end at commas, semicolons, bars, line breaks and periods, those of other
+       scripts included; a period between two digits is a decimal point. Bullets and numbers in
+       front of an entry are no part of it. This covers "cat, dog", one label a line, "cat . dog ."
+       and "1. cat 2. dog".
     3. A blank text stands for `default`, read by the same rule.
     Labels that differ only in case, white space or marks are one label: the first stays.
 
@@ -44,11 +57,11 @@ def parse_labels(text: str, default: str) -> list[Label]:
     ['Cat', 'dog', '1.5 litre bottle']
     """
     source = text if text.strip() else default
-    parts = _from_json(source) if source.lstrip().startswith("[") else _SEPARATORS.split(source)
+    parts = _from_json(source) if source.lstrip().startswith("[") else _split(source)
     found: dict[str, Label] = {}
     for part in parts:
         label = Label(_tidy(part), _as_read(part))
-        if label.text:
+        if any(unicodedata.category(sign)[0] not in "PZ" for sign in label.text):
             found.setdefault(label.text, label)
     if not found:
         raise InvalidInput("Cannot search: 'text_queries' must name at least one thing, got none")
@@ -57,6 +70,19 @@ def parse_labels(text: str, default: str) -> list[Label]:
             f"Cannot search: 'text_queries' must hold at most {MAX_LABELS} labels, got {len(found)}"
         )
     return list(found.values())
+
+
+def _split(text: str) -> list[str]:
+    parts = []
+    for line in text.splitlines():
+        for entry in _NEXT_NUMBER.split(line) if _FIRST_NUMBER.match(line) else [line]:
+            bare = _without(_NUMBER, _without(_BULLET, entry))
+            parts += [_without(_BULLET, part) for part in _SEPARATORS.split(bare)]
+    return parts
+
+
+def _without(beginning: re.Pattern[str], text: str) -> str:
+    return text[found.end() :] if (found := beginning.match(text)) else text
 
 
 def _from_json(text: str) -> list[str]:
@@ -82,4 +108,6 @@ def _tidy(text: str) -> str:
 
 
 def _as_read(text: str) -> str:
-    return " ".join(_MARKS.sub(" ", _tidy(text)).lower().split())
+    visible = "".join(c for c in _tidy(text) if unicodedata.category(c) != "Cf")
+    plain = unicodedata.normalize("NFKC", visible).lower()
+    return " ".join(_MARKS.sub(" ", plain).split())

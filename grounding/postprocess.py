@@ -60,10 +60,13 @@ def label_scores(probabilities: Array, word_spans: Sequence[Sequence[Span]]) -> 
     """Score of every label, and of its weakest word.
 
     probabilities: (Q, T), 0 to 1. word_spans: for each label the tokens of each word.
-    Returns: (Q, L) mean over the label's tokens; (Q, L) weakest word, where a word has the
-    probability of its strongest piece ("##" pieces are often weak: "##van").
+    Returns: (Q, L) mean over the tokens of the label's words; (Q, L) weakest word, where a word has
+    the probability of its strongest piece ("##" pieces are often weak: "##van").
     """
-    means = [probabilities[:, words[0][0] : words[-1][1]].mean(axis=1) for words in word_spans]
+    means = [
+        probabilities[:, [at for span in words for at in range(*span)]].mean(axis=1)
+        for words in word_spans
+    ]
     weakest = [
         np.min([probabilities[:, a:b].max(axis=1) for a, b in words], axis=0)
         for words in word_spans

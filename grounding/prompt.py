@@ -1,21 +1,34 @@
-"""Turns labels into token sequences that fit the model, with the span of each label.
+"""Turns labels into token sequences that fit the model, with the spans of each label's words.
 
 The prompt has the form of the original's evaluation code: "cat. remote control.". It is built from
-token ids, not from text, so that each label's span is known by construction: no search for
+token ids, not from text, so that each word's span is known by construction: no search for
 substrings ("car" in "scar"), no offsets to map back. WordPiece splits at white space and
 punctuation first, so the ids equal those of the joined text.
 """
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from errors import InvalidInput
 
-Word = list[int]
-"""Token ids of one word: the word's first piece and its "##" continuations."""
+ARTICLES = frozenset(("a", "an", "the"))
+"""Words that name nothing: beside others no box must answer to them."""
 
 Span = tuple[int, int]
 """Positions in a prompt: the first, and one past the last."""
+
+
+class Tokens(NamedTuple):
+    """One label as the text encoder reads it."""
+
+    ids: tuple[int, ...]
+    """Of its words and of the signs between them; none for a label that is not known."""
+    words: tuple[Span, ...]
+    """Of each word that a box must answer to its place in `ids`: the word's first piece and its
+    "##" continuations. Signs ("-", "(", "'s") and articles are not among them."""
+    left_out: bool = False
+    """A sign that has no token was left out: an emoji beside words."""
 
 
 class Chunk(NamedTuple):
@@ -26,7 +39,7 @@ class Chunk(NamedTuple):
     label_indices: tuple[int, ...]
     """Which labels, as indices into the list that `build_chunks` was given."""
     word_spans: tuple[tuple[Span, ...], ...]
-    """For each of them the token spans of its words, without gaps."""
+    """For each of them the token spans of its words; between them other tokens may stand."""
 
 
 class Query(NamedTuple):
@@ -44,30 +57,74 @@ def read_labels(labels: Sequence[str], tokenizer: Any, max_tokens: int) -> Query
 
     Raises InvalidInput when build_chunks does.
     """
-    words = tokenize(labels, tokenizer)
-    ignored = frozenset(index for index, of_label in enumerate(words) if not of_label)
-    return Query(build_chunks(words, max_tokens, tokenizer), ignored, {})
+    tokens = tokenize(labels, tokenizer)
+    read_as = {
+        index: (" ".join(text for text, is_word in _parts(labels[index]) if is_word),)
+        for index, of_label in enumerate(tokens)
+        if of_label.left_out and of_label.words
+    }
+    ignored = frozenset(index for index, of_label in enumerate(tokens) if not of_label.words)
+    return Query(build_chunks(tokens, max_tokens, tokenizer), ignored, read_as)
 
 
-def tokenize(texts: Sequence[str], tokenizer: Any) -> list[list[Word]]:
-    """The words of each label, without special tokens.
+def tokenize(texts: Sequence[str], tokenizer: Any) -> list[Tokens]:
+    """The tokens of each label, without special tokens.
 
-    Unknown tokens are left out, since their scores mean nothing; a label of only such tokens is
-    empty. Tokens that the model reads as the end of a label are left out too.
+    A label with a word that has no token is not known as a whole: read by half, "蓝 circle" would
+    find a red one. Signs that have no token, and those that the model reads as the end of a label,
+    are left out.
     """
+    parts = [_without_articles(list(_parts(text))) for text in texts]
+    flat = [text for of_label in parts for text, _ in of_label]
+    encoded = iter(tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else [])
     excluded = delimiters(tokenizer) | {tokenizer.unk_token_id, tokenizer.pad_token_id}
-    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-    return [_words([token for token in ids if token not in excluded], tokenizer) for ids in encoded]
+    return [
+        _tokens([(next(encoded), is_word) for _, is_word in of_label], excluded)
+        for of_label in parts
+    ]
 
 
-def _words(ids: Sequence[int], tokenizer: Any) -> list[Word]:
-    words: list[Word] = []
-    for token, piece in zip(ids, tokenizer.convert_ids_to_tokens(list(ids)), strict=True):
-        if words and piece.startswith("##"):
-            words[-1].append(token)
-        else:
-            words.append([token])
-    return words
+def _without_articles(parts: list[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    named = any(is_word and text not in ARTICLES for text, is_word in parts)
+    return [(text, is_word and not (named and text in ARTICLES)) for text, is_word in parts]
+
+
+def _tokens(parts: Sequence[tuple[Sequence[int], bool]], excluded: set[int]) -> Tokens:
+    ids: list[int] = []
+    words: list[Span] = []
+    left_out = False
+    for part, is_word in parts:
+        unknown = excluded & set(part)
+        if is_word and unknown:
+            return Tokens((), ())
+        left_out |= bool(unknown)
+        if is_word and part:
+            words.append((len(ids), len(ids) + len(part)))
+        ids += [token for token in part if token not in excluded]
+    return Tokens(tuple(ids), tuple(words), left_out) if words else Tokens((), ())
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    """Words and single signs of a label, and whether each is a word that must be found.
+
+    A word is letters, digits and their marks, as the tokenizer splits it; what follows an
+    apostrophe in a word is no word of its own ("dog's", "o'clock").
+
+    >>> [text for text, is_word in _parts("the dog's t-shirt") if is_word]
+    ['the', 'dog', 't', 'shirt']
+    """
+    word = ""
+    after_apostrophe = False
+    for sign in f"{text} ":  # the space ends the last word
+        if unicodedata.category(sign)[0] in "LNM":
+            word += sign
+            continue
+        if word:
+            yield word, not after_apostrophe
+        after_apostrophe = sign in "'’" and bool(word)
+        word = ""
+        if not sign.isspace():
+            yield sign, False
 
 
 def delimiters(tokenizer: Any) -> set[int]:
@@ -80,7 +137,7 @@ def delimiters(tokenizer: Any) -> set[int]:
     return {tokenizer.cls_token_id, tokenizer.sep_token_id, period, question}
 
 
-def build_chunks(labels: Sequence[Sequence[Word]], max_tokens: int, tokenizer: Any) -> list[Chunk]:
+def build_chunks(labels: Sequence[Tokens], max_tokens: int, tokenizer: Any) -> list[Chunk]:
     """Fill chunks with whole labels, in order; labels without words are skipped.
 
     max_tokens: the model's text length, special tokens included (256 in the published ones).
@@ -91,10 +148,10 @@ def build_chunks(labels: Sequence[Sequence[Word]], max_tokens: int, tokenizer: A
     period = tokenizer.convert_tokens_to_ids(".")
     groups: list[list[int]] = []
     room = 0
-    for index, words in enumerate(labels):
-        if not words:
+    for index, label in enumerate(labels):
+        if not label.words:
             continue
-        needed = sum(map(len, words)) + 1  # and its period
+        needed = len(label.ids) + 1  # and its period
         if needed > max_tokens - 2:  # [CLS] and [SEP]
             raise InvalidInput(
                 f"Cannot search: label {index + 1} of 'text_queries' must have at most "
@@ -112,16 +169,11 @@ def build_chunks(labels: Sequence[Sequence[Word]], max_tokens: int, tokenizer: A
     return [_chunk(group, labels, period, tokenizer) for group in groups]
 
 
-def _chunk(
-    group: Sequence[int], labels: Sequence[Sequence[Word]], period: int, tokenizer: Any
-) -> Chunk:
+def _chunk(group: Sequence[int], labels: Sequence[Tokens], period: int, tokenizer: Any) -> Chunk:
     ids: list[int] = [tokenizer.cls_token_id]
     spans: list[tuple[Span, ...]] = []
     for index in group:
-        of_label: list[Span] = []
-        for word in labels[index]:
-            of_label.append((len(ids), len(ids) + len(word)))
-            ids += word
-        spans.append(tuple(of_label))
-        ids.append(period)
+        start = len(ids)
+        spans.append(tuple((start + a, start + b) for a, b in labels[index].words))
+        ids += [*labels[index].ids, period]
     return Chunk((*ids, tokenizer.sep_token_id), tuple(group), tuple(spans))

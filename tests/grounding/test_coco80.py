@@ -126,6 +126,7 @@ WORDS = {
     "potted plant": "plant, houseplant",
     "bicycle+car+motorcycle+airplane+bus+train+truck+boat": "vehicle, vehicles",
     "fork+knife+spoon": "cutlery",
+    "cat+dog": "cat/dog, cats and dogs, a cat or a dog, cat & dog",
     "": "tree, dragon, red circle, red car, tall man, glasses, hand, shoe, mice trap, tiger, "
     "unicorn, helicopter, 🚗, s, a, the",
 }
