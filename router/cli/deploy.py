@@ -1,5 +1,4 @@
-"""`build`, `push` and `modal deploy` bring a package to another platform; `supabase deploy` uploads
-the edge function.
+"""`build`, `push` and `modal deploy` bring a package to another platform.
 
 Each calls the platform's own tool, and passes on its output and exit status unchanged.
 """
@@ -28,16 +27,11 @@ NO_MODAL = "install it with `pip install modal`, then run `modal setup` once"
 Model = Annotated[str, typer.Argument(help="A model's name, or the folder of its package.")]
 EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-FUNCTION = "backend_server"
-INSTALL = "Install it: npm install -g supabase"
-
 modal = typer.Typer(help="Models on Modal.", no_args_is_help=True)
-supabase = typer.Typer(help="The edge function on Supabase.", no_args_is_help=True)
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `supabase deploy`, `build`, `push` and `modal deploy`."""
-    app.add_typer(supabase, name="supabase")
+    """Add `build`, `push` and `modal deploy`."""
     app.command(context_settings=EXTRA)(build)
     app.command(context_settings=EXTRA)(push)
     app.add_typer(modal, name="modal")
@@ -149,48 +143,3 @@ def _run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = N
     done = subprocess.run(command, cwd=folder, env={**ours, **(env or {})}, check=False)  # noqa: S603
     if done.returncode:
         raise typer.Exit(done.returncode)
-
-
-@supabase.callback()
-def supabase_group() -> None:
-    """The edge function on Supabase."""
-
-
-@supabase.command("deploy")
-def deploy_function(
-    project: Annotated[
-        str | None,
-        typer.Option(help="The project's reference; default: the setting, or SUPABASE_PROJECT_ID."),
-    ] = None,
-    profile: Annotated[
-        str | None, typer.Option(help="The Supabase CLI's profile, for a Supabase of your own.")
-    ] = None,
-    folder: Annotated[
-        Path, typer.Option(help="The folder that contains supabase/config.toml.", file_okay=False)
-    ] = CHECKOUT,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the command only.")] = False,
-) -> None:
-    """Upload the edge function, without Docker. `callme up --public` sets its secrets."""
-    settings = read_settings()
-    project = project or settings.supabase_project or os.environ.get("SUPABASE_PROJECT_ID")
-    if not project:
-        fail("Cannot deploy: no project is set. Use --project REF or SUPABASE_PROJECT_ID.", code=2)
-    if not (folder / "supabase" / "config.toml").is_file():
-        fail(f"Cannot deploy: there is no supabase/config.toml in {folder}.", code=2)
-    program = shutil.which("supabase")
-    arguments = ["functions", "deploy", FUNCTION, "--use-api", "--yes"]
-    if profile:
-        arguments = ["--profile", profile, *arguments]
-    # The option --project-ref is deprecated since version 3; the variable also works in version 2.
-    env = {**os.environ, "SUPABASE_PROJECT_ID": project}
-    if settings.supabase_access_token:
-        env["SUPABASE_ACCESS_TOKEN"] = settings.supabase_access_token.get_secret_value()
-    if dry_run:
-        typer.echo(f"SUPABASE_PROJECT_ID={project} {shlex.join(['supabase', *arguments])}")
-        return
-    if program is None:
-        fail("Cannot deploy: 'supabase' is not on PATH.", INSTALL, 2)
-    done = subprocess.run([program, *arguments], cwd=folder, env=env, check=False)  # noqa: S603 - found on PATH, no shell
-    if done.returncode != 0:
-        fail(f"supabase ended with code {done.returncode}; see its output above.")
-    err_console.print(f"Deployed {FUNCTION} to project {project}.")

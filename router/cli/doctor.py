@@ -77,7 +77,7 @@ def doctor(as_json: Json = False) -> None:
     for finding in examine(settings):
         findings.append(finding)
         if not as_json:
-            _show(finding)
+            show(finding)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     if any(finding.status is CheckStatus.FAIL for finding in findings):
@@ -266,7 +266,7 @@ def _run(argv: list[str], limit_s: float) -> str:
     return done.stdout
 
 
-def _show(finding: Finding) -> None:
+def show(finding: Finding) -> None:
     console.print(
         f" {MARKS[finding.status]} {finding.check}: {escape(finding.found)}", soft_wrap=True
     )

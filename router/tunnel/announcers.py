@@ -89,6 +89,8 @@ class SupabaseSecrets:
     project: str
     token: str = field(repr=False)
     api_url: str = SUPABASE_API
+    # For the function that receives webhooks: both sides have it, whenever the box starts.
+    webhook_secret: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -97,9 +99,13 @@ class SupabaseSecrets:
 
     async def publish(self, address: Address) -> None:
         """POST /v1/projects/{ref}/secrets. Raises PublishError when that fails."""
-        body = [{"name": name, "value": value} for name, value in address.secrets().items()]
+        values = address.secrets()
+        if self.webhook_secret:
+            values["CALLME_WEBHOOK_SECRET"] = self.webhook_secret
+        body = [{"name": name, "value": value} for name, value in values.items()]
         headers = {"Authorization": f"Bearer {self.token}"}
-        hide = functools.partial(_without_secrets, key=address.key, others=(self.token,))
+        others = (self.token, self.webhook_secret)
+        hide = functools.partial(_without_secrets, key=address.key, others=others)
         await _post(self._url(), orjson.dumps(body), headers, self.name, hide)
 
     def preview(self, address: Address) -> str:
@@ -210,7 +216,10 @@ def make_publisher(target: str, setup: PublishSetup) -> Publisher:
                 "Cannot publish to Supabase: SUPABASE_PROJECT_ID and SUPABASE_ACCESS_TOKEN "
                 "must be set"
             )
-        return SupabaseSecrets(setup.supabase_project, setup.supabase_token, setup.supabase_api_url)
+        return SupabaseSecrets(
+            *(setup.supabase_project, setup.supabase_token, setup.supabase_api_url),
+            webhook_secret=setup.webhook_secret,
+        )
     if kind == "command" and rest.strip():
         return Command(rest.strip(), setup.cwd, setup.env)
     if kind == "webhook":

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,12 +22,17 @@ PROJECT = "abcdefghijklmnopqrst"
 TOKEN = "sbp_" + "0" * 40  # the shape the CLI asks for, not a key
 
 
+Answers = Callable[[str, str, bytes], tuple[int, object] | None]
+
+
 @dataclass
 class Platform:
-    """What the stand-in was asked."""
+    """What the stand-in was asked. `answers`: by method, path below the project and body; None
+    leaves it to the stand-in."""
 
     url: str
     requests: list[tuple[str, str, str, bytes]] = field(default_factory=list)
+    answers: Answers = lambda *_: None
 
 
 class _Server(ThreadingHTTPServer):
@@ -45,10 +50,19 @@ class _Handler(BaseHTTPRequestHandler):
         deployed = {"id": "1", "slug": "backend_server", "name": "backend_server", "version": 1}
         self._answer(201, {**deployed, "status": "ACTIVE", "created_at": 1, "updated_at": 1})
 
+    def do_PATCH(self) -> None:
+        self._answer(200, {})
+
+    def do_PUT(self) -> None:
+        self._answer(200, [])
+
     def _answer(self, status: int, document: object) -> None:
         kind = self.headers.get("Content-Type", "")
         platform = cast(_Server, self.server).platform
         platform.requests.append((self.command, self.path, kind, self._body()))
+        below = self.path.removeprefix(f"/v1/projects/{PROJECT}/")
+        if own := platform.answers(self.command, below, platform.requests[-1][3]):
+            status, document = own
         assert self.headers["Authorization"] == f"Bearer {TOKEN}"
         body = json.dumps(document).encode()
         self.send_response(status)

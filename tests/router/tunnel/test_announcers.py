@@ -66,6 +66,19 @@ async def listener() -> AsyncIterator[Listener]:
     await runner.cleanup()
 
 
+async def test_supabase_gets_the_webhook_secret_too(listener: Listener) -> None:
+    """The function that receives webhooks verifies with it; an error message never shows it."""
+    there = SupabaseSecrets("abc", "sbp_token", listener.url, webhook_secret=HOOK_SECRET)
+    await there.publish(ADDRESS)
+    body = json.loads(listener.got[0][2])
+    assert {"name": "CALLME_WEBHOOK_SECRET", "value": HOOK_SECRET} in body
+    listener.status, listener.said = 400, lambda _, body: body
+    with pytest.raises(PublishError) as raised:
+        await there.publish(ADDRESS)
+    assert HOOK_SECRET not in str(raised.value)
+    assert HOOK_SECRET not in repr(there) + there.preview(ADDRESS)
+
+
 async def test_supabase_gets_its_secrets(listener: Listener) -> None:
     """One request in the Management API's form, with our name on it."""
     await SupabaseSecrets("abc", "sbp_token", listener.url).publish(ADDRESS)
