@@ -10,13 +10,18 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from av1 import coded_pixels
 from errors import InvalidInput
 from limits import MAX_PIXELS, objection, objection_to_size
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pillow_heif import register_heif_opener
 
-FORMATS = ("PNG", "JPEG", "WEBP", "HEIF", "GIF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF")
 """The Pillow readers that an upload may reach."""
+
+AVIF_CODED_PER_PIXEL = 4
+AVIF_CODED_PX = 16_000_000
+"""Coded pixels that an AVIF may hold: the picture, its transparency, gain map and previews."""
 
 # Exceptions of Pillow's decoders on damaged data. RuntimeError is libheif's, for instance for a
 # picture that is larger than its header says.
@@ -76,11 +81,20 @@ def _check(image: Image.Image, path: Path) -> None:
     if min(image.size) < 1:
         raise _damaged()
     try:
-        refused = objection(image, path)
+        refused = objection(image, path) or _objection_to_avif(image, path)
     except _DAMAGED as error:
         raise _damaged() from error
     if refused:
         raise InvalidInput(f"Cannot read the picture: {refused}")
+
+
+def _objection_to_avif(image: Image.Image, path: Path) -> str | None:
+    if image.format != "AVIF":
+        return None
+    most = max(AVIF_CODED_PER_PIXEL * image.width * image.height, AVIF_CODED_PX)
+    if coded_pixels(path.read_bytes()) <= most:
+        return None
+    return "'image' must be as large as its header says, got an AVIF that holds more"
 
 
 def _decoded(image: Image.Image) -> Image.Image:
@@ -103,18 +117,27 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # I;16 and its byte orders, and I: 16-bit grey
-        deep = np.asarray(image)
-        grey = np.clip((deep.astype(np.float32) / 257.0).round(), 0, 255)  # 65535 / 255
-        if isinstance(clear := image.info.get("transparency"), int):
-            grey[deep == clear] = 255
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         ground = Image.new("RGB", layer.size, "white")
         ground.paste(layer, mask=layer.getchannel("A"))
         return ground
     return image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits (I;16 and its byte orders, I), of 32 bits or of floats (F, as TIFF has them)
+    as RGB; white is 65535, or the highest of 1, 255 and 65535 that floats need, or the maximum."""
+    deep = np.nan_to_num(np.asarray(image), posinf=0, neginf=0)
+    highest = float(deep.max())
+    whites = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    white = next((level for level in whites if highest <= level), highest)
+    grey = np.clip((deep.astype(np.float32) * np.float32(255.0 / white)).round(), 0, 255)
+    if isinstance(clear := image.info.get("transparency"), int):
+        grey[deep == clear] = 255
+    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
 
 
 def _damaged() -> InvalidInput:

@@ -26,7 +26,7 @@ CPU_THREADS = 2
 # would keep their quotes.
 # ruff: noqa: E501
 DEFAULT_LABELS = "person, face, hand, dog, cat, bird, car, bicycle, chair, table, bottle, cup, phone, laptop, book, plant, bag, shoe"
-IMAGE = "Picture to search: PNG, JPEG, WebP, HEIC, GIF or BMP, at most 50 megapixels, 32768 pixels a side and 80 to 1 in shape. EXIF orientation is applied; transparency is laid over white."
+IMAGE = "Picture to search: PNG, JPEG, WebP, HEIC, AVIF, GIF, BMP or TIFF, at most 50 megapixels, 32768 pixels a side and 80 to 1 in shape. EXIF orientation is applied; transparency is laid over white."
 TEXT_QUERIES = 'What to look for: labels separated by commas, semicolons, line breaks or periods ("cat, dog", "cat . dog ."), or a JSON list of strings. At most 2000. Blank: the default list. The labels used come back as queries_used.'
 BOX_THRESHOLD = "Lowest score of a detection: mean probability of its label's tokens."
 TEXT_THRESHOLD = "Probability that each single word of a detection's label must reach."

@@ -164,9 +164,10 @@ def test_an_example_names_inputs_and_files_that_exist(folder: Path) -> None:
     assert any((folder / "samples").glob("LICENCE*"))
 
 
-def test_the_packages_for_pictures_have_the_same_limits() -> None:
+@pytest.mark.parametrize("module", ["limits.py", "av1.py"])
+def test_the_packages_for_pictures_have_the_same_limits(module: str) -> None:
     """They may not import each other, so what they have in common stands in both, word for word."""
     grounding, sketch2real = (
-        (ROOT / package / "limits.py").read_text() for package in ("grounding", "sketch2real")
+        (ROOT / package / module).read_text() for package in ("grounding", "sketch2real")
     )
     assert grounding == sketch2real

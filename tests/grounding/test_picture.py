@@ -33,7 +33,7 @@ def png_header(width, height, *, data=b""):
     )
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
 def test_formats(tmp_path, noise, kind):
     """Each accepted format decodes, whatever the file is called."""
     path = saved(tmp_path, noise.quantize(16) if kind == "GIF" else noise, "upload", format=kind)
@@ -41,7 +41,7 @@ def test_formats(tmp_path, noise, kind):
     assert decoded.mode == "RGB"
     assert decoded.size == noise.size
     error = np.abs(np.asarray(decoded, int) - np.asarray(noise, int)).mean()
-    assert error < (1 if kind in ("PNG", "BMP") else 60)
+    assert error < (1 if kind in ("PNG", "BMP", "TIFF") else 60)
 
 
 def test_a_phones_two_frame_jpeg(tmp_path, noise):
@@ -104,6 +104,42 @@ def test_sixteen_bit_grey_is_scaled(tmp_path):
     assert np.asarray(load_rgb(keyed))[0, :, 0].tolist() == [0, 255, 255]
 
 
+@pytest.mark.parametrize("white", [1.0, 255.0, 65535.0, 1e6])
+def test_a_tiff_of_floats_is_scaled(tmp_path, white):
+    """Whatever range a scanner or a program wrote; what is no number is black."""
+    pixels = np.array([[0, white / 2, white, np.nan]], dtype=np.float32)
+    decoded = load_rgb(saved(tmp_path, Image.fromarray(pixels), "deep.tiff"))
+    assert np.asarray(decoded)[0, :, 0].tolist() == pytest.approx([0, 127.5, 255, 0], abs=1)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "group4"])
+def test_tiffs_of_scanners(tmp_path, noise, compression):
+    """Each usual compression decodes, upright: a TIFF's orientation is applied once."""
+    mode = "1" if compression == "group4" else "RGB"
+    flat = noise.resize((4, 3)).resize((64, 48), 0).convert(mode)
+    path = tmp_path / "scan.tif"
+    flat.transpose(Image.Transpose.ROTATE_90).save(
+        path, compression=compression, tiffinfo={0x0112: 6}
+    )
+    decoded = load_rgb(path)
+    assert decoded.size == (64, 48)
+    difference = np.asarray(decoded, int) - np.asarray(flat.convert("RGB"), int)
+    assert np.abs(difference).mean() < 20
+
+
+def test_an_avif_that_holds_more_than_it_says_is_refused(tmp_path):
+    """libavif would decode the 36 megapixels in it before it looks at the 64 × 64 of the header."""
+    path = saved(tmp_path, Image.new("RGB", (6000, 6000)), "bomb.avif", quality=1, speed=10)
+    data = path.read_bytes()
+    size = struct.pack(">II", 6000, 6000)
+    assert data.count(b"ispe\0\0\0\0" + size) == 1
+    path.write_bytes(
+        data.replace(b"ispe\0\0\0\0" + size, b"ispe\0\0\0\0" + struct.pack(">II", 64, 64))
+    )
+    with pytest.raises(InvalidInput):
+        load_rgb(path)
+
+
 def test_palette_grey_bilevel_and_cmyk(tmp_path, noise):
     """Other modes become RGB of the same look."""
     assert load_rgb(saved(tmp_path, noise.quantize(8), "p.png")).mode == "RGB"
@@ -151,7 +187,7 @@ def test_what_is_no_picture_is_refused(tmp_path, content, says):
     assert "image" in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "HEIF", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "HEIF", "AVIF", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("part", [0.05, 0.5, 0.9])
 def test_cut_off_files_are_refused(tmp_path, noise, kind, part):
     """A broken upload is never searched as if it were whole, in any format."""
