@@ -10,7 +10,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/pytest -q --durations 5
 PARALLEL := -n $(JOBS) --dist loadfile
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers bench-fluency lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers bench-fluency bench-scaling lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -48,7 +48,7 @@ format: setup ## let ruff put things in order
 	$(BIN)/ruff format .
 
 type: setup ## mypy, strict; one run per package since each has a run.py
-	$(BIN)/mypy api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py
+	$(BIN)/mypy api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py bench/scaling.py
 	@echo "mypy tests/edge"; cd tests/edge && ../../$(BIN)/mypy --config-file ../../pyproject.toml .
 	@echo "mypy deploy"; cd deploy && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
@@ -60,7 +60,7 @@ test-fast: setup ## while you work on the router: what takes seconds
 	$(PYTEST) $(PARALLEL) -m "not slow" tests/router
 
 test-router: setup ## the router alone
-	$(PYTEST) $(PARALLEL) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py
+	$(PYTEST) $(PARALLEL) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py
 
 coverage: setup ## which lines of the router its own tests do not run; docs/testing.md says why
 	$(PYTEST) $(PARALLEL) --cov=router --cov-report=term:skip-covered tests/router
@@ -109,6 +109,9 @@ bench-bodies: setup ## what a body costs that is made to cost much
 
 bench-fluency: weights .venv-bench/.installed ## fluency against transformers' pipeline and faster-whisper
 	$(BIN)/python bench/fluency.py
+
+bench-scaling: setup ## simulate loads: GPUs needed, waits and costs, the tables of docs/scaling.md
+	$(BIN)/python bench/scaling.py
 
 .venv-bench/.installed: bench/requirements.txt constraints.txt
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
