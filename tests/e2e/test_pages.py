@@ -27,7 +27,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Packages that no page knows, and one that cannot be served."""
     find_chromium()
     folder = tmp_path_factory.mktemp("pages")
-    for name in ("allkinds", "echo"):
+    for name in ("allkinds", "echo", "poet"):
         ignored = shutil.ignore_patterns(".cog", "__pycache__")
         shutil.copytree(PACKAGES / name, folder / name, ignore=ignored)
     (folder / "half").mkdir()
@@ -43,7 +43,7 @@ def test_the_box_at_a_glance(packages: Path, tmp_path: Path) -> None:
     with running_service(packages, tmp_path / "state", env) as service:
         saw = visit(service.url, tmp_path / "visit", "glance", card=2)
     result = saw["result"]
-    assert result["cards"] == ["allkinds", "echo"]
+    assert result["cards"] == ["allkinds", "echo", "poet"]
     assert result["before"] == "stopped"
     assert result["memory"]["label"].startswith("echo ")
     assert result["memory"]["parts"] == 1
@@ -66,7 +66,7 @@ def test_the_page_asks_for_a_key(packages: Path, tmp_path: Path) -> None:
     assert result["asked"] == []
     assert result["kept"] == [[key], 0]
     assert result["url"] == f"{service.url}/"
-    assert result["cards"] == ["allkinds", "echo"]
+    assert result["cards"] == ["allkinds", "echo", "poet"]
     # The refusals that this is about, as the browser's console tells them.
     assert all("401" in c or "403" in c for c in saw["complaints"])
 
@@ -81,7 +81,7 @@ def test_the_box_is_restarted_under_the_page(packages: Path, tmp_path: Path) -> 
         told = {"stop": first.close, "start": lambda: second.enter_context(again)}
         saw = visit(service.url, tmp_path / "visit", "restart", told)
     assert "cannot be reached" in saw["result"]["lost"][0]
-    assert saw["result"]["cards"] == ["allkinds", "echo"]
+    assert saw["result"]["cards"] == ["allkinds", "echo", "poet"]
 
 
 @pytest.mark.timeout(600)
@@ -215,3 +215,16 @@ def test_a_run_is_the_boxs_and_not_the_pages(packages: Path, tmp_path: Path) -> 
     assert result["canceled"] == "canceled"
     assert result["found"] == "succeeded"
     assert saw["complaints"] == []
+
+
+@pytest.mark.timeout(400)
+def test_a_text_that_streams(packages: Path, tmp_path: Path) -> None:
+    """It can be read while it comes, as one text, and is whole in the end."""
+    with running_service(packages, tmp_path / "state") as service:
+        saw = visit(service.url, tmp_path / "visit", "streaming")
+    state, text = saw["result"]["during"]
+    assert state == "running"
+    whole = "so much depends upon a red wheel barrow"
+    assert whole.startswith(text)
+    assert text != whole
+    assert saw["result"]["after"] == [whole]

@@ -181,3 +181,18 @@ export async function drawing({ open, until, task }) {
   const found = await result(later);
   return { ink, objected, beside, canceled: canceled.state, found: found.state };
 }
+
+/** A model that streams: its text is there while it still runs. */
+export async function streaming({ open, until, texts }) {
+  const page = await open("/models/poet");
+  await page.waitForSelector("form button[type=submit]");
+  await page.$eval("#in-text", (n) => (n.value = ""));
+  await page.type("#in-text", "so much depends upon a red wheel barrow");
+  await page.$eval("#in-delay_s", (n) => (n.value = ""));
+  await page.type("#in-delay_s", "1");
+  await press(page, "Run");
+  await until(page, ".output .prose", "so much");
+  const during = [await page.$eval(".output .state", (n) => n.textContent), (await texts(page, ".prose"))[0]];
+  await result(page);
+  return { during, after: await texts(page, ".prose") };
+}

@@ -13,6 +13,7 @@ const task = JSON.parse(readFileSync(0, "utf8"));
 const browser = await puppeteer.launch({
   executablePath: task.chromium,
   userDataDir: task.profile,
+  protocolTimeout: 900_000, // a wait is one call: its own limit counts
   args: [
     "--no-sandbox", // tests run as root in containers
     "--disable-gpu",

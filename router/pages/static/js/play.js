@@ -57,8 +57,10 @@ async function open(node, name, id, signal) {
   const specs = inputsOf(openapi);
   const status = badge();
   const about = h("p", { class: "lead" }, view.about ?? "");
-  const order = Object.keys(openapi.components?.schemas?.Output?.properties ?? {});
-  const output = runPanel({ specs, view, order }, signal);
+  const returned = openapi.components?.schemas?.Output ?? {};
+  const order = Object.keys(returned.properties ?? {});
+  const isOneText = returned["x-cog-array-display"] === "concatenate";
+  const output = runPanel({ specs, view, order, isOneText }, signal);
   const snippets = makeSnippets(model, specs);
   const form = makeForm(specs, view, { run: start, changed: () => snippets.update(form.values()) });
   const load = Object.keys(example).length ? h("button", { type: "button", class: "compact", onclick: useExample }, "Use the example") : null;

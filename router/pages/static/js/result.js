@@ -19,11 +19,12 @@ const CUT = 200;
 /**
  * Put the prediction's output into `place`. `files`: what was sent, {input: [File]}. `order`: the
  * names of the output's members as the package has them; the answer itself is sorted by alphabet.
+ * `isOneText`: the output is a list of pieces of one text.
  */
-export function showResult(place, p, { specs, view, files, order }) {
+export function showResult(place, p, { specs, view, files, order, isOneText }) {
   const parts = [];
   const { output } = p;
-  const scope = { p, view, files, specs, input: (media) => inputOf(specs, files, media) };
+  const scope = { p, isOneText, input: (media) => inputOf(specs, files, media) };
   const rest = isObject(output) ? ordered(output, order) : { output };
   const paths = (entries = []) => entries.forEach((e) => delete rest[at(e.at).at(0)]);
 
@@ -96,8 +97,7 @@ function showOne(key, value, scope, alone) {
   if (value.every(isBox)) return section(key, showBoxes(value, scope.input("image")));
   if (value.every(isObject)) return folded(key, value.length, () => table(value));
   if (value.every((v) => typeof v === "string")) {
-    const streams = scope.specs && alone && value.join("").length > 0;
-    if (streams) return section(key, h("p", { class: "prose" }, value.join("")));
+    if (alone && scope.isOneText) return section(key, h("p", { class: "prose" }, value.join("")));
     return section(key, h("ul", { class: "plain" }, value.slice(0, MOST_ROWS).map((v) => h("li", {}, v.slice(0, 2000)))));
   }
   if (value.length > 12) return folded(key, value.length, () => json(value));
