@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import httpx
 import psycopg
 from postgres import SUPERUSER, Database
 from psycopg import sql
@@ -46,12 +47,14 @@ def token_of(user: str, lifetime_s: int = 3600) -> str:
 
 @dataclass
 class Project:
-    """The running stand-in. `files` by bucket and name. `down` makes every request fail."""
+    """The running stand-in. `files` by bucket and name; `functions`: the address of each by its
+    name. `down` makes every request fail."""
 
     url: str
     database: Database
     files: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)
+    functions: dict[str, str] = field(default_factory=dict)
     exposed: set[str] = field(default_factory=lambda: {"public", "callme"})
     requests: list[tuple[str, str]] = field(default_factory=list)
     down: bool = False
@@ -101,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.project.down:
                 raise _Refused(503, message="down")
             kind, _, *rest = self.parts
+            if kind == "functions":
+                return self._forward(rest)
             answer = self._rest(rest) if kind == "rest" else self._storage(rest)
             self._answer(200, answer)
         except _Refused as refused:
@@ -114,6 +119,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, {**body, "details": said.message_detail})
 
     do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
+
+    def _forward(self, path: list[str]) -> None:
+        """To a function, as the gateway does it."""
+        kept = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+        url = f"{self.project.functions[path[0]]}/{'/'.join(path)}"
+        query = urlsplit(self.path).query
+        with httpx.Client(timeout=60) as http:
+            said = http.request(self.command, f"{url}?{query}", content=self.body, headers=kept)
+        self._answer(said.status_code, (said.headers.get("Content-Type", ""), said.content))
 
     def _read(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

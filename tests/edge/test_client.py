@@ -1,0 +1,160 @@
+"""supabase/client/callme.ts on the real supabase-js, against the functions and the real SQL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from box import Answer, Received
+from deno_server import ROOT, find_deno, plain_env
+from npm_tools import npm_folder
+from postgres import Database
+
+pytest.importorskip("psycopg", reason="needs psycopg: run `make setup`")
+
+from supabase_project import PUBLIC_KEY, token_of
+from test_predictions import A, App, running_app
+
+SUPABASE_JS = ("@supabase/supabase-js", "2.119.1")
+CLIENT = ROOT / "supabase" / "client" / "callme.ts"
+PAGE = """
+import { createClient } from "@supabase/supabase-js";
+import { createCallme } from "./callme.ts";
+
+const supabase = createClient(Deno.env.get("URL"), Deno.env.get("KEY"), {
+  auth: { persistSession: false },
+});
+// As after a sign-in: Auth is not among what is tested here.
+supabase.auth.getSession = () =>
+  Promise.resolve({ data: { session: { user: { id: USER }, access_token: TOKEN } } });
+const callme = createCallme(supabase, { pollMs: 100 });
+const said = {};
+"""
+END = "\nconsole.log(JSON.stringify(said)); Deno.exit(0);\n"
+
+
+@pytest.fixture
+def app(cluster: Database) -> Iterator[App]:
+    """The project with its functions behind its own address, and one user."""
+    cluster.clear()
+    cluster.run(f"insert into auth.users (id) values ('{A}')")
+    with running_app(cluster) as running:
+        running.project.functions["predictions"] = running.predictions.url
+        yield running
+
+
+def run_page(app: App, folder: Path, code: str) -> dict[str, Any]:
+    """Runs the code after PAGE in Deno; returns what it has put into `said`."""
+    modules = npm_folder(SUPABASE_JS) / "node_modules"
+    (folder / "node_modules").unlink(missing_ok=True)
+    (folder / "node_modules").symlink_to(modules)
+    (folder / "package.json").write_text('{"dependencies": {"@supabase/supabase-js": "*"}}')
+    shutil.copy(CLIENT, folder)
+    page = PAGE.replace("USER", json.dumps(A)).replace("TOKEN", json.dumps(token_of(A)))
+    (folder / "page.mjs").write_text(page + code + END)
+    arguments = ["run", "--no-remote", "--no-lock", "--node-modules-dir=manual", "--no-check", "-A"]
+    done = subprocess.run(
+        [str(find_deno()), *arguments, "page.mjs"],
+        cwd=folder,
+        env=plain_env(URL=app.project.url, KEY=PUBLIC_KEY),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+@pytest.mark.timeout(300)
+def test_a_page_runs_a_model(app: App, tmp_path: Path) -> None:
+    """A file is uploaded, progress comes, the output's file can be read; a reload finds the same
+    run; a refusal and a cancel are errors with their code."""
+
+    def work(received: Received) -> Answer:
+        body = json.loads(received.body)
+        if body.get("input", {}).get("seed") == "x":
+            refusal = {"error": {"code": "invalid_input", "message": "no number"}}
+            return Answer(422, json.dumps(refusal).encode())
+        if received.path.endswith("/cancel"):
+            name = received.path.split("/")[-2]
+            report(0.1, {"id": name, "status": "canceled", "at": 9})
+        elif received.method == "PUT" and body["input"].get("image"):
+            name = received.path.split("/")[-1]
+            report(0.3, {"id": name, "status": "processing", "at": 1, "progress": 40})
+            place = [{"place": ["image"], "name": "i.png"}]
+            done = {"output": {"image": None}, "output_files": place, "at": 2}
+            app.project.files["callme-outputs", f"{A}/{name}/i.png"] = "image/png", b"picture"
+            object_row = f"('callme-outputs', '{A}/{name}/i.png')"
+            app.project.database.run(
+                f"insert into storage.objects (bucket_id, name) values {object_row}"
+            )
+            report(1.0, {"id": name, "status": "succeeded", **done})
+        return Answer(202, b"{}")
+
+    def report(after_s: float, event: dict[str, Any]) -> None:
+        def later() -> None:
+            time.sleep(after_s)
+            app.report(event)
+
+        threading.Thread(target=later).start()
+
+    app.box.behaviour = work
+    said = run_page(
+        app,
+        tmp_path,
+        """
+        const image = new File([new Uint8Array(9)], "cat.png", { type: "image/png" });
+        const seen = [];
+        const onProgress = (row) => seen.push(row.progress);
+        const row = await callme.run("sketch2real", { image, seed: 7 }, { key: "k", onProgress });
+        said.seen = seen;
+        said.picture = await (await fetch(await callme.url(row.output.image))).text();
+        const again = await callme.run("sketch2real", { seed: 7 }, { key: "k" });
+        said.same = again.id === row.id;
+        said.refused = await callme.run("echo", { seed: "x" }).catch((e) => [e.code, e.message]);
+        const { data } = await supabase.functions.invoke("predictions", { body: { model: "m" } });
+        const ends = callme.follow(data.id).catch((e) => e.code);
+        await callme.cancel(data.id);
+        said.canceled = await ends;
+        said.listed = (await callme.list()).length;
+        """,
+    )
+    assert said.pop("seen")[-1] == 40
+    assert said == {
+        "picture": "picture",
+        "same": True,
+        "refused": ["invalid_input", "no number"],
+        "canceled": "canceled",
+        "listed": 3,
+    }
+
+
+def test_the_client_is_small(tmp_path: Path) -> None:
+    """At most 3 kB of JavaScript; its types are right, with the settings of the functions."""
+    out = tmp_path / "callme.js"
+    settings = ["-c", str(ROOT / "supabase" / "functions" / "predictions" / "deno.json")]
+    for arguments in (
+        ["check", *settings, str(CLIENT)],
+        ["lint", *settings, str(CLIENT)],
+        ["fmt", "--check", *settings, str(CLIENT)],
+        ["bundle", "--minify", str(CLIENT), "-o", str(out)],
+    ):
+        done = subprocess.run(
+            [str(find_deno()), *arguments],
+            env=plain_env(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(out.read_bytes()) <= 3000
