@@ -100,7 +100,7 @@ def events_of(prediction: str, chance: random.Random) -> list[dict[str, object]]
         started = {"started_at": f"2026-11-27T10:0{attempt}:00Z"}
         events.append({"id": prediction, "at": at, "status": "processing", **started})
         for step in range(chance.randint(0, 20)):
-            at += chance.randint(0, 900)  # 0: two events with the same time
+            at += chance.choice([0, 0, 300, 900])  # 0: two events with the same time
             progress = {"progress": step * 5, "log_tail": f"step {step} of {attempt}"}
             events.append(
                 {"id": prediction, "at": at, "status": "processing", **progress, **started}
