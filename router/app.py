@@ -53,6 +53,7 @@ from router.models.coglet_process import CogProcess, ProcessOptions
 from router.models.memory import GpuMemory, detect_memory, hardware_name
 from router.models.process_interface import Memory, Process, StartError
 from router.models.schemas import Description
+from router.models.tracebacks import with_place
 from router.observability.events import EventStream
 from router.observability.facts import Facts
 from router.observability.metrics import PrometheusMetrics
@@ -355,7 +356,9 @@ async def _prepare(context: Context, preload: tuple[str, ...]) -> None:
         try:
             await context.input_schema(package)
         except (RouterError, StartError) as error:
-            log.error("package cannot be read", extra={"model": name, "reason": str(error)})
+            unread = context.schemas.unreadable(name)
+            reason = with_place(str(error), unread.place if unread else "")
+            log.error("package cannot be read", extra={"model": name, "reason": reason})
             continue
         except Exception:
             log.exception("package cannot be read", extra={"model": name})

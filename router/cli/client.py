@@ -13,6 +13,7 @@ import typer
 from router.cli.common import base_url, fail, print_json
 from router.keys.key import split_key
 from router.keys.key_store import read_local_key
+from router.models.tracebacks import with_place
 from router.outbound.resolver import system_connector
 from router.settings import Settings
 
@@ -76,6 +77,7 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status = answer.status
         self.retry_after = answer.headers.get("Retry-After")
+        self.prediction_id = answer.headers.get("X-Prediction-Id", "")
 
 
 def find_router(settings: Settings, url: str | None, key: str | None) -> Target:
@@ -147,9 +149,9 @@ def fail_unreachable(error: UnreachableError) -> NoReturn:
     fail(str(error), START_ONE)
 
 
-def fail_refused(error: RefusedError, as_json: bool = False) -> NoReturn:
+def fail_refused(error: RefusedError, as_json: bool = False, place: str = "") -> NoReturn:
     """Print the router's error, and end with code 1. With `as_json` it is printed to stdout, in the
-    router's JSON form."""
+    router's JSON form. `place`: the line of a package that failed."""
     if as_json:
         print_json({"error": {"code": error.code, "message": str(error)}})
         raise typer.Exit(1)
@@ -160,7 +162,7 @@ def fail_refused(error: RefusedError, as_json: bool = False) -> NoReturn:
             hint = "Give an admin key with --key or CALLME_KEY: `callme keys create NAME --admin`."
     elif error.retry_after:
         hint = f"Try again in {error.retry_after} s"
-    fail(str(error), hint)
+    fail(with_place(str(error), place), hint)
 
 
 def _timeout(limit_s: float | None) -> aiohttp.ClientTimeout:

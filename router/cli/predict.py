@@ -33,11 +33,25 @@ from router.cli.progress import shown_progress
 from router.cli.save import take_files
 from router.logs import configure_logging
 from router.models.catalog import PackageError, read_package
+from router.models.tracebacks import last_raised, last_traceback, with_place
 from router.settings import Settings
 
+# Errors for which the model's log may have a traceback.
+OF_THE_MODEL = frozenset({"prediction_failed", "model_unavailable", "worker_died"})
 POLL_S = 1.0
 ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
 Pair = tuple[str, str]
+
+
+class FailedError(Exception):
+    """The model has failed. `error`: why. `log`: the lines that it printed, for its operator."""
+
+    def __init__(self, error: RefusedError | ValueError, log: Sequence[str]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.traceback = last_traceback(log)
+        raised = last_raised(log)
+        self.place = raised.place if raised else ""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -70,6 +84,12 @@ def predict(
     try:
         work = _predict(settings, model, inputs, find_router(settings, url, key))
         _deliver(*asyncio.run(work), output, as_json)
+    except FailedError as failed:
+        for line in failed.traceback:
+            err_console.print(line, markup=False, soft_wrap=True)
+        if isinstance(failed.error, RefusedError):
+            fail_refused(failed.error, as_json, failed.place)
+        fail(with_place(str(failed.error), failed.place))
     except (TemporaryError, ValueError) as error:
         fail(str(error))
     except OSError as error:
@@ -119,7 +139,23 @@ async def _predict(
         RouterClient(found) as router,
         shown_progress(found, name),
     ):
-        return await _ask(router, name, inputs)
+        try:
+            return await _ask(router, name, inputs)
+        except RefusedError as error:
+            if error.code not in OF_THE_MODEL:
+                raise
+            raise FailedError(error, await _log_of(router, name, error)) from error
+
+
+async def _log_of(router: RouterClient, model: str, error: RefusedError) -> Sequence[str]:
+    """What the model has printed about the error; nothing when the key may not read it."""
+    path = f"/models/{quote(model, safe='')}/logs"
+    if error.code == "prediction_failed":
+        path += f"?prediction={quote(error.prediction_id, safe='')}"
+    with contextlib.suppress(RefusedError, UnreachableError):
+        lines: list[str] = (await router.get(path))["lines"]
+        return lines
+    return ()
 
 
 @contextlib.asynccontextmanager
@@ -174,7 +210,7 @@ def _form(inputs: Sequence[Pair], files: contextlib.ExitStack) -> aiohttp.FormDa
 
 async def _wait_for(router: RouterClient, accepted: Answer) -> Any:
     """Poll a prediction that took longer than the synchronous limit, and return its output. Raises
-    ValueError when it does not succeed."""
+    FailedError when it does not succeed."""
     path = accepted.headers["Location"]
     while True:
         state = await router.get(path)
@@ -182,9 +218,9 @@ async def _wait_for(router: RouterClient, accepted: Answer) -> Any:
             break
         await asyncio.sleep(POLL_S)
     if state["status"] != "succeeded":
-        raise ValueError(
-            f"The prediction {state['status']}: {state.get('error') or 'no reason given'}"
-        )
+        reason = (state.get("error") or {}).get("message", "no reason given")
+        error = ValueError(f"The prediction {state['status']}: {reason}")
+        raise FailedError(error, (state.get("logs") or "").splitlines())
     return state["output"]
 
 

@@ -27,6 +27,7 @@ from router.http.context import Context
 from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
 from router.logs import configure_logging
 from router.models.catalog import Package
+from router.models.tracebacks import with_place
 from router.scheduling.snapshot import Phase
 from router.server_limits import tune_allocator
 from router.settings import Settings
@@ -193,7 +194,9 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
         try:
             await context.input_schema(context.packages[name])
         except RouterError as error:
-            console.print(f"  [red]✗[/red] {name}  {escape(error.message)}")
+            unread = context.schemas.unreadable(name)
+            reason = with_place(error.message, unread.place if unread else "")
+            _show_failure(name, reason)
             return
         model = context.loop.snapshot().models[name]
         while model.phase is not Phase.READY and (model.wanted or model.phase is Phase.STARTING):
@@ -203,11 +206,16 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
         mib = (model.footprint_bytes or 0) >> 20
         console.print(f"  [green]✓[/green] {name}  ready in {model.load_s:.1f} s, {mib} MiB")
     elif model.failure_reason:
-        console.print(f"  [red]✗[/red] {name}  {escape(model.failure_reason)}")
+        _show_failure(name, with_place(model.failure_reason, model.failure_place))
     else:
         console.print(
             f"  [yellow]·[/yellow] {name}  starts with its first prediction: memory is full"
         )
+
+
+def _show_failure(name: str, reason: str) -> None:
+    console.print(f"  [red]✗[/red] {name}  {escape(reason)}", soft_wrap=True)
+    console.print(f"      more: callme logs {name}", soft_wrap=True, markup=False)
 
 
 def curl_line(package: Package, url: str, here: Path, key_file: Path | None = None) -> str | None:

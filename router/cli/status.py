@@ -88,7 +88,9 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
         )
     console.print(table)
     for name, model in state["models"].items():
-        if reason := model.get("last_failure"):
+        if reason := model.get("unreadable"):
+            console.print(f"[red]{name}[/red]: {escape(reason)}", soft_wrap=True)
+        elif reason := model.get("last_failure"):
             retry = f"; tried again in {model['retry_in_s']:.0f} s" if model["retry_in_s"] else ""
             console.print(f"[red]{name}[/red]: {escape(reason)}{retry}", soft_wrap=True)
 

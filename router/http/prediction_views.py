@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from router.http.errors import error_fields
+from router.models.tracebacks import without_tracebacks
 from router.prediction import Failure, FileRef, Json, Prediction
 from router.predictions.lifecycle import Predictions
 
@@ -22,8 +23,13 @@ def error_view(failure: Failure) -> dict[str, Any]:
     return error_fields(failure.code, failure.message, failure.details)
 
 
-def prediction_view(p: Prediction, predictions: Predictions) -> dict[str, Any]:
-    """Return the prediction with its times, its URLs and, while it waits, its queue position."""
+def prediction_view(
+    p: Prediction, predictions: Predictions, *, tracebacks: bool = False
+) -> dict[str, Any]:
+    """Return the prediction with its times, its URLs and, while it waits, its queue position.
+
+    `tracebacks`: whether its log shows them. The edge function passes this view on to web pages.
+    """
     failure = p.failure
     view: dict[str, Any] = {
         "id": p.id,
@@ -32,7 +38,7 @@ def prediction_view(p: Prediction, predictions: Predictions) -> dict[str, Any]:
         "input": public_inputs(p),
         "output": p.output,
         "error": error_view(failure) if failure else None,
-        "logs": p.logs,
+        "logs": p.logs if tracebacks else without_tracebacks(p.logs),
         "metrics": p.metrics,
         "created_at": timestamp(p.created_at),
         "started_at": timestamp(p.started_at),

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -27,6 +28,21 @@ RETRY_DESCRIBE_S = 5.0
 RETRY_DESCRIBE_MAX_S = 300.0  # the limit when a back-end asks for a longer wait
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Why a model's schema cannot be read. `until`: when it is tried again, in seconds of
+    `time.monotonic`. `place` and `log` are for the operator only, see `StartError`."""
+
+    reason: str
+    until: float
+    place: str = ""
+    log: Sequence[str] = ()
+
+    def retry_in_s(self) -> float:
+        """Return the seconds until it may be tried again."""
+        return max(self.until - time.monotonic(), 0.0)
+
+
 class ModelSchemas:
     """Schemas by the model's name. `openapi`: each OpenAPI document. `versions`: a hash of each.
 
@@ -41,7 +57,7 @@ class ModelSchemas:
         self._descriptions: dict[str, Description] = {}
         self._input_schemas: dict[str, InputSchema] = {}
         self._describing: dict[str, asyncio.Task[InputSchema | None]] = {}
-        self._unreadable: dict[str, tuple[str, float]] = {}  # why, until when
+        self._unreadable: dict[str, Unreadable] = {}
         self._callbacks: list[Callable[[str, Description], object]] = []
 
     def on_described(self, callback: Callable[[str, Description], object]) -> None:
@@ -52,9 +68,9 @@ class ModelSchemas:
         """Return the description, or None while there is none."""
         return self._descriptions.get(model)
 
-    def why_unreadable(self, model: str) -> str:
-        """Return why the last try to read its schema failed; "" when it is known or untried."""
-        return "" if model in self.openapi else self._unreadable.get(model, ("", 0.0))[0]
+    def unreadable(self, model: str) -> Unreadable | None:
+        """Return why the last try to read the model's schema has failed; None when it has not."""
+        return self._unreadable.get(model)
 
     async def input_schema(self, package: Package) -> InputSchema:
         """Return the model's inputs.
@@ -85,8 +101,10 @@ class ModelSchemas:
             description = await self._describe(package)
         except StartError as error:
             wait_s = max(RETRY_DESCRIBE_S, min(error.retry_after_s or 0.0, RETRY_DESCRIBE_MAX_S))
-            self._unreadable[name] = str(error), time.monotonic() + wait_s
+            until = time.monotonic() + wait_s
+            self._unreadable[name] = Unreadable(str(error), until, error.place, error.log)
             return None
+        self._unreadable.pop(name, None)
         self.openapi[name] = description.schema
         described = orjson.dumps([name, description.schema], option=orjson.OPT_SORT_KEYS)
         self.versions[name] = hashlib.sha256(described).hexdigest()
@@ -98,6 +116,7 @@ class ModelSchemas:
 
     def _raise_recent(self, name: str) -> None:
         """Raise ModelUnavailable while the last failure must not yet be tried again."""
-        reason, until = self._unreadable.get(name, ("", 0.0))
-        if (left_s := until - time.monotonic()) > 0:
-            raise ModelUnavailable(f"Cannot read '{name}': {reason}", retry_after_s=max(left_s, 1))
+        known = self._unreadable.get(name)
+        if known is not None and (left_s := known.retry_in_s()) > 0:
+            message = f"Cannot read '{name}': {known.reason}"
+            raise ModelUnavailable(message, retry_after_s=max(left_s, 1))

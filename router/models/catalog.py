@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ RESERVED = frozenset(
 )
 
 
+# The keys of a cog.yaml, from Cog's JSON schema.
+CONFIG_KEYS = frozenset(
+    {"build", "concurrency", "environment", "image", "model", "observability", "predict", "run"}
+    | {"train", "weights"}
+)
 # Limits for a cog.yaml. Real ones are far below them.
 MAX_CONFIG_CHARS = 256 << 10
 MAX_NODES = 10_000
@@ -48,7 +54,7 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
     # `predict` is the deprecated name of the same key. Packages of other people still have it.
     runner = config.get("run") or config.get("predict")
     if not isinstance(runner, str) or not re.fullmatch(r"[\w./-]+\.py:\w+", runner):
-        raise PackageError("its cog.yaml lacks `run: file.py:Class`")
+        raise PackageError(f"its cog.yaml lacks `run: file.py:Class`{_did_you_mean(config)}")
     own_python = folder / ".venv" / "bin" / "python"
     return Package(
         name=name,
@@ -86,6 +92,12 @@ def survey(
             log.warning("package left out", extra={"package": name, "reason": str(error)})
             left_out[name] = str(error)
     return packages, left_out
+
+
+def _did_you_mean(config: Mapping[Any, Any]) -> str:
+    written = [key for key in config if isinstance(key, str) and key not in CONFIG_KEYS]
+    near = get_close_matches("run", written, n=1)
+    return f" (did you mean `run` by `{near[0]}`?)" if near else ""
 
 
 class _BoundedLoader(yaml.SafeLoader):
@@ -126,8 +138,11 @@ def _read_config(path: Path) -> Any:
     except OSError as error:
         raise PackageError(f"its cog.yaml cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PackageError(f"its cog.yaml cannot be read: {reason}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        said = getattr(error, "problem", None) or str(error)
+        reason = " ".join(said.split())[:300]
+        raise PackageError(f"its cog.yaml cannot be read{where}: {reason}") from error
 
 
 def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:

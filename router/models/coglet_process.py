@@ -38,12 +38,15 @@ from router.models.coglet_responses import (
     read_log_line,
     read_outcome,
     set_up_log,
+    start_error,
 )
 from router.models.loopback_http import ConnectionLostError
 from router.models.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
 from router.models.process_interface import LogLine, NotStartedError, Report, StartError
 from router.models.schemas import why_not_spawned
 from router.models.temp_folder import LeftBehind, TempFolder
+from router.models.tracebacks import without_tracebacks
+from router.models.worker_hook.callme_tracebacks import FILE_NAME as TRACEBACK_FILE
 from router.prediction import (
     Failure,
     Job,
@@ -53,6 +56,8 @@ from router.prediction import (
     Status,
 )
 
+# The file in the temporary folder to which the hook writes the traceback of a failed set-up.
+TRACEBACK = "callme_traceback"
 HOOK_DIR = Path(__file__).parent / "worker_hook"
 # A line that a model prints has a `source`. coglet also logs the start and the end of each
 # prediction. Those two lines say nothing new and take time while the caller waits, so they are off.
@@ -177,14 +182,18 @@ class CogProcess:
             return []
         first = self._lines_read - len(self._group.lines)
         return [
-            replace(read_log_line(line), in_set_up=number < self._set_up_lines)
+            replace(read, text=text, in_set_up=number < self._set_up_lines)
             for number, line in enumerate(self._group.lines, first)
+            # What a model writes at once, such as a traceback, is one line of coglet's.
+            for read in (read_log_line(line),)
+            for text in read.text.split("\n")
         ]
 
     @property
     def set_up_log(self) -> str:
         """The lines of the set-up, coglet's own and the model's, without paths."""
-        return without_paths((self._set_up_log + self._late_log)[-SET_UP_LOG_CHARS:])
+        log = without_tracebacks(self._set_up_log + self._late_log)
+        return without_paths(log[-SET_UP_LOG_CHARS:])
 
     # ---- predictions ---------------------------------------------------------------------
 
@@ -275,6 +284,7 @@ class CogProcess:
             "PYTHONPATH": str(HOOK_DIR),
             SPOOL_NAME: str(self._options.spool_dir),
             "CALLME_ROUTER_PID": str(os.getpid()),
+            TRACEBACK_FILE: str(self._tmp.path / TRACEBACK),
             "TMPDIR": str(self._tmp.path),
             # By default this cache is in TMPDIR, and would be deleted with it.
             "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
@@ -295,7 +305,7 @@ class CogProcess:
                 self._set_up_log = set_up_log(health)
                 return
             if reason := self._why_it_failed(health, time.monotonic() - began):
-                raise StartError(f"{reason}{self._likely_reason(health)}")
+                raise self._start_error(reason, health)
             if self._broken.done():
                 await asyncio.sleep(poll_s)
             else:
@@ -315,12 +325,13 @@ class CogProcess:
             return "its worker does not start"
         return None
 
-    def _likely_reason(self, health: Mapping[str, Json]) -> str:
-        """Return the line that most likely says why: the last of the set-up's log, or of all."""
-        lines = set_up_log(health).splitlines() or [line.text for line in self.log_tail()]
-        lines = [s for s in lines if s.strip()]
-        own = [s for s in lines if not s.startswith("[coglet")] or lines
-        return f": {own[-1].strip()}" if own else ""
+    def _start_error(self, reason: str, health: Mapping[str, Json]) -> StartError:
+        printed = [line.text for line in self.log_tail()]
+        raised = self._tmp.read(TRACEBACK).decode(errors="replace").splitlines()
+        lost = [line for line in raised if line not in printed]
+        if self._group is not None:
+            self._group.add_lines(f"{line}\n".encode() for line in lost)
+        return start_error(reason, [*printed, *lost], health)
 
     def _read_line(self, line: bytes) -> None:
         """Handle a line of coglet's log.

@@ -8,7 +8,7 @@ the error the caller's. Every other exception is the model's.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -20,7 +20,8 @@ from router.errors import (
     WorkerDied,
     without_paths,
 )
-from router.models.process_interface import LogLine, NotStartedError
+from router.models.process_interface import LogLine, NotStartedError, StartError
+from router.models.tracebacks import last_raised
 from router.prediction import Failure, Json, Outcome, Status
 
 # coglet's prefixes of an exception from run(): a plain one, an `async` one, a generator.
@@ -258,6 +259,19 @@ PROBLEM_CHARS = 500
 def set_up_log(health: Mapping[str, Json]) -> str:
     """Return what the set-up printed, from the health check's answer; "" for nothing."""
     return str((health.get("setup") or {}).get("logs") or "")
+
+
+def start_error(reason: str, printed: Sequence[str], health: Mapping[str, Json]) -> StartError:
+    """Return the error of a start that failed, with what the package raised.
+
+    Else with the line that most likely says why: the last of the set-up's log, or of all that was
+    printed.
+    """
+    if raised := last_raised(printed):
+        return StartError(f"{reason}: {raised.error}", place=raised.place)
+    lines = [s for s in set_up_log(health).splitlines() or printed if s.strip()]
+    own = [s for s in lines if not s.startswith("[coglet")] or lines
+    return StartError(f"{reason}: {own[-1].strip()}" if own else reason)
 
 
 def own_problem(health: Mapping[str, Json]) -> str:

@@ -12,7 +12,7 @@ import os
 import secrets
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -90,7 +90,7 @@ class Output(asyncio.SubprocessProtocol):
         self._rest += first
         for start in more:
             if not self._is_too_long:
-                self._keep(self._rest + b"\n")
+                self.keep(self._rest + b"\n")
             self._rest, self._is_too_long = start, False
         if len(self._rest) > self._longest_line:
             self._rest, self._is_too_long = b"", True
@@ -98,7 +98,7 @@ class Output(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """Pass on the last line, which may have no line break."""
         if self._rest and not self._is_too_long:
-            self._keep(self._rest)
+            self.keep(self._rest)
         self._rest = b""
         self.ended.set_result(None)
 
@@ -106,7 +106,8 @@ class Output(asyncio.SubprocessProtocol):
         """Note that the child has ended."""
         self.exited.set_result(None)
 
-    def _keep(self, line: bytes) -> None:
+    def keep(self, line: bytes) -> None:
+        """Keep the line, as one of the last ones, and pass it on."""
         if self._on_line is None:
             return
         self.lines.append(line)
@@ -159,6 +160,11 @@ class ProcessGroup:
     def lines(self) -> Sequence[bytes]:
         """The last lines that it printed, oldest first."""
         return self._output.lines
+
+    def add_lines(self, lines: Iterable[bytes]) -> None:
+        """Add lines that it has written elsewhere to those that it printed."""
+        for line in lines:
+            self._output.keep(line)
 
     async def wait(self) -> str:
         """Wait until the leader has ended, and return how it ended, in words."""

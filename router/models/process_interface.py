@@ -32,11 +32,23 @@ class StartError(Exception):
     """A model's process did not become ready. The message is for a person.
 
     `retry_after_s`: another try within these seconds is of no use; None when that is not known.
+    `place`: the line of the package that raised it, as in "run.py:12 in setup", for the operator
+    only; "" when it is not known. `log`: the last lines that were printed, when no process has
+    them.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        place: str = "",
+        log: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.place = place
+        self.log = log
 
 
 class NotStartedError(Exception):

@@ -22,6 +22,7 @@ import orjson
 from router.models.catalog import Package, does_stream
 from router.models.process_group import ProcessGroup, inherited_environment
 from router.models.process_interface import StartError
+from router.models.tracebacks import last_raised
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ SCHEMA_NAME = "openapi_schema.json"
 STAMP_NAME = "callme.json"
 # Importing torch and a model library for the first time from a cold disk takes most of this.
 DESCRIBE_TIMEOUT_S = 300.0
-# Lines kept of what an import prints, with the schema last. This is enough to see why it failed.
-PRINTED_LINES = 50
+# Lines kept of what an import prints, with the schema last. A traceback has at most 105 lines.
+PRINTED_LINES = 200
 LONGEST_SCHEMA = 16 << 20
 UNREAD_FOLDERS = frozenset({".venv", ".cog", ".git", "__pycache__", "weights", "node_modules"})
 
@@ -116,12 +117,22 @@ async def _make(package: Package) -> Description:
         await group.end(0)
     description = _description(printed)
     if description is None:
-        last = printed[-1].decode(errors="replace").strip() if printed else ""
-        raise StartError(f"its runner cannot be read: {last or f'its import ended with {ending}'}")
+        raise _unreadable([line.decode(errors="replace").rstrip("\n") for line in printed], ending)
     if description.max_concurrency == 1:  # the runner's value goes before cog.yaml's deprecated key
         description = replace(description, max_concurrency=package.max_concurrency)
     _write(package, stamp, description)
     return description
+
+
+def _unreadable(printed: Sequence[str], ending: str) -> StartError:
+    """Return the error for a runner whose import printed these lines."""
+    raised = last_raised(printed)
+    if raised is not None:
+        reason, place = raised.error, raised.place
+    else:
+        reason = printed[-1].strip() if printed else ""
+        reason, place = reason or f"its import ended with {ending}", ""
+    return StartError(f"its runner cannot be read: {reason}", place=place, log=printed)
 
 
 def why_not_spawned(package: Package, error: OSError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,11 @@ import msgspec
 from router import errors
 from router.errors import RouterError, without_paths
 from router.models.process_interface import LogLine
+from router.models.tracebacks import is_of_traceback, last_raised
 from router.prediction import Failure, Outcome, Prediction
 from router.secret_inputs import OBJECTION, SecretValues, without_secrets
+
+log = logging.getLogger(__name__)
 
 
 def scrubbed(failure: Failure, secrets: SecretValues) -> Failure:
@@ -47,14 +51,15 @@ def failure_log_tail(lines: Sequence[LogLine], prediction_id: str = "") -> tuple
 
     Lines of other predictions are left out, as they may hold another person's data. A subprocess
     prints lines that name no prediction; these are included only when no other prediction printed
-    anything since this one began.
+    anything since this one began. Tracebacks are left out: they show the package's code.
     """
     began = next((i for i, line in enumerate(lines) if line.prediction_id == prediction_id), None)
     since = lines[began:] if prediction_id and began is not None else ()
     alone = all(line.prediction_id in ("", prediction_id) for line in since)
     own = [line for line in lines if line.in_set_up]
     own += [x for x in since if x.prediction_id == prediction_id or (alone and not x.in_set_up)]
-    return tuple(without_paths(line.text)[:LINE_CHARS] for line in own)
+    shown = [line.text for line in own if not is_of_traceback(line.text)]
+    return tuple(without_paths(text)[:LINE_CHARS] for text in shown)
 
 
 def with_log_tail(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str) -> Outcome:
@@ -65,6 +70,16 @@ def with_log_tail(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str
     details = {**(outcome.failure.details or {}), "log_tail": tail}
     failure = dataclasses.replace(outcome.failure, details=details)
     return msgspec.structs.replace(outcome, failure=failure)
+
+
+def log_place(p: Prediction, outcome: Outcome) -> None:
+    """Tell the operator which line failed. The text of the exception may quote an input."""
+    if outcome.failure is None or outcome.failure.code != errors.PredictionFailed.code:
+        return
+    if raised := last_raised(outcome.logs.splitlines()):
+        name = raised.error.partition(":")[0]
+        fields = {"prediction": p.id, "model": p.model, "raised": name, "at": raised.place}
+        log.warning("prediction failed", extra=fields)
 
 
 ERROR_OF_CODE: Mapping[str, type[RouterError]] = {

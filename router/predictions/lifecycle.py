@@ -35,7 +35,7 @@ from router.prediction import (
     advance,
     conclude,
 )
-from router.predictions.failure_details import scrubbed
+from router.predictions.failure_details import log_place, scrubbed
 from router.predictions.in_flight import CANCELED, OVERDUE, TOO_LARGE, EndReason, InFlight, hopeless
 from router.predictions.output_files import Outputs
 from router.predictions.output_links import Links
@@ -276,6 +276,7 @@ class Predictions:
                 outcome, failure=Failure(errors.ShuttingDown.code, "The server stopped")
             )
         outcome = in_flight.with_progress(outcome)
+        log_place(in_flight.prediction, outcome)
         if outcome.metrics:
             outcome = in_flight.with_bounded_metrics(outcome)
         if in_flight.end_reason is not None and outcome.status is not Status.SUCCEEDED:

@@ -31,6 +31,7 @@ from router.models.process_interface import (
     Sleeper,
     StartError,
 )
+from router.models.tracebacks import with_place
 from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
 from router.predictions.failure_details import failure_log_tail, with_log_tail
@@ -241,17 +242,18 @@ class SchedulerLoop:
         except Exception as error:
             known = isinstance(error, StartError)
             reason = without_paths(str(error)) if known else "the server failed"
+            place = error.place if isinstance(error, StartError) else ""
             self._last_logs[e.model] = process.log_tail()
             del self._processes[e.model]
             log.error(
                 "model failed to start",
                 exc_info=not known,
-                extra={"model": e.model, "reason": reason},
+                extra={"model": e.model, "reason": with_place(reason, place)},
             )
             self._facts.tell(LoadEnded(e.model, self._clock.monotonic() - began, ready=False))
             tail = failure_log_tail(process.log_tail())
             asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
-            self.post(msg.StartFailed(e.model, e.generation, reason, tail, asked_s))
+            self.post(msg.StartFailed(e.model, e.generation, reason, tail, asked_s, place))
             return
         load_s = self._clock.monotonic() - began
         footprint = process.footprint_bytes()
@@ -397,9 +399,9 @@ class SchedulerLoop:
         process = self._processes.get(model)
         return process.set_up_log if process else ""
 
-    def log_tail(self, model: str) -> Sequence[str]:
+    def log_tail(self, model: str, prediction_id: str = "") -> Sequence[str]:
         """The last lines that the model's process printed; those of its last process if it has none
-        now."""
+        now. With an id, only the lines of that prediction."""
         process = self._processes.get(model)
         lines = process.log_tail() if process else self._last_logs.get(model, ())
-        return [line.text for line in lines]
+        return [line.text for line in lines if prediction_id in ("", line.prediction_id)]

@@ -75,6 +75,7 @@ class Model:
     failures: int = 0
     retry_at: float = 0.0
     failure_reason: str = ""
+    failure_place: str = ""
     log_tail: tuple[str, ...] = ()
     crashed: bool = False
     problem: str = ""  # what the runner's own health check reports; see `note_health`

@@ -268,6 +268,7 @@ class Scheduler:
         asked_s = min(asked_s, self.policy.backoff_max_s)
         m.retry_at = now + max(self.policy.backoff_s(m.failures), asked_s)
         m.failure_reason, m.log_tail = e.reason, e.log_tail
+        m.failure_place = e.place if isinstance(e, msg.StartFailed) else ""
         m.crashed = crashed
         m.wanted = False
         if not crashed or refusals.must_not_wait(m, self.policy, now):

@@ -48,7 +48,8 @@ class ModelSnapshot:
     first change. `wanted`: it is to be loaded when there is room. `memory_bytes`: what it holds
     now. `footprint_bytes`: the most that was measured, None before its first load. The averages
     `load_s` and `service_s` are None before the first measurement. `problem`: what the runner's own
-    health check reports, "" when healthy."""
+    health check reports, "" when healthy. `failure_place`: the line of the package that failed, for
+    the operator only."""
 
     name: str
     phase: Phase
@@ -69,6 +70,7 @@ class ModelSnapshot:
     crashed: bool
     problem: str
     failure_reason: str
+    failure_place: str
     log_tail: tuple[str, ...]
     retry_in_s: float
 
@@ -132,6 +134,7 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         crashed=m.crashed,
         problem=m.problem,
         failure_reason=m.failure_reason,
+        failure_place=m.failure_place,
         log_tail=m.log_tail,
         retry_in_s=max(m.retry_at - now, 0.0),
     )

@@ -5,6 +5,8 @@ The edge function calls this API. Every package has it under its name.
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +21,7 @@ from router.http.prediction_params import prefers_async
 from router.http.prediction_views import prediction_view
 from router.inputs.input_schema import InputSchema
 from router.keys.key import Caller
+from router.prediction import Prediction
 from router.predictions.failure_details import error_of
 
 
@@ -54,7 +57,7 @@ async def accepted(request: Request, prediction_id: str) -> Response:
     p = await predictions.links.whole(p)
     location = f"/predictions/{p.id}"
     return json_response(
-        prediction_view(p, predictions),
+        _view(request, p),
         202,
         {"X-Prediction-Id": p.id, "Location": location, "Retry-After": "1"},
     )
@@ -64,7 +67,7 @@ async def get_prediction(request: Request) -> Response:
     """Return the state of a prediction that was answered with 202."""
     predictions = context_of(request).predictions
     p = await predictions.get(request.path_params["prediction_id"], caller_of(request))
-    return json_response(prediction_view(await predictions.links.whole(p), predictions))
+    return json_response(_view(request, await predictions.links.whole(p)))
 
 
 async def cancel_prediction(request: Request) -> Response:
@@ -74,7 +77,12 @@ async def cancel_prediction(request: Request) -> Response:
     p = await predictions.get(request.path_params["prediction_id"], caller)
     predictions.cancel(p.id)
     p = await predictions.links.whole(await predictions.get(p.id, caller))
-    return json_response(prediction_view(p, predictions))
+    return json_response(_view(request, p))
+
+
+def _view(request: Request, p: Prediction) -> dict[str, Any]:
+    predictions, caller = context_of(request).predictions, caller_of(request)
+    return prediction_view(p, predictions, tracebacks=caller.is_admin)
 
 
 def add_routes(app: Starlette) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from router.http.auth import admin_only
 from router.http.context import Context, context_of
 from router.http.errors import json_response
+from router.models.tracebacks import with_place
 from router.scheduling.snapshot import ModelSnapshot
 
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -91,14 +93,14 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "evictions": m.evictions,
         "crashes": m.crashes,
     }
-    if reason := context.schemas.why_unreadable(m.name):
-        view["unreadable"] = reason
+    if unread := context.schemas.unreadable(m.name):
+        view["unreadable"] = with_place(unread.reason, unread.place)
     if m.problem:
         view["problem"] = m.problem
     if m.failure_reason:
-        view["last_failure"] = m.failure_reason
+        view["last_failure"] = with_place(m.failure_reason, m.failure_place)
         view["retry_in_s"] = round(m.retry_in_s, 1)
-    if tail := context.loop.log_tail(m.name):
+    if tail := _log(context, m.name):
         view["log_tail"] = list(tail)
     return view
 
@@ -111,13 +113,22 @@ def _rounded(seconds: float | None, digits: int = 3) -> float | None:
 async def model_logs(request: Request) -> Response:
     """Return `{"model", "lines"}`, the oldest line first.
 
-    When the model's process has ended, these are the last lines of that process.
+    When the model's process has ended, these are the last lines of that process. With
+    `?prediction=ID` only the lines that this prediction printed.
     """
     context = context_of(request)
-    package = context.package(request.path_params["model"])
-    return json_response(
-        {"model": package.name, "lines": list(context.loop.log_tail(package.name))}
-    )
+    name = context.package(request.path_params["model"]).name
+    if prediction_id := request.query_params.get("prediction", ""):
+        lines = context.loop.log_tail(name, prediction_id)
+    else:
+        lines = _log(context, name)
+    return json_response({"model": name, "lines": list(lines)})
+
+
+def _log(context: Context, model: str) -> Sequence[str]:
+    """Return the last lines of the model's process, and then those of an import that failed."""
+    unread = context.schemas.unreadable(model)
+    return (*context.loop.log_tail(model), *(unread.log if unread else ()))
 
 
 def add_routes(app: Starlette) -> None:

@@ -1,6 +1,6 @@
 """Loaded into a model's own processes, because this folder is on their PYTHONPATH.
 
-The package and coglet run unchanged. Three things are added around them:
+The package and coglet run unchanged. Five things are added around them:
 
 1. **Files as paths.** coglet 0.23 turns URLs into `cog.Path`, but passes a plain path on as
    `str`, which breaks runners that use it as a path. And a URL takes five to ten times as long as
@@ -13,6 +13,7 @@ The package and coglet run unchanged. Three things are added around them:
 3. **A limit on prints.** See `callme_print_limit.py`.
 4. **Sleep.** The worker listens for the router's word to free its memory and to take it again
    (`callme_sleep`).
+5. **Tracebacks.** See `callme_runner_watch.py`.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -75,11 +76,26 @@ def limit_prints() -> None:
     beside("callme_print_limit").install()
 
 
+def patch_types(module: ModuleType) -> None:
+    """What follows the import of `cog.types`."""
+    patch_cog_types(module)
+    limit_prints()
+
+
+def patch_predictor(module: ModuleType) -> None:
+    """What follows the import of `cog.predictor`."""
+    beside("callme_runner_watch").patch_cog_predictor(module)
+
+
+PATCHES = {"cog.types": patch_types, "cog.predictor": patch_predictor}
+
+
 class AfterImport(Loader):
     """Runs the real loader, then the patch. So `cog` is not imported earlier than without it."""
 
-    def __init__(self, loader: Loader) -> None:
+    def __init__(self, loader: Loader, patch: Callable[[ModuleType], None]) -> None:
         self.loader = loader
+        self.patch = patch
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Do what the real loader does."""
@@ -88,22 +104,21 @@ class AfterImport(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Do what the real loader does, and patch the result."""
         self.loader.exec_module(module)
-        patch_cog_types(module)
-        limit_prints()
+        self.patch(module)
 
 
-class CogTypesFinder(MetaPathFinder):
-    """Finds `cog.types` as usual, and has it patched when it is loaded."""
+class CogFinder(MetaPathFinder):
+    """Finds the modules in PATCHES as usual, and has them patched when they are loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return a spec for `cog.types` only."""
-        if fullname != "cog.types":
+        """Return a spec for the modules in PATCHES only."""
+        if fullname not in PATCHES:
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = AfterImport(spec.loader)
+            spec.loader = AfterImport(spec.loader, PATCHES[fullname])
         return spec
 
 
@@ -177,7 +192,7 @@ def run_shadowed_sitecustomize() -> None:
 
 
 if "CALLME_SPOOL_DIR" in os.environ:
-    sys.meta_path.insert(0, CogTypesFinder())
+    sys.meta_path.insert(0, CogFinder())
     # The router's direct child watches the router, and so does the worker, because router and
     # child may be killed together.
     router = os.environ.get("CALLME_ROUTER_PID", "")
