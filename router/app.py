@@ -48,7 +48,7 @@ from router.inputs.request_inputs import RequestInputs
 from router.inputs.uploaded_ahead import Uploads
 from router.keys.key import parse_keys, who_is_served
 from router.keys.key_store import KeyFileError, Keyring
-from router.models.catalog import Package, survey
+from router.models.catalog import Package, read_package, survey
 from router.models.coglet_process import CogProcess, ProcessOptions
 from router.models.memory import GpuMemory, detect_memory, hardware_name
 from router.models.process_interface import Memory, Process, StartError
@@ -60,6 +60,7 @@ from router.observability.metrics import PrometheusMetrics
 from router.prediction import Prediction
 from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
+from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhook_sender import HttpWebhookSender
 from router.predictions.webhooks import Webhooks
@@ -285,6 +286,7 @@ def _make_context(
         sync_limit_s=settings.sync_limit_s,
         started_at=clock.time(),
         uploads=uploads,
+        restarts=_make_restarts(settings, backends, predictions.loop, schemas),
         webhooks=webhooks,
         webhook_secret=disk.secret,
         replicate_owner=settings.replicate_owner,
@@ -297,6 +299,22 @@ def _make_context(
         problems=disk.watch.problems,
     )
     return context
+
+
+def _make_restarts(
+    settings: Settings, backends: Backends, loop: SchedulerLoop, schemas: ModelSchemas
+) -> Restarts:
+    def read(model: str) -> Package:
+        old = backends.packages[model]
+        return read_package(old.folder, old.added_env)
+
+    return Restarts(
+        schemas,
+        is_local=lambda model: backends.kind(model) == LOCAL,
+        read=read,
+        use=backends.replace,
+        post=loop.post,
+    )
 
 
 def _note_concurrency(

@@ -81,6 +81,10 @@ class Backends:
         remote = self._remotes.get(place)
         return RemoteProcess(make_backend(remote[0]), remote[1]) if remote else None
 
+    def replace(self, package: Package) -> None:
+        """Use this package of a model that runs here from its next start on."""
+        self.packages[package.name] = self.scheduled[package.name] = package
+
     async def describe(self, package: Package) -> Description:
         """The schema of a model: from its package, or from the machine where it runs. Raises
         StartError when it cannot be read."""

@@ -5,13 +5,25 @@ from __future__ import annotations
 import typer
 
 from router import __version__
-from router.cli import config, deploy, doctor, keys, predict, save, serve, status, supabase
+from router.cli import (
+    config,
+    deploy,
+    doctor,
+    keys,
+    new,
+    operate,
+    predict,
+    save,
+    serve,
+    status,
+    supabase,
+)
 from router.cli.serve import curl_line
 
 __all__ = ["app", "curl_line", "main"]
 
 # In the order of `callme --help`. A new group is a module with `add_commands`, added here.
-GROUPS = (serve, predict, save, status, keys, doctor, config, supabase, deploy)
+GROUPS = (serve, predict, save, new, operate, status, keys, doctor, config, supabase, deploy)
 
 app = typer.Typer(
     help="Serve every Cog package of a folder over HTTP.",

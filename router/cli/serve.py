@@ -22,13 +22,14 @@ from router.cli.client import Target, find_router
 from router.cli.common import base_url, console, err_console, fail, forget_secrets, read_settings
 from router.cli.progress import shown_progress
 from router.cli.public import prepare, teller
+from router.cli.reload import restart_changed
 from router.errors import RouterError
 from router.http.context import Context
 from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
 from router.logs import configure_logging
 from router.models.catalog import Package
 from router.models.tracebacks import with_place
-from router.scheduling.snapshot import Phase
+from router.scheduling.snapshot import ModelSnapshot, Phase
 from router.server_limits import tune_allocator
 from router.settings import Settings
 from router.tunnel.announce import Exposed, Exposure
@@ -79,6 +80,9 @@ def up(
         list[str] | None,
         typer.Option(help="supabase, command:LINE or webhook:URL; may be repeated."),
     ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Restart a model when one of its files changes.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --public: show what would be published.")
     ] = False,
@@ -96,7 +100,7 @@ def up(
         settings, exposed = prepare(settings, publish or (), dry_run)
     forget_secrets()
     server = Server(settings)
-    _run(server, _serve_and_show(server, settings, exposed))
+    _run(server, _serve_and_show(server, settings, exposed, reload=reload))
 
 
 class Server(uvicorn.Server):
@@ -144,11 +148,34 @@ def _run(server: Server, work: Coroutine[None, None, None]) -> None:
     console.print("Stopped. Nothing is left running.")
 
 
-async def _serve_and_show(server: Server, settings: Settings, exposed: Exposed | None) -> None:
+async def _serve_and_show(
+    server: Server, settings: Settings, exposed: Exposed | None, *, reload: bool
+) -> None:
     server.start_beside(_show(server, settings))
+    if reload:
+        server.start_beside(_reload(server, settings))
     if exposed is not None:
         server.start_beside(_expose(server, exposed))
     await server.serve()
+
+
+async def _reload(server: Server, settings: Settings) -> None:
+    await server.wait_started()
+    context = _context(server)
+    target = find_router(settings, None, None)
+
+    async def show(name: str) -> None:
+        await _show_model(context, target, name)
+
+    local = {n: p.folder for n, p in context.packages.items() if context.restarts.is_local(n)}
+    await restart_changed(local, context.restarts.restart, show)
+
+
+def _context(server: Server) -> Context:
+    application = server.config.app
+    assert isinstance(application, FastAPI)  # noqa: S101 - made in _server
+    context: Context = application.state.context
+    return context
 
 
 async def _expose(server: Server, exposed: Exposed) -> None:
@@ -158,9 +185,7 @@ async def _expose(server: Server, exposed: Exposed) -> None:
 
 async def _show(server: Server, settings: Settings) -> None:
     await server.wait_started()
-    application = server.config.app
-    assert isinstance(application, FastAPI)  # noqa: S101 - made in _server
-    context: Context = application.state.context
+    context = _context(server)
     console.print(f"\nServing {settings.packages_dir} on [bold]{base_url(settings)}[/bold]\n")
     needs_key = _asks_for_a_key(settings)
     key_file = settings.state / LOCAL_NAME if needs_key else None
@@ -189,7 +214,6 @@ def _asks_for_a_key(settings: Settings) -> bool:
 
 
 async def _show_model(context: Context, target: Target, name: str) -> None:
-    model = context.loop.snapshot().models[name]
     async with shown_progress(target, name):
         try:
             await context.input_schema(context.packages[name])
@@ -199,7 +223,7 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
             _show_failure(name, reason)
             return
         model = context.loop.snapshot().models[name]
-        while model.phase is not Phase.READY and (model.wanted or model.phase is Phase.STARTING):
+        while _is_coming(model):
             await asyncio.sleep(0.1)
             model = context.loop.snapshot().models[name]
     if model.phase is Phase.READY:
@@ -211,6 +235,13 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
         console.print(
             f"  [yellow]·[/yellow] {name}  starts with its first prediction: memory is full"
         )
+
+
+def _is_coming(m: ModelSnapshot) -> bool:
+    """Whether it may become ready without a request."""
+    if m.phase is Phase.READY:
+        return m.restarting
+    return m.wanted or m.restarting or m.phase is Phase.STARTING
 
 
 def _show_failure(name: str, reason: str) -> None:

@@ -17,6 +17,7 @@ from router.models.catalog import Package
 from router.observability.events import EventStream
 from router.predictions.in_flight import InFlight
 from router.predictions.lifecycle import Predictions
+from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import SchedulerLoop
 from router.predictions.webhooks import Webhooks
 from router.shutdown import Shutdown
@@ -44,6 +45,7 @@ class Context:
     sync_limit_s: float
     started_at: float
     uploads: Uploads
+    restarts: Restarts
     webhooks: Webhooks
     webhook_secret: str
     replicate_owner: str

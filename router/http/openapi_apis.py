@@ -73,6 +73,10 @@ def cog_paths(name: str, described: bool) -> dict[str, Any]:
         f"{root}/example/{{input}}": {
             "get": _binary(operation("A file of the example", "Operations", in_path=("input",)))
         },
+        **{
+            f"{root}/{verb}": {"post": operation(f"{verb.capitalize()} {name}", "Operations")}
+            for verb in ("restart", "load", "unload")
+        },
         f"{root}/health-check": {"get": operation(f"Health of {name}", tag)},
         f"{root}/openapi.json": {"get": operation(f"Schema of {name}", tag)},
         f"{root}/predictions": {"post": create},

@@ -94,6 +94,16 @@ class ModelSchemas:
             raise ModelUnavailable(f"Cannot read '{name}'", retry_after_s=1)
         return input_schema
 
+    async def refresh(self, package: Package) -> None:
+        """Read the schema again, because the package has changed.
+
+        Raises StartError when it cannot be read. Then the schema that was known stays in use.
+        """
+        task = asyncio.create_task(self._read(package))
+        if await asyncio.shield(task) is None:
+            why = self._unreadable[package.name]
+            raise StartError(why.reason, place=why.place, log=why.log)
+
     async def _read(self, package: Package) -> InputSchema | None:
         """Return the model's inputs, or None when they cannot be read; the reason is kept."""
         name = package.name

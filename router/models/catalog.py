@@ -63,6 +63,7 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
         python=own_python if own_python.exists() else Path(sys.executable),
         max_concurrency=_read_concurrency(config),
         env={**_read_environment(config), **env},
+        added_env=env,
         example=_read_example(folder),
         view=_read_view(folder),
     )
@@ -192,8 +193,9 @@ class Package:
 
     `runner` is `file.py:Class` as in cog.yaml. `python` is the interpreter that runs it.
     `streams`: whether its output can be read element by element. `env` is added to its process's
-    environment. `example` is the flat JSON object of example.json, if the folder has one (`@file`
-    values are relative to the folder). `view` is its view.json (`router.models.view`).
+    environment; `added_env` is the part of it that comes from the router's settings. `example` is
+    the flat JSON object of example.json, if the folder has one (`@file` values are relative to the
+    folder). `view` is its view.json (`router.models.view`).
     """
 
     name: str
@@ -203,6 +205,7 @@ class Package:
     max_concurrency: int = 1
     streams: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
+    added_env: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import orjson
 from router.models.catalog import Package, does_stream
 from router.models.process_group import ProcessGroup, inherited_environment
 from router.models.process_interface import StartError
+from router.models.source_files import SHOWN_ONLY, source_files
 from router.models.tracebacks import last_raised
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ DESCRIBE_TIMEOUT_S = 300.0
 # Lines kept of what an import prints, with the schema last. A traceback has at most 105 lines.
 PRINTED_LINES = 200
 LONGEST_SCHEMA = 16 << 20
-UNREAD_FOLDERS = frozenset({".venv", ".cog", ".git", "__pycache__", "weights", "node_modules"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +67,11 @@ def fingerprint(package: Package) -> str:
     digest = hashlib.sha256()
     digest.update(f"{package.runner}\0{package.python}\0".encode())
     digest.update(SCRIPT.read_bytes())
-    for folder, folders, names in os.walk(package.folder):
-        folders[:] = sorted(set(folders) - UNREAD_FOLDERS)
-        for name in sorted(names):
-            if name.endswith(".py") or name == "cog.yaml":
-                path = Path(folder, name)
-                digest.update(f"{path.relative_to(package.folder)}\0".encode())
-                digest.update(_content(path))
+    for path in source_files(package.folder):
+        if path.name in SHOWN_ONLY:
+            continue
+        digest.update(f"{path.relative_to(package.folder)}\0".encode())
+        digest.update(_content(path))
     return digest.hexdigest()
 
 

@@ -136,9 +136,19 @@ class Described(Struct, frozen=True):
 
 
 class Warm(Struct, frozen=True):
-    """Load this model if no other model has to be evicted for it (preloading)."""
+    """Load this model if no other model has to be evicted for it (preloading). `at_once`: also
+    before its back-off is over."""
 
     model: str
+    at_once: bool = False
+
+
+class Unload(Struct, frozen=True):
+    """The operator wants the model's process ended when it runs nothing. `again`: and then started
+    again. It is granted nothing until then."""
+
+    model: str
+    again: bool = False
 
 
 class Draining(Struct, frozen=True):
@@ -167,6 +177,7 @@ Event = (
     | Measured
     | Described
     | Warm
+    | Unload
     | Draining
     | Tick
 )

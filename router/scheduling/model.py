@@ -68,6 +68,7 @@ class Model:
     running: dict[str, Run] = field(default_factory=dict)
     wanted: bool = False
     draining: bool = False
+    asked: str = ""  # what the operator has asked for and is not done: "unload" or "restart"
     phase_since: float = 0.0
     holds_memory: bool = False
     can_sleep: bool = False
@@ -125,6 +126,11 @@ class Model:
         if problem and not self.problem:
             self.problem_since = now
         self.problem = problem
+
+    def forget_failures(self, now: float) -> None:
+        """End its back-off: the operator may have repaired what failed."""
+        self.failures = 0
+        self.retry_at = min(self.retry_at, now)
 
     def note_request(self, now: float) -> None:
         """Count one request towards demand."""

@@ -21,7 +21,8 @@ runs on it goes on. When nothing runs any more and the check has failed for
 started again without a request. The second time, it is started again like any model that
 crashed: by the next prediction that comes after its back-off.
 
-Only the stop of the router takes a model out of STARTING before its start has ended. When a
+Only the stop of the router and the operator (Unload) take a model out of STARTING before its start
+has ended. When a
 crashed model reports Stopped after its back-off has ended, it becomes STOPPED, not FAILED.
 """
 
@@ -102,9 +103,8 @@ class Scheduler:
                     self.models[name].note_footprint(measured)
             case msg.Described():
                 self.models[event.model].concurrency = max(1, event.max_concurrency)
-            case msg.Warm():
-                m = self.models[event.model]
-                m.wanted = m.phase is not Phase.READY and m.phase not in COMING
+            case msg.Warm() | msg.Unload():
+                self._asked(event, now)
             case msg.Draining():
                 self._drain(force=event.force, now=now)
             case msg.Tick():
@@ -175,6 +175,15 @@ class Scheduler:
         elif not run.withdrawn:
             m.running[e.id] = replace(run, withdrawn=True)
             self._out.append(msg.Interrupt(e.id, m.name, run.generation))
+
+    def _asked(self, e: msg.Warm | msg.Unload, now: float) -> None:
+        m = self.models[e.model]
+        if isinstance(e, msg.Unload):
+            m.asked = "restart" if e.again else "unload"
+            return
+        m.wanted = m.phase is not Phase.READY and m.phase not in COMING
+        if e.at_once:
+            m.forget_failures(now)
 
     def _run_ended(self, e: msg.Finished | msg.Requeued, now: float) -> None:
         m = self.models[e.model]
@@ -286,7 +295,8 @@ class Scheduler:
 
     def _pump(self, now: float) -> None:
         self._restart_unhealthy(now)
-        draining = self._admit_claims(now) | self._relieve(now)
+        draining = self._do_as_asked(now)
+        draining |= self._admit_claims(now) | self._relieve(now)
         for m in self.models.values():
             m.draining = m.name in draining
             while (
@@ -300,6 +310,24 @@ class Scheduler:
                 m.running[w.id] = Run(w, m.generation)
                 self._out.append(msg.Run(w.id, m.name, m.generation))
         self._stop_idle(now)
+
+    def _do_as_asked(self, now: float) -> set[str]:
+        """Stop the models that the operator wants stopped. Return the names of those that must
+        drain before."""
+        drain: set[str] = set()
+        for m in self.models.values():
+            if not m.asked or self.draining:
+                continue
+            if m.running:
+                drain.add(m.name)
+                continue
+            reason, m.asked = m.asked, ""
+            if m.phase not in GONE and m.phase is not Phase.STOPPING:
+                self._stop(m, reason, now)
+            m.wanted = reason == "restart"
+            if m.wanted:
+                m.forget_failures(now)
+        return drain
 
     def _restart_unhealthy(self, now: float) -> None:
         for m in self.models.values():

@@ -45,8 +45,9 @@ class QueuedPrediction:
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
     """One model. `state` is one of STATES. `phase_for_s`: seconds in this phase, None before its
-    first change. `wanted`: it is to be loaded when there is room. `memory_bytes`: what it holds
-    now. `footprint_bytes`: the most that was measured, None before its first load. The averages
+    first change. `wanted`: it is to be loaded when there is room. `restarting`: it is to be stopped
+    and loaded again. `memory_bytes`: what it holds now. `footprint_bytes`: the most that was
+    measured, None before its first load. The averages
     `load_s` and `service_s` are None before the first measurement. `problem`: what the runner's own
     health check reports, "" when healthy. `failure_place`: the line of the package that failed, for
     the operator only."""
@@ -56,6 +57,7 @@ class ModelSnapshot:
     state: str
     phase_for_s: float | None
     wanted: bool
+    restarting: bool
     running: tuple[str, ...]
     queue: tuple[QueuedPrediction, ...]
     concurrency: int
@@ -120,6 +122,7 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         state=m.state,
         phase_for_s=now - m.phase_since if m.phase_since else None,
         wanted=m.wanted,
+        restarting=m.asked == "restart",
         running=tuple(sorted(m.running)),
         queue=tuple(queue),
         concurrency=m.concurrency,

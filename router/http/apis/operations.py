@@ -72,6 +72,7 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "state": m.state,
         "backend": context.backend_of(m.name),
         "state_for_s": _rounded(m.phase_for_s, 1),
+        "wanted": m.wanted,
         "running": list(m.running),
         "queue": [
             {
@@ -125,6 +126,41 @@ async def model_logs(request: Request) -> Response:
     return json_response({"model": name, "lines": list(lines)})
 
 
+@admin_only
+async def restart(request: Request) -> Response:
+    """Start the model again with its present code. Answer 503 when that cannot be read."""
+    context, name = _operated(request)
+    await context.restarts.restart(name)
+    return _state(context, name)
+
+
+@admin_only
+async def load(request: Request) -> Response:
+    """Load the model if there is room."""
+    context, name = _operated(request)
+    await context.restarts.load(name)
+    return _state(context, name)
+
+
+@admin_only
+async def unload(request: Request) -> Response:
+    """Free the model's memory when it runs nothing."""
+    context, name = _operated(request)
+    context.restarts.unload(name)
+    return _state(context, name)
+
+
+def _operated(request: Request) -> tuple[Context, str]:
+    context = context_of(request)
+    return context, context.package(request.path_params["model"]).name
+
+
+def _state(context: Context, model: str) -> Response:
+    """Return `{"model", "state"}` as it is now: what was asked has only begun."""
+    state = context.loop.snapshot().models[model].state
+    return json_response({"model": model, "state": state}, 202)
+
+
 def _log(context: Context, model: str) -> Sequence[str]:
     """Return the last lines of the model's process, and then those of an import that failed."""
     unread = context.schemas.unreadable(model)
@@ -138,3 +174,6 @@ def add_routes(app: Starlette) -> None:
     app.add_route("/status", status, methods=["GET"])
     app.add_route("/metrics", metrics, methods=["GET"])
     app.add_route("/models/{model}/logs", model_logs, methods=["GET"])
+    app.add_route("/models/{model}/restart", restart, methods=["POST"])
+    app.add_route("/models/{model}/load", load, methods=["POST"])
+    app.add_route("/models/{model}/unload", unload, methods=["POST"])
