@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp
 
 from router.backends import LOCAL, Backends
 from router.clock import SystemClock
+from router.config_mistakes import mistakes
 from router.disk import Disk, clear_temp, locked, open_disk, private_errors
 from router.errors import RouterError
 from router.http.apis import (
@@ -80,6 +82,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     has_gpu = isinstance(memory, GpuMemory)
     found = survey(settings.packages_dir.resolve(), _environments(settings, has_gpu))
     backends = Backends(settings, found[0], SystemClock(), left_out=found[1])
+    for mistake in mistakes(settings, {*backends.packages, *backends.left_out}, os.environ):
+        log.warning(mistake)
     shutdown = Shutdown()
     facts = Facts()
     telemetry = Telemetry(PrometheusMetrics(facts), EventStream(shutdown, facts), facts)

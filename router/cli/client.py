@@ -149,13 +149,15 @@ def fail_unreachable(error: UnreachableError) -> NoReturn:
     fail(str(error), START_ONE)
 
 
-def fail_refused(error: RefusedError, as_json: bool = False, place: str = "") -> NoReturn:
+def fail_refused(
+    error: RefusedError, as_json: bool = False, place: str = "", hint: str = ""
+) -> NoReturn:
     """Print the router's error, and end with code 1. With `as_json` it is printed to stdout, in the
-    router's JSON form. `place`: the line of a package that failed."""
+    router's JSON form. `place`: the line of a package that failed. `hint`: what to do, if that is
+    known."""
     if as_json:
         print_json({"error": {"code": error.code, "message": str(error)}})
         raise typer.Exit(1)
-    hint = ""
     if error.status in (401, 403):
         hint = "Give a key with --key or CALLME_KEY. `callme keys create NAME` makes one."
         if error.code == "forbidden":

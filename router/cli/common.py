@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
+from router.config_mistakes import explain, explain_toml
 from router.settings import Settings
 
 # Results go to stdout; progress and errors go to stderr.
@@ -45,10 +47,13 @@ def read_settings(packages: Path | None = None, **given: Any) -> Settings:
     try:
         return Settings().model_copy(update={k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"])
-            err_console.print(f"[red]Cannot read setting '{where}':[/red] {escape(problem['msg'])}")
+        for sentence in explain(error, os.environ):
+            err_console.print(f"[red]{escape(sentence)}[/red]", soft_wrap=True)
         raise typer.Exit(2) from error
+    except tomllib.TOMLDecodeError as error:
+        fail(explain_toml(error), code=2)
+    except OSError as error:
+        fail(f"Cannot read {error.filename}: {error.strerror}", code=2)
 
 
 def print_json(value: Any) -> None:

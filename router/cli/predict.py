@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,7 @@ from router.settings import Settings
 # Errors for which the model's log may have a traceback.
 OF_THE_MODEL = frozenset({"prediction_failed", "model_unavailable", "worker_died"})
 POLL_S = 1.0
+LONGEST_PATH = 1024
 ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
 Pair = tuple[str, str]
 
@@ -97,7 +99,7 @@ def predict(
     except UnreachableError as error:
         fail_unreachable(error)
     except RefusedError as error:
-        fail_refused(error, as_json)
+        fail_refused(error, as_json, hint=_forgotten_at(inputs) if error.status == 422 else "")
     except KeyboardInterrupt:
         fail("Stopped; the prediction is canceled.", code=130)
 
@@ -128,6 +130,14 @@ def read_inputs(given: Sequence[str]) -> list[Pair]:
             fail(f"Cannot read -i '{text}': there is no file '{value[1:]}'", code=2)
         pairs.append((name, value))
     return pairs
+
+
+def _forgotten_at(inputs: Sequence[Pair]) -> str:
+    """A question about the first value that is the path of a file, and "" when there is none."""
+    for name, value in inputs:
+        if len(value) < LONGEST_PATH and Path(value).is_file():
+            return f"Did you mean the file? -i {shlex.quote(f'{name}=@{value}')}"
+    return ""
 
 
 async def _predict(

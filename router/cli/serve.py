@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import shlex
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 import typer
 import uvicorn
 from fastapi import FastAPI
@@ -64,6 +66,7 @@ def serve(packages: Packages = None, host: Host = None, port: Port = None) -> No
     configure_logging()
     settings = read_settings(packages, host=host, port=port)
     forget_secrets()
+    require_free_port(settings.host, settings.port)
     server = Server(settings)
     _run(server, server.serve())
 
@@ -96,6 +99,7 @@ def up(
     if (publish or dry_run) and not public:
         fail("Cannot publish without a tunnel: add --public.", code=2)
     exposed = None
+    require_free_port(settings.host, settings.port)
     if public:
         settings, exposed = prepare(settings, publish or (), dry_run)
     forget_secrets()
@@ -137,6 +141,34 @@ class Server(uvicorn.Server):
         """Wait until the server listens."""
         while not self.started:
             await asyncio.sleep(0.05)
+
+
+def require_free_port(host: str, port: int) -> None:
+    """End the command when the port is taken, with the name of the program that has it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind((host, port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                fail(f"Cannot listen on {host}:{port}: {error.strerror}", "Set another --host.")
+            fail(
+                f"Cannot listen on {host}:{port}: {_listener(port)} uses it",
+                f"Stop that program, or take another port: --port {port + 1}",
+            )
+
+
+def _listener(port: int) -> str:
+    """The program that listens on the port. Those of other users cannot be seen."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+            if listens and connection.pid:
+                process = psutil.Process(connection.pid)
+                command = shlex.join(process.cmdline())[:60]
+                return f"'{command}' (pid {process.pid})"
+    return "another program"
 
 
 def _run(server: Server, work: Coroutine[None, None, None]) -> None:
@@ -192,6 +224,8 @@ async def _show(server: Server, settings: Settings) -> None:
     target = find_router(settings, None, None)
     for name in context.packages:
         await _show_model(context, target, name)
+    for name, reason in context.left_out.items():
+        console.print(f"  [red]✗[/red] {name}  not served: {escape(reason)}", soft_wrap=True)
     console.print("\nTry in another terminal:\n")
     here = Path.cwd()
     for name, package in context.packages.items():

@@ -77,16 +77,18 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
         f"up {state['uptime_s']:.0f} s   memory {memory['held_bytes'] >> 20} of "
         f"{memory['budget_bytes'] >> 20} MiB" + ("   stopping" if state["draining"] else "")
     )
-    columns = ("model", "state", "running", "waiting", "memory", "load s", "run s", "loads")
-    table = Table(*columns, "evicted", "crashed", box=None)
+    # At most 80 columns, for names of up to 14 letters. --json has everything.
+    columns = ("model", "state", "running", "waiting", "memory", "load s", "run s", "crashed")
+    table = Table(*columns, box=None)
     for name, model in state["models"].items():
-        counts = (model["loads"], model["evictions"], model["crashes"])
         table.add_row(
             *(name, _coloured(model["state"]), str(len(model["running"]))),
             *(str(len(model["queue"])), _mib(model)),
-            *(_seconds(model["load_s"]), _seconds(model["service_s"]), *map(str, counts)),
+            *(_seconds(model["load_s"]), _seconds(model["service_s"]), str(model["crashes"])),
         )
     console.print(table)
+    for name, reason in state.get("left_out", {}).items():
+        console.print(f"[red]{name}[/red] is not served: {escape(reason)}", soft_wrap=True)
     for name, model in state["models"].items():
         if reason := model.get("unreadable"):
             console.print(f"[red]{name}[/red]: {escape(reason)}", soft_wrap=True)
