@@ -6,6 +6,7 @@ once.
 """
 
 import threading
+import traceback
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Generic, NamedTuple, TypeVar
@@ -76,12 +77,29 @@ class Batcher(Generic[Job, Answer]):
         try:
             answers = self._work([item.job for item in batch])
         except Exception as error:
+            forget_locals(error)
             if len(batch) == 1:
                 batch[0].answer.set_exception(error)
                 return
-            # One picture's error, or too little memory for all at once, must not fail the others.
-            for item in batch:
-                self._answer([item])
+        else:
+            for item, answer in zip(batch, answers, strict=True):
+                item.answer.set_result(answer)
             return
-        for item, answer in zip(batch, answers, strict=True):
-            item.answer.set_result(answer)
+        # Outside the except block, so that nothing of the failed call is alive in the retry. One
+        # picture's error, or too little memory for all at once, must not fail the others.
+        middle = len(batch) // 2
+        self._answer(batch[:middle])
+        self._answer(batch[middle:])
+
+
+def forget_locals(error: BaseException) -> None:
+    """Clear the local variables of the functions that an exception went through, those of its
+    causes included: they hold the tensors of a failed pass for as long as the exception lives."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            waiting += [one.__cause__, one.__context__]

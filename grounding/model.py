@@ -7,6 +7,7 @@ MM-Grounding-DINO and LLMDet (which has the latter's architecture).
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from prediction import DetectInput, Prediction
 from preprocess import to_tensor
 from prompt import Query, read_labels
+from rows import RowLimit, positions_of
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
 # The Pil class by its module: the class of the bare name wants torchvision.
@@ -32,8 +34,7 @@ TEXT_CACHE_SIZE = 64
 """Text encodings in the cache: 64 chunks of 256 tokens × 768 float32 are at most 50 MB."""
 
 MAX_ROWS = 8
-"""Pairs of a picture and a chunk of labels in one pass: the encoder's largest intermediate takes
-about 110 MB a row at full size (13,300 positions × 2,048 float32)."""
+"""Pairs of a picture and a chunk of labels in one pass, where memory allows (rows.py)."""
 
 TEXT_BUCKET = 64
 """In compiled mode prompts are padded to a multiple of this, so that few lengths are compiled."""
@@ -90,6 +91,7 @@ class Detector:
         self._text = inner.text_backbone = Supplied(inner.text_backbone)
         self._vision = inner.backbone = Supplied(inner.backbone)
         self._text_cache = LRUCache(TEXT_CACHE_SIZE)
+        self._limit = RowLimit(self.device, MAX_ROWS, powers_of_two=self.compiled)
 
     def read_labels(self, labels: Sequence[str]) -> Query:
         """The labels word by word; see prompt.read_labels."""
@@ -133,11 +135,11 @@ class Detector:
         answers: list[list[Prediction]] = [[] for _ in inputs]
         with self._precision():
             levels = self._see(pixels)
-            for start in range(0, len(pairs), MAX_ROWS):
-                group = pairs[start : start + MAX_ROWS]
-                found = self._rows(pixels, levels, group)
-                for (place, _), prediction in zip(group, found, strict=True):
-                    answers[place].append(prediction)
+            height, width = pixels.shape[2:]
+            need = positions_of(width, height), max(len(prompt) for _, prompt in pairs)
+            found = self._limit.run(partial(self._rows, pixels, levels), pairs, need)
+        for (place, _), prediction in zip(pairs, found, strict=True):
+            answers[place].append(prediction)
         return answers
 
     def _see(self, pixels: torch.Tensor) -> Levels:
@@ -165,11 +167,14 @@ class Detector:
         texts = padded([self._read(prompt) for _, prompt in filled], length)
         self._text.value = SimpleNamespace(last_hidden_state=texts)
         self._vision.value = rows_of(levels, [place for place, _ in filled])
-        output = self.model(
-            pixel_values=pixels[:1].expand(len(filled), -1, -1, -1),  # only its shape is used
-            input_ids=ids.to(self.device),
-            attention_mask=mask.to(self.device),
-        )
+        try:
+            output = self.model(
+                pixel_values=pixels[:1].expand(len(filled), -1, -1, -1),  # only its shape is used
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+            )
+        finally:  # a pass that failed early has not taken them, and they would stay alive
+            self._text.value = self._vision.value = None
         probabilities = output.logits[..., :length].float().sigmoid().cpu().numpy()
         boxes = output.pred_boxes.float().cpu().numpy()
         return [

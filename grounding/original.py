@@ -5,6 +5,7 @@ It needs transformers 4 and torchvision, so it has its own environment
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from groundingdino.util.slconfig import SLConfig
 from PIL import Image
 from prediction import DetectInput, Prediction
 from prompt import Query, read_labels
+from rows import RowLimit, positions_of
 from transformers import BatchEncoding
 
 MAX_ROWS = 8
-"""Pairs of a picture and a chunk of labels in one pass, as in model.py."""
+"""Pairs of a picture and a chunk of labels in one pass, where memory allows (rows.py)."""
 
 SHORTEST_PX, LONGEST_PX = 800, 1333
 """As groundingdino.util.inference.load_image resizes."""
@@ -59,6 +61,7 @@ class OriginalDetector:
         self.model.to(self.device).eval()
         self.tokenizer = self.model.tokenizer
         self.model.tokenizer = _given  # captions are token ids already
+        self._limit = RowLimit(self.device, MAX_ROWS)
         self._transform = T.Compose(
             [
                 T.RandomResize([SHORTEST_PX], max_size=LONGEST_PX),
@@ -85,17 +88,27 @@ class OriginalDetector:
         """
         pairs = [(place, prompt) for place, one in enumerate(inputs) for prompt in one.prompts]
         answers: list[list[Prediction]] = [[] for _ in inputs]
-        for start in range(0, len(pairs), MAX_ROWS):
-            group = pairs[start : start + MAX_ROWS]
-            pixels = torch.cat([inputs[place].pixels for place, _ in group]).to(self.device)
-            output = self.model(pixels, captions=[prompt for _, prompt in group])
-            scores = output["pred_logits"].float().sigmoid().cpu().numpy()
-            boxes = output["pred_boxes"].float().cpu().numpy()
-            if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-                raise FloatingPointError("the model answered with NaN or infinity")
-            for row, (place, prompt) in enumerate(group):
-                answers[place].append(Prediction(scores[row, :, : len(prompt)], boxes[row]))
+        tokens = max(len(prompt) for _, prompt in pairs)
+        height, width = inputs[0].pixels.shape[2:]
+        need = positions_of(width, height), tokens
+        found = self._limit.run(partial(self._rows, inputs), pairs, need)
+        for (place, _), prediction in zip(pairs, found, strict=True):
+            answers[place].append(prediction)
         return answers
+
+    def _rows(
+        self, inputs: Sequence[DetectInput], group: Sequence[tuple[int, tuple[int, ...]]]
+    ) -> list[Prediction]:
+        pixels = torch.cat([inputs[place].pixels for place, _ in group]).to(self.device)
+        output = self.model(pixels, captions=[prompt for _, prompt in group])
+        scores = output["pred_logits"].float().sigmoid().cpu().numpy()
+        boxes = output["pred_boxes"].float().cpu().numpy()
+        if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+            raise FloatingPointError("the model answered with NaN or infinity")
+        return [
+            Prediction(scores[row, :, : len(prompt)], boxes[row])
+            for row, (_, prompt) in enumerate(group)
+        ]
 
 
 def _configuration(state: dict[str, torch.Tensor], bert: str | None, device: str) -> Any:
