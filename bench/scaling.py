@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 RESULTS = Path(__file__).resolve().parent / "results" / "scaling.jsonl"
 DAY_S = 86_400.0
@@ -59,8 +59,7 @@ LOADS = (
 )
 
 
-@dataclass(frozen=True)
-class Load:
+class Load(NamedTuple):
     """(arrival, seconds on a GPU) of every prediction, over whole days."""
 
     work: list[tuple[float, float]]
@@ -82,8 +81,7 @@ def make_load(per_day: int, seconds: float, days: int, seed: int) -> Load:
     return Load(work, days)
 
 
-@dataclass(frozen=True)
-class Lost:
+class Lost(NamedTuple):
     """The box died in the middle of the run; the prediction asks again at this time."""
 
     again_at: float
@@ -112,7 +110,6 @@ def outages(rng: random.Random, until: float, at_peak: bool = False) -> Outages:
 
 class OneLine:
     """Boxes of one GPU behind one line, first come first served: one box, or a Ray cluster.
-
     Each prediction is given the GPU that is free first, which is the same as a line (Kiefer and
     Wolfowitz 1955), and takes one heap operation."""
 
@@ -177,7 +174,6 @@ class OwnLines:
 
 class Rented:
     """Containers that start when a prediction finds none free, and end after `idle_s`.
-
     `billed_s` is the time of all containers from start to end, `worked_s` that of the runs."""
 
     def __init__(self, start_s: float, idle_s: float, most: int):
@@ -333,8 +329,8 @@ def simulate(per_day: int, seconds: float, seed: int) -> dict[str, Any]:
     mixed: list[tuple[int, int, list[float]]] = []
     for own in sorted({max(1, round((count or MOST_GPUS) * part / 4)) for part in range(1, 4)}):
         rented = rents["modal"]()
-        line = OneLine(own_boxes(load, own, seed, one_dies=True))
-        found = p95_p99(load, OwnFirst(line, rented, a.wait_s))
+        boxes = own_boxes(load, own, seed, one_dies=True)
+        found = p95_p99(load, OwnFirst(OneLine(boxes), rented, a.wait_s))
         rented.end()
         mixed.append((own_dollars(own) + dollars("modal", rented.billed_s), own, found))
     row["mixed_dollars"], row["mixed_gpus"], row["mixed_waits"] = min(mixed)
@@ -353,13 +349,11 @@ def simulate(per_day: int, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def _waits(row: dict[str, Any], way: str) -> str:
-    found = row.get(f"{way}_waits")
-    return "–" if found is None else " / ".join(f"{w:,.1f}" for w in found)
+    return " / ".join(f"{w:,.1f}" for w in row.get(f"{way}_waits", [])) or "–"
 
 
 def _dollars(row: dict[str, Any], way: str) -> str:
-    found = row.get(f"{way}_dollars")
-    return "–" if found is None else f"{found:,}"
+    return f"{row[way + '_dollars']:,}" if f"{way}_dollars" in row else "–"
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
@@ -396,8 +390,7 @@ def main() -> None:
     """All loads, to the results and to the screen."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--seed", type=int, default=20)
-    seed = parser.parse_args().seed
-    rows = [simulate(per_day, seconds, seed) for per_day, seconds in LOADS]
+    rows = [simulate(per_day, seconds, parser.parse_args().seed) for per_day, seconds in LOADS]
     RESULTS.write_text("".join(json.dumps(r) + "\n" for r in rows))
     print(tables(rows))
 
