@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from router.prediction import Json, OutputFile, Prediction, Status, WebhookEvent
 
-# Of the log in a compact body. A preview of sketch2real is a line of a few kB.
+# Of the log in a compact body. A line that holds a small preview picture has a few kB.
 TAIL_BYTES = 12 << 10
 # What tqdm and most models print: ` 42%|███`, `12.5 %`.
 PERCENT = re.compile(r"(?<![\d.])(\d{1,3})(?:\.\d{1,9})?\s?%", re.ASCII)
