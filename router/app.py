@@ -52,7 +52,12 @@ from router.keys.key import parse_keys, who_is_served
 from router.keys.key_store import KeyFileError, Keyring
 from router.models.catalog import Package, read_package, survey
 from router.models.coglet_process import CogProcess, ProcessOptions
-from router.models.memory import GpuMemory, detect_memory, hardware_name
+from router.models.memory import (
+    GpuMemory,
+    copies_budget_bytes,
+    detect_memory,
+    hardware_name,
+)
 from router.models.process_interface import Memory, Process, StartError
 from router.models.schemas import Description
 from router.models.tracebacks import with_place
@@ -67,7 +72,7 @@ from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhook_sender import HttpWebhookSender
 from router.predictions.webhooks import Webhooks
 from router.scheduling.messages import Described, Draining, Warm
-from router.scheduling.scheduler import Policy, Scheduler
+from router.scheduling.scheduler import OwnTimes, Policy, Scheduler
 from router.server_limits import bounded_server, running_server
 from router.settings import Settings, Weights
 from router.shutdown import Shutdown, stop_on_signal
@@ -344,10 +349,12 @@ def _make_loop(
         cache_dir=state / "cache",
         setup_timeout_s=settings.setup_timeout_s,
         measure=memory.measure,
+        sleep_device=_sleep_device(settings, memory),
     )
     policy = Policy(
         queue_limit=settings.queue_limit,
         idle_to_sleep_s=settings.idle_to_sleep_s,
+        asleep_to_stop_s=settings.asleep_to_stop_s,
         min_residency_s=settings.min_residency_s,
         unhealthy_to_restart_s=settings.unhealthy_to_restart_s,
         default_footprint_bytes=settings.default_footprint_bytes,
@@ -359,17 +366,34 @@ def _make_loop(
         known = schemas.known(package.name)
         if known:
             package = replace(package, max_concurrency=known.max_concurrency, streams=known.streams)
+        own = settings.models.get(package.name)
+        if own is not None and own.sleep == "never":
+            return CogProcess(package, replace(options, sleep_device=""))
         return CogProcess(package, options)
 
     budget_bytes = memory.budget_bytes(0)
     scheduler = Scheduler(
-        backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels
+        *(backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels),
+        host_budget_bytes=copies_budget_bytes(0, settings.sleep_memory_bytes),
+        own_times={
+            name: OwnTimes(own.idle_to_sleep_s, own.asleep_to_stop_s)
+            for name, own in settings.models.items()
+        },
     )
     return SchedulerLoop(
         *(scheduler, backends.scheduled, make_process, memory, SystemClock()),
         jobs=jobs,
         facts=facts,
+        copies_budget=partial(copies_budget_bytes, limit_bytes=settings.sleep_memory_bytes),
     )
+
+
+def _sleep_device(settings: Settings, memory: Memory) -> str:
+    """The memory that may sleep; "" when models are only stopped. On a machine without a GPU a
+    sleep would move main memory to main memory."""
+    if settings.sleep == "auto":
+        return "cuda" if isinstance(memory, GpuMemory) else ""
+    return "cpu" if settings.sleep == "cpu" else ""
 
 
 async def _prepare(context: Context, preload: tuple[str, ...]) -> None:

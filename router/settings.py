@@ -93,6 +93,16 @@ class ModelSettings(BaseModel):
         30.0, gt=0, description="With `overflow`: the longest wait here before the remote."
     )
 
+    sleep: Literal["auto", "never"] = Field(
+        "auto", description="`never`: it is always stopped and never put to sleep."
+    )
+    idle_to_sleep_s: float | None = Field(
+        None, gt=0, description="As the general setting, for this model."
+    )
+    asleep_to_stop_s: float | None = Field(
+        None, gt=0, description="As the general setting, for this model."
+    )
+
     @property
     def remote_kind(self) -> str:
         """`cog`, `replicate` or `modal`; "" for a model that runs only here."""
@@ -189,10 +199,25 @@ class Settings(BaseSettings):
         gt=0,
         description="A model that is unused for this long gives its memory back.",
     )
+    asleep_to_stop_s: float = Field(
+        POLICY.asleep_to_stop_s, gt=0, description="A model that sleeps for this long is stopped."
+    )
+    sleep: Literal["auto", "never", "cpu"] = Field(
+        "auto",
+        description="Whether models sleep in main memory instead of being stopped. `auto`: those "
+        "on a GPU do. `cpu` is for tests: models sleep on a machine without a GPU too.",
+    )
+    sleep_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Main memory that sleeping models may take together; default: half of what is "
+        "free.",
+    )
     min_residency_s: float = Field(
         POLICY.min_residency_s,
         ge=0,
-        description="A model that has just loaded is not evicted for this long.",
+        description="A model that has just loaded is not evicted for this long, or for less if it "
+        "was quick to load or to wake.",
     )
     unhealthy_to_restart_s: float = Field(
         POLICY.unhealthy_to_restart_s,

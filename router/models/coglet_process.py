@@ -44,8 +44,10 @@ from router.models.loopback_http import ConnectionLostError
 from router.models.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
 from router.models.process_interface import LogLine, NotStartedError, Report, StartError
 from router.models.schemas import why_not_spawned
+from router.models.sleep_client import SleepClient
 from router.models.temp_folder import LeftBehind, TempFolder
 from router.models.tracebacks import without_tracebacks
+from router.models.worker_hook.callme_sleep.control import DEVICE_NAME, PATH_NAME
 from router.models.worker_hook.callme_tracebacks import FILE_NAME as TRACEBACK_FILE
 from router.prediction import (
     Failure,
@@ -62,6 +64,7 @@ HOOK_DIR = Path(__file__).parent / "worker_hook"
 # A line that a model prints has a `source`. coglet also logs the start and the end of each
 # prediction. Those two lines say nothing new and take time while the caller waits, so they are off.
 COGLET_LOG = "info,coglet::prediction=warn,coglet::prediction[{source}]=info"
+CONTROL_SOCKET = "callme-control.sock"
 POLL_FIRST_S = 0.02
 POLL_MAX_S = 0.25
 # Without a worker, for example with no `python` on its PATH, coglet would stay STARTING
@@ -88,6 +91,7 @@ class ProcessOptions:
     """The options with which every process is started.
 
     `measure` returns the bytes that these pids hold in the memory that models share.
+    `sleep_device`: the memory that may sleep, `cuda` or `cpu`; "" when models are only stopped.
     """
 
     spool_dir: Path
@@ -95,6 +99,7 @@ class ProcessOptions:
     cache_dir: Path
     setup_timeout_s: float
     measure: Callable[[Sequence[int]], int]
+    sleep_device: str = ""
 
 
 class CogProcess:
@@ -121,6 +126,11 @@ class CogProcess:
         self._late_until = math.inf
         self._problem = ""
         self._on_health: Callable[[str], None] | None = None
+        self._control = self._tmp.path / CONTROL_SOCKET
+        self._calm = asyncio.Lock()
+        self._sleeper: SleepClient | None = None
+        if options.sleep_device:
+            self._sleeper = SleepClient(self._control, self.pids, options.measure, self._calm)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -154,9 +164,9 @@ class CogProcess:
         await self._left_behind.close()
 
     @property
-    def sleeper(self) -> None:
-        """Always None: coglet cannot free its memory and continue, it can only be stopped."""
-        return
+    def sleeper(self) -> SleepClient | None:
+        """The hook in its worker; None when models do not sleep here."""
+        return self._sleeper
 
     def watch_health(self, tell: Callable[[str], None]) -> None:
         """See `router.models.process_interface.Process`."""
@@ -288,8 +298,14 @@ class CogProcess:
             "TMPDIR": str(self._tmp.path),
             # By default this cache is in TMPDIR, and would be deleted with it.
             "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
+            **self._sleep_environment(),
             **self._package.env,
         }
+
+    def _sleep_environment(self) -> dict[str, str]:
+        if not self._options.sleep_device:
+            return {}
+        return {PATH_NAME: str(self._control), DEVICE_NAME: self._options.sleep_device}
 
     async def _wait_ready(self) -> None:
         assert self._client is not None  # noqa: S101
@@ -379,7 +395,11 @@ class CogProcess:
         while True:
             await asyncio.sleep(UNHEALTHY_EVERY_S if self._problem else HEALTH_EVERY_S)
             asked_at, running = time.monotonic(), self._running
-            health = await self._client.health()
+            async with self._calm:
+                # The runner's own check may use memory that a sleeper does not have.
+                if self._sleeper is not None and self._sleeper.asleep:
+                    continue
+                health = await self._client.health()
             # Whether a prediction may have delayed the health check.
             running = running or self._running or self._last_run_at >= asked_at
             if problem := own_problem(health):

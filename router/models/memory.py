@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import psutil
 import pynvml
@@ -106,6 +106,17 @@ class GpuMemory:
         return used
 
 
+async def wait_below(measure: Callable[[], int], limit_bytes: int) -> int:
+    """Wait until no more than `limit_bytes` are measured, and return what is. Raises TimeoutError
+    after FREED_LIMIT_S seconds."""
+    deadline = time.monotonic() + FREED_LIMIT_S
+    while (held := measure()) > limit_bytes:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{held >> 20} MiB are still held, expected {limit_bytes >> 20} MiB")
+        await asyncio.sleep(FREED_POLL_S)
+    return held
+
+
 def _first_visible_device() -> object:
     """Return the device of CUDA_VISIBLE_DEVICES' first entry, an index or a UUID, or device 0."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
@@ -117,6 +128,16 @@ def _first_visible_device() -> object:
 def hardware_name(memory: Memory) -> str:
     """Return what the models run on: the GPU's name, or "CPU"."""
     return memory.device_name() if isinstance(memory, GpuMemory) else "CPU"
+
+
+def copies_budget_bytes(held_by_copies: int, limit_bytes: int | None = None) -> int:
+    """Return the main memory that the copies of sleeping models may take together: half of what is
+    free or held by copies now, or `limit_bytes` when that is less.
+
+    Copies for a GPU are pinned: the kernel can neither swap nor move them, so half is left.
+    """
+    half = (psutil.virtual_memory().available + held_by_copies) // 2
+    return half if limit_bytes is None else min(half, limit_bytes)
 
 
 def detect_memory(reserve_bytes: int, limit_bytes: int | None = None) -> GpuMemory | HostMemory:

@@ -58,19 +58,69 @@ class NotStartedError(Exception):
     """
 
 
+class SleepRefusedError(Exception):
+    """A process would not sleep. It is as it was. The message says why, for a person.
+
+    `again`: a later try may succeed, because the process is only at work now.
+    """
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A process's memory has been copied to main memory.
+
+    `host_bytes`: what all its copies take there. `freed_bytes`: what a sleep frees. `copied_bytes`:
+    what was copied this time.
+    """
+
+    host_bytes: int
+    freed_bytes: int
+    copied_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """A process is asleep. `residue_bytes`: what it still holds of the shared memory, as measured;
+    None if that cannot be measured."""
+
+    copied: Copied
+    residue_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """A process is awake again, after `copied_bytes` were copied in `seconds`."""
+
+    copied_bytes: int
+    seconds: float
+
+
 class Sleeper(Protocol):
     """Frees the memory of a process without ending the process."""
 
-    async def sleep(self) -> None:
-        """Give up the shared memory, and return when it is measured to be free.
+    async def stage(self, limit_bytes: int) -> Copied:
+        """Copy its memory, so that it falls asleep quickly. It goes on working meanwhile.
 
-        Raises an exception when it cannot be freed. The process is then stopped.
+        The copies may take at most `limit_bytes` of main memory. Raises SleepRefusedError when the
+        process will not; another exception when it does not answer.
         """
 
-    async def wake(self) -> None:
+    async def sleep(self, limit_bytes: int) -> Slept:
+        """Give up the shared memory, and return when it is measured to be free.
+
+        Raises SleepRefusedError with nothing touched. After any other exception the process has to
+        be stopped.
+        """
+
+    async def wake(self) -> Woken:
         """Take the memory again and become ready. The caller has made sure that there is room.
 
-        Raises an exception when that fails. The process is then stopped.
+        Raises an exception when that fails or takes too long. The process is then stopped.
         """
 
 

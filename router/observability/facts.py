@@ -52,6 +52,23 @@ class LoadEnded(Struct, frozen=True):
     ready: bool
 
 
+class MemoryMoved(Struct, frozen=True):
+    """A model's memory was copied (`stage`), freed (`sleep`) or filled again (`wake`). `size`: the
+    bytes that were copied or freed."""
+
+    model: str
+    move: str
+    size: int
+    seconds: float
+
+
+class SleepRefused(Struct, frozen=True):
+    """A model would not sleep, or not let its memory be copied. `reason`: for a person."""
+
+    model: str
+    reason: str
+
+
 class RequestEnded(Struct, frozen=True):
     """An HTTP request was answered, after `seconds`. `route`: the template of its `path`. `status`:
     0 when the client disconnected before the response."""
@@ -64,7 +81,15 @@ class RequestEnded(Struct, frozen=True):
     request_id: str
 
 
-Fact = PredictionChanged | PredictionRefused | ModelChanged | LoadEnded | RequestEnded
+Fact = (
+    PredictionChanged
+    | PredictionRefused
+    | ModelChanged
+    | LoadEnded
+    | MemoryMoved
+    | SleepRefused
+    | RequestEnded
+)
 Listener = Callable[[Fact], None]
 
 

@@ -19,10 +19,12 @@ from router.observability.facts import (
     Fact,
     Facts,
     LoadEnded,
+    MemoryMoved,
     ModelChanged,
     PredictionChanged,
     PredictionRefused,
     RequestEnded,
+    SleepRefused,
 )
 from router.prediction import Prediction, Status
 from router.scheduling.snapshot import STATES, Snapshot
@@ -31,6 +33,7 @@ M = TypeVar("M", bound=MetricWrapperBase)
 # For runs and queue times: from a small model that is ready, up to the time limit. A load may
 # include a download.
 RUN_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+MOVE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 LOAD_BUCKETS_S = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300, 600)
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 90)
 # Any other method is made up by a client, and is counted as "other".
@@ -65,6 +68,19 @@ class PrometheusMetrics:
         self._evictions = self._counter(
             "callme_model_evictions_total", "Stops or sleeps to make room", "model"
         )
+        self._move_s = self._histogram(
+            "callme_model_move_seconds",
+            "Time to copy, free or fill memory",
+            MOVE_BUCKETS_S,
+            "model",
+            "move",
+        )
+        self._moved = self._counter(
+            "callme_model_moved_bytes_total", "Bytes copied, freed or filled", "model", "move"
+        )
+        self._sleep_refusals = self._counter(
+            "callme_model_sleep_refusals_total", "Sleeps and copies that were refused", "model"
+        )
         self._crashes = self._counter("callme_model_crashes_total", "Unexpected ends", "model")
         self._requests = self._counter(
             "callme_http_requests_total", "HTTP requests answered", "route", "method", "status"
@@ -81,6 +97,7 @@ class PrometheusMetrics:
         for model in models:
             self._evictions.labels(model)
             self._crashes.labels(model)
+            self._sleep_refusals.labels(model)
             for outcome in ("ready", "failed"):
                 self._loads.labels(model, outcome)
 
@@ -106,6 +123,11 @@ class PrometheusMetrics:
                     self._crashes.labels(fact.model).inc()
                 elif fact.reason == "memory" or fact.reason.startswith("evicted"):
                     self._evictions.labels(fact.model).inc()
+            case MemoryMoved():
+                self._move_s.labels(fact.model, fact.move).observe(fact.seconds)
+                self._moved.labels(fact.model, fact.move).inc(fact.size)
+            case SleepRefused():
+                self._sleep_refusals.labels(fact.model).inc()
             case LoadEnded():
                 self._loads.labels(fact.model, "ready" if fact.ready else "failed").inc()
                 if fact.ready:  # how long a failed start took says nothing about loading
@@ -164,16 +186,20 @@ class Gauges(Collector):
         depth = _gauge("callme_queue_depth", "Predictions waiting", "model")
         running = _gauge("callme_running", "Predictions running", "model")
         memory = _gauge("callme_model_memory_bytes", "Memory held for the model", "model")
+        copies = _gauge("callme_model_copies_bytes", "Main memory of the model's copies", "model")
         state = _gauge("callme_model_state", "1 for the model's present state", "model", "state")
         for m in snapshot.models.values():
             depth.add_metric([m.name], len(m.queue))
             running.add_metric([m.name], len(m.running))
             memory.add_metric([m.name], m.memory_bytes)
+            copies.add_metric([m.name], m.host_bytes)
             for name in STATES:
                 state.add_metric([m.name, name], float(name == m.state))
         budget = _gauge("callme_memory_budget_bytes", "What models may use together")
         budget.add_metric([], snapshot.budget_bytes)
-        yield from (depth, running, memory, state, budget)
+        may_copy = _gauge("callme_copies_budget_bytes", "Main memory that all copies may take")
+        may_copy.add_metric([], snapshot.host_budget_bytes)
+        yield from (depth, running, memory, copies, state, budget, may_copy)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

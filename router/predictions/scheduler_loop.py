@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -28,13 +28,13 @@ from router.models.process_interface import (
     NotStartedError,
     Process,
     ProcessFactory,
-    Sleeper,
     StartError,
 )
 from router.models.tracebacks import with_place
 from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
 from router.predictions.failure_details import failure_log_tail, with_log_tail
+from router.predictions.sleep_steps import SleepSteps
 from router.scheduling import messages as msg
 from router.scheduling.model import COMING, GONE, LEAVING, Phase
 from router.scheduling.scheduler import Scheduler
@@ -51,6 +51,7 @@ STOP_GRACE_S = 10.0
 # Reports after which a model may be in a new phase that no effect announced.
 STEPS_OF_A_PROCESS = (
     *(msg.Ready, msg.HealthChanged, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped),
+    msg.SleepRefused,
 )
 
 
@@ -87,7 +88,9 @@ class SchedulerLoop:
         *,
         jobs: Jobs,
         facts: Facts | None = None,
+        copies_budget: Callable[[int], int] | None = None,
     ) -> None:
+        """copies_budget: returns the main memory that copies may take, from what they take now."""
         self.scheduler = scheduler
         self._owner = jobs
         self._packages = packages
@@ -95,7 +98,9 @@ class SchedulerLoop:
         self._memory = memory
         self._clock = clock
         self._facts = facts or Facts()
+        self._copies_budget = copies_budget
         self._processes: dict[str, Process] = {}
+        self.sleep_steps = SleepSteps(self._processes, clock, self._facts, self.post)
         self._changing: dict[str, asyncio.Task[None]] = {}  # by model: its start, sleep or wake
         self._last_logs: dict[str, Sequence[LogLine]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -178,12 +183,14 @@ class SchedulerLoop:
             case msg.Stop():
                 self._facts.tell(ModelChanged(effect.model, Phase.STOPPING, effect.reason))
                 self._spawn(self._stop(effect))
+            case msg.Stage():
+                self._spawn(self.sleep_steps.stage(effect))
             case msg.Sleep():
                 self._facts.tell(ModelChanged(effect.model, Phase.SUSPENDING, effect.reason))
-                self._follow(effect.model, self._sleep(effect))
+                self._follow(effect.model, self._then_measure(self.sleep_steps.sleep(effect)))
             case msg.Wake():
                 self._facts.tell(ModelChanged(effect.model, Phase.WAKING))
-                self._follow(effect.model, self._wake(effect))
+                self._follow(effect.model, self._then_measure(self.sleep_steps.wake(effect)))
             case msg.Interrupt():
                 self._spawn(self._interrupt(effect))
 
@@ -279,36 +286,9 @@ class SchedulerLoop:
             tail = failure_log_tail(process.log_tail())
             self.post(msg.Died(e.model, e.generation, reason, tail))
 
-    async def _sleep(self, e: msg.Sleep) -> None:
-        log.info("model falling asleep", extra={"model": e.model, "reason": e.reason})
-        try:
-            await self._sleeper(e.model).sleep()
-        except Exception:
-            log.exception("model not put to sleep", extra={"model": e.model})
-            self.post(msg.SleepFailed(e.model, e.generation))
-        else:
-            self.post(msg.Slept(e.model, e.generation))
+    async def _then_measure(self, step: Coroutine[None, None, None]) -> None:
+        await step
         self._measure()
-
-    async def _wake(self, e: msg.Wake) -> None:
-        began = self._clock.monotonic()
-        process = self._processes[e.model]
-        try:
-            await self._sleeper(e.model).wake()
-        except Exception as error:
-            log.exception("model not woken", extra={"model": e.model})
-            tail = failure_log_tail(process.log_tail())
-            self.post(msg.Died(e.model, e.generation, f"it could not be woken: {error}", tail))
-        else:
-            wake_s = self._clock.monotonic() - began
-            log.info("model awake", extra={"model": e.model, "wake_s": round(wake_s, 3)})
-            self.post(msg.Woke(e.model, e.generation, wake_s, process.footprint_bytes()))
-        self._measure()
-
-    def _sleeper(self, model: str) -> Sleeper:
-        sleeper = self._processes[model].sleeper
-        assert sleeper is not None, "only such a model is put to sleep"  # noqa: S101
-        return sleeper
 
     async def _stop(self, e: msg.Stop) -> None:
         log.info("model stopping", extra={"model": e.model, "reason": e.reason})
@@ -386,7 +366,11 @@ class SchedulerLoop:
             if self.scheduler.models[name].phase is Phase.READY
         }
         held = sum(process.footprint_bytes() for process in self._processes.values())
-        self.post(msg.Measured(self._memory.budget_bytes(held), ready))
+        host_budget = None
+        if self._copies_budget is not None:
+            copies = sum(m.held_host_bytes for m in self.scheduler.models.values())
+            host_budget = self._copies_budget(copies)
+        self.post(msg.Measured(self._memory.budget_bytes(held), ready, host_budget))
 
     # ---- what callers may ask ------------------------------------------------------------
 

@@ -2,41 +2,46 @@
 present state.
 
 Rules, in order:
-1. A model that runs something is never stopped. A model that became ready less than
-   `min_residency_s` ago is not touched at all.
+1. A model that runs something is never stopped. A model that became ready a short time ago is not
+   touched at all (`Policy.protection_s`).
 2. Idle models are evicted first, the one with the lowest cost first (`Model.cost_to_evict`).
 3. A model with work of its own is drained only for a claim that has waited `patience_s`: it is
    granted nothing new, and is evicted when its last run ends. So a busy model cannot starve
-   another without a limit. By then it has been ready for at least the time that it took to load,
+   another without a limit. By then it has been ready for at least the time that it took to bring,
    so two models cannot spend all their time on evicting each other.
+4. A model that can sleep is evicted by sleep. What it holds asleep is taken too, by a stop, when
+   all that sleeps would free is not enough: of sleepers first, then of models that would sleep.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from router.scheduling.model import GONE, LEAVING, Model, Phase
+from router.scheduling.tunables import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimDecision:
-    """What to do for one claim. When `fits` is false and both tuples are empty: wait."""
+    """What to do for one claim: evict `stop`, stop `end` although some of them could sleep, drain
+    `drain`. When `fits` is false and all are empty: wait."""
 
     fits: bool
     stop: tuple[Model, ...] = ()
     drain: tuple[Model, ...] = ()
+    end: tuple[Model, ...] = ()
 
 
 def held_bytes(models: Iterable[Model]) -> int:
-    """Memory of all models that are loading or resident, or whose memory is not yet measured to be
-    free."""
-    return sum(m.need_bytes for m in models if m.holds_memory)
+    """Memory of all models that are loading, resident or asleep, or whose memory is not yet
+    measured to be free."""
+    return sum(m.held_bytes for m in models)
 
 
 def leaving_bytes(models: Iterable[Model]) -> int:
     """The part of `held_bytes` that models are giving back now."""
-    return sum(m.need_bytes for m in models if m.holds_memory and m.phase in LEAVING)
+    return sum(m.freed_by_leaving_bytes for m in models if m.phase in LEAVING)
 
 
 def judge_claim(
@@ -46,7 +51,7 @@ def judge_claim(
     now: float,
     *,
     impatient: bool,
-    min_residency_s: float,
+    policy: Policy,
 ) -> ClaimDecision:
     """Decide how `claim` gets its memory when `free_bytes` are free.
 
@@ -54,19 +59,14 @@ def judge_claim(
     be negative. Memory that models are giving back now is not asked for a second time.
     """
     # A model that needs no memory fits even where more is held than the budget.
-    if claim.need_bytes <= max(free_bytes, 0):
+    if claim.claim_bytes <= max(free_bytes, 0):
         return ClaimDecision(fits=True)
-    others = list(others)
-    coming = leaving_bytes(others)
-    short = claim.need_bytes - free_bytes - coming
+    others = [m for m in others if m is not claim]
+    short = claim.claim_bytes - free_bytes - leaving_bytes(others)
     if short <= 0:
         return ClaimDecision(fits=False)
-    idle = _idle(others, now, min_residency_s)
-    if victims := enough_of(idle, short):
-        return ClaimDecision(fits=False, stop=tuple(victims))
-    if not impatient:
-        return ClaimDecision(fits=False)
-    return _decision(enough_of(idle + _busy(others, now, min_residency_s), short))
+    chosen = _chosen(others, short, now, impatient=impatient, policy=policy)
+    return chosen or ClaimDecision(fits=False)
 
 
 def judge_overcommitment(
@@ -75,28 +75,54 @@ def judge_overcommitment(
     now: float,
     *,
     impatient: bool,
-    min_residency_s: float,
+    policy: Policy,
 ) -> ClaimDecision:
     """Decide which models give back `over_bytes`, the memory held above the budget. When all
     candidates together hold less, take them all."""
     models = list(models)
-    idle = _idle(models, now, min_residency_s)
-    victims = enough_of(idle, over_bytes)
-    if victims or not impatient:
-        return ClaimDecision(fits=False, stop=tuple(victims or idle))
-    both = idle + _busy(models, now, min_residency_s)
-    return _decision(enough_of(both, over_bytes) or both)
+    if chosen := _chosen(models, over_bytes, now, impatient=impatient, policy=policy):
+        return chosen
+    idle, sleepers = _idle(models, now, policy), _sleepers(models, now)
+    busy = _busy(models, now, policy) if impatient else []
+    return _decision(busy, end=(*idle, *sleepers))
 
 
-def _idle(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
-    """The models that may be stopped now, the one with the lowest cost first."""
-    idle = [
-        m for m in models if m.is_idle and m.need_bytes and now >= m.settled_at(min_residency_s)
-    ]
+def _chosen(
+    models: list[Model], bytes_needed: int, now: float, *, impatient: bool, policy: Policy
+) -> ClaimDecision | None:
+    """The models to take for that much memory: the first choice that is enough; None when none
+    is."""
+    idle, sleepers = _idle(models, now, policy), _sleepers(models, now)
+    for candidates in (idle, idle + sleepers):
+        if victims := enough_of(candidates, bytes_needed):
+            return _decision(victims)
+    if victims := enough_of(idle + sleepers, bytes_needed, whole=True):
+        return _decision((), end=victims)
+    if not impatient:
+        return None
+    busy = _busy(models, now, policy)
+    for candidates in (idle + busy, idle + sleepers + busy):
+        if victims := enough_of(candidates, bytes_needed):
+            return _decision(victims)
+    if victims := enough_of(idle + sleepers + busy, bytes_needed, whole=True):
+        at_work = [m for m in victims if m.running]
+        return _decision(at_work, end=[m for m in victims if not m.running])
+    return None
+
+
+def _idle(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
+    """The models that may be evicted now, the one with the lowest cost first."""
+    idle = [m for m in models if m.is_idle and m.held_bytes and now >= m.settled_at(policy)]
     return sorted(idle, key=lambda m: m.cost_to_evict(now))
 
 
-def _busy(models: Iterable[Model], now: float, min_residency_s: float) -> list[Model]:
+def _sleepers(models: Iterable[Model], now: float) -> list[Model]:
+    """The sleepers that hold memory, those without waiting predictions first."""
+    asleep = [m for m in models if m.phase is Phase.ASLEEP and m.held_bytes]
+    return sorted(asleep, key=lambda m: (bool(m.waiting), m.cost_to_evict(now)))
+
+
+def _busy(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
     """The models that may be drained now. One that is draining already stays the first choice;
     otherwise two could be drained in turns, and none would ever be empty."""
     busy = [
@@ -104,38 +130,44 @@ def _busy(models: Iterable[Model], now: float, min_residency_s: float) -> list[M
         for m in models
         if m.phase is Phase.READY
         and not m.is_idle
-        and m.need_bytes
-        and now >= m.drainable_at(min_residency_s)
+        and m.held_bytes
+        and now >= m.drainable_at(policy)
     ]
     return sorted(busy, key=lambda m: (not m.draining, m.cost_to_evict(now)))
 
 
-def _decision(chosen: Iterable[Model]) -> ClaimDecision:
+def _decision(chosen: Iterable[Model], *, end: Iterable[Model] = ()) -> ClaimDecision:
     chosen = list(chosen)
     return ClaimDecision(
         fits=False,
         stop=tuple(m for m in chosen if not m.running),
         drain=tuple(m for m in chosen if m.running),
+        end=tuple(end),
     )
 
 
-def enough_of(candidates: Iterable[Model], bytes_needed: int) -> list[Model]:
+def enough_of(
+    candidates: Sequence[Model], bytes_needed: int, *, whole: bool = False
+) -> list[Model]:
     """The first candidates that together free at least `bytes_needed`, without those that turn out
-    not to be needed; empty when all candidates together free less."""
+    not to be needed; empty when all candidates together free less. `whole`: they are stopped, and
+    free what they would hold asleep as well."""
+    freed_by = {m.name: m.held_bytes if whole else m.freed_by_leaving_bytes for m in candidates}
     chosen: list[Model] = []
     freed = 0
     for m in candidates:
         if freed >= bytes_needed:
             break
-        chosen.append(m)
-        freed += m.need_bytes
+        if freed_by[m.name]:
+            chosen.append(m)
+            freed += freed_by[m.name]
     if freed < bytes_needed:
         return []
     # The last one is needed, but it may be so large that earlier ones are not needed any more.
     for m in chosen[-2::-1]:
-        if freed - m.need_bytes >= bytes_needed:
+        if freed - freed_by[m.name] >= bytes_needed:
             chosen.remove(m)
-            freed -= m.need_bytes
+            freed -= freed_by[m.name]
     return chosen
 
 

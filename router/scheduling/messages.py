@@ -58,16 +58,43 @@ class Ready(Struct, frozen=True):
     can_sleep: bool = False
 
 
-class Slept(Struct, frozen=True):
-    """The process is asleep: it holds none of the shared memory and can be woken."""
+class Staged(Struct, frozen=True):
+    """The memory of the process has been copied, so that it can fall asleep quickly. `host_bytes`:
+    what the copies take of main memory. `freed_bytes`: what a sleep would free."""
 
     model: str
     generation: int
+    host_bytes: int
+    freed_bytes: int
+
+
+class Slept(Struct, frozen=True):
+    """The process is asleep and can be woken. `residue_bytes`: what a measurement shows that it
+    still holds of the shared memory; None if that cannot be measured. `freed_bytes`: what it freed.
+    `host_bytes`: what its copies take of main memory."""
+
+    model: str
+    generation: int
+    residue_bytes: int | None = 0
+    freed_bytes: int = 0
+    host_bytes: int = 0
+    sleep_s: float = 0.0
+
+
+class SleepRefused(Struct, frozen=True):
+    """The process would not sleep, or, with `staging`, not let its memory be copied. It is as it
+    was. `again`: a later try may succeed."""
+
+    model: str
+    generation: int
+    reason: str
+    again: bool = False
+    staging: bool = False
 
 
 class SleepFailed(Struct, frozen=True):
-    """The process could not be put to sleep. It must be stopped: it may have freed only a part of
-    its memory."""
+    """The process could not be put to sleep. It must be stopped: it may have ended, or have freed
+    only a part of its memory."""
 
     model: str
     generation: int
@@ -122,10 +149,12 @@ class Stopped(Struct, frozen=True):
 
 class Measured(Struct, frozen=True):
     """A measurement of memory. `budget_bytes`: what all models together may use, without what
-    other programs use. `footprints`: bytes held by each resident model."""
+    other programs use. `footprints`: bytes held by each resident model. `host_budget_bytes`: the
+    main memory that the copies of all sleepers together may take; None: as before."""
 
     budget_bytes: int
     footprints: Mapping[str, int] = field(default_factory=dict)
+    host_budget_bytes: int | None = None
 
 
 class Described(Struct, frozen=True):
@@ -168,7 +197,9 @@ Event = (
     | Requeued
     | Ready
     | HealthChanged
+    | Staged
     | Slept
+    | SleepRefused
     | SleepFailed
     | Woke
     | StartFailed
@@ -200,13 +231,23 @@ class Stop(Struct, frozen=True):
     reason: str
 
 
+class Stage(Struct, frozen=True):
+    """Copy the memory of the idle process; report Staged or SleepRefused. The copies may take at
+    most `limit_bytes` of main memory."""
+
+    model: str
+    generation: int
+    limit_bytes: int
+
+
 class Sleep(Struct, frozen=True):
-    """Put the idle process to sleep, wait until its memory is free, and report Slept or
-    SleepFailed."""
+    """Put the idle process to sleep, wait until its memory is free, and report Slept, SleepRefused
+    or SleepFailed. The copies may take at most `limit_bytes` of main memory."""
 
     model: str
     generation: int
     reason: str
+    limit_bytes: int = 0
 
 
 class Wake(Struct, frozen=True):
@@ -239,4 +280,4 @@ class Drop(Struct, frozen=True):
     error: RouterError
 
 
-Effect = Start | Stop | Sleep | Wake | Run | Interrupt | Drop
+Effect = Start | Stop | Stage | Sleep | Wake | Run | Interrupt | Drop

@@ -10,12 +10,17 @@ from enum import StrEnum
 from msgspec import Struct
 
 from router.scheduling.queue import Waiter, WaitingLine
-from router.scheduling.tunables import Policy
+from router.scheduling.tunables import OwnTimes, Policy
 
 # Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
 SMOOTHING = 0.2
 # Demand is a count of requests; half of it is forgotten in this time. See `demand`.
 DEMAND_HALF_LIFE_S = 600.0
+# Assumed of a wake that was never measured: half of what a PCIe 3.0 link with 16 lanes carries.
+WAKE_BYTES_PER_S = 6 << 30
+# A process that was at work this many times when it should sleep is stopped instead.
+MOST_REFUSALS = 3
+THE_POLICYS = OwnTimes()
 # A first load may include a download of many minutes. A model is not protected from draining for
 # that long because of it.
 LONGEST_PROTECTION_S = 60.0
@@ -71,7 +76,18 @@ class Model:
     asked: str = ""  # what the operator has asked for and is not done: "unload" or "restart"
     phase_since: float = 0.0
     holds_memory: bool = False
+    ready_since: float = 0.0
+    brought_in_s: float = 0.0  # how long the last load or wake took
+    own: OwnTimes = THE_POLICYS
     can_sleep: bool = False
+    sleep_refusal: str = ""  # why its process did not sleep when it was last asked
+    refusals: int = 0  # in a row
+    staged: bool = False
+    host_bytes: int = 0  # main memory that the copies of its process take
+    host_limit_bytes: int | None = None  # what they may take while a copy is under way
+    stage_after: float = 0.0
+    residue_bytes: int | None = None  # what it holds asleep, by the last measurement
+    freed_bytes: int | None = None  # what a sleep frees, by the last copy
     last_used: float = 0.0
     failures: int = 0
     retry_at: float = 0.0
@@ -84,6 +100,7 @@ class Model:
     footprint_bytes: int | None = None
     load_s: float | None = None
     wake_s: float | None = None
+    sleep_s: float | None = None
     service_s: float | None = None
     loads: int = 0
     evictions: int = 0
@@ -97,6 +114,44 @@ class Model:
         if self.footprint_bytes is None:
             return self.default_footprint_bytes
         return self.footprint_bytes
+
+    @property
+    def expected_residue_bytes(self) -> int:
+        """Memory that the model will hold when it is asleep; 0 when nothing is known."""
+        if self.residue_bytes is not None:
+            return min(self.residue_bytes, self.need_bytes)
+        return 0 if self.freed_bytes is None else max(self.need_bytes - self.freed_bytes, 0)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that counts as the model's now: all it needs, or what its sleep has left."""
+        if self.holds_memory:
+            return self.need_bytes
+        return 0 if self.phase in GONE else self.expected_residue_bytes
+
+    @property
+    def claim_bytes(self) -> int:
+        """Memory that it takes to bring the model, besides what it holds asleep."""
+        return self.need_bytes - self.held_bytes
+
+    @property
+    def freed_by_leaving_bytes(self) -> int:
+        """Memory that is freed when it is evicted: by sleep if it can, else by a stop; for a model
+        that is leaving, what it is giving back now."""
+        sleeps = self.phase is Phase.SUSPENDING or (self.phase is Phase.READY and self.can_sleep)
+        return self.held_bytes - (self.expected_residue_bytes if sleeps else 0)
+
+    @property
+    def held_host_bytes(self) -> int:
+        """Main memory that the copies of its process take now, or may take before long."""
+        return max(self.host_bytes, self.host_limit_bytes or 0)
+
+    @property
+    def likely_host_bytes(self) -> int:
+        """Main memory that its copies may take: somewhat more than the last ones or than the model
+        holds, because memory comes in whole pages and a model may grow."""
+        known = self.host_bytes or self.need_bytes
+        return max(self.held_host_bytes, known + known // 8)
 
     @property
     def is_idle(self) -> bool:
@@ -119,6 +174,38 @@ class Model:
             self.holds_memory = True
         elif phase in GONE or phase is Phase.ASLEEP:
             self.holds_memory = False
+        if phase in GONE:
+            self._forget_process()
+
+    def _forget_process(self) -> None:
+        """Forget what was known of the process that has gone. What it held asleep is remembered:
+        the next one will hold about as much."""
+        self.can_sleep = self.staged = False
+        self.host_bytes = self.refusals = 0
+        self.host_limit_bytes = None
+
+    def note_ready(self, now: float, brought_in_s: float) -> None:
+        """Remember when it became ready, and how long that took."""
+        self.ready_since = now
+        self.brought_in_s = brought_in_s
+
+    def note_copies(self, host_bytes: int, freed_bytes: int) -> None:
+        """Remember what its copies take and what a sleep frees."""
+        self.staged = True
+        self.host_bytes, self.freed_bytes = host_bytes, freed_bytes
+        self.refusals, self.sleep_refusal = 0, ""
+
+    def end_copying(self, *, unless: Phase | None = None) -> None:
+        """Its copies do not grow any more."""
+        if self.phase is not unless:
+            self.host_limit_bytes = None
+
+    def note_refusal(self, reason: str, stage_after: float, *, again: bool) -> None:
+        """Remember that its process would not sleep, or not let its memory be copied."""
+        self.sleep_refusal = reason
+        self.refusals += 1
+        self.stage_after = stage_after
+        self.can_sleep = self.can_sleep and again and self.refusals < MOST_REFUSALS
 
     def note_health(self, problem: str, now: float) -> None:
         """Remember the result of the runner's own health check, "" when healthy. The problem is
@@ -151,6 +238,10 @@ class Model:
         """Update the average wake time."""
         self.wake_s = _smooth(self.wake_s, seconds)
 
+    def note_sleep(self, seconds: float) -> None:
+        """Update the average time to fall asleep."""
+        self.sleep_s = _smooth(self.sleep_s, seconds)
+
     def note_service(self, seconds: float) -> None:
         """Update the average service time."""
         self.service_s = _smooth(self.service_s, seconds)
@@ -166,28 +257,57 @@ class Model:
     # `now` with these, and `Scheduler.next_wakeup` returns the first of these. Both use the same
     # sums, so that no rounding makes a wake-up come just before its time.
 
-    def settled_at(self, min_residency_s: float) -> float:
+    def settled_at(self, p: Policy) -> float:
         """When a ready model may be stopped, if it is idle."""
-        return self.phase_since + min_residency_s
+        return self.ready_since + p.protection_s(self.brought_in_s)
 
-    def drainable_at(self, min_residency_s: float) -> float:
-        """When a ready model may be drained. It stays at least as long as it took to load, so that
+    def drainable_at(self, p: Policy) -> float:
+        """When a ready model may be drained. It stays at least as long as it took to bring, so that
         models that take turns spend at most half of the time loading."""
-        worth_s = min(self.load_s or 0.0, LONGEST_PROTECTION_S)
-        return self.phase_since + max(min_residency_s, worth_s)
+        worth_s = min(self.brought_in_s, LONGEST_PROTECTION_S)
+        return self.ready_since + max(p.protection_s(self.brought_in_s), worth_s)
 
     def restart_at(self, unhealthy_to_restart_s: float) -> float:
         """When a ready but unhealthy model is restarted, if it runs nothing."""
         return self.problem_since + unhealthy_to_restart_s
 
-    def idle_at(self, idle_to_sleep_s: float, min_residency_s: float) -> float:
-        """When an idle model has been idle for too long."""
-        idle_since = max(self.last_used, self.phase_since)
-        return max(idle_since + idle_to_sleep_s, self.settled_at(min_residency_s))
+    @property
+    def idle_since(self) -> float:
+        """Since when an idle model is idle."""
+        return max(self.last_used, self.ready_since)
 
-    def stop_asleep_at(self, asleep_to_stop_s: float) -> float:
+    def idle_at(self, p: Policy) -> float:
+        """When an idle model has been idle for too long."""
+        own_s = self.own.idle_to_sleep_s
+        idle_s = p.idle_to_sleep_s if own_s is None else own_s
+        # After a refusal it is asked again, but not at once.
+        asked_again_at = self.stage_after if self.refusals else 0.0
+        return max(self.idle_since + idle_s, self.settled_at(p), asked_again_at)
+
+    def stage_at(self, p: Policy) -> float:
+        """When the memory of an idle model may be copied."""
+        return max(self.idle_since + p.idle_to_stage_s, self.stage_after)
+
+    @property
+    def wants_staging(self) -> bool:
+        """Whether it is idle and could sleep, but has no copies, and none are under way."""
+        return (
+            self.is_idle
+            and self.can_sleep
+            and not self.staged
+            and self.host_limit_bytes is None
+            and not self.problem
+        )
+
+    def stop_asleep_at(self, p: Policy) -> float:
         """When a sleeping model has been asleep for too long."""
-        return self.phase_since + asleep_to_stop_s
+        own_s = self.own.asleep_to_stop_s
+        return self.phase_since + (p.asleep_to_stop_s if own_s is None else own_s)
+
+    def impatient_at(self, p: Policy) -> float:
+        """When busy models are drained for its claim."""
+        asleep = self.phase is Phase.ASLEEP
+        return self.claim_since() + p.claim_patience_s(self.expected_wake_s if asleep else None)
 
     def claim_since(self) -> float:
         """Since when a model that is not resident claims memory: since its oldest waiter joined,
@@ -201,19 +321,21 @@ class Model:
         """The moments after which the scheduler may do something with it that it must not do
         now."""
         if self.phase is Phase.READY:
-            yield self.settled_at(p.min_residency_s)
-            yield self.drainable_at(p.min_residency_s)
+            yield self.settled_at(p)
+            yield self.drainable_at(p)
             if self.problem:
                 yield self.restart_at(p.unhealthy_to_restart_s)
             if self.is_idle:
-                yield self.idle_at(p.idle_to_sleep_s, p.min_residency_s)
+                yield self.idle_at(p)
+            if self.wants_staging:
+                yield self.stage_at(p)
         elif self.phase is Phase.ASLEEP or self.phase in GONE:
             if self.phase is Phase.ASLEEP:
-                yield self.stop_asleep_at(p.asleep_to_stop_s)
+                yield self.stop_asleep_at(p)
             if self.waiting or self.wanted:
                 yield self.retry_at
             if self.waiting:
-                yield self.claim_since() + p.patience_s
+                yield self.impatient_at(p)
 
     def cost_to_evict(self, now: float) -> float:
         """Expected seconds lost per byte freed: time to bring it back x demand / bytes.
@@ -221,10 +343,24 @@ class Model:
         The model with the smallest cost is evicted first. Demand is at least one request a day, so
         that among unused models the one that is quick to bring back is evicted first.
         """
-        reload_s = self.wake_s if self.can_sleep else self.load_s
+        reload_s = self.wake_s if self.can_sleep and self.phase is Phase.READY else self.load_s
         if reload_s is None:
             reload_s = 1.0
-        return reload_s * max(self.demand(now), 1 / 86400) / max(self.need_bytes, 1)
+        return reload_s * max(self.demand(now), 1 / 86400) / max(self.freed_by_leaving_bytes, 1)
+
+    def cost_to_end_sleep(self, now: float) -> float:
+        """Expected seconds lost per byte of main memory that is freed when a sleeper is stopped, or
+        when a model is stopped that could sleep."""
+        lost_s = max((self.load_s or 1.0) - (self.expected_wake_s or 0.0), 0.0)
+        return lost_s * max(self.demand(now), 1 / 86400) / max(self.host_bytes, 1)
+
+    @property
+    def expected_wake_s(self) -> float | None:
+        """Seconds that a wake takes: measured, or by the bytes to copy; None if neither is
+        known."""
+        if self.wake_s is not None or not self.host_bytes:
+            return self.wake_s
+        return self.host_bytes / WAKE_BYTES_PER_S
 
     def wait_for_start_s(self, now: float, unknown_load_s: float) -> float:
         """Seconds until the model could be ready; 0 when it is ready."""
@@ -237,7 +373,7 @@ class Model:
             case Phase.STARTING:
                 return max(load_s - (now - self.phase_since), 0.5)
             case Phase.SUSPENDING | Phase.ASLEEP | Phase.WAKING:
-                return self.wake_s if self.wake_s is not None else load_s
+                return load_s if self.expected_wake_s is None else self.expected_wake_s
             case _:
                 return max(self.retry_at - now, 0.0) + load_s
 

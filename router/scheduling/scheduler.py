@@ -13,7 +13,8 @@ and, for a process that can sleep:
 
     READY ─Sleep▶ SUSPENDING ─Slept▶ ASLEEP ─Wake▶ WAKING ─Woke▶ READY
 
-From these, Died, SleepFailed and, after a long sleep, Stop lead to STOPPING.
+From these, Died, SleepFailed and, after a long sleep, Stop lead to STOPPING. SleepRefused leads
+from SUSPENDING back to READY. The copies that a sleep needs are made before it, in READY (Stage).
 
 A ready model whose own health check fails is granted no predictions: they wait. What already
 runs on it goes on. When nothing runs any more and the check has failed for
@@ -35,7 +36,7 @@ from msgspec.structs import replace
 
 from router.errors import RouterError
 from router.scheduling import messages as msg
-from router.scheduling import refusals
+from router.scheduling import refusals, sleeping
 from router.scheduling.eviction import (
     claims,
     held_bytes,
@@ -46,15 +47,19 @@ from router.scheduling.eviction import (
 from router.scheduling.model import COMING, GONE, Model, Phase, Run
 from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.snapshot import Estimate, Snapshot, Standing, estimate_of, snapshot_of
-from router.scheduling.tunables import Policy
+from router.scheduling.tunables import OwnTimes, Policy
 
-__all__ = ["Policy", "Scheduler"]
+__all__ = ["OwnTimes", "Policy", "Scheduler"]
+
+UNLIMITED = 1 << 62
 
 
 class Scheduler:
     """The pure state machine. `concurrency`: every model's name, and how many predictions it may
     run at once. `weightless`: the models that run on other machines and take no memory here.
-    `labels`: what messages call a model, where that is not its name."""
+    `labels`: what messages call a model, where that is not its name. `host_budget_bytes`: the main
+    memory that the copies of all sleepers together may take; None: without a limit. `own_times`:
+    of models whose times differ from the policy's."""
 
     def __init__(
         self,
@@ -63,9 +68,13 @@ class Scheduler:
         policy: Policy | None = None,
         weightless: Collection[str] = (),
         labels: Mapping[str, str] | None = None,
+        *,
+        host_budget_bytes: int | None = None,
+        own_times: Mapping[str, OwnTimes] | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self.budget_bytes = budget_bytes
+        self.host_budget_bytes = UNLIMITED if host_budget_bytes is None else host_budget_bytes
         self.draining = False
         self.models = {
             name: Model(
@@ -74,6 +83,7 @@ class Scheduler:
                 WaitingLine(self.policy.ageing_s),
                 0 if name in weightless else self.policy.default_footprint_bytes,
                 (labels or {}).get(name, name),
+                own=(own_times or {}).get(name, OwnTimes()),
             )
             for name, parallel in concurrency.items()
         }
@@ -95,10 +105,12 @@ class Scheduler:
                 self._run_ended(event, now)
             case msg.Ready() | msg.HealthChanged() | msg.StartFailed() | msg.Died() | msg.Stopped():
                 self._process_changed(event, now)
-            case msg.Slept() | msg.SleepFailed() | msg.Woke():
+            case msg.Staged() | msg.Slept() | msg.SleepRefused() | msg.SleepFailed() | msg.Woke():
                 self._sleep_changed(event, now)
             case msg.Measured():
                 self.budget_bytes = event.budget_bytes
+                if event.host_budget_bytes is not None:
+                    self.host_budget_bytes = event.host_budget_bytes
                 for name, measured in event.footprints.items():
                     self.models[name].note_footprint(measured)
             case msg.Described():
@@ -144,7 +156,8 @@ class Scheduler:
     def snapshot(self, now: float) -> Snapshot:
         """Every model, its queue and its memory at `now`."""
         models = self.models.values()
-        return snapshot_of(models, self.budget_bytes, self.policy, now, draining=self.draining)
+        budgets = self.budget_bytes, self.host_budget_bytes
+        return snapshot_of(models, *budgets, self.policy, now, draining=self.draining)
 
     # ---- handlers ------------------------------------------------------------------------
 
@@ -223,6 +236,7 @@ class Scheduler:
         match e:
             case msg.Ready() if m.phase is Phase.STARTING:
                 m.enter(Phase.READY, now)
+                m.note_ready(now, e.load_s)
                 m.wanted = False
                 m.can_sleep = e.can_sleep
                 m.note_load(e.load_s)
@@ -239,22 +253,18 @@ class Scheduler:
             case _:
                 pass  # the report came after its phase had ended
 
-    def _sleep_changed(self, e: msg.Slept | msg.SleepFailed | msg.Woke, now: float) -> None:
+    def _sleep_changed(
+        self,
+        e: msg.Staged | msg.Slept | msg.SleepRefused | msg.SleepFailed | msg.Woke,
+        now: float,
+    ) -> None:
         m = self.models[e.model]
         if e.generation != m.generation:
             return
-        match e:
-            case msg.Slept() if m.phase is Phase.SUSPENDING:
-                m.enter(Phase.ASLEEP, now)
-            case msg.SleepFailed() if m.phase is Phase.SUSPENDING:
-                self._stop(m, "cannot sleep", now)
-            case msg.Woke() if m.phase is Phase.WAKING:
-                m.enter(Phase.READY, now)
-                m.wanted = False
-                m.note_wake(e.wake_s)
-                m.note_footprint(e.footprint_bytes)
-            case _:
-                pass  # the report came after its phase had ended
+        if not isinstance(e, msg.SleepFailed):
+            sleeping.note_report(m, e, self.policy, now)
+        elif m.phase is Phase.SUSPENDING:
+            self._stop(m, "cannot sleep", now)
 
     def _crash(self, m: Model, e: msg.Died, reason: str, now: float, *, well_until: float) -> None:
         if well_until - m.phase_since >= self.policy.backoff_max_s:
@@ -297,7 +307,10 @@ class Scheduler:
         self._restart_unhealthy(now)
         draining = self._do_as_asked(now)
         draining |= self._admit_claims(now) | self._relieve(now)
-        for m in self.models.values():
+        models, budget = self.models.values(), self.host_budget_bytes
+        for sleeper in sleeping.judge_host_overcommitment(models, budget, now):
+            self._stop(sleeper, "host memory", now)
+        for m in models:
             m.draining = m.name in draining
             while (
                 m.phase is Phase.READY
@@ -346,6 +359,7 @@ class Scheduler:
             return drain
         free = self.budget_bytes - held_bytes(self.models.values())
         for m in claiming:
+            claim_bytes = m.claim_bytes  # before `_bring`: then it is held
             if m.need_bytes > self.budget_bytes:
                 m.wanted = False
                 self._drop_waiters(m, refusals.too_large(m, self.budget_bytes))
@@ -355,8 +369,8 @@ class Scheduler:
                 self.models.values(),
                 free,
                 now,
-                impatient=now >= m.claim_since() + self.policy.patience_s,
-                min_residency_s=self.policy.min_residency_s,
+                impatient=now >= m.impatient_at(self.policy),
+                policy=self.policy,
             )
             if decision.fits:
                 self._bring(m, now)
@@ -364,23 +378,27 @@ class Scheduler:
                 continue  # preloading takes only free memory
             for victim in decision.stop:
                 self._evict(victim, f"evicted for {m.name}", now)
+            for victim in decision.end:
+                self._end(victim, f"evicted for {m.name}", now)
             drain.update(v.name for v in decision.drain)
             # The memory that an older claim waits for is not given to a younger, smaller one.
-            free -= m.need_bytes
+            free -= claim_bytes
         return drain
 
     def _stop_idle(self, now: float) -> None:
         p = self.policy
         for m in self.models.values():
             if m.phase is Phase.ASLEEP:
-                if not m.waiting and now >= m.stop_asleep_at(p.asleep_to_stop_s):
+                if not m.waiting and now >= m.stop_asleep_at(p):
                     self._stop(m, "long asleep", now)
             elif not m.is_idle:
                 continue
             elif self.draining:
                 self._stop(m, "shutdown", now)
-            elif now >= m.idle_at(p.idle_to_sleep_s, p.min_residency_s):
+            elif now >= m.idle_at(p):
                 self._give_back(m, "idle", now)
+            elif m.wants_staging and now >= m.stage_at(p):
+                self._stage(m)
 
     def _relieve(self, now: float) -> set[str]:
         """Free memory when models grew or another program took some: stop idle models at once, and
@@ -399,10 +417,12 @@ class Scheduler:
             over,
             now,
             impatient=now >= self._over_since + self.policy.patience_s,
-            min_residency_s=self.policy.min_residency_s,
+            policy=self.policy,
         )
         for m in relief.stop:
             self._evict(m, "memory", now)
+        for m in relief.end:
+            self._end(m, "memory", now)
         return {m.name for m in relief.drain}
 
     # ---- single steps ---------------------------------------------------------------------
@@ -419,17 +439,49 @@ class Scheduler:
             self._out.append(msg.Start(m.name, m.generation))
 
     def _evict(self, m: Model, reason: str, now: float) -> None:
-        m.evictions += 1
-        self._give_back(m, reason, now)
+        if m.phase is Phase.STOPPING:
+            return  # it was stopped a moment ago, for the copies of another victim
+        if m.phase is Phase.ASLEEP:
+            self._end(m, reason, now)
+        elif self._give_back(m, reason, now):
+            m.evictions += 1
 
-    def _give_back(self, m: Model, reason: str, now: float) -> None:
-        """Free the memory of a model that runs nothing: by sleep if it can, else by a stop."""
-        if m.can_sleep:
-            m.problem = ""
-            m.enter(Phase.SUSPENDING, now)
-            self._out.append(msg.Sleep(m.name, m.generation, reason))
-        else:
+    def _end(self, m: Model, reason: str, now: float) -> None:
+        """Stop a model that must give back even what it would hold asleep."""
+        if m.phase is Phase.STOPPING:
+            return
+        m.evictions += 1
+        self._stop(m, reason, now)
+
+    def _give_back(self, m: Model, reason: str, now: float) -> bool:
+        """Free the memory of a model that runs nothing: by sleep if it can, else by a stop. False
+        when a sleeper is being stopped first, to make room for its copies."""
+        if not m.can_sleep:
             self._stop(m, reason, now)
+            return True
+        decision = sleeping.judge_copies(m, self.models.values(), self.host_budget_bytes, now)
+        for sleeper in decision.stop:
+            self._stop(sleeper, "host memory", now)
+        if decision.stop or decision.wait:
+            return False
+        if not decision.fits:
+            self._stop(m, reason, now)
+            return True
+        m.problem = ""
+        m.host_limit_bytes = m.likely_host_bytes
+        m.enter(Phase.SUSPENDING, now)
+        self._out.append(msg.Sleep(m.name, m.generation, reason, m.host_limit_bytes))
+        return True
+
+    def _stage(self, m: Model) -> None:
+        """Have the memory of an idle model copied, if there is room for the copies and the models
+        do not all fit in memory together, so that one will have to leave."""
+        models = self.models.values()
+        crowded = sum(o.need_bytes for o in models) > self.budget_bytes
+        room = sleeping.host_room_bytes(models, self.host_budget_bytes)
+        if crowded and m.likely_host_bytes <= room:
+            m.host_limit_bytes = m.likely_host_bytes
+            self._out.append(msg.Stage(m.name, m.generation, m.host_limit_bytes))
 
     def _stop(self, m: Model, reason: str, now: float) -> None:
         if reason != "unhealthy":

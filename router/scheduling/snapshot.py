@@ -50,7 +50,12 @@ class ModelSnapshot:
     measured, None before its first load. The averages
     `load_s` and `service_s` are None before the first measurement. `problem`: what the runner's own
     health check reports, "" when healthy. `failure_place`: the line of the package that failed, for
-    the operator only."""
+    the operator only.
+
+    `can_sleep`: its process may be put to sleep. `staged`: its memory has been copied.
+    `host_bytes`: what the copies take of main memory. `residue_bytes`: what it holds asleep,
+    `freed_bytes`: what a sleep frees, both None before they are known. `wake_s`, `sleep_s`:
+    averages. `sleep_refusal`: why it did not sleep when it was last asked, "" when it did."""
 
     name: str
     phase: Phase
@@ -75,15 +80,26 @@ class ModelSnapshot:
     failure_place: str
     log_tail: tuple[str, ...]
     retry_in_s: float
+    can_sleep: bool = False
+    staged: bool = False
+    host_bytes: int = 0
+    residue_bytes: int | None = None
+    freed_bytes: int | None = None
+    wake_s: float | None = None
+    sleep_s: float | None = None
+    sleep_refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All models by name, and the memory that they share."""
+    """All models by name, and the memory that they share. `host_budget_bytes`, `host_held_bytes`:
+    the main memory that copies of models may take and do take."""
 
     draining: bool
     budget_bytes: int
     held_bytes: int
+    host_budget_bytes: int
+    host_held_bytes: int
     models: Mapping[str, ModelSnapshot]
 
 
@@ -98,7 +114,13 @@ class Estimate:
 
 
 def snapshot_of(
-    models: Iterable[Model], budget_bytes: int, policy: Policy, now: float, *, draining: bool
+    models: Iterable[Model],
+    budget_bytes: int,
+    host_budget_bytes: int,
+    policy: Policy,
+    now: float,
+    *,
+    draining: bool,
 ) -> Snapshot:
     """The scheduler's state at `now`, in the scheduler's clock."""
     models = tuple(models)
@@ -106,6 +128,8 @@ def snapshot_of(
         draining=draining,
         budget_bytes=budget_bytes,
         held_bytes=held_bytes(models),
+        host_budget_bytes=host_budget_bytes,
+        host_held_bytes=sum(m.held_host_bytes for m in models),
         models={m.name: model_snapshot(m, policy, now) for m in models},
     )
 
@@ -126,7 +150,7 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         running=tuple(sorted(m.running)),
         queue=tuple(queue),
         concurrency=m.concurrency,
-        memory_bytes=m.need_bytes if m.holds_memory else 0,
+        memory_bytes=m.held_bytes,
         footprint_bytes=m.footprint_bytes,
         load_s=m.load_s,
         service_s=m.service_s,
@@ -140,6 +164,14 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         failure_place=m.failure_place,
         log_tail=m.log_tail,
         retry_in_s=max(m.retry_at - now, 0.0),
+        can_sleep=m.can_sleep,
+        staged=m.staged,
+        host_bytes=m.host_bytes,
+        residue_bytes=m.residue_bytes,
+        freed_bytes=m.freed_bytes,
+        wake_s=m.wake_s,
+        sleep_s=m.sleep_s,
+        sleep_refusal=m.sleep_refusal,
     )
 
 

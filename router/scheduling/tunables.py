@@ -5,6 +5,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# A model stays for this many times the time that it took to bring, so models that take turns spend
+# at most a fifth of the time on moving.
+WORTH = 4.0
+# And at least this long, so a card that is full has at most one swap a second.
+SHORTEST_PROTECTION_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTimes:
+    """One model's own times instead of the policy's; None: the policy's."""
+
+    idle_to_sleep_s: float | None = None
+    asleep_to_stop_s: float | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -12,8 +26,12 @@ class Policy:
 
     `queue_limit`: places in one model's queue. `idle_to_sleep_s`: after this time an idle model
     gives its memory back. `asleep_to_stop_s`: after this time a sleeping model is stopped.
-    `min_residency_s`: a model that has just become ready stays for this time.
-    `patience_s`: how long a claim waits for idle models before busy ones are drained for it.
+    `idle_to_stage_s`: after this time the memory of an idle model is copied, so that it falls
+    asleep quickly. `restage_s`: the wait after a copy that was refused.
+    `min_residency_s`: a model that has just become ready stays for this time, or for less if it was
+    quick to bring (`protection_s`).
+    `patience_s`: how long a claim waits for idle models before busy ones are drained for it, or
+    less for a model that is quick to wake (`claim_patience_s`).
     `ageing_s`: a waiter's priority rises by one in this time. `unhealthy_to_restart_s`: how long a
     model's own health check may fail before the model is restarted. `backoff_first_s`: the wait
     after a first failure; it doubles with each further one, up to `backoff_max_s`.
@@ -25,6 +43,8 @@ class Policy:
     queue_limit: int = 64
     idle_to_sleep_s: float = 300.0
     asleep_to_stop_s: float = 3600.0
+    idle_to_stage_s: float = 2.0
+    restage_s: float = 60.0
     min_residency_s: float = 10.0
     patience_s: float = 15.0
     ageing_s: float = 30.0
@@ -35,6 +55,18 @@ class Policy:
     default_footprint_bytes: int = 2 << 30
     unknown_load_s: float = 30.0
     unknown_service_s: float = 2.0
+
+    def protection_s(self, brought_in_s: float) -> float:
+        """Seconds for which a model stays that took `brought_in_s` to load or to wake."""
+        worth_s = max(WORTH * brought_in_s, SHORTEST_PROTECTION_S)
+        return min(self.min_residency_s, worth_s)
+
+    def claim_patience_s(self, wake_s: float | None) -> float:
+        """Seconds until busy models are drained for a claim. `wake_s`: how long the claiming model
+        takes to wake; None for one that must be started."""
+        if wake_s is None:
+            return self.patience_s
+        return min(self.patience_s, max(WORTH * wake_s, SHORTEST_PROTECTION_S))
 
     def backoff_s(self, failures: int) -> float:
         """Seconds until the next attempt. `failures`: failures in a row, 1 or more."""

@@ -53,6 +53,8 @@ async def status(request: Request) -> Response:
             "memory": {
                 "budget_bytes": snapshot.budget_bytes,
                 "held_bytes": snapshot.held_bytes,
+                "copies_budget_bytes": snapshot.host_budget_bytes,
+                "copies_bytes": snapshot.host_held_bytes,
             },
             "models": {m.name: _model_view(context, m) for m in snapshot.models.values()},
             "left_out": dict(context.left_out),
@@ -96,6 +98,8 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
     }
     if unread := context.schemas.unreadable(m.name):
         view["unreadable"] = with_place(unread.reason, unread.place)
+    if sleep := _sleep_view(context, m):
+        view["sleep"] = sleep
     if m.problem:
         view["problem"] = m.problem
     if m.failure_reason:
@@ -103,6 +107,36 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         view["retry_in_s"] = round(m.retry_in_s, 1)
     if tail := _log(context, m.name):
         view["log_tail"] = list(tail)
+    return view
+
+
+def _sleep_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
+    """What is known of the model's sleep; {} for one that never could. `of_best`: the rate of a
+    wake, compared with the best that was seen on this machine."""
+    steps = context.loop.sleep_steps
+    moves = steps.last.get(m.name, {})
+    if not (m.can_sleep or m.sleep_refusal or moves):
+        return {}
+    view: dict[str, Any] = {
+        "can_sleep": m.can_sleep,
+        "copied": m.staged,
+        "copies_bytes": m.host_bytes,
+        "frees_bytes": m.freed_bytes,
+        "holds_asleep_bytes": m.residue_bytes,
+        "sleep_s": _rounded(m.sleep_s),
+        "wake_s": _rounded(m.wake_s),
+    }
+    for move, last in moves.items():
+        rate = last.size / max(last.seconds, 1e-6)
+        view[move] = {
+            "bytes": last.size,
+            "seconds": round(last.seconds, 4),
+            "gb_per_s": round(rate / 1e9, 2),
+        }
+        if move == "wake" and steps.best_bytes_per_s:
+            view[move]["of_best"] = round(rate / steps.best_bytes_per_s, 2)
+    if m.sleep_refusal:
+        view["refusal"] = m.sleep_refusal
     return view
 
 

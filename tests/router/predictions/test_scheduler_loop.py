@@ -11,7 +11,16 @@ import pytest
 
 from router.errors import ModelUnavailable, RouterError
 from router.models.catalog import Package
-from router.models.process_interface import LogLine, NotStartedError, Report, StartError
+from router.models.process_interface import (
+    Copied,
+    LogLine,
+    NotStartedError,
+    Report,
+    SleepRefusedError,
+    Slept,
+    StartError,
+    Woken,
+)
 from router.prediction import Failure, Job, LogText, Outcome, Progress, Status
 from router.predictions.scheduler_loop import SchedulerLoop
 from router.scheduling import messages as msg
@@ -29,13 +38,20 @@ class FakeSleeper:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked: list[str] = []
 
-    async def sleep(self) -> None:
+    async def stage(self, limit_bytes: int) -> Copied:
+        """As the test says."""
+        await self._wait("stage")
+        return Copied(7, 5, 5, 0.1)
+
+    async def sleep(self, limit_bytes: int) -> Slept:
         """As the test says."""
         await self._wait("sleep")
+        return Slept(Copied(7, 5, 1, 0.1), residue_bytes=2)
 
-    async def wake(self) -> None:
+    async def wake(self) -> Woken:
         """As the test says."""
         await self._wait("wake")
+        return Woken(5, 0.25)
 
     async def _wait(self, what: str) -> None:
         self.asked.append(what)
@@ -353,7 +369,11 @@ async def test_sleep_and_wake(world: World) -> None:
     await settle()
     assert sleeper.asked == ["sleep", "wake"]
     assert list(process.answers) == ["a"]
-    assert world.loop.scheduler.models["m"].wake_s == 0.25
+    model = world.loop.scheduler.models["m"]
+    assert (model.wake_s, model.residue_bytes, model.host_bytes) == (0.25, 2, 7)
+    moves = world.loop.sleep_steps.last["m"]
+    assert (moves["sleep"].size, moves["wake"].size) == (5, 5)
+    assert world.loop.sleep_steps.best_bytes_per_s == 20
     process.answers["a"].set_result(GOOD)
     await settle()
 
@@ -372,6 +392,30 @@ async def test_a_waking_that_fails(world: World) -> None:
     assert list(second.answers) == ["a"]
     second.answers["a"].set_result(GOOD)
     await settle()
+
+
+async def test_a_sleep_that_is_refused(world: World) -> None:
+    """The process was not touched: it runs the next prediction, and is stopped when idle."""
+    world.can_sleep = True
+    world.loop.post(msg.Warm("m"))
+    process = await world.ready()
+    world.clock.now += 400
+    world.loop.post(msg.Tick())
+    await settle()
+    assert process.sleeper is not None
+    process.sleeper.done.set_exception(SleepRefusedError("CUDA graphs"))
+    await settle()
+    model = world.loop.scheduler.models["m"]
+    assert (model.can_sleep, model.sleep_refusal) == (False, "CUDA graphs")
+    assert process.stopped_with is None
+    world.loop.post(msg.Submitted("a", "m"))
+    await settle()
+    process.answers["a"].set_result(GOOD)
+    await settle()
+    world.clock.now += 400
+    world.loop.post(msg.Tick())
+    await settle()
+    assert process.stopped_with is not None
 
 
 async def test_closing_while_one_falls_asleep(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 from router.errors import RouterError
 from router.scheduling import messages as msg
 from router.scheduling.model import Model, Phase
-from router.scheduling.scheduler import Policy, Scheduler
+from router.scheduling.scheduler import OwnTimes, Policy, Scheduler
 
 LOAD_S = 4.0
 
@@ -28,11 +28,12 @@ class Story:
         budget: int = 10,
         concurrency: Mapping[str, int] | None = None,
         weightless: Collection[str] = (),
+        own_times: Mapping[str, OwnTimes] | None = None,
     ) -> None:
         self.now = 1000.0
         self.policy = policy or Policy(default_footprint_bytes=10)
         parallel = {"alpha": 1, "beta": 1, "gamma": 1} | dict(concurrency or {})
-        self.scheduler = Scheduler(parallel, budget, self.policy, weightless)
+        self.scheduler = Scheduler(parallel, budget, self.policy, weightless, own_times=own_times)
         self.effects: list[msg.Effect] = []
 
     def tell(self, event: msg.Event) -> list[msg.Effect]:
@@ -83,12 +84,19 @@ class Story:
         for name in models:
             self.tell(msg.Warm(name))
             self.ready(name, can_sleep=True)
-            assert self.wait(self.policy.idle_to_sleep_s) == [msg.Sleep(name, 1, "idle")]
+            assert self.wait(self.policy.idle_to_sleep_s) == [self.sleep(name, "idle")]
             self.slept(name)
 
-    def slept(self, model: str) -> list[msg.Effect]:
+    def sleep(self, model: str, reason: str) -> msg.Effect:
+        """The effect that puts it to sleep, with what its copies may take."""
+        m = self.model(model)
+        return msg.Sleep(model, m.generation, reason, m.likely_host_bytes)
+
+    def slept(self, model: str, *, residue: int | None = 0, host: int = 10) -> list[msg.Effect]:
         """It has fallen asleep."""
-        return self.tell(msg.Slept(model, self.model(model).generation))
+        m = self.model(model)
+        freed = m.need_bytes - (residue or 0)
+        return self.tell(msg.Slept(model, m.generation, residue, freed, host))
 
     def woke(self, model: str, *, wake_s: float = 0.5) -> list[msg.Effect]:
         """It is awake again, after `wake_s`."""

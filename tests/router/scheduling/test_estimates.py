@@ -59,7 +59,7 @@ def test_the_quick_waker_is_cheap_to_lose(story: Story) -> None:
     story.tell(msg.Warm("alpha"))
     story.ready("alpha")
     story.wait(story.policy.min_residency_s)
-    assert story.submit("gamma", "1") == [msg.Sleep("beta", 1, "evicted for gamma")]
+    assert story.submit("gamma", "1") == [story.sleep("beta", "evicted for gamma")]
 
 
 def test_once_woken_it_may_sleep_again(story: Story) -> None:

@@ -43,11 +43,17 @@ class Proc:
     dead: bool = False
     sleep: str = ""  # "falling", "deep", "rising"
     problem: str = ""
+    protected_s: float = 0.0  # since ready_at
+    host: int = 0  # main memory that its copies take
+    stage_limit: int = 0  # or may take before long, by a copy in idle time
+    stage_ends: float = 0.0  # when that is done
+    sleep_limit: int = 0  # the same for a sleep, which waits for it
+    seen_free: bool = False  # what it freed has been measured
 
     @property
-    def holds_memory(self) -> bool:
-        """What it has is not to be had by others."""
-        return self.sleep != "deep"
+    def is_deep(self) -> bool:
+        """It holds only what its sleep has left."""
+        return self.sleep == "deep"
 
 
 @dataclass(slots=True)
@@ -66,6 +72,8 @@ def random_policy(r: Random) -> Policy:
     return Policy(
         queue_limit=r.choice((2, 8)),
         idle_to_sleep_s=r.choice((5.0, 30.1, 300.0)),
+        idle_to_stage_s=r.choice((0.1, 2.0)),
+        restage_s=r.choice((1.0, 60.0)),
         asleep_to_stop_s=r.choice((1.0, 60.0, 3600.0)),
         min_residency_s=r.choice((0.1, 3.3, 10.0)),
         patience_s=r.choice((0.7, 15.0)),
@@ -96,10 +104,17 @@ class World:
         self.told: deque[str] = deque(maxlen=30)
         self.policy = random_policy(r)
         self.footprints = {name: r.randint(1, 6) for name in MODELS}
-        self.can_sleep = {name: r.random() < 0.5 for name in MODELS}
+        self.can_sleep = {name: r.random() < 0.8 for name in MODELS}
+        # What stays on the card asleep, and what cannot be measured there.
+        self.residues = {name: r.randint(0, min(2, f - 1)) for name, f in self.footprints.items()}
+        self.measures_residue = r.random() < 0.7
         self.full_budget = r.randint(max(self.footprints.values()), 12)
+        self.host_budget = r.choice((0, 4, 9, 100, 100))
         self.scheduler = Scheduler(
-            {name: r.randint(1, 3) for name in MODELS}, self.full_budget, self.policy
+            {name: r.randint(1, 3) for name in MODELS},
+            self.full_budget,
+            self.policy,
+            host_budget_bytes=self.host_budget,
         )
         self.tell(msg.Measured(self.full_budget, self.footprints))
 
@@ -150,6 +165,11 @@ class World:
         """Another program takes memory or gives it back."""
         self.tell(msg.Measured(budget, self.footprints))
 
+    def measure_host(self, budget: int) -> None:
+        """Another program takes main memory or gives it back."""
+        self.host_budget = budget
+        self.tell(msg.Measured(self.scheduler.budget_bytes, {}, budget))
+
     def lie(self, model: str) -> None:
         """A report about an earlier start arrives late."""
         generation = self.scheduler.models[model].generation - 1
@@ -160,7 +180,9 @@ class World:
                 msg.StartFailed(model, generation, "late"),
                 msg.Died(model, generation, "late"),
                 msg.Stopped(model, generation),
-                msg.Slept(model, generation),
+                msg.Slept(model, generation, 1, 1, 1),
+                msg.Staged(model, generation, 1, 1),
+                msg.SleepRefused(model, generation, "late", again=True),
                 msg.SleepFailed(model, generation),
                 msg.Woke(model, generation, 1.0, 1),
                 msg.Finished("gone", model, generation, 1.0),
@@ -241,14 +263,11 @@ class World:
                 if proc is not None and not proc.stopping:
                     if isinstance(event, msg.Ready):
                         proc.ready_at = self.now
+                        proc.protected_s = self.policy.protection_s(event.load_s)
                     else:
                         del self.procs[event.model]
-            case msg.Slept() | msg.Woke():
-                proc = self.procs.get(event.model)
-                # One that died or was told to stop meanwhile may still report.
-                if proc is not None and proc.generation == event.generation and not proc.stopping:
-                    proc.sleep = "deep" if isinstance(event, msg.Slept) else ""
-                    proc.ready_at = self.now
+            case msg.Slept() | msg.Woke() | msg.Staged() | msg.SleepRefused():
+                self.note_sleep(event)
             case msg.Stopped():
                 del self.procs[event.model]
             case msg.Finished() | msg.Requeued():
@@ -266,6 +285,26 @@ class World:
             case _:
                 pass
         self.tell(event)
+
+    def note_sleep(self, event: msg.Slept | msg.Woke | msg.Staged | msg.SleepRefused) -> None:
+        proc = self.procs.get(event.model)
+        if proc is None or proc.generation != event.generation:
+            return
+        match event:
+            case msg.Staged():
+                proc.host, proc.stage_limit = event.host_bytes, 0
+            case msg.SleepRefused() if event.staging:
+                proc.stage_limit = 0
+            case _ if proc.stopping:
+                pass  # one that was told to stop meanwhile may still report
+            case msg.SleepRefused():
+                proc.sleep_limit, proc.sleep = 0, ""
+            case msg.Slept():
+                proc.sleep, proc.ready_at = "deep", self.now
+                proc.host, proc.sleep_limit, proc.seen_free = event.host_bytes, 0, True
+            case msg.Woke():
+                proc.sleep, proc.ready_at = "", self.now
+                proc.protected_s = self.policy.protection_s(event.wake_s)
 
     def end_runs(self, model: str, generation: int) -> None:
         """The process is gone: its runs come back soon, some of them untouched."""
@@ -293,6 +332,8 @@ class World:
                     self.start(effect)
                 case msg.Stop():
                     self.stop(effect)
+                case msg.Stage():
+                    self.stage(effect)
                 case msg.Sleep():
                     self.sleep(effect)
                 case msg.Wake():
@@ -327,10 +368,41 @@ class World:
         assert (proc.generation, proc.stopping, proc.sleep) == (e.generation, False, "")
         self.check_given_up(e.model, proc)
         proc.sleep, proc.problem = "falling", ""  # what it said is forgotten
-        event: msg.Event = msg.Slept(e.model, e.generation)
-        if self.random.random() < 0.1:
+        proc.sleep_limit, proc.seen_free = e.limit_bytes, False
+        self.check_host(e.limit_bytes)
+        freed = self.footprints[e.model] - self.residues[e.model]
+        residue = self.residues[e.model] if self.measures_residue else None
+        host = min(freed, e.limit_bytes)
+        event: msg.Event = msg.Slept(e.model, e.generation, residue, freed, host, 0.1)
+        dice = self.random.random()
+        if proc.dead or dice < 0.1:
             event = msg.SleepFailed(e.model, e.generation)
-        self.report(self.random.uniform(0, 2), event)
+        elif dice < 0.3:
+            event = msg.SleepRefused(e.model, e.generation, "busy", again=dice < 0.25)
+        # It waits for a copy that is under way.
+        self.report(max(proc.stage_ends - self.now, 0.0) + self.random.uniform(0, 2), event)
+
+    def stage(self, e: msg.Stage) -> None:
+        proc = self.procs[e.model]
+        assert self.can_sleep[e.model], self.picture()
+        assert (proc.generation, proc.stopping, proc.sleep) == (e.generation, False, "")
+        assert not proc.stage_limit, f"staged twice\n{self.picture()}"
+        assert sum(self.footprints.values()) > self.scheduler.budget_bytes, self.picture()
+        proc.stage_limit = e.limit_bytes
+        self.check_host(e.limit_bytes)
+        freed = self.footprints[e.model] - self.residues[e.model]
+        event: msg.Event = msg.Staged(e.model, e.generation, min(freed, e.limit_bytes), freed)
+        if proc.dead or self.random.random() < 0.2:
+            again = self.random.random() < 0.7
+            event = msg.SleepRefused(e.model, e.generation, "busy", again, staging=True)
+        after_s = self.random.uniform(0, 2)
+        proc.stage_ends = self.now + after_s
+        self.report(after_s, event)
+
+    def check_host(self, limit: int) -> None:
+        taken = sum(max(p.host, p.stage_limit, p.sleep_limit) for p in self.procs.values())
+        assert limit > 0, self.picture()
+        assert taken <= self.host_budget, f"over the budget of copies\n{self.picture()}"
 
     def wake(self, e: msg.Wake) -> None:
         proc = self.procs[e.model]
@@ -345,14 +417,19 @@ class World:
         self.report(wake_s, event)
 
     def check_budget(self) -> None:
-        held = sum(self.footprints[n] for n, proc in self.procs.items() if proc.holds_memory)
+        held = sum(
+            self.residues[n] if proc.is_deep else self.footprints[n]
+            for n, proc in self.procs.items()
+        )
         assert held <= self.scheduler.budget_bytes, f"over the budget\n{self.picture()}"
+        asleep = [p for p in self.procs.values() if p.is_deep]
+        assert all(p.seen_free for p in asleep), f"its memory was not seen free\n{self.picture()}"
 
     def check_given_up(self, model: str, proc: Proc) -> None:
         """Only a model that has been ready for a while and runs nothing loses its memory."""
         assert all(run.model != model for run in self.running.values() if not proc.dead)
         assert proc.ready_at is not None, self.picture()
-        settled_at = proc.ready_at + self.policy.min_residency_s
+        settled_at = proc.ready_at + proc.protected_s
         assert self.now >= settled_at, f"stopped too soon\n{self.picture()}"
 
     def stop(self, e: msg.Stop) -> None:
@@ -366,12 +443,13 @@ class World:
                 if run.model == e.model and (proc.ready_at or run.generation == e.generation)
             ]
             assert not busy, f"a busy model is stopped\n{self.picture()}"
-        if e.reason in ("cannot sleep", "long asleep"):
+        if e.reason in ("cannot sleep", "long asleep", "host memory"):
             assert proc.sleep in ("falling", "deep"), self.picture()
+        elif proc.sleep:
+            assert e.reason not in ("idle", "unhealthy"), self.picture()
         elif e.reason == "unhealthy":
             assert proc.problem, self.picture()
         elif e.reason not in ("crashed", "forced", "shutdown"):
-            assert not self.can_sleep[e.model], f"stopped, and could sleep\n{self.picture()}"
             self.check_given_up(e.model, proc)
         proc.stopping = True
         self.end_runs(e.model, e.generation)
@@ -422,7 +500,7 @@ class World:
     def check_model(self, m: Model) -> None:
         assert (m.phase not in GONE) == (m.name in self.procs), self.picture()
         proc = self.procs.get(m.name)
-        assert m.holds_memory == (proc is not None and proc.holds_memory), self.picture()
+        assert m.holds_memory == (proc is not None and not proc.is_deep)
         assert m.phase is not Phase.READY or m.problem == (proc.problem if proc else "")
         if m.phase is Phase.READY and m.waiting and not m.draining and not m.problem:
             assert len(m.running) >= m.concurrency, f"{m.name} has a slot\n{self.picture()}"
@@ -496,6 +574,10 @@ class Machine(RuleBasedStateMachine):
     def measure(self, budget: int) -> None:
         self.world.measure(budget)
 
+    @rule(budget=st.integers(0, 12))
+    def measure_host(self, budget: int) -> None:
+        self.world.measure_host(budget)
+
     @rule(model=st.sampled_from(MODELS))
     def warm(self, model: str) -> None:
         self.world.tell(msg.Warm(model))
@@ -553,6 +635,8 @@ def walk(world: World, steps: int) -> None:
                     )
                 )
             )
+        elif dice < pressure + 0.045:
+            world.measure_host(r.choice((0, 3, 8, 100)))
         else:
             world.pass_time(r.expovariate(1 / r.choice((0.5, 5, 20))))
 

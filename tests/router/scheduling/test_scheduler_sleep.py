@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from router.scheduling import messages as msg
 from router.scheduling.model import Phase
-
-if TYPE_CHECKING:
-    from tests.router.scheduling.conftest import Story
+from router.scheduling.tunables import OwnTimes
+from tests.router.scheduling.conftest import Story
 
 
 def test_idle_to_sleep_to_wake(story: Story) -> None:
@@ -31,7 +28,7 @@ def test_a_claim_waits_for_the_sleep(story: Story) -> None:
     story.tell(msg.Warm("alpha"))
     story.ready("alpha", can_sleep=True)
     story.wait(story.policy.min_residency_s)
-    assert story.submit("beta", "1") == [msg.Sleep("alpha", 1, "evicted for beta")]
+    assert story.submit("beta", "1") == [story.sleep("alpha", "evicted for beta")]
     assert story.wait(5) == []
     assert story.slept("alpha") == [msg.Start("beta", 1)]
     assert story.model("alpha").evictions == 1
@@ -106,7 +103,7 @@ def test_the_sleeper_is_cheap_to_lose(story: Story) -> None:
     story.tell(msg.Warm("beta"))
     story.ready("beta")
     story.wait(story.policy.min_residency_s)
-    assert story.submit("gamma", "1") == [msg.Sleep("alpha", 1, "evicted for gamma")]
+    assert story.submit("gamma", "1") == [story.sleep("alpha", "evicted for gamma")]
 
 
 def test_reports_of_another_time(story: Story) -> None:
@@ -117,3 +114,194 @@ def test_reports_of_another_time(story: Story) -> None:
     assert story.tell(msg.Slept("alpha", 1)) == []  # it wakes by now
     assert story.tell(msg.Woke("alpha", 0, 1.0, 1)) == []
     assert story.phase("alpha") is Phase.WAKING
+
+
+def ready_sleeper(story: Story, name: str) -> None:
+    """A model that can sleep, ready and idle."""
+    story.tell(msg.Warm(name))
+    story.ready(name, can_sleep=True)
+
+
+def test_copied_in_idle_time(story: Story) -> None:
+    """After two seconds without work, once, because the models do not all fit."""
+    ready_sleeper(story, "alpha")
+    assert story.wait(story.policy.idle_to_stage_s - 0.1) == []
+    assert story.wake() == [msg.Stage("alpha", 1, 11)]
+    assert story.tell(msg.Staged("alpha", 1, 9, 8)) == []
+    assert story.wait(60) == []
+    alpha = story.model("alpha")
+    assert (alpha.host_bytes, alpha.freed_bytes, alpha.expected_residue_bytes) == (9, 8, 2)
+
+
+def test_nothing_is_copied_where_all_fit(roomy: Story) -> None:
+    """A model that nobody will push out needs no copies."""
+    ready_sleeper(roomy, "alpha")
+    assert roomy.wait(60) == []
+
+
+def test_a_copy_that_is_refused(story: Story) -> None:
+    """Busy: it is asked again after a while. Unfit: never again, and it is stopped, not slept."""
+    ready_sleeper(story, "alpha")
+    story.wait(2)
+    assert story.tell(msg.SleepRefused("alpha", 1, "busy", again=True, staging=True)) == []
+    assert story.wait(story.policy.restage_s - 1) == []
+    assert story.wake() == [msg.Stage("alpha", 1, 11)]
+    story.tell(msg.SleepRefused("alpha", 1, "CUDA graphs", staging=True))
+    assert story.submit("beta", "1") == [msg.Stop("alpha", 1, "evicted for beta")]
+    assert story.scheduler.snapshot(story.now).models["alpha"].sleep_refusal == "CUDA graphs"
+
+
+def test_refused_too_often(story: Story) -> None:
+    """A process that is at work each time it should sleep is stopped in the end; meanwhile it is
+    ready."""
+    ready_sleeper(story, "alpha")
+    story.wait(10)
+    effects = story.submit("beta", "1")
+    for _ in range(3):
+        assert effects == [story.sleep("alpha", "evicted for beta")]
+        effects = story.tell(msg.SleepRefused("alpha", 1, "busy", again=True))
+    assert effects == [msg.Stop("alpha", 1, "evicted for beta")]
+
+
+def test_a_late_refusal_of_a_copy(story: Story) -> None:
+    """It does not end the sleep that was asked for meanwhile."""
+    ready_sleeper(story, "alpha")
+    assert story.wait(10) == [msg.Stage("alpha", 1, 11)]
+    story.submit("beta", "1")
+    story.tell(msg.SleepRefused("alpha", 1, "busy", again=True, staging=True))
+    assert story.phase("alpha") is Phase.SUSPENDING
+    assert story.slept("alpha") == [msg.Start("beta", 1)]
+
+
+def test_a_quick_wake_is_not_protected_for_long(story: Story) -> None:
+    """A model that woke in half a second makes room again after two, not after ten."""
+    story.asleep("alpha", "beta")
+    story.submit("alpha", "1")
+    story.woke("alpha", wake_s=0.5)
+    story.finish("1")
+    assert story.submit("beta", "2") == []
+    at = story.now
+    assert story.wake() == [story.sleep("alpha", "evicted for beta")]
+    assert story.now - at == 2.0
+    assert story.slept("alpha") == [msg.Wake("beta", 1)]
+
+
+def test_a_quick_waker_need_not_be_patient(story: Story) -> None:
+    """Busy models are drained for it after a second or four times its wake, not after 15 s."""
+    story.asleep("alpha", "beta")
+    story.submit("beta", "0")
+    story.woke("beta", wake_s=0.5)
+    story.finish("0")
+    story.submit("alpha", "1", "2", "3")
+    story.wake()
+    story.slept("beta")
+    story.woke("alpha", wake_s=0.5)
+    story.submit("beta", "4")
+    story.wait(1.9)
+    story.finish("1")
+    assert story.running("alpha") == ["2"]
+    story.wait(0.2)
+    assert story.finish("2") == [story.sleep("alpha", "evicted for beta")]
+    assert story.waiting("alpha") == ["3"]
+
+
+def test_what_a_sleeper_holds_counts(story: Story) -> None:
+    """Two bytes stay: a model that needs all ten has the sleeper stopped; a smaller one does
+    not."""
+    story.asleep("alpha")
+    story.model("alpha").residue_bytes = 2
+    story.tell(msg.Measured(10, {"gamma": 8}))
+    story.model("gamma").footprint_bytes = 8
+    assert story.submit("gamma", "1") == [msg.Start("gamma", 1)]
+    story.ready("gamma", footprint=8)
+    story.finish("1")
+    story.wait(10)
+    both = [msg.Stop(name, 1, "evicted for beta") for name in ("gamma", "alpha")]
+    assert story.submit("beta", "2") == both
+    assert story.stopped("gamma") == []
+    assert story.stopped("alpha") == [msg.Start("beta", 1)]
+
+
+def test_a_sleep_that_would_not_free_enough(story: Story) -> None:
+    """A model that would hold two bytes asleep is stopped for one that needs them."""
+    ready_sleeper(story, "alpha")
+    story.model("alpha").residue_bytes = 2
+    story.wait(10)
+    assert story.submit("beta", "1") == [msg.Stop("alpha", 1, "evicted for beta")]
+
+
+def test_a_wake_needs_only_what_it_has_not(story: Story) -> None:
+    """What a sleeper still holds is not asked for a second time."""
+    story.asleep("alpha")
+    story.model("alpha").residue_bytes = 2
+    story.tell(msg.Measured(10, {}))
+    assert story.submit("alpha", "1") == [msg.Wake("alpha", 1)]
+    assert story.scheduler.snapshot(story.now).held_bytes == 10
+
+
+def with_host(host: int) -> Story:
+    """Copies have little room."""
+    made = Story()
+    made.tell(msg.Measured(10, {}, host))
+    return made
+
+
+def test_no_room_for_copies_at_all() -> None:
+    """It is stopped, as if it could not sleep."""
+    story = with_host(5)
+    ready_sleeper(story, "alpha")
+    story.wait(10)
+    assert story.submit("beta", "1") == [msg.Stop("alpha", 1, "evicted for beta")]
+
+
+def test_the_colder_sleeper_goes() -> None:
+    """Room for one: the copies of the model that is asked for more often stay."""
+    story = with_host(12)
+    story.asleep("alpha")
+    ready_sleeper(story, "beta")
+    for number in range(5):
+        story.submit("beta", str(number))
+        story.finish(str(number))
+    story.wait(10)
+    assert story.submit("gamma", "x") == [msg.Stop("alpha", 1, "host memory")]
+    assert story.wait(1) == []
+    assert story.stopped("alpha") == [story.sleep("beta", "evicted for gamma")]
+    assert story.slept("beta") == [msg.Start("gamma", 1)]
+
+
+def test_the_warmer_sleeper_stays() -> None:
+    """The model that is asked for less often is stopped itself."""
+    story = with_host(12)
+    ready_sleeper(story, "alpha")
+    for number in range(5):
+        story.submit("alpha", str(number))
+        story.finish(str(number))
+    story.wait(story.policy.idle_to_sleep_s)
+    story.slept("alpha")
+    ready_sleeper(story, "beta")
+    story.wait(10)
+    assert story.submit("gamma", "x") == [msg.Stop("beta", 1, "evicted for gamma")]
+
+
+def test_main_memory_gets_short() -> None:
+    """Sleepers are stopped until the copies fit again."""
+    story = with_host(100)
+    story.asleep("alpha", "beta")
+    assert len(story.tell(msg.Measured(10, {}, 12))) == 1
+    assert [e.reason for e in story.tell(msg.Measured(10, {}, 0)) if isinstance(e, msg.Stop)] == [
+        "host memory"
+    ]
+
+
+def test_times_of_its_own() -> None:
+    """A model's own times come before the policy's."""
+    story = Story(own_times={"alpha": OwnTimes(idle_to_sleep_s=20.0, asleep_to_stop_s=7.0)})
+    ready_sleeper(story, "alpha")
+    story.tell(msg.SleepRefused("alpha", 1, "", again=True, staging=True))
+    story.model("alpha").refusals = 0
+    story.model("alpha").staged = True
+    assert story.wait(19.9) == []
+    assert story.wake() == [story.sleep("alpha", "idle")]
+    story.slept("alpha")
+    assert story.wait(6.9) == []
+    assert story.wake() == [msg.Stop("alpha", 1, "long asleep")]

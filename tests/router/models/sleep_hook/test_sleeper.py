@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from router.models.worker_hook.callme_sleep import Refused
+from router.models.worker_hook.callme_sleep import Refused, storages
 from tests.router.models.sleep_hook.card import Card, Ended, Lora, Package, sleeper
 
 pytestmark = pytest.mark.slow
@@ -94,6 +94,31 @@ def test_what_changed_is_kept(change: Callable[[Package], None], staged: bool) -
         s.sleep()
         s.wake()
         assert package.predict() == before
+
+
+def swapped(words: torch.Tensor, a: slice, b: slice) -> None:
+    """Exchange two parts."""
+    words[a], words[b] = words[b].clone(), words[a].clone()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: swapped(w, slice(0, 1024), slice(3072, 4096)),  # whole rows of the fingerprint
+        lambda w: swapped(w, slice(5, 6), slice(9, 10)),  # words of one row
+        lambda w: w[7].bitwise_xor_(1),
+        lambda w: w[-1:].view(torch.uint8)[-1:].bitwise_xor_(128),
+        lambda w: w[:2].add_(torch.tensor([1, -1])),
+    ],
+    ids=["rows", "words", "bit", "last byte", "same sum"],
+)
+def test_a_fingerprint_sees(change: Callable[[torch.Tensor], object]) -> None:
+    """What leaves every plain sum as it was, and the smallest change."""
+    words = torch.randint(-(1 << 60), 1 << 60, (40_003,))
+    before = storages.fingerprints(torch, [words.untyped_storage()])
+    assert storages.fingerprints(torch, [words.untyped_storage()]) == before
+    change(words)
+    assert storages.fingerprints(torch, [words.untyped_storage()]) != before
 
 
 def test_staged_sleep_copies_next_to_nothing() -> None:

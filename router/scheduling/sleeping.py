@@ -1,0 +1,111 @@
+"""The rules of sleep: what a report of a sleeping process changes, and who may use main memory for
+copies. Pure functions over the models' present state.
+
+A model that sleeps has its memory copied to main memory, which is limited too. When the copies of
+another model do not fit, the sleepers that are worth less are stopped for them; if there are not
+enough of these, the model is stopped instead of put to sleep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from router.scheduling import messages as msg
+from router.scheduling.model import GONE, Model, Phase
+from router.scheduling.tunables import Policy
+
+Report = msg.Staged | msg.Slept | msg.SleepRefused | msg.Woke
+
+
+@dataclass(frozen=True, slots=True)
+class HostDecision:
+    """Whether the copies of a model have room. If not: stop `stop` first, and then look again; when
+    `stop` is empty too and `wait` is false, the model cannot sleep."""
+
+    fits: bool = False
+    wait: bool = False
+    stop: tuple[Model, ...] = ()
+
+
+def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
+    """Change the model as its process reports. A report that comes after its phase has ended
+    changes nothing."""
+    if m.phase in GONE:
+        return
+    match e:
+        case msg.Staged():
+            m.note_copies(e.host_bytes, e.freed_bytes)
+            m.end_copying(unless=Phase.SUSPENDING)  # a sleep follows, which may copy more
+        case msg.SleepRefused() if e.staging:
+            m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
+            m.end_copying(unless=Phase.SUSPENDING)
+        case msg.Slept() if m.phase is Phase.SUSPENDING:
+            m.note_copies(e.host_bytes, e.freed_bytes)
+            m.end_copying()
+            m.residue_bytes = e.residue_bytes
+            m.note_sleep(e.sleep_s)
+            m.enter(Phase.ASLEEP, now)
+        case msg.SleepRefused() if m.phase is Phase.SUSPENDING:
+            m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
+            m.end_copying()
+            m.enter(Phase.READY, now)
+        case msg.Woke() if m.phase is Phase.WAKING:
+            m.enter(Phase.READY, now)
+            m.note_ready(now, e.wake_s)
+            m.wanted = False
+            m.note_wake(e.wake_s)
+            m.note_footprint(e.footprint_bytes)
+        case _:
+            pass
+
+
+def host_room_bytes(models: Iterable[Model], budget_bytes: int) -> int:
+    """Main memory that further copies may take; it may be negative."""
+    return budget_bytes - sum(m.held_host_bytes for m in models)
+
+
+def judge_copies(m: Model, models: Iterable[Model], budget_bytes: int, now: float) -> HostDecision:
+    """Decide whether the copies of `m` have room now."""
+    models = list(models)
+    short = m.likely_host_bytes - m.held_host_bytes - host_room_bytes(models, budget_bytes)
+    if short <= 0:
+        return HostDecision(fits=True)
+    short -= _leaving_bytes(models)
+    if short <= 0:
+        return HostDecision(wait=True)
+    limit = m.cost_to_end_sleep(now)
+    colder = [o for o in _coldest(models, now) if o.cost_to_end_sleep(now) < limit]
+    return HostDecision(stop=_enough([o for o in colder if not o.waiting], short))
+
+
+def judge_host_overcommitment(
+    models: Iterable[Model], budget_bytes: int, now: float
+) -> tuple[Model, ...]:
+    """The sleepers to stop because all copies take more than they may; as many as there are, when
+    that is not enough."""
+    models = list(models)
+    over = -host_room_bytes(models, budget_bytes) - _leaving_bytes(models)
+    coldest = _coldest(models, now)
+    return (_enough(coldest, over) or tuple(coldest)) if over > 0 else ()
+
+
+def _coldest(models: Iterable[Model], now: float) -> list[Model]:
+    """The sleepers with copies, those first whose stop costs least."""
+    asleep = [m for m in models if m.phase is Phase.ASLEEP and m.held_host_bytes]
+    return sorted(asleep, key=lambda m: (bool(m.waiting), m.cost_to_end_sleep(now)))
+
+
+def _leaving_bytes(models: Iterable[Model]) -> int:
+    return sum(m.held_host_bytes for m in models if m.phase is Phase.STOPPING)
+
+
+def _enough(candidates: Iterable[Model], bytes_needed: int) -> tuple[Model, ...]:
+    """The first candidates whose copies take that much; empty when all take less."""
+    chosen: list[Model] = []
+    for m in candidates:
+        if bytes_needed <= 0:
+            break
+        chosen.append(m)
+        bytes_needed -= m.held_host_bytes
+    return tuple(chosen) if bytes_needed <= 0 else ()
