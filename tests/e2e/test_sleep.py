@@ -21,6 +21,8 @@ from tests.waiting import wait_until
 DREAMER = Path(__file__).resolve().parents[1] / "packages" / "dreamer"
 LONG_S = 200.0
 
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
@@ -71,9 +73,9 @@ def test_two_models_take_turns(packages: Path, tmp_path: Path) -> None:
     env = {
         "CALLME_SLEEP": "cpu",
         "DREAMER_MIB": "200",
-        "CALLME_DEFAULT_FOOTPRINT_BYTES": str(400 << 20),
-        # Each holds some 300 MiB awake and some 100 asleep.
-        "CALLME_MEMORY_LIMIT_BYTES": str(520 << 20),
+        "CALLME_DEFAULT_FOOTPRINT_BYTES": str(450 << 20),
+        # Each holds some 380 MiB awake and some 180 asleep.
+        "CALLME_MEMORY_LIMIT_BYTES": str(660 << 20),
         "CALLME_MIN_RESIDENCY_S": "1",
     }
     with running_service(packages, tmp_path / "state", env) as service:

@@ -1,0 +1,174 @@
+"""How long do requests wait when three models share one card: asleep, restarted, or least recently
+used first?
+
+A simulated day with random arrivals (Poisson), for the router's own scheduler with and without
+sleep, and for llama-swap's: requests in their order, and a model that is not loaded replaces the
+least recently used one, which is the one that is loaded where only one fits. The costs are assumed,
+not measured; they are in each row.
+
+    python bench/gpu_swap_simulation.py [--hours 24]
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import sys
+from collections import deque
+from pathlib import Path
+from random import Random
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # else bench/router.py would be found in place of the router
+
+from router.scheduling import messages as msg  # noqa: E402
+from router.scheduling.scheduler import Policy, Scheduler  # noqa: E402
+
+OUT = Path(__file__).parent / "results" / "gpu_swap_simulation.jsonl"
+MODELS = ("a", "b", "c")
+CARD_GB, NEED_GB, RESIDUE_GB = 80, 60, 1
+LOAD_S, STOP_S, WAKE_S, SLEEP_S, RUN_S = 30.0, 1.0, 0.6, 0.05, 2.0
+GAPS_S = (60.0, 120.0, 300.0)
+
+
+def arrivals(gap_s: float, hours: float) -> list[tuple[float, str]]:
+    """Each model's requests, `gap_s` seconds apart on average."""
+    r = Random(1)  # noqa: S311 - the same day every time
+    found = []
+    for model in MODELS:
+        at = 0.0
+        while (at := at + r.expovariate(1 / gap_s)) < hours * 3600:
+            found.append((at, model))
+    return sorted(found)
+
+
+class Card:
+    """The scheduler with processes that take the assumed times."""
+
+    def __init__(self, requests: list[tuple[float, str]], *, can_sleep: bool) -> None:
+        self.can_sleep = can_sleep
+        self.waits: list[float] = []
+        self.swaps = 0
+        self.since: dict[str, float] = {}
+        self.due: list[tuple[float, int, msg.Event]] = []
+        self.numbers = 0
+        self.now = 0.0
+        self.scheduler = Scheduler(dict.fromkeys(MODELS, 1), CARD_GB, Policy(queue_limit=10_000))
+        self.scheduler.handle(msg.Measured(CARD_GB, dict.fromkeys(MODELS, NEED_GB)), 0.0)
+        for number, (at, model) in enumerate(requests):
+            self.since[str(number)] = at
+            self.later(at, msg.Submitted(str(number), model))
+
+    def later(self, at: float, event: msg.Event) -> None:
+        """It will happen then."""
+        self.numbers += 1
+        heapq.heappush(self.due, (at, self.numbers, event))
+
+    def run(self) -> None:
+        """Until every request has run."""
+        left = len(self.since)
+        while len(self.waits) < left:
+            wake = self.scheduler.next_wakeup(self.now)
+            event: msg.Event = msg.Tick()
+            if self.due and (wake is None or self.due[0][0] <= wake):
+                self.now, _, event = heapq.heappop(self.due)
+            else:
+                assert wake is not None, "nothing would ever happen"
+                self.now = wake
+            for effect in self.scheduler.handle(event, self.now):
+                self.perform(effect)
+
+    def perform(self, e: msg.Effect) -> None:
+        """Report what the effect leads to, when it has led to it."""
+        now = self.now
+        match e:
+            case msg.Start():
+                self.swaps += 1
+                ready = msg.Ready(e.model, e.generation, LOAD_S, NEED_GB, self.can_sleep)
+                self.later(now + LOAD_S, ready)
+            case msg.Stop():
+                self.later(now + STOP_S, msg.Stopped(e.model, e.generation))
+            case msg.Stage():
+                freed = NEED_GB - RESIDUE_GB
+                self.later(now + WAKE_S, msg.Staged(e.model, e.generation, freed, freed))
+            case msg.Sleep():
+                freed = NEED_GB - RESIDUE_GB
+                slept = msg.Slept(e.model, e.generation, RESIDUE_GB, freed, freed, SLEEP_S)
+                self.later(now + SLEEP_S, slept)
+            case msg.Wake():
+                self.swaps += 1
+                self.later(now + WAKE_S, msg.Woke(e.model, e.generation, WAKE_S, NEED_GB))
+            case msg.Run():
+                self.waits.append(now - self.since[e.id])
+                self.later(now + RUN_S, msg.Finished(e.id, e.model, e.generation, RUN_S))
+            case _:
+                raise AssertionError(f"not in this simulation: {e}")
+
+
+def in_order(requests: list[tuple[float, str]]) -> tuple[list[float], int]:
+    """The waits and swaps where requests are served in their order. One model fits at a time, so
+    the least recently used one is the one that is loaded."""
+    waits, swaps, loaded, free_at = list[float](), 0, "", 0.0
+    waiting = deque(requests)
+    while waiting:
+        at, model = waiting.popleft()
+        begin = max(at, free_at)
+        if model != loaded:
+            begin += LOAD_S + (STOP_S if loaded else 0.0)
+            swaps, loaded = swaps + 1, model
+        waits.append(begin - at)
+        free_at = begin + RUN_S
+    return waits, swaps
+
+
+def row(rule: str, gap_s: float, hours: float, waits: list[float], swaps: int) -> dict[str, object]:
+    """What is kept of one day."""
+    ordered = sorted(waits)
+    return {
+        "rule": rule,
+        "gap_s": gap_s,
+        "hours": hours,
+        "requests": len(waits),
+        "wait_s_p50": round(ordered[len(ordered) // 2], 2),
+        "wait_s_p99": round(ordered[int(len(ordered) * 0.99)], 2),
+        "wait_s_max": round(ordered[-1], 2),
+        "swaps_per_hour": round(swaps / hours, 1),
+        "assumed": {
+            "load_s": LOAD_S,
+            "stop_s": STOP_S,
+            "wake_s": WAKE_S,
+            "sleep_s": SLEEP_S,
+            "run_s": RUN_S,
+            "card_gb": CARD_GB,
+            "model_gb": NEED_GB,
+            "residue_gb": RESIDUE_GB,
+        },
+    }
+
+
+def main() -> None:
+    """Print a table and keep the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--hours", type=float, default=24.0)
+    hours = parser.parse_args().hours
+    rows = []
+    for gap_s in GAPS_S:
+        requests = arrivals(gap_s, hours)
+        for rule, can_sleep in (("sleep", True), ("restart", False)):
+            card = Card(requests, can_sleep=can_sleep)
+            card.run()
+            rows.append(row(rule, gap_s, hours, card.waits, card.swaps))
+        rows.append(row("in order", gap_s, hours, *in_order(requests)))
+    print("gap s  rule                  p50 s    p99 s    max s   swaps/h")
+    for r in rows:
+        print(
+            f"{r['gap_s']:5.0f}  {r['rule']:20} {r['wait_s_p50']:7.2f}  {r['wait_s_p99']:7.2f}  "
+            f"{r['wait_s_max']:7.2f}  {r['swaps_per_hour']:7.1f}"
+        )
+    with OUT.open("w") as out:
+        out.writelines(json.dumps(r) + "\n" for r in rows)
+
+
+if __name__ == "__main__":
+    main()
