@@ -145,6 +145,7 @@ async def test_killed_while_it_wakes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     async with started(tmp_path) as (process, sleeper):
         with monkeypatch.context() as patch:
             patch.setattr("router.models.memory.FREED_LIMIT_S", 0.1)
+            patch.setattr(sleep_client, "SLACK_BYTES", 0)
             patch.setattr(sleeper, "_measure", lambda pids: 1 << 40)
             with pytest.raises(TimeoutError, match="still held"):
                 await sleeper.sleep(ROOM)
