@@ -72,6 +72,9 @@ ADMIN = {
     ("GET", "/metrics"),
     ("GET", "/events"),
     ("GET", "/models/{model}/logs"),
+    ("POST", "/models/{model}/load"),
+    ("POST", "/models/{model}/unload"),
+    ("POST", "/models/{model}/restart"),
     ("GET", "/v1/webhooks/default/secret"),
 }
 # Make something new, which is then its holder's.

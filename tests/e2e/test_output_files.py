@@ -8,6 +8,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def painted(service: Service, **inputs: Any) -> dict[str, Any]:
 def kept(state: Path) -> list[str]:
     """Names of the output files on the disk."""
     return sorted(p.name for p in (state / "outputs").iterdir())
+
+
+def is_stored(state: Path) -> bool:
+    """Whether the one prediction on the disk has ended."""
+    with closing(sqlite3.connect(f"file:{state / 'predictions.sqlite3'}?mode=ro", uri=True)) as c:
+        (document,) = c.execute("SELECT document FROM predictions").fetchone()
+    return bool(json.loads(document)["status"] == "succeeded")
 
 
 # ---- the three APIs ----------------------------------------------------------------------
@@ -278,7 +286,8 @@ def test_rows_are_small_and_links_survive_kill_9(packages: Path, tmp_path: Path)
     state = tmp_path / "state"
     with running_service(packages, state) as service:
         p = painted(service, size_bytes=4 << 20, layers=0)
-        wait_until(lambda: len(kept(state)) == 1)
+        wait_until(lambda: is_stored(state))  # the answer comes before its row is written
+        assert len(kept(state)) == 1
         service.child.kill()
         service.child.wait()
     (state / "outputs" / f"{'0' * 32}.stranger.png").write_bytes(b"x")
