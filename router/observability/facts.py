@@ -105,7 +105,7 @@ class Facts:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, listener: Listener) -> None:
-        """Call this one, too, with what is told from now on."""
+        """Call this one, too, with every fact from now on."""
         self.deliver()
         self._listeners.append(listener)
 

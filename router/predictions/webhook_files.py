@@ -1,6 +1,6 @@
 """Output files go from this machine to where the receiver of a webhook wants them.
 
-A receiver that asks for the event `files` is told of them before `completed`. It answers with a URL
+A receiver that asks for the event `files` gets it before `completed`. It answers with a URL
 for each, to which the file is sent with PUT. So files never pass through the receiver itself, and a
 receiver that must not be asked for megabytes, such as an edge function, can have them in a storage
 service.
