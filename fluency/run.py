@@ -14,7 +14,7 @@ from pipeline import Options, Pipeline
 # Each is one literal, however long: `cog build` reads them statically, and concatenated pieces
 # would keep their quotes.
 # ruff: noqa: E501
-AUDIO = "The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC or AIFF, any rate and channel count, 0 s to 10 minutes. The format is detected from the content, not from the name."
+AUDIO = "The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC, AIFF, AMR or CAF, any rate and channel count, 0 s to 10 minutes. The format is detected from the content, not from the name."
 LANGUAGE = "Language spoken, as an ISO 639-1 code ('en', 'es', 'ja' …), or 'auto' to detect it."
 PAUSE_THRESHOLD = (
     "Shortest silence that counts as a pause, in seconds. The literature's value is 0.25."
