@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from errors import InvalidInput
+from printed_lines import EIGHT, margins, rulings
 from scipy import ndimage
 
 Mask = npt.NDArray[np.bool_]
@@ -29,13 +30,14 @@ STRONG_SHARE = 0.45
 """Threshold of certain ink, as a share of the pen's contrast. Printed rulings have a quarter to a
 third of it."""
 
+TINT = 0.6
+"""Contrast in the palest channel over that in the darkest, below which ink is coloured."""
+
 PHOTO_STEP = 0.1
 """Sobel response of the faintest edge of a photograph."""
 
 SHAPE_STEP = 0.4
 """The same where no line was found: above the grain of ISO 6400."""
-
-EIGHT = np.ones((3, 3), dtype=bool)
 
 
 class Ink(NamedTuple):
@@ -84,12 +86,12 @@ def _ink_on(pixels: Grey, coarse: Grey, paper: Mask | None) -> Ink:
     """The ink on the sheet `paper`, or on the whole picture if None."""
     if paper is None and _is_light_on_dark(coarse):
         pixels, coarse = 1.0 - pixels, 1.0 - coarse
-    contrast = _contrast(pixels, coarse)
+    contrast, palest = _contrast(pixels, coarse)
     if paper is not None:
         contrast[~_grown_to(paper, contrast.shape)] = 0.0
     if _is_photo(_paper_light(coarse), paper):
         return Ink(_edges(pixels, PHOTO_STEP), is_photo=True)
-    return Ink(_threshold(contrast), is_photo=False)
+    return Ink(_threshold(contrast, palest), is_photo=False)
 
 
 def _coarse(pixels: Grey) -> Grey:
@@ -191,8 +193,9 @@ def _hull_area(mask: Mask) -> float:
     return float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2)
 
 
-def _contrast(pixels: Grey, coarse: Grey) -> Grey:
-    """How much darker than the paper around it each pixel is, 0 to 1, in its darkest channel.
+def _contrast(pixels: Grey, coarse: Grey) -> tuple[Grey, Grey]:
+    """How much darker than the paper around it each pixel is, 0 to 1: in the channel where it is
+    darkest, and where it is palest. A black pen is dark in both, a red line in the first only.
 
     The paper is a grey closing of the coarse picture, channel by channel: it removes dark things
     thinner than the neighbourhood and, unlike a median, follows a gradient or the sharp edge of a
@@ -202,15 +205,17 @@ def _contrast(pixels: Grey, coarse: Grey) -> Grey:
     shape = pixels.shape[:2]
     # A stroke at the edge of a block may move by half a coarse pixel.
     smooth = ndimage.gaussian_filter(pixels, (0.7, 0.7, 0))
-    result = np.zeros(shape, dtype=np.float32)
+    darkest, palest = np.zeros(shape, np.float32), np.ones(shape, np.float32)
     light = ndimage.gaussian_filter(_paper_light(coarse), (1.0, 1.0, 0))
     for channel in range(3):
         paper = light[..., channel]
         zoom = (shape[0] / paper.shape[0], shape[1] / paper.shape[1])
         full = ndimage.zoom(paper, zoom, order=1, mode="nearest", grid_mode=True)
         full = full[: shape[0], : shape[1]]
-        np.maximum(result, 1.0 - smooth[..., channel] / np.maximum(full, 0.05), out=result)
-    return np.clip(result, 0.0, 1.0)
+        contrast = 1.0 - smooth[..., channel] / np.maximum(full, 0.05)
+        np.maximum(darkest, contrast, out=darkest)
+        np.minimum(palest, contrast, out=palest)
+    return np.clip(darkest, 0.0, 1.0), np.clip(palest, 0.0, 1.0)
 
 
 def _paper_light(coarse: Grey) -> Grey:
@@ -247,11 +252,19 @@ def _levels(contrast: Grey) -> tuple[float, float]:
     return max(floor, 0.2 * pen), max(floor, STRONG_SHARE * pen)
 
 
-def _threshold(contrast: Grey) -> Mask:
-    """Ink by hysteresis (Canny 1986): faint strokes are kept where they continue strong ones."""
+def _threshold(contrast: Grey, palest: Grey) -> Mask:
+    """Ink by hysteresis (Canny 1986): faint strokes are kept where they continue strong ones.
+
+    contrast, palest: the contrast in the channel where it is strongest, and where it is weakest.
+    """
     weak_level, strong_level = _levels(contrast)
     strong = contrast > strong_level
-    weak = (contrast > weak_level) & ~_rulings((contrast > weak_level) & ~strong)
+    faint = (contrast > weak_level) & ~strong
+    # Where a stroke crosses a ruling, its own pixels stay; a margin is as dark as a stroke.
+    weak = (contrast > weak_level) & ~rulings(faint)
+    margin = margins(weak | strong, palest < TINT * contrast)
+    weak &= ~margin
+    strong &= ~margin
     labels, count = ndimage.label(weak | strong, structure=EIGHT)
     firm = np.zeros(count + 1, dtype=bool)
     firm[np.unique(labels[strong])] = True
@@ -259,35 +272,6 @@ def _threshold(contrast: Grey) -> Mask:
     # A component without strong pixels may be a crease of the paper.
     mask = np.where(firm[labels], contrast > max(weak_level, 0.6 * strong_level), False)
     return np.asarray(mask, dtype=np.bool_)
-
-
-def _rulings(faint: Mask) -> Mask:
-    """The printed lines of ruled or squared paper among the `faint` pixels.
-
-    A ruling is long, straight and nearly parallel to the page, and there are at least four: a
-    single faint horizon is part of the drawing.
-    """
-    found = np.zeros_like(faint)
-    for axis in (1, 0):
-        run = [1, 1]
-        run[axis] = max(9, faint.shape[axis] // 80)
-        straight = ndimage.binary_opening(faint, np.ones(run, dtype=bool))
-        labels, count = ndimage.label(straight, structure=EIGHT)
-        kept = [
-            index
-            for index, box in enumerate(ndimage.find_objects(labels), start=1)
-            if _is_straight(box, axis, faint.shape)
-        ]
-        if count and len(kept) >= 4:
-            lines = np.isin(labels, kept)
-            found |= ndimage.binary_dilation(lines, EIGHT, iterations=2)
-    return found
-
-
-def _is_straight(box: tuple[slice, slice], axis: int, shape: tuple[int, ...]) -> bool:
-    length = int(box[axis].stop) - int(box[axis].start)
-    rise = int(box[1 - axis].stop) - int(box[1 - axis].start)
-    return length > shape[axis] / 16 and rise < max(6, 0.12 * length)
 
 
 def _is_photo(light: Grey, paper: Mask | None) -> bool:

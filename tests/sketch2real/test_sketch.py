@@ -154,6 +154,31 @@ def test_filled_areas_become_outlines() -> None:
     assert line_f1(lines, true) > 0.95
 
 
+def exercise_page(*, is_printed: bool, ground: bool = False) -> np.ndarray:
+    """A tent and a circle by a dark pen; printed with sloping rulings and one red margin."""
+    page = Image.new("RGB", (640, 480), (244, 242, 235))
+    pen = ImageDraw.Draw(page)
+    if is_printed:
+        for top in range(20, 480, 26):
+            pen.line((0, top, 640, top + 8), fill=(170, 190, 225), width=2)
+        pen.line((60, 0, 62, 480), fill=(228, 120, 120), width=3)
+    pen.polygon([(180, 300), (250, 120), (320, 300)], outline=(40, 40, 50), width=5)
+    pen.ellipse((360, 150, 520, 310), outline=(40, 40, 50), width=5)
+    if ground:
+        pen.line((0, 400, 640, 403), fill=(40, 40, 50), width=5)
+    return np.asarray(page)
+
+
+@pytest.mark.parametrize("ground", [False, True])
+def test_printed_lines_go_and_drawn_ones_stay(ground: bool) -> None:
+    """A lone margin goes, and the pieces of rulings within shapes; a drawn ground line stays."""
+    bare = lines_of(exercise_page(is_printed=False, ground=ground))
+    found = lines_of(exercise_page(is_printed=True, ground=ground))
+    assert line_f1(found, bare, tolerance_px=3) > 0.99
+    assert (~bare & found & (ndimage.distance_transform_edt(~bare) > 4)).sum() < 10
+    assert found[390:415].any(axis=0).mean() > 0.95 or not ground
+
+
 def test_a_photograph_gives_its_edges() -> None:
     """A picture without paper (shaded things all over) is taken for a photograph."""
     y, x = np.mgrid[:480, :640].astype(float)
