@@ -38,7 +38,7 @@ def compact(
 
 
 def file_view(file: OutputFile) -> dict[str, Json]:
-    """What a receiver is told of an output file. `place`: keys and indexes into the output."""
+    """What a receiver learns about an output file. `place`: keys and indexes into the output."""
     return {
         "place": list(file.place),
         "name": file.name,
