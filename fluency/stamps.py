@@ -21,35 +21,61 @@ def gaps(pieces: Iterator[tuple[float | None, float]]) -> Iterator[float]:
     pieces: (start, length) in s of each, in order of the file; start None: unknown, as behind a
     damaged packet, where the next stamp counts as right.
     """
-    waiting: deque[tuple[float | None, float]] = deque()  # (how late, length) of each piece
+    waiting = _Waiting()
     heard_s = 0.0  # sound up to the newest piece
-    ahead_s = 0.0  # sound that waits
     base: float | None = None
     for start, length in pieces:
-        waiting.append((None if start is None else start - heard_s, length))
+        waiting.push(None if start is None else start - heard_s, length)
         heard_s += length
-        ahead_s += length
-        while ahead_s > HORIZON_S:
-            gap, base = _first(waiting, base)
-            ahead_s -= waiting.popleft()[1]
+        while waiting.sound_s > HORIZON_S:
+            gap, base = _gap(waiting.pop(), base)
             yield gap
     while waiting:
-        gap, base = _first(waiting, base)
-        waiting.popleft()
+        gap, base = _gap(waiting.pop(), base)
         yield gap
 
 
-def _first(
-    waiting: deque[tuple[float | None, float]], base: float | None
-) -> tuple[float, float | None]:
-    """The silence before the first piece that waits, and how late the stamps are from there on."""
-    if waiting[0][0] is None:
-        return 0.0, None
-    late = waiting[0][0]
-    for other, _ in waiting:
-        if other is None:
-            break
-        late = min(late, other)
-    if base is None or late < base:
+def _gap(late: float | None, base: float | None) -> tuple[float, float | None]:
+    """The silence before a piece, and how late the stamps are from there on."""
+    if late is None or base is None or late < base:
         return 0.0, late
     return (late - base, late) if late - base > MIN_GAP_S else (0.0, base)
+
+
+class _Waiting:
+    """The pieces of the next seconds, and the least late of them, at a constant time for each.
+
+    That is a monotonic queue: of the pieces that wait it keeps those that no later one undercuts. A
+    piece without a stamp ends what the pieces before it can know, so each stretch has its own.
+    """
+
+    def __init__(self) -> None:
+        self.sound_s = 0.0
+        self._pieces: deque[tuple[float | None, float]] = deque()  # (how late, length)
+        self._least: deque[deque[float]] = deque([deque()])
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def push(self, late: float | None, length: float) -> None:
+        self._pieces.append((late, length))
+        self.sound_s += length
+        if late is None:
+            self._least.append(deque())
+            return
+        stretch = self._least[-1]
+        while stretch and stretch[-1] > late:
+            stretch.pop()
+        stretch.append(late)
+
+    def pop(self) -> float | None:
+        """Remove the first piece; how late it and all behind it are at least, None if unknown."""
+        late, length = self._pieces.popleft()
+        self.sound_s -= length
+        if late is None:
+            self._least.popleft()
+            return None
+        least = self._least[0][0]
+        if least == late:
+            self._least[0].popleft()
+        return least

@@ -1,7 +1,9 @@
 """Time stamps: silence that is missing comes back, packets that only came late add none."""
 
 import pytest
-from stamps import gaps
+from hypothesis import given
+from hypothesis import strategies as st
+from stamps import HORIZON_S, MIN_GAP_S, gaps
 
 PACKET_S = 0.02
 
@@ -52,3 +54,34 @@ def test_a_slow_clock_adds_nothing() -> None:
 def test_a_damaged_packet_is_no_silence() -> None:
     """Where a stamp is missing, the next one counts as right."""
     assert silence([*steady(100), None, *steady(100, 5.0)]) == {}
+
+
+@given(
+    st.lists(
+        st.tuples(st.none() | st.integers(0, 40).map(float), st.sampled_from([0.5, 1.0, 4.0])),
+        max_size=40,
+    )
+)
+def test_the_rule_word_for_word(pieces: list[tuple[float | None, float]]) -> None:
+    """A gap is what all stamps of the next five seconds keep, up to one that is missing."""
+    heard_s = [sum(length for _, length in pieces[:index]) for index in range(len(pieces) + 1)]
+    late = [
+        None if start is None else start - before
+        for (start, _), before in zip(pieces, heard_s, strict=False)
+    ]
+    base, expected = None, []
+    for index in range(len(pieces)):
+        ahead: list[float] = []
+        for other in range(index, len(pieces)):
+            value = late[other]
+            if value is None:
+                break
+            ahead.append(value)
+            if heard_s[other + 1] - heard_s[index] > HORIZON_S:
+                break
+        least = min(ahead, default=None)
+        is_gap = base is not None and least is not None and least - base > MIN_GAP_S
+        expected.append(least - base if is_gap else 0.0)
+        if is_gap or base is None or least is None or least < base:
+            base = least
+    assert list(gaps(iter(pieces))) == expected
