@@ -96,7 +96,7 @@ class Transcriber:
         self.recogniser = Recogniser(choice)
         self.features = WhisperFeatureExtractor.from_pretrained(choice.source)
         self.tokenizer = self.recogniser.tokenizer
-        self.check_language = self.recogniser.check_language
+        self.language_of = self.recogniser.language_of
 
     def warm_up(self) -> None:
         """Run encoder, decoder and alignment once, on a second of silence and four tokens."""

@@ -42,6 +42,13 @@ EDITING_TERMS: Final = (
     ("let", "me", "rephrase"),
 )
 _LONGEST_PHRASE: Final = 4  # words
+# Closing quotes and brackets, behind which a full stop or comma may hide. German closes with “ and
+# «, Swedish with ”, Japanese with 」 and 』.
+_CLOSERS: Final = "\"'”’“‘»«›‹」』】）)]〉》"
+# Beyond Latin: Chinese and Japanese, Devanagari, Arabic, Urdu, Greek, Armenian, Ethiopic, Burmese,
+# Khmer, Tibetan.
+_SENTENCE_ENDS: Final = ".!?;:…" + "。．｡！？；：।॥؟؛۔·։።፧፤။។៕།"
+_CLAUSE_ENDS: Final = _SENTENCE_ENDS + "," + "、､，،፣၊՝"
 
 
 def normalise(word: str) -> str:
@@ -113,7 +120,7 @@ def _repeated_at(
         if size == 1 and first[0] in INTENDED:
             continue
         # "the best of times. The best of times …": with a full stop between it is intended.
-        if re.search(r"[.!?;:…]$", words[kept[position + size - 1]].rstrip("\"'”’")):
+        if _ends_with(words[kept[position + size - 1]], _SENTENCE_ENDS):
             continue
         return size
     return 0
@@ -121,7 +128,12 @@ def _repeated_at(
 
 def _stands_apart(words: Sequence[str], kept: Sequence[int], position: int) -> bool:
     """Whether punctuation separates the word from the one before, as for an editing term."""
-    return bool(re.search(r"[,;:.!?…–—-]$", words[kept[position - 1]]))
+    return _ends_with(words[kept[position - 1]], _CLAUSE_ENDS + "–—-")
+
+
+def _ends_with(word: str, marks: str) -> bool:
+    """Whether a word ends with one of these marks, or has one before its closing quotes."""
+    return word.rstrip(_CLOSERS)[-1:] in set(marks)
 
 
 def count(kinds: Sequence[str], wanted: str) -> int:
@@ -149,6 +161,6 @@ def pause_position(before: str, after: str, language: str = "en") -> str:
     clause. It approximates the clause (AS-unit) boundaries that the literature marks by hand
     (Kahng 2018), and depends on Whisper's punctuation.
     """
-    closes = bool(re.search(r"[.,;:!?…。、，！？]$", before.rstrip("\"'”’)")))
+    closes = _ends_with(before, _CLAUSE_ENDS)
     opens = language == "en" and normalise(after) in CLAUSE_OPENERS
     return "between" if closes or opens else "within"

@@ -62,7 +62,7 @@ class Pipeline:
         understood = None
         if options.transcribe:
             spans = windows(heard.segments, recording.duration_s)
-            known = None if options.language == "auto" else options.language
+            known = self._language(options)
             understood = self.transcriber.transcribe(heard.samples, spans, known, check)
         check()
         answer = report.compose(
@@ -85,8 +85,8 @@ class Pipeline:
             raise InvalidInput(
                 f"Cannot measure: 'pause_threshold' must be finite, got {options.pause_threshold_s}"
             )
-        if options.transcribe and options.language != "auto":
-            self.transcriber.check_language(options.language)
+        if options.transcribe:
+            self._language(options)
         if options.reference_text is None:
             return None
         if not options.transcribe:
@@ -94,6 +94,12 @@ class Pipeline:
                 "Cannot compare: 'transcribe' must be true with a 'reference_text', got false"
             )
         return reading.reference_words(options.reference_text)
+
+    def _language(self, options: Options) -> str | None:
+        """The model's code of the language, or None if it is to be detected."""
+        if options.language.strip().lower() == "auto":
+            return None
+        return self.transcriber.language_of(options.language)
 
 
 def _picture(samples: NDArray[np.float32], answer: Fluency, check: Callable[[], None]) -> CogPath:

@@ -25,6 +25,12 @@ _MAX_TOKENS: Final = 220  # half of Whisper's 448, as openai/whisper: the other 
 _TOKENS_PER_S: Final = 16  # more than the fastest speech in the most verbose script
 _WINDOWS_GPU: Final = 16
 _WINDOWS_CPU: Final = 4
+# Codes of ISO 639-1 that Whisper knows under another one (openai/whisper, tokenizer.py), withdrawn
+# codes, and ISO 639-3 codes that browsers send.
+_SAME_LANGUAGE: Final = {
+    "nb": "no", "jv": "jw", "iw": "he", "in": "id", "ji": "yi", "mo": "ro", "sh": "sr",
+    "fil": "tl", "cmn": "zh", "arb": "ar", "pes": "fa", "prs": "fa", "swh": "sw",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,23 @@ class Recogniser:
         self.batch = _WINDOWS_GPU if choice.device.type == "cuda" else _WINDOWS_CPU
         self._batcher = Batcher(self.together, lambda job: len(job.durations_s), self.batch)
 
-    def check_language(self, language: str) -> None:
-        """Raises InvalidInput when the model does not know this ISO 639-1 code."""
+    def language_of(self, tag: str) -> str:
+        """The model's own code for a language tag: "en-US", "EN", "zh_CN", "nb" or "iw".
+
+        Raises InvalidInput when the model does not know the language.
+        """
+        parts = tag.strip().lower().replace("_", "-").split("-")
+        language = _SAME_LANGUAGE.get(parts[0], parts[0])
+        if language == "zh" and "hk" in parts and "yue" in self.languages:
+            language = "yue"
+        if language == "yue" and "yue" not in self.languages:  # before large-v3
+            language = "zh"
         if self.languages and language not in self.languages:
             raise InvalidInput(
                 "Cannot transcribe: 'language' must be 'auto' or a code such as 'en' or 'ja', "
-                f"got {language!r}"
+                f"got {tag!r}"
             )
+        return language
 
     def hear(self, windows: Windows) -> Heard:
         """Decode at most `batch` windows, in one batch with those of other threads."""

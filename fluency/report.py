@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import disfluency
 import numpy as np
@@ -15,6 +15,9 @@ from outputs import FilledPause, Fluency, Pause, Reading, Segment
 from outputs import Word as WordOut
 from pauses import Interval
 from score import Score, ScoreMap, is_scorable
+
+# Of a detected language. Real recordings of 2 s and more in one language reach 0.78.
+MIN_CONFIDENCE: Final = 0.5
 
 
 def silence(duration_s: float, pause_threshold_s: float, scores: ScoreMap) -> Fluency:
@@ -66,7 +69,10 @@ def compose(
     measures = measure(heard.segments, heard.silences, heard.nuclei_s)
     total_s = measures.total_time_s
     words = snap(understood.words, _quiet(heard)) if understood else []
+    shown = words
     is_spaced = understood is not None and understood.is_spaced
+    if understood and understood.language_probability < MIN_CONFIDENCE:
+        words, is_spaced = [], False  # they may be invented: nothing is counted in them
     language = understood.language if understood else "en"
     kinds = disfluency.classify([word.text for word in words], language, is_spaced=is_spaced)
     fillers = merge_fillers(heard.fillers, words, kinds)
@@ -87,7 +93,7 @@ def compose(
         duration_s=round(duration_s, 3),
         pause_threshold_s=pause_threshold_s,
         pruned_speech_rate=_round(_pruned_rate(heard.nuclei_s, words, kinds, fillers, total_s)),
-        words_per_minute=_words_per_minute(understood, kinds, total_s),
+        words_per_minute=_words_per_minute(kinds, total_s) if is_spaced else None,
         pauses_within_clauses_per_minute=_round(per_minute(within, total_s)) if words else None,
         filled_pause_count=len(fillers),
         filled_pauses_per_minute=_round(per_minute(len(fillers), total_s)),
@@ -97,7 +103,10 @@ def compose(
         reading=_reading(words, reference, total_s) if is_spaced and reference else None,
         pauses=silences,
         filled_pauses=fillers,
-        words=[_word(word, kind) for word, kind in zip(words, kinds, strict=True)],
+        words=[
+            _word(word, kind)
+            for word, kind in zip(shown, kinds or [disfluency.FLUENT] * len(shown), strict=True)
+        ],
         timeline=None,
         model=model,
         warnings=_warnings(heard, measures, understood, reference),
@@ -242,12 +251,8 @@ def _pruned_rate(
     return ratio(kept, total_s)
 
 
-def _words_per_minute(
-    understood: Transcript | None, kinds: Sequence[str], total_s: float
-) -> float | None:
-    """All words but fillers; undefined in scripts without spaces."""
-    if understood is None or not understood.is_spaced:
-        return None
+def _words_per_minute(kinds: Sequence[str], total_s: float) -> float | None:
+    """All words but fillers."""
     return _round(per_minute(sum(kind != disfluency.FILLER for kind in kinds), total_s))
 
 
@@ -258,6 +263,12 @@ def _warnings(
     reference: Sequence[str] | None,
 ) -> list[str]:
     warnings = list(understood.warnings) if understood else []
+    if understood and understood.language_probability < MIN_CONFIDENCE:
+        share = round(100 * understood.language_probability)
+        warnings.append(
+            f"the language is a guess ({understood.language}, {share} %), so the words are not "
+            "scored: say which language it is"
+        )
     if reference and understood and not understood.is_spaced:
         warnings.append("the reading was not compared: its script has no spaces between words")
     if not is_scorable(measures.syllable_count, measures.total_time_s):

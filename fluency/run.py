@@ -15,7 +15,7 @@ from pipeline import Options, Pipeline
 # would keep their quotes.
 # ruff: noqa: E501
 AUDIO = "The recording: WAV, MP3, M4A/AAC, WebM/Opus, Ogg, FLAC, AIFF, AMR or CAF, any rate and channel count, 0 s to 10 minutes. The format is detected from the content, not from the name."
-LANGUAGE = "Language spoken, as an ISO 639-1 code ('en', 'es', 'ja' …), or 'auto' to detect it."
+LANGUAGE = "Language spoken, as a code ('en', 'en-US', 'ja' …), or 'auto' to detect it."
 PAUSE_THRESHOLD = (
     "Shortest silence that counts as a pause, in seconds. The literature's value is 0.25."
 )
@@ -49,7 +49,7 @@ class Runner(BaseRunner):
         language: str = Input(
             description=LANGUAGE,
             default="auto",
-            max_length=10,
+            max_length=35,
         ),
         pause_threshold: float = Input(
             description=PAUSE_THRESHOLD,

@@ -217,3 +217,15 @@ def test_the_environment_chooses(monkeypatch: Any) -> None:
     monkeypatch.setenv("DTYPE", "int3")
     with pytest.raises(ValueError, match="DTYPE must be one of"):
         weights.choose()
+
+
+@pytest.mark.parametrize(
+    ("tag", "code"),
+    [
+        ("en-US", "en"), ("EN", "en"), ("zh-CN", "zh"), ("zh_Hant_TW", "zh"), ("nb", "no"),
+        ("jv", "jw"), ("iw", "he"), (" de ", "de"),
+    ],
+)  # fmt: skip
+def test_languages_as_browsers_name_them(transcriber: asr.Transcriber, tag: str, code: str) -> None:
+    """With a region, in capitals, by a withdrawn code."""
+    assert transcriber.language_of(tag) == code

@@ -259,6 +259,24 @@ def test_a_script_without_spaces_has_no_word_measures() -> None:
     assert any("reading was not compared" in warning for warning in answer.warnings)
 
 
+def test_words_of_a_guessed_language_count_for_nothing() -> None:
+    """Arabic taken for Hungarian at 0.17: the words are shown, with a warning, and not scored."""
+    said = words(("a", 1.0, 1.2), ("a", 1.3, 1.5), ("hm", 3.55, 3.85), ("és,", 4.0, 4.9))
+    scores = ScoreMap.load()
+    measured: dict[str, Any] = {"duration_s": 8.0, "pause_threshold_s": 0.25, "scores": scores}
+    answer, signal = (
+        report.compose(HEARD, understood, reference=["a"], model="hand", **measured)
+        for understood in (Transcript(said, "hu", 0.17, []), None)
+    )
+    assert [word["kind"] for word in answer.words] == ["fluent"] * 4
+    assert answer.transcript == "a a hm és,"
+    for name in ("words_per_minute", "repetition_count", "repairs_per_minute", "reading"):
+        assert getattr(answer, name) is None, name
+    for name in ("pauses", "filled_pauses", "pruned_speech_rate", "fluency_score"):
+        assert getattr(answer, name) == getattr(signal, name), name
+    assert any("language is a guess (hu, 17 %)" in warning for warning in answer.warnings)
+
+
 @given(
     st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcd"), max_size=12)
 )
@@ -358,3 +376,29 @@ def test_too_little_speech_has_no_score() -> None:
     assert not is_scorable(20, 0.9)
     assert is_scorable(5, 1.0)
     assert np.isfinite(ScoreMap.load().points("articulation_rate", 0.0))
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "said,”",
+        "sagte.“",
+        "„gut“,",
+        "dit.»",
+        "قال،",
+        "لماذا؟",
+        "कहा।",
+        "言った。」",
+        "好！』",
+        "end.)",
+    ],
+)
+def test_clauses_end_in_every_script(word: str) -> None:
+    """At its marks, before closing quotes and behind them."""
+    assert disfluency.pause_position(word, "x", "xx") == "between"
+
+
+@pytest.mark.parametrize("word", ["„gut“", "(end)", "said", "好", "i.e"])
+def test_a_quote_alone_ends_no_clause(word: str) -> None:
+    """What stands in quotes may be one word of a clause."""
+    assert disfluency.pause_position(word, "x", "xx") == "within"
