@@ -294,6 +294,7 @@ def _make_context(
         max_upload_bytes=settings.max_upload_bytes,
         sync_limit_s=settings.sync_limit_s,
         started_at=clock.time(),
+        started_at_monotonic=clock.monotonic(),
         uploads=uploads,
         restarts=_make_restarts(settings, backends, predictions.loop, schemas),
         webhooks=webhooks,

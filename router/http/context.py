@@ -43,7 +43,8 @@ class Context:
     schemas: ModelSchemas
     max_upload_bytes: int
     sync_limit_s: float
-    started_at: float
+    started_at: float  # seconds since the epoch
+    started_at_monotonic: float  # the same moment in the scheduler's clock
     uploads: Uploads
     restarts: Restarts
     webhooks: Webhooks
@@ -58,6 +59,13 @@ class Context:
     backend_of: Callable[[str], str]  # by the scheduler's model name: local, cog, replicate, modal
     # The present problems of the state folder, one sentence each.
     problems: Callable[[], Awaitable[Sequence[str]]] = no_problems
+
+    def wall_time(self, monotonic: float) -> float:
+        """Return a time of the scheduler's clock in seconds since the epoch.
+
+        The same moment gives the same answer at each call, also when the wall clock is adjusted.
+        """
+        return self.started_at + (monotonic - self.started_at_monotonic)
 
     def package(self, name: str) -> Package:
         """Return the package of that name. Raises UnknownModel when there is none."""

@@ -78,6 +78,8 @@ class Model:
     holds_memory: bool = False
     ready_since: float = 0.0
     brought_in_s: float = 0.0  # how long the last load or wake took
+    set_up_since: float = 0.0  # when its last set-up began
+    set_up_until: float = 0.0  # when its last set-up succeeded or failed
     own: OwnTimes = THE_POLICYS
     can_sleep: bool = False
     sleep_refusal: str = ""  # why its process did not sleep when it was last asked
@@ -170,6 +172,8 @@ class Model:
         a measurement shows that it is free."""
         self.phase = phase
         self.phase_since = now
+        if phase is Phase.STARTING:
+            self.set_up_since = now
         if phase in COMING:
             self.holds_memory = True
         elif phase in GONE or phase is Phase.ASLEEP:

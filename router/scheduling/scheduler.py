@@ -237,6 +237,7 @@ class Scheduler:
             case msg.Ready() if m.phase is Phase.STARTING:
                 m.enter(Phase.READY, now)
                 m.note_ready(now, e.load_s)
+                m.set_up_until = now
                 m.wanted = False
                 m.can_sleep = e.can_sleep
                 m.note_load(e.load_s)
@@ -245,6 +246,7 @@ class Scheduler:
                 m.note_health(e.problem, now)
             case msg.StartFailed() if m.phase is Phase.STARTING:
                 self._note_failure(m, e, now, crashed=False, asked_s=e.retry_after_s)
+                m.set_up_until = now
                 m.enter(Phase.FAILED, now)
             case msg.Died() if m.phase not in (*GONE, Phase.STARTING, Phase.STOPPING):
                 self._crash(m, e, "crashed", now, well_until=now)

@@ -45,8 +45,10 @@ class QueuedPrediction:
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
     """One model. `state` is one of STATES. `phase_for_s`: seconds in this phase, None before its
-    first change. `wanted`: it is to be loaded when there is room. `restarting`: it is to be stopped
-    and loaded again. `memory_bytes`: what it holds now. `footprint_bytes`: the most that was
+    first change. `set_up_since`, `set_up_until`: when its last set-up began, and when it succeeded
+    or failed, in the scheduler's clock. `wanted`: it is to be loaded when there is room.
+    `restarting`: it is to be stopped and loaded again. `memory_bytes`: what it holds now.
+    `footprint_bytes`: the most that was
     measured, None before its first load. The averages
     `load_s` and `service_s` are None before the first measurement. `problem`: what the runner's own
     health check reports, "" when healthy. `failure_place`: the line of the package that failed, for
@@ -61,6 +63,8 @@ class ModelSnapshot:
     phase: Phase
     state: str
     phase_for_s: float | None
+    set_up_since: float
+    set_up_until: float
     wanted: bool
     restarting: bool
     running: tuple[str, ...]
@@ -145,6 +149,8 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         phase=m.phase,
         state=m.state,
         phase_for_s=now - m.phase_since if m.phase_since else None,
+        set_up_since=m.set_up_since,
+        set_up_until=m.set_up_until,
         wanted=m.wanted,
         restarting=m.asked == "restart",
         running=tuple(sorted(m.running)),

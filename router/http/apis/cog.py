@@ -273,7 +273,8 @@ async def health_check(request: Request) -> Response:
     context = context_of(request)
     package = context.package(request.path_params["model"])
     model = context.loop.snapshot().models[package.name]
-    return json_response(health_view(model, context.loop.set_up_log(package.name), package))
+    log = context.loop.set_up_log(package.name)
+    return json_response(health_view(model, log, package, context.wall_time))
 
 
 async def openapi(request: Request) -> Response:

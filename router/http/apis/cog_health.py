@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,15 @@ from router.scheduling.snapshot import ModelSnapshot, Phase
 COG_VERSIONS = {"coglet": version("coglet"), "cog": version("cog")}
 
 
-def health_view(m: ModelSnapshot, set_up_log: str, package: Package) -> dict[str, Any]:
-    """Return `status`, `setup` once there is one, and `version` where the router knows it."""
+def health_view(
+    m: ModelSnapshot, set_up_log: str, package: Package, wall_time: Callable[[float], float]
+) -> dict[str, Any]:
+    """Return `status`, `setup` once there is one, and `version` where the router knows it.
+
+    `wall_time` turns a time of the scheduler's clock into seconds since the epoch.
+    """
     view: dict[str, Any] = {"status": _status(m)}
-    if setup := _setup(m, set_up_log):
+    if setup := _setup(m, set_up_log, wall_time):
         view["setup"] = setup
     if m.problem:
         view["user_healthcheck_error"] = m.problem
@@ -46,18 +51,18 @@ def _status(m: ModelSnapshot) -> str:
             return "READY"
 
 
-def _setup(m: ModelSnapshot, set_up_log: str) -> dict[str, Any] | None:
-    since = time.time() - (m.phase_for_s or 0.0)
+def _setup(
+    m: ModelSnapshot, set_up_log: str, wall_time: Callable[[float], float]
+) -> dict[str, Any] | None:
+    began = {"started_at": timestamp(wall_time(m.set_up_since))}
+    both = {**began, "completed_at": timestamp(wall_time(m.set_up_until))}
     match m.phase:
         case Phase.STARTING:
-            return {"started_at": timestamp(since), "status": "starting"}
-        case Phase.READY:
-            began = since - (m.load_s or 0.0)
-            times = {"started_at": timestamp(began), "completed_at": timestamp(since)}
-            return {**times, "status": "succeeded", "logs": set_up_log}
+            return {**began, "status": "starting"}
+        case Phase.READY | Phase.SUSPENDING | Phase.ASLEEP | Phase.WAKING:
+            return {**both, "status": "succeeded", "logs": set_up_log}
         case Phase.FAILED if not m.crashed:
             logs = "\n".join([*m.log_tail, m.failure_reason])
-            times = {"started_at": timestamp(since), "completed_at": timestamp(since)}
-            return {**times, "status": "failed", "logs": logs}
+            return {**both, "status": "failed", "logs": logs}
         case _:
             return None
