@@ -25,6 +25,7 @@ from router.scheduling.scheduler import Scheduler
 # Refusals after which the other place may still accept. A router that stops stops both places.
 ELSEWHERE_PERHAPS = (errors.ModelUnavailable, errors.QueueFull)
 LAST_SERVED = 10
+RATE_S = 60
 
 CallLater = Callable[..., Timer]
 
@@ -60,6 +61,31 @@ class Placement:
             self.timer = None
 
 
+class LastMinute:
+    """How many of something happened in the last RATE_S seconds. Seconds are counted and not single
+    events, so a busy minute takes no more memory than a calm one."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[tuple[int, int]] = deque()  # (second, count), oldest first
+
+    def add(self, now: float) -> None:
+        """One more at `now`, in seconds."""
+        second, count = int(now), 1
+        if self._seconds and self._seconds[-1][0] == second:
+            count += self._seconds.pop()[1]
+        self._seconds.append((second, count))
+        self._forget(now)
+
+    def count(self, now: float) -> int:
+        """How many there were in the RATE_S seconds until `now`."""
+        self._forget(now)
+        return sum(count for _, count in self._seconds)
+
+    def _forget(self, now: float) -> None:
+        while self._seconds and self._seconds[0][0] <= now - RATE_S:
+            self._seconds.popleft()
+
+
 class Overflow:
     """Submits predictions to the scheduler, and counts which place served them."""
 
@@ -79,6 +105,7 @@ class Overflow:
         self._placements: dict[str, Placement] = {}
         self._served: Counter[str] = Counter()
         self._last: dict[str, deque[str]] = {}
+        self._last_minute: dict[str, LastMinute] = {}
 
     def submit(self, p: Prediction) -> None:
         """Put the prediction into the queue of the place where it is likely to start first."""
@@ -128,6 +155,7 @@ class Overflow:
         place = placement.place if placement else p.model
         self._served[place] += 1
         self._last.setdefault(place, deque(maxlen=LAST_SERVED)).append(p.id)
+        self._last_minute.setdefault(place, LastMinute()).add(self._clock.monotonic())
 
     def forget(self, prediction_id: str) -> None:
         """Forget a prediction that has ended."""
@@ -137,6 +165,11 @@ class Overflow:
     def record(self, place: str) -> tuple[int, list[str]]:
         """How many predictions ran there, and the ids of the last ones, oldest first."""
         return self._served[place], list(self._last.get(place, ()))
+
+    def per_minute(self, place: str) -> int:
+        """How many predictions ended there in the last minute, after a run."""
+        ended = self._last_minute.get(place)
+        return ended.count(self._clock.monotonic()) if ended else 0
 
     # ---- internal --------------------------------------------------------------------------
 

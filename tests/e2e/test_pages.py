@@ -37,22 +37,30 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(400)
 def test_the_box_at_a_glance(packages: Path, tmp_path: Path) -> None:
-    """A card changes as its model starts, runs and rests; memory, what happened and what is left
-    out are there; nothing scrolls sideways at 360 px; axe-core finds nothing, light or dark."""
+    """A card changes as its model starts, runs and rests, and as it is unloaded, loaded and
+    restarted from the card, which follows its log and says why it is not restarted. Memory, what
+    happened and what is left out are there; nothing scrolls sideways at 360 px; axe-core finds
+    nothing, light or dark."""
     env = {"ECHO_SETUP_S": "1"}
     with running_service(packages, tmp_path / "state", env) as service:
-        saw = visit(service.url, tmp_path / "visit", "glance", card=2)
+        runner = str(packages / "echo" / "run.py")
+        saw = visit(service.url, tmp_path / "visit", "glance", card=2, runner=runner)
     result = saw["result"]
     assert result["cards"] == ["allkinds", "echo", "poet"]
     assert result["before"] == "stopped"
     assert result["memory"]["label"].startswith("echo ")
     assert result["memory"]["parts"] == 1
+    operated = result["operated"]
+    assert operated["perMinute"] == "1"
+    assert "Cannot restart 'echo': SyntaxError" in operated["refused"]
+    assert operated["logAxe"] == []
     assert any("half" in s and "lacks `run: file.py:Class`" in s for s in result["leftOut"])
     assert (result["sideways"], result["axe"], result["axeDark"]) == (0, [], [])
     assert "-F photo=@FILE" in result["api"]["first"]
     assert "strength=" not in result["api"]["first"]  # it has a default
     assert (result["api"]["sideways"], result["api"]["axe"]) == (0, [])
-    assert saw["complaints"] == []
+    # What was refused, as the browser's console tells it.
+    assert all("503" in c for c in saw["complaints"])
 
 
 @pytest.mark.timeout(400)
@@ -65,6 +73,7 @@ def test_the_page_asks_for_a_key(packages: Path, tmp_path: Path) -> None:
     result = saw["result"]
     assert result["asked"] == []
     assert result["kept"] == [[key], 0]
+    assert result["buttons"] == 0  # the key is no admin's
     assert result["url"] == f"{service.url}/"
     assert result["cards"] == ["allkinds", "echo", "poet"]
     # The refusals that this is about, as the browser's console tells them.

@@ -75,6 +75,7 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "backend": context.backend_of(m.name),
         "state_for_s": _rounded(m.phase_for_s, 1),
         "wanted": m.wanted,
+        "restarting": m.restarting,
         "running": list(m.running),
         "queue": [
             {
@@ -87,6 +88,7 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         ],
         "served": served,
         "last_served": last_served,
+        "served_last_minute": context.predictions.overflow.per_minute(m.name),
         "concurrency": m.concurrency,
         "memory_bytes": m.footprint_bytes,
         "held_bytes": m.memory_bytes,

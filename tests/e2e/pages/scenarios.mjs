@@ -1,5 +1,7 @@
 // What a person does on the page, one function for each test of test_pages.py.
 
+import { readFileSync, writeFileSync } from "node:fs";
+
 /** The box at a glance: cards, and one of them as it changes while a prediction runs. */
 export async function glance({ open, until, axe, sideways, texts, task }) {
   const page = await open("/");
@@ -14,6 +16,7 @@ export async function glance({ open, until, axe, sideways, texts, task }) {
   await run;
   await until(page, `${card} .state`, "ready");
   await until(page, "section", "succeeded");
+  const operated = await operate(page, card, { until, axe, task });
   const wide = { cards: await texts(page, ".model-card h2"), leftOut: await texts(page, "section"), axe: await axe(page) };
   const phone = await open("/", { width: 360, height: 740, scheme: "dark" });
   await until(phone, ".link-state", "live");
@@ -21,7 +24,36 @@ export async function glance({ open, until, axe, sideways, texts, task }) {
   await docs.waitForSelector(".operation");
   await docs.click(".operation summary");
   const api = { first: (await texts(docs, ".operation"))[0], axe: await axe(docs), sideways: await sideways(docs) };
-  return { before, memory, ...wide, sideways: await sideways(phone), axeDark: await axe(phone), api };
+  return { before, memory, operated, ...wide, sideways: await sideways(phone), axeDark: await axe(phone), api };
+}
+
+/** On a card: unload, load, a restart that is refused and one that is not, and the log as it grows. */
+async function operate(page, card, { until, axe, task }) {
+  const pressed = (name) => page.$$eval(`${card} .operate button`, (all, wanted) => all.find((b) => !b.hidden && b.textContent.startsWith(wanted)).click(), name);
+  const fact = (name) => page.$$eval(`${card} dl div`, (all, wanted) => all.find((d) => d.innerText.startsWith(wanted))?.lastChild.textContent, name);
+  const perMinute = await fact("Per minute");
+  await pressed("Unload");
+  await until(page, `${card} .state`, "stopped");
+  await pressed("Load");
+  await until(page, `${card} .state`, "starting");
+  await until(page, `${card} .state`, "ready");
+  const good = readFileSync(task.runner, "utf8");
+  writeFileSync(task.runner, "def (:\n");
+  await pressed("Restart");
+  await until(page, `${card} .operate`, "Cannot restart");
+  const refused = await page.$eval(`${card} .operate [role=status]`, (n) => n.innerText);
+  writeFileSync(task.runner, good);
+  await pressed("Restart");
+  await until(page, `${card} .state`, "starting");
+  await until(page, `${card} .state`, "ready");
+  await pressed("Log");
+  await until(page, "dialog[open]", "Log of echo");
+  await fetch(`${task.url}/echo`, { method: "POST", body: form({ text: "seen in the log" }) });
+  await until(page, "dialog pre", "seen in the log");
+  const logAxe = await axe(page);
+  await page.keyboard.press("Escape");
+  await page.waitForSelector("dialog", { hidden: true });
+  return { perMinute, refused, logAxe };
 }
 
 /** A box with keys: the page asks, says that a key is wrong, and goes on with a right one. */
@@ -39,7 +71,8 @@ export async function keys({ open, until, axe, task, texts }) {
   const kept = await page.evaluate(() => [Object.values(sessionStorage), localStorage.length]);
   await page.reload();
   await until(page, ".model-card", "stopped");
-  return { asked, kept, url: page.url(), cards: await texts(page, ".model-card h2") };
+  const buttons = await page.$$eval(".operate:not([hidden])", (all) => all.length);
+  return { asked, kept, buttons, url: page.url(), cards: await texts(page, ".model-card h2") };
 }
 
 /** The box restarts while the page is open: the page says so and goes on by itself. */

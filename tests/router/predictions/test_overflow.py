@@ -253,3 +253,15 @@ def test_the_last_ten_are_remembered(town: Town) -> None:
     for n in range(25):
         town.overflow.served(Prediction(str(n), "other", {}, 0.0))
     assert town.overflow.record("other") == (25, [str(n) for n in range(15, 25)])
+
+
+def test_the_last_minute_is_counted(town: Town) -> None:
+    """By the second, and what is older is forgotten."""
+    assert town.overflow.per_minute("other") == 0
+    for _ in range(3):
+        for n in range(2):
+            town.overflow.served(Prediction(str(n), "other", {}, 0.0))
+        town.clock.now += 25.0
+    assert town.overflow.per_minute("other") == 4
+    town.clock.now += 60.0
+    assert town.overflow.per_minute("other") == 0

@@ -3,6 +3,7 @@
 import { json, ROOT } from "./api.js";
 import { bytes, h, keyed, say, seconds, words } from "./dom.js";
 import { watch } from "./live.js";
+import { openLog, operations } from "./operate.js";
 
 const COLOURS = 6;
 /** How each state looks; the word itself is shown too. */
@@ -93,7 +94,10 @@ function makeCard(first) {
   const progress = h("div", { class: "bar pending", role: "progressbar", "aria-label": `${first.name} is starting`, "aria-valuemin": "0", "aria-valuemax": "100" }, h("i"));
   const progressText = h("p", { class: "small muted num" });
   const facts = h("dl", { class: "facts" });
-  const href = new URL(`models/${encodeURIComponent(first.name.split("@")[0])}`, ROOT).href;
+  const [package_] = first.name.split("@");
+  const href = new URL(`models/${encodeURIComponent(package_)}`, ROOT).href;
+  const log = h("button", { type: "button", class: "compact quiet", onclick: () => openLog(first.name) }, "Log", h("span", { class: "sr-only" }, ` of ${first.name}`));
+  const operate = operations(first.name, log);
   const card = h(
     "li",
     { class: "card model-card" },
@@ -102,6 +106,7 @@ function makeCard(first) {
     h("div", { class: "stack tight", hidden: true }, progress, progressText),
     why,
     facts,
+    operate.node,
   );
   about.hidden = true;
   describe(first.name, about);
@@ -117,6 +122,7 @@ function makeCard(first) {
     say(why, reasonOf(m));
     const shown = factsOf(m);
     keyed(facts, shown, (f) => f[0], makeFact, (node, f) => say(node.lastChild, f[1]));
+    operate.update(m);
   };
   return card;
 }
@@ -143,6 +149,7 @@ function factsOf(m) {
     ["running", m.concurrency > 1 ? `${m.running.length} of ${m.concurrency}` : String(m.running.length)],
     ["memory", m.held_bytes ? bytes(m.held_bytes) : "none"],
     ["served", String(m.served)],
+    ["per minute", String(m.served_last_minute)],
   ];
   if (m.service_s !== null) facts.push(["a run takes", seconds(m.service_s)]);
   if (m.queue.length) facts.push(["wait", seconds(m.queue.at(-1).eta_s)]);

@@ -6,6 +6,7 @@ import { announce, h, say, seconds } from "./dom.js";
 import { makeForm } from "./form.js";
 import { watch } from "./live.js";
 import { navigate } from "./navigate.js";
+import { modelLog, operations } from "./operate.js";
 import { badge, setBadge, setProgress } from "./overview.js";
 import { showResult } from "./result.js";
 import { cancel, follow, isDone, progress, send, state } from "./run.js";
@@ -64,9 +65,10 @@ async function open(node, name, id, signal) {
   const snippets = makeSnippets(model, specs);
   const form = makeForm(specs, view, { run: start, changed: () => snippets.update(form.values()) });
   const load = Object.keys(example).length ? h("button", { type: "button", class: "compact", onclick: useExample }, "Use the example") : null;
-  const logs = logPanel(path, signal);
+  const logs = logPanel(model, signal);
+  const operate = operations(model);
   node.replaceChildren(
-    h("div", { class: "stack tight" }, h("div", { class: "row" }, h("h1", {}, model), status), about),
+    h("div", { class: "stack tight" }, h("div", { class: "row" }, h("h1", {}, model), status), about, operate.node),
     h("div", { class: "play" }, h("section", { class: "card", "aria-labelledby": "inputs-title" }, h("div", { class: "row spread" }, h("h2", { id: "inputs-title" }, "Inputs"), load), form.node), output.node),
     h("section", { class: "card", "aria-labelledby": "code-title" }, h("h2", { id: "code-title" }, "The same from code"), snippets.node),
     logs,
@@ -78,6 +80,7 @@ async function open(node, name, id, signal) {
     status.hidden = !now;
     if (!now) return;
     setBadge(status, now.state);
+    operate.update(now);
     output.box(now);
     logs.hidden = now.queue === undefined;
   });
@@ -140,21 +143,10 @@ async function sample(path, input, value) {
 }
 
 /** What the model's process prints, for an admin; followed while it is open. */
-function logPanel(path, signal) {
-  const text = h("pre", { tabindex: "0", "aria-label": "What the model's process printed" });
-  const node = h("details", { class: "card", hidden: true, ontoggle: refresh }, h("summary", {}, "Log of the model's process"), text);
-  async function refresh() {
-    if (!node.open || signal.aborted) return;
-    try {
-      const { lines } = await json(`${path}/logs`, { signal });
-      const atEnd = text.scrollTop + text.clientHeight >= text.scrollHeight - 4;
-      say(text, lines.join("\n") || "Nothing was printed.");
-      if (atEnd) text.scrollTop = text.scrollHeight;
-    } catch (error) {
-      if (!signal.aborted) say(text, error.message);
-    }
-    setTimeout(refresh, 2000);
-  }
+function logPanel(model, signal) {
+  const log = modelLog(model, signal);
+  const node = h("details", { class: "card", hidden: true, ontoggle: () => (node.open ? log.follow() : log.stop()) }, h("summary", {}, "Log of the model's process"), log.node);
+  signal.addEventListener("abort", log.stop);
   return node;
 }
 
