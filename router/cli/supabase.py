@@ -7,13 +7,14 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from router.cli.common import Json, err_console, fail, print_json, read_settings
+from router.cli.common import Json, err_console, fail, forget_secrets, print_json, read_settings
 from router.cli.doctor import CheckStatus, Finding, show
 from router.cli.supabase_api import (
     FUNCTIONS,
@@ -23,6 +24,10 @@ from router.cli.supabase_api import (
     compare,
     read_deployed,
 )
+from router.cli.supabase_types import render
+from router.models.catalog import Package, survey
+from router.models.process_interface import StartError
+from router.models.schemas import describe
 from router.predictions.webhook_sender import WEBHOOK_FILE, load_secret
 from router.settings import CHECKOUT, Settings
 from router.storage.private_files import NotPrivateError, make_state_folder
@@ -66,14 +71,18 @@ def deploy_function(
     project: Project = None,
     profile: Profile = None,
     folder: Folder = CHECKOUT,
+    every: Annotated[
+        bool, typer.Option("--all", help="The functions of `init` too, without its other steps.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Upload the edge function, without Docker. `callme up --public` sets its secrets."""
     settings = read_settings()
     ref = _project(settings, project, folder, "deploy")
-    _run_cli(settings, ref, profile, folder, _deploy(FUNCTIONS[:1]), dry_run=dry_run)
+    names = FUNCTIONS if every else FUNCTIONS[:1]
+    _run_cli(settings, ref, profile, folder, _deploy(names), dry_run=dry_run)
     if not dry_run:
-        err_console.print(f"Deployed {FUNCTIONS[0]} to project {ref}.")
+        err_console.print(f"Deployed {', '.join(names)} to project {ref}.")
 
 
 @supabase.command()
@@ -118,6 +127,52 @@ def doctor(project: Project = None, folder: Folder = CHECKOUT, as_json: Json = F
     _show(findings, as_json=as_json)
     if any(finding.status is CheckStatus.FAIL for finding in findings):
         raise typer.Exit(1)
+
+
+@supabase.command()
+def types(
+    packages: Annotated[
+        Path | None,
+        typer.Option(help="The folder with the packages; default: the setting.", file_okay=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; default: print it.")
+    ] = None,
+) -> None:
+    """Write TypeScript types of the models' inputs and outputs, for supabase/client/callme.ts."""
+    settings = read_settings(packages)
+    forget_secrets()
+    found, left_out = survey(settings.packages_dir.resolve(), _model_env(settings))
+    for name, reason in left_out.items():
+        err_console.print(f"Left out: {name}: {reason}", markup=False, soft_wrap=True)
+    if not found:
+        fail(f"Cannot write types: there is no package in {settings.packages_dir}.", code=2)
+    text = render(asyncio.run(_schemas(found)))
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        fail(f"Cannot write {output}: {error.strerror}")
+    err_console.print(f"Written: {output} ({', '.join(found)})", markup=False, soft_wrap=True)
+
+
+def _model_env(settings: Settings) -> dict[str, dict[str, str]]:
+    """Variables of the models, on which their inputs may depend."""
+    return {name: dict(model.env) for name, model in settings.models.items()}
+
+
+async def _schemas(packages: dict[str, Package]) -> dict[str, Mapping[str, Any]]:
+    """The OpenAPI document of each package. Ends when a runner cannot be read."""
+    schemas = {}
+    for name, package in packages.items():
+        try:
+            schemas[name] = (await describe(package)).schema
+        except StartError as error:
+            place = f" ({error.place})" if error.place else ""
+            fail(f"Cannot write types: {name}: {error}{place}")
+    return schemas
 
 
 def _examine(project: str | None, folder: Path) -> list[Finding]:

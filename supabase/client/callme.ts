@@ -24,7 +24,10 @@ export interface Prediction<Output = unknown> {
   version: number;
 }
 
-/** Inputs and output of each model, for `createCallme<…>`. */
+/** A row whose run has succeeded. */
+export type Succeeded<Output> = Prediction<Output> & { output: Output };
+
+/** Inputs and output of each model; `callme supabase types` writes those of a box's models. */
 export type Models = Record<string, { input: Record<string, unknown>; output: unknown }>;
 
 export interface Options<Output> {
@@ -46,11 +49,22 @@ export class CallmeError extends Error {
 type SupabaseClient = any; // any version of supabase-js, which is the app's own
 
 // deno-lint-ignore explicit-module-boundary-types
-export function createCallme<M extends Models>(supabase: SupabaseClient, { pollMs = 4000 } = {}) {
-  const wake = new Set<() => void>();
-  let channel: unknown;
+export function createCallme<M extends Models>(
+  supabase: SupabaseClient,
+  { pollMs = 4000, quietMs = 20_000 } = {},
+) {
+  type Hear = (said?: { prediction: string; version: number }) => void;
+  const listeners = new Set<Hear>();
+  let owner: string | undefined; // of `channel`
+  let channel: SupabaseClient;
+  let joined = false;
+  let left: Promise<unknown> | undefined;
 
-  const user = async () => (await supabase.auth.getSession()).data.session?.user?.id as string;
+  async function user(): Promise<string> {
+    const id = (await supabase.auth.getSession()).data.session?.user?.id;
+    if (!id) throw new CallmeError("unauthorized", "Sign in first");
+    return id;
+  }
 
   async function call(path: string, options: object): Promise<Prediction> {
     const { data, error } = await supabase.functions.invoke(`predictions${path}`, options);
@@ -71,6 +85,11 @@ export function createCallme<M extends Models>(supabase: SupabaseClient, { pollM
     return `storage://callme-inputs/${path}`;
   }
 
+  async function uploaded(value: unknown): Promise<unknown> {
+    if (Array.isArray(value)) return await Promise.all(value.map(uploaded));
+    return value instanceof Blob ? await upload(value) : value;
+  }
+
   /** A URL of a file in an output, for an hour. */
   async function url(reference: string, seconds = 3600): Promise<string> {
     const [, bucket, path] = /^storage:\/\/([^/]+)\/(.+)$/.exec(reference) ?? [];
@@ -81,47 +100,80 @@ export function createCallme<M extends Models>(supabase: SupabaseClient, { pollM
 
   const table = () => supabase.schema("callme").from("predictions").select("*");
 
-  async function find(id: string): Promise<Prediction | undefined> {
-    return (await table().eq("id", id)).data?.[0];
+  /** Leaves Realtime. The next run joins it again. */
+  function close() {
+    if (channel) left = supabase.removeChannel(channel);
+    channel = owner = undefined;
+    joined = false;
   }
 
   /** Realtime only says that something has changed, and may be silent: rows are read again. */
   async function listen(): Promise<void> {
-    if (channel) return;
-    channel = supabase.channel(`callme:user:${await user()}`, { config: { private: true } })
-      .on("broadcast", { event: "prediction" }, () => wake.forEach((one) => one()));
+    const id = await user();
+    if (id === owner) return;
+    close();
+    owner = id;
+    await left; // a channel that is being left cannot be joined
     await supabase.realtime.setAuth();
-    (channel as SupabaseClient).subscribe(() => wake.forEach((one) => one()));
+    if (owner !== id) return;
+    const mine = supabase.channel(`callme:user:${id}`, { config: { private: true } });
+    channel = mine;
+    mine.on("broadcast", { event: "prediction" }, (message: { payload: never }) => {
+      listeners.forEach((hear) => hear(message.payload));
+    }).subscribe((state: string) => {
+      if (channel !== mine) return;
+      joined = state === "SUBSCRIBED";
+      if (state === "CLOSED") owner = undefined; // after any other state it joins again by itself
+      listeners.forEach((hear) => hear()); // what was said meanwhile is lost
+    });
   }
 
   /** The prediction at its end, also one that an earlier page began. Throws CallmeError. */
   async function follow<Output>(
     id: string,
     { onProgress, signal }: Options<Output> = {},
-  ): Promise<Prediction<Output>> {
-    await listen().catch(() => {});
-    for (let seen = 0;;) {
-      signal?.throwIfAborted();
-      const row = await find(id) as Prediction<Output> | undefined;
-      if (row && row.version > seen) {
-        seen = row.version;
-        if (row.status === "succeeded") return row;
-        if (row.status === "failed" || row.status === "canceled") {
-          throw new CallmeError(row.error_code ?? row.status, row.error ?? row.status);
+  ): Promise<Succeeded<Output>> {
+    let seen = 0;
+    let changed = false;
+    let wake = () => {};
+    const hear: Hear = (said) => {
+      if (said && (said.prediction !== id || said.version <= seen)) return;
+      changed = true;
+      wake();
+    };
+    const stop = () => hear();
+    listeners.add(hear);
+    signal?.addEventListener("abort", stop);
+    try {
+      for (;;) {
+        signal?.throwIfAborted();
+        listen().catch(() => owner = undefined);
+        changed = false;
+        const { data, error } = await table().eq("id", id);
+        const row: Prediction<Output> | undefined = data?.[0];
+        if (!row && !error) throw new CallmeError("not_found", "There is no such prediction");
+        if (row && row.version > seen) {
+          seen = row.version;
+          if (row.status === "succeeded") return row as Succeeded<Output>;
+          if (row.status === "failed" || row.status === "canceled") {
+            throw new CallmeError(row.error_code ?? row.status, row.error ?? row.status);
+          }
+          onProgress?.(row);
         }
-        onProgress?.(row);
+        // The box was away when it was made.
+        if (row?.key && !row.sent_at && row.status === "starting") {
+          const { model, input, key } = row;
+          await call("", { body: { model, input, key } }).catch(() => {});
+        }
+        if (changed) continue;
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, joined ? quietMs : pollMs);
+          wake = () => (clearTimeout(timer), resolve());
+        });
       }
-      await new Promise<void>((resolve) => {
-        const done = () => (clearTimeout(timer), wake.delete(done), resolve());
-        const timer = setTimeout(done, pollMs);
-        wake.add(done);
-        signal?.addEventListener("abort", done, { once: true });
-      });
-      // The box was away when it was made.
-      if (row?.key && !row.sent_at && row.status === "starting") {
-        const { model, input, key } = row;
-        await call("", { body: { model, input, key } }).catch(() => {});
-      }
+    } finally {
+      listeners.delete(hear);
+      signal?.removeEventListener("abort", stop);
     }
   }
 
@@ -130,15 +182,16 @@ export function createCallme<M extends Models>(supabase: SupabaseClient, { pollM
     model: Name,
     input: M[Name]["input"],
     options: Options<M[Name]["output"]> = {},
-  ): Promise<Prediction<M[Name]["output"]>> {
-    const entries = Object.entries(input).map(async ([name, value]) =>
-      [name, value instanceof Blob ? await upload(value) : value] as const
-    );
-    const body = {
-      model,
-      input: Object.fromEntries(await Promise.all(entries)),
-      key: options.key ?? crypto.randomUUID(),
-    };
+  ): Promise<Succeeded<M[Name]["output"]>> {
+    const { key = crypto.randomUUID() } = options;
+    if (options.key) {
+      const [made] = (await table().eq("key", key)).data ?? [];
+      if (made?.model === model) return await follow(made.id, options);
+    }
+    const entries = Object.entries(input).map(async (
+      [name, value],
+    ) => [name, await uploaded(value)]);
+    const body = { model, input: Object.fromEntries(await Promise.all(entries)), key };
     return await follow((await call("", { body })).id, options);
   }
 
@@ -147,6 +200,7 @@ export function createCallme<M extends Models>(supabase: SupabaseClient, { pollM
     follow,
     upload,
     url,
+    close,
     cancel: (id: string) => call(`/${id}`, { method: "DELETE" }),
     forget: (id: string) => call(`/${id}?forget=true`, { method: "DELETE" }),
     /** The user's own predictions, newest first. */

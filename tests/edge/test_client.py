@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from box import Answer, Received
@@ -115,10 +116,11 @@ def test_a_page_runs_a_model(app: App, tmp_path: Path) -> None:
         const image = new File([new Uint8Array(9)], "cat.png", { type: "image/png" });
         const seen = [];
         const onProgress = (row) => seen.push(row.progress);
-        const row = await callme.run("sketch2real", { image, seed: 7 }, { key: "k", onProgress });
+        const input = { image, others: [image, "x"], seed: 7 };
+        const row = await callme.run("sketch2real", input, { key: "k", onProgress });
         said.seen = seen;
         said.picture = await (await fetch(await callme.url(row.output.image))).text();
-        const again = await callme.run("sketch2real", { seed: 7 }, { key: "k" });
+        const again = await callme.run("sketch2real", input, { key: "k" });
         said.same = again.id === row.id;
         said.refused = await callme.run("echo", { seed: "x" }).catch((e) => [e.code, e.message]);
         const { data } = await supabase.functions.invoke("predictions", { body: { model: "m" } });
@@ -129,6 +131,13 @@ def test_a_page_runs_a_model(app: App, tmp_path: Path) -> None:
         """,
     )
     assert said.pop("seen")[-1] == 40
+    uploaded = [name for bucket, name in app.project.files if bucket == "callme-inputs"]
+    assert len(uploaded) == 2, "files in lists too, and none again for a run that exists"
+    sent = json.loads(app.puts()[0].body)["input"]
+    assert sent["others"][1] == "x"
+    assert {
+        urlsplit(url).path.rpartition("/")[2] for url in (sent["image"], sent["others"][0])
+    } == {name.rpartition("/")[2] for name in uploaded}
     assert said == {
         "picture": "picture",
         "same": True,

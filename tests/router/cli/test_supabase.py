@@ -82,6 +82,10 @@ def test_init_prints_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     lines = dry.stdout.splitlines()
     assert lines[0] == "SUPABASE_PROJECT_ID=abc supabase db push --remote=abc --yes"
     assert " ".join(FUNCTIONS) in lines[1]
+    deploy = ["supabase", "deploy", "--project", "abc", "--dry-run"]
+    one, all_three = CliRunner().invoke(app, deploy), CliRunner().invoke(app, [*deploy, "--all"])
+    assert f" {FUNCTIONS[0]} --use-api" in one.stdout
+    assert f" {' '.join(FUNCTIONS)} --use-api" in all_three.stdout
     for command in ("init", "status", "doctor"):
         missing = CliRunner().invoke(app, ["supabase", command])
         assert (missing.exit_code, "no project is set" in missing.stderr) == (2, True)
