@@ -10,7 +10,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/pytest -q --durations 5
 PARALLEL := -n $(JOBS) --dist loadfile
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap-simulation bench-fluency bench-scaling lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -106,6 +106,9 @@ bench-http-servers: setup .venv-bench/.installed ## what reading HTTP costs, by 
 
 bench-bodies: setup ## what a body costs that is made to cost much
 	$(BIN)/python bench/hostile_bodies.py
+
+gpu-swap: setup ## on a GPU: how quickly models give it to each other; TINY=1 without one
+	$(BIN)/python bench/gpu_swap.py $(if $(TINY),--tiny)
 
 gpu-swap-simulation: setup ## a day of three models on one card: asleep, restarted, or in order
 	$(BIN)/python bench/gpu_swap_simulation.py

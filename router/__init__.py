@@ -3,6 +3,9 @@
 Imports go one way only; import-linter checks them (see pyproject.toml).
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("callme-gpu")
+try:
+    __version__ = version("callme-gpu")
+except PackageNotFoundError:  # a checkout on the path that was not installed
+    __version__ = "0"

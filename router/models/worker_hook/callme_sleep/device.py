@@ -138,15 +138,28 @@ class Cuda(Device):
         self.torch.cuda.cudart().cudaHostUnregister(address)
 
     def copy(self, pairs: Iterable[tuple[Any, Any]]) -> None:
-        """Begin the copies, in chunks that take turns on the streams."""
+        """Begin the copies, in chunks that take turns on the streams.
+
+        torch's streams do not wait for each other. What is copied may have just been computed or
+        allocated on the current stream, and what is computed next may need the copies.
+        """
         turn = 0
+        begun: dict[Any, list[Any]] = {}
         for to, source in pairs:
-            streams = self._streams_of((to if to.device.type == "cuda" else source).device)
+            device = (to if to.device.type == "cuda" else source).device
+            streams = self._streams_of(device)
+            if device not in begun:
+                begun[device] = streams
+                for stream in streams:
+                    stream.wait_stream(self.torch.cuda.current_stream(device))
             for at in range(0, to.numel(), CHUNK_BYTES):
                 part = slice(at, at + CHUNK_BYTES)
                 with self.torch.cuda.stream(streams[turn % STREAMS]):
                     to[part].copy_(source[part], non_blocking=True)
                 turn += 1
+        for device, streams in begun.items():
+            for stream in streams:
+                self.torch.cuda.current_stream(device).wait_stream(stream)
 
     def _streams_of(self, device: Any) -> list[Any]:
         cuda = self.torch.cuda

@@ -59,23 +59,34 @@ def test_memory_that_cannot_be_pinned() -> None:
 
 
 def test_copies_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large storage is cut, every byte is copied once, and the streams share the work."""
+    """A large storage is cut, every byte is copied once, and the streams share the work. They begin
+    when what is on its way has been done, and what follows waits for them."""
     monkeypatch.setattr(device, "CHUNK_BYTES", 1000)
     used: list[str] = []
-    names = iter("ab")
+
+    class Stream:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            used.append(f"{self.name} after {other.name}")
 
     @contextlib.contextmanager
-    def stream(name: str) -> Iterator[None]:
-        used.append(name)
+    def on(stream: Stream) -> Iterator[None]:
+        used.append(stream.name)
         yield
 
-    card = cuda(Stream=lambda on: next(names), stream=stream)
+    names, current = iter("ab"), Stream("current")
+    card = cuda(
+        Stream=lambda device: Stream(next(names)), stream=on, current_stream=lambda device: current
+    )
     source = torch.arange(5500, dtype=torch.int64).to(torch.uint8)
     to, small = torch.zeros(5500, dtype=torch.uint8), torch.zeros(3, dtype=torch.uint8)
     card.copy([(to, source), (small, source[:3])])
     assert torch.equal(to, source)
     assert torch.equal(small, source[:3])
-    assert used == list("abababa")
+    before, after = ["a after current", "b after current"], ["current after a", "current after b"]
+    assert used == [*before, *"abababa", *after]
 
 
 def test_a_wake_asks_for_large_pieces() -> None:
