@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import venv
@@ -18,7 +19,15 @@ from bench.gpu_rows import ROOT
 from bench.gpu_swap_model import Layer, bytes_of_layer
 
 GB, MB = 10**9, 10**6
-CONTEXT_BYTES = 700 * MB  # assumed of a process's context on a card, with the kernels it has loaded
+SERVER_BYTES = 35 * MB  # of main memory, which coglet's server takes besides the worker
+BARE = """
+import os, cog, safetensors.torch, torch
+from router.models.memory import HostMemory
+torch.ones(512, 512).bfloat16() @ torch.ones(512, 512).bfloat16()
+print(HostMemory(0).measure([os.getpid()]))
+"""
+# Assumed of a process's context on a card, with the kernels it has loaded; rather too much.
+CONTEXT_BYTES = GB
 
 RUN = '''"""A package that knows nothing of sleep."""
 
@@ -98,8 +107,7 @@ def make_plan(*, has_card: bool, is_tiny: bool) -> Plan:
     """Return three models for this machine."""
     names = ("small", "middle", "large")
     if is_tiny:
-        # On a processor each process holds some 200 MB besides its weights.
-        layers, width, count, rest = 21, 1024, 10, 200 * MB
+        layers, width, count, rest = 21, 1024, 10, bare_bytes()
         total = count * layers * bytes_of_layer(width)
         return Plan(
             dict.fromkeys(names, count), layers, width,
@@ -107,13 +115,22 @@ def make_plan(*, has_card: bool, is_tiny: bool) -> Plan:
         )  # fmt: skip
     width = 4096
     layers = round(GB / bytes_of_layer(width))
-    shards = (8, 12, 16) if pids_are_seen() else (12, 12, 12)
+    shards = (10, 12, 14) if pids_are_seen() else (12, 12, 12)
     # Set-up holds a shard twice.
     most = (shards[-1] + 1) * GB + CONTEXT_BYTES
     limit = most + 2 * (GB + CONTEXT_BYTES) + GB // 2
     return Plan(
         dict(zip(names, shards, strict=True)), layers, width, limit, most, has_card, is_tiny
     )
+
+
+def bare_bytes() -> int:
+    """Return what a model's processes hold in main memory besides weights."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    said = subprocess.run(
+        [sys.executable, "-c", BARE], env=env, check=True, capture_output=True, text=True
+    )
+    return int(said.stdout) + SERVER_BYTES
 
 
 def pids_are_seen() -> bool:
