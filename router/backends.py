@@ -79,7 +79,9 @@ class Backends:
     def process(self, place: str) -> RemoteProcess | None:
         """A new process of a model that runs at a remote, None for a local one."""
         remote = self._remotes.get(place)
-        return RemoteProcess(make_backend(remote[0]), remote[1]) if remote else None
+        if remote is None:
+            return None
+        return RemoteProcess(make_backend(remote[0]), remote[1], repeatable=remote[0].repeatable)
 
     def replace(self, package: Package) -> None:
         """Use this package of a model that runs here from its next start on."""
@@ -124,7 +126,7 @@ class Backends:
         self.concurrency[place] = model.remote.concurrency if model.remote else 1
         self._remotes[place] = options, make_guards(options, clock)
         if has_two:
-            to_box = options.kind is not Kind.MODAL and bool(options.url)
+            to_box = options.kind is not Kind.MODAL and bool(options.urls)
             self.labels[place] = name
             self.rules[name] = OverflowRule(place, model.overflow_after_s, to_box)
 
@@ -146,13 +148,15 @@ def _options(model: ModelSettings, settings: Settings) -> RemoteOptions:
     allowed = model.remote.requests_per_hour
     if allowed is None and kind in PAID:
         allowed = PAID_REQUESTS_PER_HOUR
+    repeatable = model.remote.repeatable
     return RemoteOptions(
         kind=kind,
-        url=model.remote.url,
+        urls=model.remote.urls,
         model=model.remote.model,
         key=model.remote.key.get_secret_value(),
         timeout_s=model.remote.timeout_s,
         start_timeout_s=settings.setup_timeout_s,
+        repeatable=(allowed is None and kind is Kind.COG) if repeatable is None else repeatable,
         requests_per_hour=allowed,
         allow_private=settings.allow_private_urls,
     )

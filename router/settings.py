@@ -29,6 +29,7 @@ POLICY = Policy()
 MIN_KEY_CHARS = 16
 # The name for programs of this machine.
 RESERVED_ID = "local"
+HTTP_URL = re.compile(r"https?://[^\s/]+.*")
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 
@@ -59,10 +60,8 @@ class RemoteSettings(BaseModel):
     kind: Literal["cog", "replicate", "modal"] | None = Field(
         None, description="The kind of remote; needed only for `overflow`."
     )
-    url: str = Field(
-        "",
-        pattern=r"^(https?://[^\s/]+.*)?$",
-        description="URL of a server with Cog's or Replicate's API.",
+    url: str | list[str] = Field(
+        "", description="URL of a server with Cog's or Replicate's API; a list for kind cog."
     )
     model: str = Field(
         "",
@@ -72,11 +71,27 @@ class RemoteSettings(BaseModel):
     key: SecretStr = Field(SecretStr(""), description="Bearer key; for Modal token-id:secret.")
     concurrency: int = Field(4, ge=1, description="Predictions that run there at a time.")
     timeout_s: float = Field(600.0, gt=0, description="A longer prediction is canceled.")
+    repeatable: bool | None = Field(
+        None, description="Send again what was cut off; default: yes for cog without a limit."
+    )
     requests_per_hour: int | None = Field(
         None,
         ge=0,
         description="The most requests an hour; default: 100 if it is paid, else no limit.",
     )
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Each URL of `url`, none that is empty."""
+        return tuple(u for u in ([self.url] if isinstance(self.url, str) else self.url) if u)
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, url: str | list[str]) -> str | list[str]:
+        for one in [url] if isinstance(url, str) else url:
+            if one and not HTTP_URL.fullmatch(one):
+                raise ValueError("must begin with http:// or https:// and a host")
+        return url
 
 
 class ModelSettings(BaseModel):
@@ -120,8 +135,14 @@ class ModelSettings(BaseModel):
             raise ValueError("needs remote.kind: cog, replicate or modal")
         if self.backend not in ("overflow", self.remote_kind):
             raise ValueError(f"has backend {self.backend} and remote.kind {self.remote_kind}")
-        if self.remote_kind != "replicate" and not self.remote.url:
+        if self.remote_kind != "replicate" and not self.remote.urls:
             raise ValueError("needs remote.url")
+        if self.remote_kind != "cog" and len(self.remote.urls) > 1:
+            raise ValueError("has several URLs in remote.url, which only kind cog may have")
+        limited = self.remote.requests_per_hour is not None
+        if self.remote.repeatable and (self.remote_kind != "cog" or limited):
+            # What is sent again is not counted.
+            raise ValueError("has remote.repeatable, which needs kind cog and no requests_per_hour")
         if self.remote_kind == "replicate" and not self.remote.model:
             raise ValueError("needs remote.model: owner/name")
         return self

@@ -58,6 +58,10 @@ class NotStartedError(Exception):
     """
 
 
+class MayHaveBegunError(NotStartedError):
+    """A prediction may have begun on another machine, and the settings let it run twice."""
+
+
 class SleepRefusedError(Exception):
     """A process would not sleep. It is as it was. The message says why, for a person.
 

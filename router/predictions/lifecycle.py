@@ -253,14 +253,16 @@ class Predictions:
                 if self._webhooks.wants(in_flight.prediction, event):
                     self._webhooks.notify(in_flight.brief(), event)
 
-    def handed_back(self, prediction_id: str) -> None:
-        """Mark it waiting again. It did not begin, so the attempt does not count."""
+    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> None:
+        """Mark it waiting again. The attempt does not count. One that may have begun at its remote
+        is asked for there after a restart of the router."""
         in_flight = self._in_flight[prediction_id]
         in_flight.restart()
         in_flight.stop_timer()
         p = advance(in_flight.prediction, Status.STARTING, self._clock.time())
         attempts = p.attempts - 1
-        in_flight.prediction = replace(p, attempts=attempts, home=p.home if attempts else "")
+        home = p.home if attempts or may_have_begun else ""
+        in_flight.prediction = replace(p, attempts=attempts, home=home)
         self._persistence.note(in_flight.prediction)
         self._facts.tell(PredictionChanged(in_flight.prediction))
 

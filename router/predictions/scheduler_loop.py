@@ -24,6 +24,7 @@ from router.errors import RouterError, WorkerDied, without_paths
 from router.models.catalog import Package
 from router.models.process_interface import (
     LogLine,
+    MayHaveBegunError,
     Memory,
     NotStartedError,
     Process,
@@ -64,8 +65,8 @@ class Jobs(Protocol):
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """The prediction has printed a log text, sent a part of its output or recorded a metric."""
 
-    def handed_back(self, prediction_id: str) -> None:
-        """The prediction did not begin and waits again."""
+    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> None:
+        """The prediction waits again. It did not begin, or it may have begun at its remote."""
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """The prediction ended. Returns its service time in seconds, None if that does not count
@@ -318,7 +319,8 @@ class SchedulerLoop:
                 raise NotStartedError("the process was stopped before the run began")
             outcome = await process.predict(job, partial(self._owner.progressed, e.id))
         except NotStartedError as error:
-            self._owner.handed_back(e.id)
+            began = isinstance(error, MayHaveBegunError)
+            self._owner.handed_back(e.id, may_have_begun=began)
             self.post(msg.Died(e.model, e.generation, str(error)))
             self.post(msg.Requeued(e.id, e.model, e.generation))
             return

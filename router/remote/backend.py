@@ -39,8 +39,8 @@ class Backend(Protocol):
         """The model's OpenAPI document, in Cog's form. Raises StartError when it cannot be read."""
 
     async def predict(self, job: Job, report: Report) -> Outcome:
-        """Run one prediction. Raises NotStartedError when it certainly did not begin; any other
-        error is a failed outcome."""
+        """Run one prediction. Raises NotStartedError when it certainly did not begin, and
+        MayHaveBegunError when it may run again; any other error is a failed outcome."""
 
     async def cancel(self, prediction_id: str) -> bool:
         """Ask for a cancel, for at most some seconds. Never raises. False when the back-end can
@@ -55,17 +55,19 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
-    """One model's back-end. `url`: of a Cog server, or of an API like Replicate's. `model`:
-    Replicate's owner/name. `key`: a bearer key; for Modal `token-id:token-secret`.
+    """One model's back-end. `urls`: of Cog servers, each an entry to the same back-end, or of one
+    API like Replicate's. `model`: Replicate's owner/name. `key`: a bearer key; for Modal
+    `token-id:token-secret`. `repeatable`: what may have begun may be sent again.
     `requests_per_hour`: None for no limit. `allow_private`: output files may be on private
-    addresses other than that of `url`."""
+    addresses other than those of `urls`."""
 
     kind: Kind
-    url: str = ""
+    urls: tuple[str, ...] = ()
     model: str = ""
     key: str = field(default="", repr=False)
     timeout_s: float = 600.0
     start_timeout_s: float = 600.0
+    repeatable: bool = False
     requests_per_hour: int | None = None
     allow_private: bool = False
 
@@ -87,16 +89,17 @@ def make_backend(options: RemoteOptions) -> Backend:
     """The back-end of these options, not yet connected. Raises ValueError when the name of a
     Replicate model is not valid."""
     if options.kind is Kind.REPLICATE:
-        url, key = options.url or API, _bearer(options.key)
-        http = RemoteHttp(url, key, allow_private=options.allow_private)
+        urls, key = options.urls or (API,), _bearer(options.key)
+        http = RemoteHttp(urls, key, allow_private=options.allow_private)
         return ReplicateBackend(http, options.model, timeout_s=options.timeout_s)
     is_modal = options.kind is Kind.MODAL
     key = _modal_token(options.key) if is_modal else _bearer(options.key)
     return CogBackend(
-        RemoteHttp(options.url, key),
+        RemoteHttp(options.urls, key),
         timeout_s=options.timeout_s,
         start_timeout_s=options.start_timeout_s,
         is_modal=is_modal,
+        repeatable=options.repeatable,
     )
 
 

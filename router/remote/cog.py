@@ -1,20 +1,27 @@
 """A back-end with Cog's HTTP API: another box of ours, a container of the package, or Modal.
 
-A prediction has the same id there. Another box of ours never runs an id twice, so after a lost
-connection it is asked for the prediction. A plain coglet cannot be asked, so a prediction that may
-have begun there is not sent again.
+A prediction has the same id there. After a lost connection the back-end is asked for it: another
+box of ours knows the id and never runs it twice. Where nobody knows it, it is sent again under the
+same id if the model is declared repeatable (`remote.repeatable`). A plain coglet may then run it
+twice; the store still has one result.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
 from router.errors import DeadlineExceeded
-from router.models.process_interface import NotStartedError, Report, StartError
+from router.models.process_interface import (
+    MayHaveBegunError,
+    NotStartedError,
+    Report,
+    StartError,
+)
 from router.prediction import Job, Json, LogText, Outcome
 from router.remote import responses as answers
 from router.remote.files import with_files
@@ -30,6 +37,8 @@ from router.remote.http import (
     retry_delays,
 )
 
+log = logging.getLogger(__name__)
+
 # Other clients use that machine too, so the router waits for a busy one.
 BUSY_FIRST_S = 0.005
 BUSY_MAX_S = 0.1
@@ -41,23 +50,45 @@ PROBE_TIMEOUT_S = 15.0
 # Modal answers a web request that takes longer than this with a 303 to a URL that continues the
 # wait: https://modal.com/docs/guide/webhook-timeouts
 MODAL_HOLDS_S = 150.0
+# How often a prediction that was cut off is sent again, and after how long. It goes to the next
+# entry; when none is left, it waits in the queue.
+SEND_AGAIN = 2
+SEND_AGAIN_AFTER_S = 1.0
+# The statuses with which a proxy answers when it has lost the server behind it.
+CUT_OFF = frozenset({500, 502, 504})
+
+
+class CutOffError(Exception):
+    """The prediction may have begun, and no entry knows what became of it."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 class CogBackend:
     """Implements `router.remote.backend.Backend`.
 
-    `start_timeout_s`: how long to wait for a server that is still in its set-up. `is_modal`: a
-    request to Modal that finds all containers busy starts another one, which costs money. So the
-    router does not ask for its health, and cancels by closing the connection.
+    `start_timeout_s`: how long to wait for a server that is still in its set-up. `repeatable`: what
+    may have begun may be sent again. `is_modal`: a request to Modal that finds all containers busy
+    starts another one, which costs money. So the router does not ask for its health, and cancels by
+    closing the connection.
     """
 
     def __init__(
-        self, http: RemoteHttp, *, timeout_s: float, start_timeout_s: float, is_modal: bool = False
+        self,
+        http: RemoteHttp,
+        *,
+        timeout_s: float,
+        start_timeout_s: float,
+        is_modal: bool = False,
+        repeatable: bool = False,
     ) -> None:
         self._http = http
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._is_modal = is_modal
+        self._repeatable = repeatable
 
     async def close(self) -> None:
         """Close every connection."""
@@ -111,8 +142,20 @@ class CogBackend:
         give_up = time.monotonic() + self._timeout_s
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer = await self._send(body, give_up)
-                return await self._follow(job.id, answer, report)
+                sent = 0
+                while True:
+                    try:
+                        answer = await self._send(body, give_up)
+                    except NotStartedError as error:
+                        raise (MayHaveBegunError(str(error)) if sent else error) from error
+                    try:
+                        return await self._follow(job.id, answer, report)
+                    except CutOffError as cut_off:
+                        if not self._repeatable or sent == SEND_AGAIN:
+                            return cut_off.outcome
+                    sent += 1
+                    log.warning("sent again", extra={"prediction": job.id})
+                    await asyncio.sleep(SEND_AGAIN_AFTER_S)
         except TimeoutError:
             await self.cancel(job.id)
             limit = f"{self._timeout_s:.0f} s"
@@ -124,7 +167,8 @@ class CogBackend:
             return False
         with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                await self._http.ask_safely("POST", f"/predictions/{prediction_id}/cancel")
+                path = f"/predictions/{prediction_id}/cancel"
+                await self._http.ask_safely("POST", path, known_to_one=True)
         return True
 
     async def abandon(self, prediction_id: str) -> None:
@@ -176,14 +220,19 @@ class CogBackend:
     async def _follow(
         self, prediction_id: str, answer: RemoteResponse | None, report: Report
     ) -> Outcome:
-        """Poll from the first response to the end of the prediction."""
+        """Poll from the first response to the end of the prediction. Raises CutOffError."""
         known = ""
         poll_s = POLL_FIRST_S
         while True:
             if answer is None:
                 answer = await self._poll(prediction_id)
                 if answer is None:
-                    return answers.broken_off("the connection was lost")
+                    raise CutOffError(answers.broken_off("the connection was lost"))
+            if answer.status in CUT_OFF:
+                known_there = await self._poll(prediction_id)
+                if known_there is None:
+                    raise CutOffError(answers.of_answer(answer))
+                answer = known_there
             if answer.status == 303:
                 answer = await self._redirected(answer)
                 continue
@@ -203,11 +252,13 @@ class CogBackend:
             answer = None
 
     async def _poll(self, prediction_id: str) -> RemoteResponse | None:
-        """GET the prediction; None when that fails. A plain coglet has no such path."""
+        """GET the prediction from the entry that knows it; None when none does. A plain coglet has
+        no such path."""
         if self._is_modal:
             return None
         try:
-            answer = await self._http.ask_safely("GET", f"/predictions/{prediction_id}")
+            path = f"/predictions/{prediction_id}"
+            answer = await self._http.ask_safely("GET", path, known_to_one=True)
         except (NotSentError, BrokenOffError):
             return None
         return answer if answer.status == 200 else None

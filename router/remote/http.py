@@ -1,19 +1,21 @@
 """HTTP to a back-end on another machine. Its two errors say whether a request certainly was not
 sent, or may have been.
 
-A prediction is tried again only when it certainly was not sent. One that may have begun is never
-sent twice, as it may cost money or have an effect.
+A prediction is tried again only when it certainly was not sent. One that may have begun may cost
+money or have an effect; `router.remote.cog` sends it again only if the settings say that it may.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -74,18 +76,26 @@ class RemoteResponse:
 
 
 class RemoteHttp:
-    """A client of one base URL. `key`: the headers that authenticate it. Call `close` at the end.
+    """A client of one back-end. `key`: the headers that authenticate it. Call `close` at the end.
 
-    `allow_private`: a URL in a response of the back-end may be at a private address too.
+    `entries`: its base URLs, one or more, each good for every request. One is used until it fails;
+    then the next one is. `allow_private`: a URL in a response of the back-end may be at a private
+    address too.
     """
 
     def __init__(
-        self, base_url: str, key: Mapping[str, str], *, allow_private: bool = False
+        self, entries: Sequence[str], key: Mapping[str, str], *, allow_private: bool = False
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self._entries = tuple(entry.rstrip("/") for entry in entries)
+        self._used = 0
         self._key = key
         self._elsewhere = PublicHttp(allow_private=allow_private)
         self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def base_url(self) -> str:
+        """The entry that is used now."""
+        return self._entries[self._used]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -104,15 +114,62 @@ class RemoteHttp:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         with_key: bool = True,
+        known_to_one: bool = False,
     ) -> RemoteResponse:
         """Send one request. `path` may be a complete URL; set `with_key` only if it has the origin
         of the base URL. Without the key the request goes only to the public internet, like one to a
         caller's URL. Without `timeout_s` the caller must limit the time. Redirects are not
         followed.
 
-        Raises NotSentError when it was not sent, and BrokenOffError when there is no complete
-        response."""
-        url = path if "://" in path else f"{self.base_url}{path}"
+        An entry that is not reached has begun nothing, so the next one gets the request.
+        `known_to_one`: an entry may answer 404 for what another one knows, so all are asked.
+
+        Raises NotSentError when it was not sent to any entry, and BrokenOffError when there is no
+        complete response."""
+        send = functools.partial(
+            self._send, method, json=json, data=data, headers=headers, timeout_s=timeout_s
+        )
+        if "://" in path:
+            return await send(path, with_key=with_key)
+        unknown: RemoteResponse | None = None
+        unreached: NotSentError | None = None
+        for entry in (*self._entries[self._used :], *self._entries[: self._used]):
+            try:
+                answer = await send(entry + path, with_key=with_key)
+            except NotSentError as error:
+                self._leave(entry)
+                unreached = error
+            except BrokenOffError:
+                self._leave(entry)
+                raise
+            else:
+                if known_to_one and answer.status == HTTPStatus.NOT_FOUND:
+                    unknown = answer
+                    continue
+                if _in_trouble(answer.status):
+                    self._leave(entry)
+                return answer
+        if unknown is None:
+            raise unreached or NotSentError("it has no address")
+        return unknown
+
+    def _leave(self, entry: str) -> None:
+        """Use the next entry, unless another request has already left this one."""
+        if self.base_url == entry:
+            self._used = (self._used + 1) % len(self._entries)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: Any,
+        data: Any,
+        headers: Mapping[str, str] | None,
+        timeout_s: float | None,
+        with_key: bool,
+    ) -> RemoteResponse:
+        """Send one request to one URL. See `ask`."""
         own = {**AGENT, loop_detection.HEADER: loop_detection.onward()}
         sent = {**own, **(self._key if with_key else {}), **(headers or {})}
         if json is not None:
@@ -134,14 +191,26 @@ class RemoteHttp:
             raise BrokenOffError(_reason(error)) from error
 
     async def ask_safely(
-        self, method: str, path: str, *, timeout_s: float = SAFE_TIMEOUT_S, with_key: bool = True
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_s: float = SAFE_TIMEOUT_S,
+        with_key: bool = True,
+        known_to_one: bool = False,
     ) -> RemoteResponse:
         """Like `ask`, for a request that may be sent twice (GET, cancel). It is tried TRIES times,
         also after a response with a status of 500 or more."""
         delays = retry_delays()
         while True:
             try:
-                answer = await self.ask(method, path, timeout_s=timeout_s, with_key=with_key)
+                answer = await self.ask(
+                    method,
+                    path,
+                    timeout_s=timeout_s,
+                    with_key=with_key,
+                    known_to_one=known_to_one,
+                )
             except (NotSentError, BrokenOffError):
                 delay_s = next(delays, None)
                 if delay_s is None:

@@ -14,7 +14,13 @@ from collections.abc import Callable, Sequence
 
 from router import loop_detection
 from router.errors import WorkerDied
-from router.models.process_interface import LogLine, NotStartedError, Report, StartError
+from router.models.process_interface import (
+    LogLine,
+    MayHaveBegunError,
+    NotStartedError,
+    Report,
+    StartError,
+)
 from router.prediction import Job, Outcome
 from router.remote.backend import Backend, Guards
 from router.remote.responses import TROUBLE, canceled, failed
@@ -31,11 +37,13 @@ class RemoteProcess:
     """A `Process` for one period in which the back-end is used.
 
     `guards` outlives the process: the requests that were sent, and whether the breaker is open.
+    `repeatable`: what runs when the process stops may run again.
     """
 
-    def __init__(self, backend: Backend, guards: Guards) -> None:
+    def __init__(self, backend: Backend, guards: Guards, *, repeatable: bool = False) -> None:
         self._backend = backend
         self._guards = guards
+        self._repeatable = repeatable
         self._broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._running: dict[str, asyncio.Task[Outcome]] = {}
         self._canceled: set[str] = set()
@@ -143,9 +151,11 @@ class RemoteProcess:
 
     def _cut_off(self, prediction_id: str) -> Outcome:
         """The outcome of a run that was cancelled here: by request, or by the stop of this
-        process."""
+        process. Raises MayHaveBegunError for one that may run again: it waits in the queue."""
         if prediction_id in self._canceled:
             return canceled()
+        if self._repeatable:
+            raise MayHaveBegunError("the router stopped using the back-end")
         return failed(
             WorkerDied.code, "The router stopped using the back-end while it worked on this"
         )

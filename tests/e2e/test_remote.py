@@ -22,6 +22,7 @@ from tests.e2e.remote_boxes import BOX_KEY, cog_remote, front
 from tests.e2e.service import Service, running_service
 from tests.waiting import free_port, wait_until
 
+PATHS = "/far", "/once"
 HASTY = {"CALLME_SHUTDOWN_GRACE_S": "0.2"}
 
 
@@ -220,23 +221,27 @@ def test_overflow_when_it_cannot_start_here(box: Service, tmp_path: Path) -> Non
 
 
 def test_a_box_that_dies_and_comes_back(echo_packages: Path, tmp_path: Path) -> None:
-    """What it had begun is 502 and is not begun again elsewhere; what comes then is 503 with a
-    time; when it is back, all is as before."""
+    """What it had begun is 503 with a time, and 502 where it may not run twice; what comes then
+    is 503 with a time; when it is back, all is as before."""
     port = free_port()
-    toml = cog_remote("far", f"http://127.0.0.1:{port}")
+    url = f"http://127.0.0.1:{port}"
+    toml = cog_remote("far", url) + cog_remote("once", url) + "repeatable = false\n"
     with front(tmp_path / "front", toml) as service:
         down = service.http.post("/far", files={"text": (None, "x")})
         assert (down.status_code, down.json()["error"]["code"]) == (503, "model_unavailable")
         assert int(down.headers["retry-after"]) >= 1
         with second_box(echo_packages, tmp_path / "box", port) as box:
             wait_until(lambda: _post(service).status_code == 200, 60)
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                asked = pool.submit(service.http.post, "/far", files={"delay_s": (None, "300")})
-                wait_until(lambda: box.model("echo")["running"])
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                parts = {"delay_s": (None, "300")}
+                asked = [pool.submit(service.http.post, path, files=parts) for path in PATHS]
+                wait_until(lambda: box.model("echo")["running"] and box.model("echo")["queue"])
                 box.child.send_signal(signal.SIGKILL)
                 box.child.wait()
-                answer = asked.result()
-            assert (answer.status_code, answer.json()["error"]["code"]) == (502, "backend_failed")
+                far, once = (a.result() for a in asked)
+            assert (far.status_code, far.json()["error"]["code"]) == (503, "model_unavailable")
+            assert int(far.headers["retry-after"]) >= 1
+            assert (once.status_code, once.json()["error"]["code"]) == (502, "backend_failed")
         began = time.monotonic()
         while (gone := _post(service)).status_code != 503:
             assert gone.status_code == 502

@@ -203,7 +203,7 @@ def served(container: Any) -> Iterator[str]:
 async def test_the_routers_back_end_uses_it(served: str, tmp_path: Path) -> None:
     """`backend = "modal"`, all but Modal itself: a file, an objection, and a cancel, which is
     a connection that is closed."""
-    options = RemoteOptions(Kind.MODAL, served, key="wk-1:ws-1", timeout_s=120)
+    options = RemoteOptions(Kind.MODAL, (served,), key="wk-1:ws-1", timeout_s=120)
     process = RemoteProcess(make_backend(options), make_guards(options, SystemClock()))
     await process.start()
     path = tmp_path / "0.png"

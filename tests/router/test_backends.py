@@ -21,6 +21,7 @@ from router.models.process_interface import StartError
 from router.models.schemas import Description
 from router.predictions.overflow import OverflowRule
 from router.predictions.scheduler_loop import SchedulerLoop
+from router.remote.cog import CogBackend
 from router.remote.process import RemoteProcess
 from router.scheduling.messages import Described, Event
 from router.settings import ModelSettings, RemoteSettings, Settings
@@ -92,6 +93,25 @@ async def test_what_is_paid_for_is_bounded() -> None:
     assert allowed == {"a": 100, "b": 100, "c": 7, "d": None}
 
 
+async def test_what_is_repeatable() -> None:
+    """What costs nothing; not what is paid for or limited, and what the settings say otherwise."""
+    made = backends(
+        {
+            "free": {"backend": "cog", "remote": BOX},
+            "limited": {"backend": "cog", "remote": {**BOX, "requests_per_hour": 7}},
+            "declared": {"backend": "cog", "remote": {**BOX, "repeatable": False}},
+            "paid": {"backend": "modal", "remote": MODAL},
+        }
+    )
+    assert [n for n in made.packages if made._remotes[n][0].repeatable] == ["free"]
+    for name in made.packages:
+        process = made.process(name)
+        assert process is not None
+        assert process._repeatable is (name == "free")
+        backend = cast(CogBackend, process._backend)
+        assert backend._repeatable is (name == "free")
+
+
 async def test_what_the_guards_know_outlives_a_process() -> None:
     """Or each restart of the process would forget what was spent."""
     made = backends({"d": {"backend": "cog", "remote": BOX}})
@@ -154,6 +174,14 @@ def test_what_cannot_be_served_is_left_out() -> None:
         ({"backend": "replicate", "remote": {"model": "only-a-name"}}, "model"),
         ({"backend": "replicate", "remote": {"model": "a/b", "requests_per_hour": -1}}, "requests"),
         ({"backend": "nowhere"}, "backend"),
+        ({"backend": "cog", "remote": {"url": ["http://a", "b"]}}, "must begin with http://"),
+        ({"backend": "cog", "remote": {"url": []}}, "needs remote.url"),
+        ({"backend": "modal", "remote": {"url": ["http://a", "http://b"]}}, "several URLs"),
+        ({"backend": "modal", "remote": {**BOX, "repeatable": True}}, "needs kind cog"),
+        (
+            {"backend": "cog", "remote": {**BOX, "repeatable": True, "requests_per_hour": 9}},
+            "and no requests_per_hour",
+        ),
     ],
 )
 def test_settings_that_make_no_sense(model: dict[str, Any], told: str) -> None:

@@ -14,6 +14,7 @@ from router.models.catalog import Package
 from router.models.process_interface import (
     Copied,
     LogLine,
+    MayHaveBegunError,
     NotStartedError,
     Report,
     SleepRefusedError,
@@ -142,9 +143,9 @@ class Recorder:
         """Noted."""
         self.progress.append((prediction_id, progress))
 
-    def handed_back(self, prediction_id: str) -> None:
+    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> None:
         """Noted."""
-        self.told.append(("handed_back", prediction_id))
+        self.told.append(("may have begun" if may_have_begun else "handed_back", prediction_id))
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """Noted."""
@@ -272,13 +273,17 @@ async def test_a_worker_that_dies(world: World) -> None:
     assert failure.details == {"log_tail": ["loaded w.bin"]}
 
 
-async def test_what_never_began_runs_again(world: World) -> None:
-    """NotStartedError hands the prediction back; it runs on the next process."""
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(NotStartedError("x"), "handed_back"), (MayHaveBegunError("x"), "may have begun")],
+)
+async def test_what_never_began_runs_again(world: World, error: Exception, told: str) -> None:
+    """It is handed back and runs on the next process; so does what may run twice."""
     world.loop.post(msg.Submitted("a", "m"))
     first = await world.ready()
-    first.answers["a"].set_exception(NotStartedError("dead"))
+    first.answers["a"].set_exception(error)
     await settle()
-    assert world.jobs.told == [("started", "a"), ("handed_back", "a")]
+    assert world.jobs.told == [("started", "a"), (told, "a")]
     world.clock.now += 2
     world.loop.post(msg.Tick())
     second = await world.ready()

@@ -41,6 +41,14 @@ class StandIn:
     script: dict[str, list[Step]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
     url: str = ""
+    server: TestServer | None = None
+
+    async def stop_listening(self) -> None:
+        """Refuse new connections from now on."""
+        assert self.server is not None
+        assert self.server.runner is not None
+        for site in list(self.server.runner.sites):
+            await site.stop()
 
     def of(self, method: str, path: str) -> list[Seen]:
         """The requests to one path."""
@@ -106,6 +114,7 @@ async def stand_in(**script: list[Step]) -> AsyncIterator[StandIn]:
     app.router.add_route("*", "/{path:.*}", back_end.answer)
     server = TestServer(app, host="127.0.0.1")
     await server.start_server()
+    back_end.server = server
     back_end.url = str(server.make_url("")).rstrip("/")
     try:
         yield back_end

@@ -66,7 +66,7 @@ async def test_every_prediction_ends() -> None:
     async with stand_in() as server:
         shuffled(server, dice, "POST /predictions")
         server.script["GET /health-check"] = [{"status": "READY"}, 500, {"status": "READY"}]
-        options = RemoteOptions(Kind.COG, server.url, timeout_s=0.4, start_timeout_s=1.0)
+        options = RemoteOptions(Kind.COG, (server.url,), timeout_s=0.4, start_timeout_s=1.0)
         guards = make_guards(options, SystemClock())
         for first in range(0, PREDICTIONS, AT_ONCE):
             process = RemoteProcess(make_backend(options), guards)

@@ -44,10 +44,12 @@ def ignore(progress: Progress) -> None:
 
 
 def backend_of(
-    url: str, kind: Kind = Kind.COG, timeout_s: float = 60.0, key: str = KEY
+    *urls: str, kind: Kind = Kind.COG, timeout_s: float = 60.0, key: str = KEY, again: bool = False
 ) -> CogBackend:
     """The back-end as the router makes it."""
-    options = RemoteOptions(kind, url, key=key, timeout_s=timeout_s, start_timeout_s=60.0)
+    options = RemoteOptions(
+        kind, urls, key=key, timeout_s=timeout_s, start_timeout_s=60.0, repeatable=again
+    )
     backend = make_backend(options)
     assert isinstance(backend, CogBackend)
     return backend
@@ -324,7 +326,7 @@ async def test_modals_redirect_is_followed(other: StandIn) -> None:
     there = answers(303, None, Location="/predictions?__modal_function_call_id=fc-1")
     other.script["GET /predictions"] = [there, SUCCEEDED]
     other.script[PREDICT] = [there]
-    backend = backend_of(other.url, Kind.MODAL, key="wk-1:ws-1")
+    backend = backend_of(other.url, kind=Kind.MODAL, key="wk-1:ws-1")
     outcome = await backend.predict(Job("p1", {}), ignore)
     await backend.close()
     assert outcome.output == {"x": 1}
@@ -343,7 +345,7 @@ async def test_the_key_goes_nowhere_else(other: StandIn) -> None:
 
 async def test_modal_is_asked_for_predictions_only(other: StandIn) -> None:
     """Its health, or a cancel, would start a container when the others are busy."""
-    backend = backend_of(other.url, Kind.MODAL)
+    backend = backend_of(other.url, kind=Kind.MODAL)
     await backend.probe()
     assert not await backend.cancel("p1")
     await backend.close()

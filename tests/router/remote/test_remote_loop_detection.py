@@ -29,7 +29,7 @@ async def test_the_boxes_it_came_through_are_told(other: StandIn) -> None:
     """This one too; to a probe, which is nobody's request, this one alone."""
     other.script["POST /predictions"] = [SUCCEEDED]
     other.script["GET /health-check"] = [{"status": "READY"}]
-    backend = make_backend(RemoteOptions(Kind.COG, other.url))
+    backend = make_backend(RemoteOptions(Kind.COG, (other.url,)))
     guards = Guards(Allowance(None, SystemClock()), Breaker())
     process = RemoteProcess(backend, guards)
     with loop_detection.coming_through("e" * 16):  # of the request that started it
@@ -48,7 +48,7 @@ async def test_a_circle_is_not_tried_again(other: StandIn) -> None:
     told = {"error": {"code": "loop_detected", "message": "no"}}
     other.script["GET /health-check"] = [answers(508, told)]
     other.script["GET /openapi.json"] = [answers(508, told)]
-    backend = make_backend(RemoteOptions(Kind.COG, other.url))
+    backend = make_backend(RemoteOptions(Kind.COG, (other.url,)))
     for ask in (backend.probe, backend.schema):
         with pytest.raises(StartError, match="leads back to this box"):
             await ask()

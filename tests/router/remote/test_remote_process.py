@@ -6,7 +6,12 @@ import asyncio
 
 import pytest
 
-from router.models.process_interface import NotStartedError, Report, StartError
+from router.models.process_interface import (
+    MayHaveBegunError,
+    NotStartedError,
+    Report,
+    StartError,
+)
 from router.prediction import Job, Json, Outcome, Progress, Status
 from router.remote.backend import Guards
 from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, Allowance, Breaker
@@ -63,11 +68,11 @@ class Scripted:
 class World:
     """A process on a scripted back-end."""
 
-    def __init__(self, per_hour: int | None = None) -> None:
+    def __init__(self, per_hour: int | None = None, *, repeatable: bool = False) -> None:
         self.clock = HandClock()
         self.backend = Scripted()
         self.guards = Guards(Allowance(per_hour, self.clock), Breaker())
-        self.process = RemoteProcess(self.backend, self.guards)
+        self.process = RemoteProcess(self.backend, self.guards, repeatable=repeatable)
 
     def again(self) -> RemoteProcess:
         """The process of the next start: the guards are the same."""
@@ -200,6 +205,21 @@ async def test_a_stop_ends_what_runs() -> None:
     assert outcome.failure.code == "worker_died"
     assert (world.backend.abandoned, world.backend.canceled) == (["1"], [])
     assert world.backend.closed == 1
+
+
+async def test_a_stop_gives_back_what_is_repeatable() -> None:
+    """It waits in the queue for the next start; one that was canceled does not."""
+    world = World(repeatable=True)
+    world.backend.heeds_cancels = False
+    await world.process.start()
+    running, canceled = await world.begin("1"), await world.begin("2")
+    canceling = asyncio.create_task(world.process.cancel("2"))
+    await until(lambda: world.backend.canceled == ["2"])
+    await world.process.stop(0.0)
+    with pytest.raises(MayHaveBegunError, match="stopped using"):
+        await running
+    assert (await canceled).status is Status.CANCELED
+    await canceling
 
 
 async def test_a_stop_waits_for_what_runs() -> None:

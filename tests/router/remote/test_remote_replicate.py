@@ -49,7 +49,7 @@ def done(output: Any = "text") -> dict[str, Any]:
 
 def backend_of(url: str, model: str = "me/m", timeout_s: float = 60.0) -> ReplicateBackend:
     """The back-end as the router makes it."""
-    return made_of(RemoteOptions(Kind.REPLICATE, url, model, TOKEN, timeout_s))
+    return made_of(RemoteOptions(Kind.REPLICATE, (url,), model, TOKEN, timeout_s))
 
 
 def made_of(options: RemoteOptions) -> ReplicateBackend:
@@ -216,7 +216,7 @@ async def test_the_token_is_not_shown_to_the_delivering_host(
         delivery.script["GET /out.png"] = [answers_png]
         monkeypatch.setattr(ReplicateBackend, "_is_ours", lambda _, url: True)
         api.script[CREATE] = [done(f"{delivery.url}/out.png")]
-        options = RemoteOptions(Kind.REPLICATE, api.url, "me/m", TOKEN, allow_private=True)
+        options = RemoteOptions(Kind.REPLICATE, (api.url,), "me/m", TOKEN, allow_private=True)
         outcome = await run_on(made_of(options))
         assert outcome.output.startswith("data:image/png")
         assert "Authorization" not in delivery.seen[0].headers
