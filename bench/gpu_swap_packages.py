@@ -111,7 +111,7 @@ def make_plan(*, has_card: bool, is_tiny: bool) -> Plan:
         total = count * layers * bytes_of_layer(width)
         return Plan(
             dict.fromkeys(names, count), layers, width,
-            3 * rest + total * 3 // 2, rest + total, has_card, is_tiny,
+            3 * rest + total * 17 // 10, rest + total, has_card, is_tiny,
         )  # fmt: skip
     width = 4096
     layers = round(GB / bytes_of_layer(width))

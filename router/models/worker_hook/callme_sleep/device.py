@@ -36,8 +36,8 @@ class Device:
         """Return what makes it unsafe to free storages here; "" when nothing does."""
         return ""
 
-    def allocations(self) -> int | None:
-        """Return how often torch's allocator was asked so far; None when that is not counted."""
+    def in_use_bytes(self) -> int | None:
+        """Return what torch's allocator has given out; None when that is not counted."""
         return None
 
     def map(self, size: int) -> mmap.mmap:
@@ -111,13 +111,11 @@ class Cuda(Device):
         except TypeError:  # an older torch
             return snapshot()
 
-    def allocations(self) -> int | None:
+    def in_use_bytes(self) -> int | None:
         """Return the allocator's own counter, over all GPUs."""
         cuda = self.torch.cuda
-        counts = [
-            cuda.memory_stats(i).get("allocation.all.allocated") for i in range(cuda.device_count())
-        ]
-        return None if None in counts else sum(counts)
+        in_use: int = sum(cuda.memory_allocated(i) for i in range(cuda.device_count()))
+        return in_use
 
     def map(self, size: int) -> mmap.mmap:
         """Return private memory, in large pages where the kernel offers them."""

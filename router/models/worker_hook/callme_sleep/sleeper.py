@@ -21,6 +21,9 @@ from .storages import SMALL_BYTES, Slot, bytes_of, storage_of
 from .threads import at_work
 
 ALIGNMENT_BYTES = 16  # of each storage in the block of small ones
+# New storages that take less together may be missed by a sleep. More than embeddings of a prompt
+# take, less than anybody would miss on a card.
+MISSED_BYTES = 16 << 20
 EXIT_CODE = 70  # sysexits.h: an internal software error
 
 Live = list[tuple[Slot, Any]]  # with its storage, which stays alive with the list
@@ -51,7 +54,7 @@ class Sleeper:
         self._arena = Arena(device)
         self._slots: dict[int, Slot] = {}
         self._kept: dict[int, int] = {}
-        self._scanned_at: int | None = None  # the device's allocations at the last scan
+        self._besides: int | None = None  # bytes in use besides the slots, by the last scan
         self._block: Block | None = None  # the copies of all small storages
         self._in_block: list[tuple[Slot, int]] = []  # which, and where in the block
         self._end = end
@@ -73,9 +76,8 @@ class Sleeper:
         self._refuse()
         live = self._look()
         copied, changed = self._copy_out(live, limit_bytes)
-        # A prediction may have begun meanwhile. What it allocates is found at the sleep, unless
-        # this scan is taken for the last word.
-        self._scanned_at = None if self._busy() else self._device.allocations()
+        if self._busy():
+            self._besides = None  # a prediction may have allocated during the scan: look again
         return self._answer(live, copied_bytes=copied, changed=changed)
 
     def sleep(self, limit_bytes: int | None = None) -> Answer:
@@ -92,7 +94,7 @@ class Sleeper:
         copied, changed = self._copy_out(live, limit_bytes)
         if any(slot.fingerprint is None for slot, _ in live if slot.size >= SMALL_BYTES):
             raise Refused("busy", "its memory changed while it was copied")
-        freed = sum(slot.size for slot, _ in live)
+        freed = _total(live)
         with uninterrupted():
             if work := self._busy():
                 raise Refused("busy", ", ".join(work))
@@ -123,8 +125,7 @@ class Sleeper:
         except BaseException as error:
             self._end(f"a wake failed: {error!r}")
         self.asleep = False
-        self._scanned_at = self._device.allocations()
-        return self._answer(live, copied_bytes=sum(slot.size for slot, _ in live))
+        return self._answer(live, copied_bytes=_total(live))
 
     def memory(self) -> Answer:
         """Return what is awake, what has been copied and what could not be freed, in bytes."""
@@ -150,18 +151,32 @@ class Sleeper:
             raise Refused("busy", ", ".join(work))
 
     def _look(self) -> Live:
-        """Bring the slots up to date and return those whose storage lives, the largest first."""
-        made = self._device.allocations()
-        if made is None or made != self._scanned_at:
-            found, kept = storages.find(self._device)
-            self._kept = {a: size for a, size in kept.items() if not self._arena.holds(a)}
-            self._forget(lambda key, slot: key not in found or found[key].nbytes() != slot.size)
-            for key, storage in found.items():
-                if key not in self._slots:
-                    self._slots[key] = Slot(self._weak(storage), storage.nbytes())
-            self._scanned_at = made
-        live = [(slot, s) for slot, s in self._live() if s.nbytes() == slot.size]
+        """Bring the slots up to date and return those whose storage lives, the largest first.
+
+        To look for new storages takes longer than all else of a sleep. What would be missed stays
+        on the device and is used there as before. So it is done only when that may be much.
+        """
+        resized = {id(slot) for slot, s in self._live() if s.nbytes() != slot.size}
+        self._forget(lambda key, slot: id(slot) in resized)
+        live = self._live()
+        in_use = self._device.in_use_bytes()
+        besides = None if in_use is None else in_use - _total(live)
+        if besides is None or self._besides is None or besides > self._besides + MISSED_BYTES:
+            self._scan()
+            live = self._live()
+            self._besides = None if in_use is None else in_use - _total(live)
+        else:
+            self._besides = min(besides, self._besides)
         return sorted(live, key=lambda pair: -pair[0].size)
+
+    def _scan(self) -> None:
+        """Find all storages, and give those that are new a slot."""
+        found, kept = storages.find(self._device)
+        self._kept = {a: size for a, size in kept.items() if not self._arena.holds(a)}
+        self._forget(lambda key, slot: key not in found or found[key].nbytes() != slot.size)
+        for key, storage in found.items():
+            if key not in self._slots:
+                self._slots[key] = Slot(self._weak(storage), storage.nbytes())
 
     def _weak(self, storage: Any) -> Any:
         from torch.multiprocessing.reductions import StorageWeakRef  # noqa: PLC0415
@@ -296,13 +311,17 @@ class Sleeper:
         return {
             **more,
             "storages": len(live),
-            "device_bytes": sum(slot.size for slot, _ in live),
+            "device_bytes": _total(live),
             "host_bytes": self._arena.size_bytes,
             "kept_bytes": sum(self._kept.values()),
             "seconds": time.perf_counter() - self._began,
             "parts_s": {part: round(s, 6) for part, s in self._seconds.items()},
             **self._device.usage(),
         }
+
+
+def _total(live: Live) -> int:
+    return sum(slot.size for slot, _ in live)
 
 
 def _aligned(size: int) -> int:

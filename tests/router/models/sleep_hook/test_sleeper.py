@@ -164,6 +164,74 @@ def test_freed_in_its_sleep() -> None:
     assert package.predict() == Package().predict()
 
 
+class Counting(Card):
+    """Knows what is in use, as a GPU's allocator does. `scans`: how often storages were looked
+    for."""
+
+    scans = 0
+
+    def in_use_bytes(self) -> int:
+        """All that there is."""
+        self.scans -= 1  # this one is the test's
+        return sum(s.nbytes() for s in storages.find(self)[0].values())
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    """A card whose scans are counted."""
+    find = storages.find
+
+    def counted(device: Card) -> Any:
+        card.scans += 1
+        return find(device)
+
+    card = Counting()
+    monkeypatch.setattr(storages, "find", counted)
+    return card
+
+
+def test_it_looks_for_what_is_new_when_that_is_much(counting: Counting) -> None:
+    """Predictions allocate and free; that alone is no reason. What is missed stays as it is."""
+    package, s = Package(), sleeper(counting)
+    before = package.predict()
+    s.stage()
+    for _ in range(3):
+        s.sleep()
+        s.wake()
+        assert package.predict() == before
+    assert counting.scans == 1
+    little = torch.ones(1 << 18)  # 1 MiB
+    s.sleep()
+    assert little.untyped_storage().nbytes(), "it has been missed, and can be used"
+    s.wake()
+    assert counting.scans == 1
+    more, sizes = [], []
+    for step in range(5):
+        more.append(torch.ones(1 << 20))  # 4 MiB, which is little by itself
+        sizes.append(s.sleep()["freed_bytes"])
+        s.wake()
+        assert package.predict() == before, step
+    assert counting.scans == 2
+    assert sizes[-1] - sizes[0] >= 16 << 20
+    del more
+    s.sleep()
+    s.wake()
+    assert package.predict() == before
+
+
+def test_a_storage_that_the_package_empties(counting: Counting) -> None:
+    """It is not filled again by a wake."""
+    package, s = Package(), sleeper(counting)
+    emptied = torch.ones(1 << 20)
+    s.stage()
+    emptied.untyped_storage().resize_(0)
+    s.sleep()
+    s.wake()
+    assert emptied.untyped_storage().nbytes() == 0
+    assert counting.scans == 1
+    assert package.predict() == Package().predict()
+
+
 def test_a_script_module() -> None:
     """Its parameters have no tensor in Python until they are asked for."""
     with torch.no_grad():
