@@ -25,7 +25,7 @@ from router.models.worker_hook.callme_sleep.arena import Arena
 from router.models.worker_hook.callme_sleep.sleeper import EXIT_CODE, Sleeper
 
 GB = 10**9
-SIZES_GB = (1, 4, 8, 16)
+SIZES_GB, TINY_SIZES_GB = (1, 4, 8, 16), (1, 16)
 TINY_SHARE = 400  # tiny sizes are this many times smaller
 CYCLES = 3
 SEEDS = (1, 2, 3)
@@ -105,10 +105,12 @@ class Box:
 
 def run(report: Report, out: Path | None, *, is_tiny: bool) -> None:
     """All questions, the ones that matter most first."""
+    if is_tiny:
+        torch.set_num_threads(1)
     box = Box(is_tiny=is_tiny)
     machine(report, box)
     ceiling = copy_rates(report, box)
-    for gb in SIZES_GB:
+    for gb in TINY_SIZES_GB if is_tiny else SIZES_GB:
         if time.perf_counter() - box.began > NO_MORE_S:
             report(measure="cycles", gb=gb, skipped="out of time")
             continue
