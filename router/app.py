@@ -58,9 +58,8 @@ from router.models.memory import (
     detect_memory,
     hardware_name,
 )
-from router.models.process_interface import Memory, Process, StartError
+from router.models.process_interface import Memory, Process
 from router.models.schemas import Description
-from router.models.tracebacks import with_place
 from router.observability.events import EventStream
 from router.observability.facts import Facts
 from router.observability.metrics import PrometheusMetrics
@@ -71,8 +70,9 @@ from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhook_sender import HttpWebhookSender
 from router.predictions.webhooks import Webhooks
-from router.scheduling.messages import Described, Draining, Warm
-from router.scheduling.scheduler import OwnTimes, Policy, Scheduler
+from router.preload import prepare
+from router.scheduling.messages import Described, Draining
+from router.scheduling.scheduler import OwnPolicy, Policy, Scheduler
 from router.server_limits import bounded_server, running_server
 from router.settings import Settings, Weights
 from router.shutdown import Shutdown, stop_on_signal
@@ -238,7 +238,7 @@ async def running(
         disk.spool.remove_unreferenced([*kept, *(f for p in resumed for f in p.files)])
         disk.outputs.remove_unowned(await disk.store.ended_ids())
         disk.watch.open()
-        preparing = asyncio.create_task(_prepare(context, settings.preload))
+        preparing = asyncio.create_task(prepare(context, settings))
         try:
             yield context
         finally:
@@ -275,6 +275,11 @@ def _make_context(
     predictions = Predictions(
         *(make_loop, store, spool, clock, webhooks),
         time_limit_s=settings.prediction_timeout_s,
+        time_limits_s={
+            name: own.prediction_timeout_s
+            for name, own in settings.models.items()
+            if own.prediction_timeout_s is not None
+        },
         keep_results_s=keep_s,
         facts=telemetry.facts,
         rules=backends.rules,
@@ -376,8 +381,10 @@ def _make_loop(
     scheduler = Scheduler(
         *(backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels),
         host_budget_bytes=copies_budget_bytes(0, settings.sleep_memory_bytes),
-        own_times={
-            name: OwnTimes(own.idle_to_sleep_s, own.asleep_to_stop_s)
+        own_policies={
+            name: OwnPolicy(
+                *(own.idle_to_sleep_s, own.asleep_to_stop_s, own.queue_limit, own.priority)
+            )
             for name, own in settings.models.items()
         },
     )
@@ -395,23 +402,6 @@ def _sleep_device(settings: Settings, memory: Memory) -> str:
     if settings.sleep == "auto":
         return "cuda" if isinstance(memory, GpuMemory) else ""
     return "cpu" if settings.sleep == "cpu" else ""
-
-
-async def _prepare(context: Context, preload: tuple[str, ...]) -> None:
-    """Read the schemas of all packages, one after the other, and load the models in `preload`."""
-    for name, package in context.packages.items():
-        try:
-            await context.input_schema(package)
-        except (RouterError, StartError) as error:
-            unread = context.schemas.unreadable(name)
-            reason = with_place(str(error), unread.place if unread else "")
-            log.error("package cannot be read", extra={"model": name, "reason": reason})
-            continue
-        except Exception:
-            log.exception("package cannot be read", extra={"model": name})
-            continue  # a bug, which must not affect the other models
-        if name in preload or "all" in preload:
-            context.loop.post(Warm(name))
 
 
 def _environments(settings: Settings, has_gpu: bool) -> dict[str, dict[str, str]]:

@@ -15,6 +15,13 @@ from pydantic import BaseModel, ValidationError
 from router.settings import CONFIG_NAME, Settings, default_packages_dir
 
 PREFIX = "CALLME_"
+# What other servers call a setting of a model.
+ELSEWHERE = {
+    **dict.fromkeys(("min_ready", "min_containers", "min_replicas"), "keep_loaded"),
+    **dict.fromkeys(("idle_timeout_s", "scaledown_window", "ttl"), "idle_to_sleep_s"),
+    **dict.fromkeys(("max_queue", "max_queued"), "queue_limit"),
+    **dict.fromkeys(("timeout", "timeout_s"), "prediction_timeout_s"),
+}
 NESTED = "__"
 # Variables that are no settings: of the command line, and of the models' own processes.
 OTHERS = frozenset(
@@ -76,7 +83,9 @@ def mistakes(
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return " (did you mean 'x'?)" for the known name that is nearest, or "" when none is near."""
-    near = get_close_matches(name, list(known), n=1)
+    known = list(known)
+    other = ELSEWHERE.get(name)
+    near = [other] if other in known else get_close_matches(name, known, n=1)
     return f" (did you mean '{prefix}{near[0]}'?)" if near else ""
 
 

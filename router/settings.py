@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 from router.keys.key import split_key
 from router.scheduling.tunables import Policy
+from router.scheduling.weekly_schedule import WeeklySchedule, parse_schedule
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG_NAME = "callme.toml"
@@ -117,6 +118,35 @@ class ModelSettings(BaseModel):
     asleep_to_stop_s: float | None = Field(
         None, gt=0, description="As the general setting, for this model."
     )
+    keep_loaded: str = Field(
+        "",
+        description="When it stays loaded without use: `always`, or hours of the week such as "
+        "`Mon-Fri 08:00-19:00, Sat 10:00-14:00`, in this machine's time zone.",
+    )
+    priority: int = Field(
+        1,
+        ge=0,
+        le=2,
+        description="0, 1 or 2: which model gets memory first, and which keeps it longest.",
+    )
+    queue_limit: int | None = Field(
+        None, ge=1, description="As the general setting, for this model."
+    )
+    prediction_timeout_s: float | None = Field(
+        None, gt=0, description="As the general setting, for this model."
+    )
+
+    @field_validator("keep_loaded")
+    @classmethod
+    def _is_schedule(cls, text: str) -> str:
+        if text:
+            parse_schedule(text)
+        return text
+
+    @property
+    def schedule(self) -> WeeklySchedule | None:
+        """When it stays loaded; None when it never does."""
+        return parse_schedule(self.keep_loaded) if self.keep_loaded else None
 
     @property
     def remote_kind(self) -> str:
@@ -133,6 +163,8 @@ class ModelSettings(BaseModel):
             raise ValueError("needs a [remote], since its backend is not local")
         if self.remote_kind == "overflow":
             raise ValueError("needs remote.kind: cog, replicate or modal")
+        if self.keep_loaded and self.backend != "overflow":
+            raise ValueError("has keep_loaded, which is for models that run on this machine")
         if self.backend not in ("overflow", self.remote_kind):
             raise ValueError(f"has backend {self.backend} and remote.kind {self.remote_kind}")
         if self.remote_kind != "replicate" and not self.remote.urls:

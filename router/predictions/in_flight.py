@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from dataclasses import dataclass, field
 
@@ -77,6 +78,13 @@ TOO_LARGE = EndReason(
     Status.FAILED,
     Status.FAILED,
 )
+
+
+@functools.cache
+def too_long(limit_s: float) -> EndReason:
+    """It ran for longer than its time limit."""
+    failure = Failure(DeadlineExceeded.code, f"The prediction took longer than {limit_s:.0f} s")
+    return EndReason(failure, Status.ABORTED, Status.FAILED)
 
 
 @dataclass(slots=True)

@@ -36,7 +36,15 @@ from router.prediction import (
     conclude,
 )
 from router.predictions.failure_details import log_place, scrubbed
-from router.predictions.in_flight import CANCELED, OVERDUE, TOO_LARGE, EndReason, InFlight, hopeless
+from router.predictions.in_flight import (
+    CANCELED,
+    OVERDUE,
+    TOO_LARGE,
+    EndReason,
+    InFlight,
+    hopeless,
+    too_long,
+)
 from router.predictions.output_files import Outputs
 from router.predictions.output_links import Links
 from router.predictions.overflow import Overflow, OverflowRule
@@ -62,6 +70,7 @@ class Predictions:
         webhooks: Webhooks,
         *,
         time_limit_s: float,
+        time_limits_s: Mapping[str, float] | None = None,
         keep_results_s: float,
         timers: Timers | None = None,
         facts: Facts | None = None,
@@ -74,10 +83,7 @@ class Predictions:
         self._clock = clock
         self._webhooks = webhooks
         self._time_limit_s = time_limit_s
-        failure = Failure(
-            errors.DeadlineExceeded.code, f"The prediction took longer than {time_limit_s:.0f} s"
-        )
-        self._too_long = EndReason(failure, Status.ABORTED, Status.FAILED)
+        self._time_limits_s = {} if time_limits_s is None else time_limits_s
         self.outputs = outputs or Outputs(files, "")
         self.links = Links(store, self.outputs, self.in_flight)
         self._persistence = Persistence(
@@ -230,9 +236,9 @@ class Predictions:
         in_flight.wake_followers()
         self._persistence.note(in_flight.prediction)
         self._facts.tell(PredictionChanged(in_flight.prediction))
-        in_flight.timer = self._call_later(
-            self._time_limit_s, self._withdraw, prediction_id, self._too_long
-        )
+        limit_s = self._time_limits_s.get(p.model, self._time_limit_s)
+        reason = too_long(limit_s)
+        in_flight.timer = self._call_later(limit_s, self._withdraw, prediction_id, reason)
         p = in_flight.prediction
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)

@@ -4,7 +4,8 @@ present state.
 Rules, in order:
 1. A model that runs something is never stopped. A model that became ready a short time ago is not
    touched at all (`Policy.protection_s`).
-2. Idle models are evicted first, the one with the lowest cost first (`Model.cost_to_evict`).
+2. Idle models are evicted first: those with the lowest priority first, and among these the one
+   with the lowest cost (`Model.cost_to_evict`). Models that are to stay loaded come last.
 3. A model with work of its own is drained only for a claim that has waited `patience_s`: it is
    granted nothing new, and is evicted when its last run ends. So a busy model cannot starve
    another without a limit. By then it has been ready for at least the time that it took to bring,
@@ -111,9 +112,9 @@ def _chosen(
 
 
 def _idle(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
-    """The models that may be evicted now, the one with the lowest cost first."""
+    """The models that may be evicted now, in the order of rule 2."""
     idle = [m for m in models if m.is_idle and m.held_bytes and now >= m.settled_at(policy)]
-    return sorted(idle, key=lambda m: m.cost_to_evict(now))
+    return sorted(idle, key=lambda m: (m.kept, -m.own.priority, m.cost_to_evict(now)))
 
 
 def _sleepers(models: Iterable[Model], now: float) -> list[Model]:
@@ -171,14 +172,20 @@ def enough_of(
     return chosen
 
 
-def claims(models: Iterable[Model], now: float) -> list[Model]:
-    """The models that should become resident: the oldest claim first, then the one that has been
-    in its phase for longest; preloads last."""
+def claims(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
+    """The models that should become resident: by priority, which rises as they wait, then the
+    oldest claim first, then the one that has been in its phase for longest; preloads last."""
     claiming = [
         m
         for m in models
-        if (m.waiting or m.wanted)
+        if m.claims_memory
         and (m.phase is not Phase.FAILED or now >= m.retry_at)
         and (m.phase is Phase.ASLEEP or m.phase in GONE)
     ]
-    return sorted(claiming, key=lambda m: (m.claim_since(), m.phase_since))
+
+    def order(m: Model) -> tuple[bool, int, float, float]:
+        since = m.claim_since()
+        aged = int((now - since) / policy.ageing_s) if m.waiting else 0
+        return not m.waiting, max(0, m.own.priority - aged), since, m.phase_since
+
+    return sorted(claiming, key=order)

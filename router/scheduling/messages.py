@@ -180,6 +180,14 @@ class Unload(Struct, frozen=True):
     again: bool = False
 
 
+class Keep(Struct, frozen=True):
+    """From now on the model stays loaded without use, and is loaded when there is room; or, without
+    `keep`, it is as any other. An Unload ends it until the model is loaded again."""
+
+    model: str
+    keep: bool
+
+
 class Draining(Struct, frozen=True):
     """The router is stopping: run nothing new and stop idle models; with `force`, stop all."""
 
@@ -209,6 +217,7 @@ Event = (
     | Described
     | Warm
     | Unload
+    | Keep
     | Draining
     | Tick
 )

@@ -10,7 +10,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from router.scheduling.queue import Waiter, WaitingLine
-from router.scheduling.tunables import OwnTimes, Policy
+from router.scheduling.tunables import OwnPolicy, Policy
 
 # Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
 SMOOTHING = 0.2
@@ -20,7 +20,7 @@ DEMAND_HALF_LIFE_S = 600.0
 WAKE_BYTES_PER_S = 6 << 30
 # A process that was at work this many times when it should sleep is stopped instead.
 MOST_REFUSALS = 3
-THE_POLICYS = OwnTimes()
+THE_POLICYS = OwnPolicy()
 # A first load may include a download of many minutes. A model is not protected from draining for
 # that long because of it.
 LONGEST_PROTECTION_S = 60.0
@@ -73,6 +73,8 @@ class Model:
     running: dict[str, Run] = field(default_factory=dict)
     wanted: bool = False
     draining: bool = False
+    keep: bool = False  # it is to stay loaded now
+    let_go: bool = False  # although the operator has unloaded it
     asked: str = ""  # what the operator has asked for and is not done: "unload" or "restart"
     phase_since: float = 0.0
     holds_memory: bool = False
@@ -80,7 +82,7 @@ class Model:
     brought_in_s: float = 0.0  # how long the last load or wake took
     set_up_since: float = 0.0  # when its last set-up began
     set_up_until: float = 0.0  # when its last set-up succeeded or failed
-    own: OwnTimes = THE_POLICYS
+    own: OwnPolicy = THE_POLICYS
     can_sleep: bool = False
     sleep_refusal: str = ""  # why its process did not sleep when it was last asked
     refusals: int = 0  # in a row
@@ -109,6 +111,16 @@ class Model:
     crashes: int = 0
     _demand: float = 0.0
     _demand_at: float = 0.0
+
+    @property
+    def kept(self) -> bool:
+        """Whether it stays loaded without use, and is loaded when there is room."""
+        return self.keep and not self.let_go
+
+    @property
+    def claims_memory(self) -> bool:
+        """Whether it is to be loaded or woken, if it is not ready."""
+        return bool(self.waiting) or self.wanted or self.kept
 
     @property
     def need_bytes(self) -> int:
@@ -174,6 +186,7 @@ class Model:
         self.phase_since = now
         if phase is Phase.STARTING:
             self.set_up_since = now
+            self.let_go = False
         if phase in COMING:
             self.holds_memory = True
         elif phase in GONE or phase is Phase.ASLEEP:
@@ -282,7 +295,7 @@ class Model:
 
     def idle_at(self, p: Policy) -> float:
         """When an idle model has been idle for too long."""
-        own_s = self.own.idle_to_sleep_s
+        own_s = math.inf if self.kept else self.own.idle_to_sleep_s
         idle_s = p.idle_to_sleep_s if own_s is None else own_s
         # After a refusal it is asked again, but not at once.
         asked_again_at = self.stage_after if self.refusals else 0.0
@@ -305,7 +318,7 @@ class Model:
 
     def stop_asleep_at(self, p: Policy) -> float:
         """When a sleeping model has been asleep for too long."""
-        own_s = self.own.asleep_to_stop_s
+        own_s = math.inf if self.kept else self.own.asleep_to_stop_s
         return self.phase_since + (p.asleep_to_stop_s if own_s is None else own_s)
 
     def impatient_at(self, p: Policy) -> float:
@@ -329,14 +342,14 @@ class Model:
             yield self.drainable_at(p)
             if self.problem:
                 yield self.restart_at(p.unhealthy_to_restart_s)
-            if self.is_idle:
+            if self.is_idle and not self.kept:
                 yield self.idle_at(p)
             if self.wants_staging:
                 yield self.stage_at(p)
         elif self.phase is Phase.ASLEEP or self.phase in GONE:
-            if self.phase is Phase.ASLEEP:
+            if self.phase is Phase.ASLEEP and not self.kept:
                 yield self.stop_asleep_at(p)
-            if self.waiting or self.wanted:
+            if self.claims_memory:
                 yield self.retry_at
             if self.waiting:
                 yield self.impatient_at(p)

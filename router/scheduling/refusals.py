@@ -19,7 +19,8 @@ def refusal(m: Model, owner: str, policy: Policy, now: float) -> RouterError | N
     """Why one more prediction of this owner is refused; None when it is accepted."""
     if must_not_wait(m, policy, now):
         return backing_off(m, now)
-    if not m.waiting.has_room(owner, policy.queue_limit):
+    limit = policy.queue_limit if m.own.queue_limit is None else m.own.queue_limit
+    if not m.waiting.has_room(owner, limit):
         return queue_full(m, policy, now)
     return None
 

@@ -47,9 +47,9 @@ from router.scheduling.eviction import (
 from router.scheduling.model import COMING, GONE, Model, Phase, Run
 from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.snapshot import Estimate, Snapshot, Standing, estimate_of, snapshot_of
-from router.scheduling.tunables import OwnTimes, Policy
+from router.scheduling.tunables import OwnPolicy, Policy
 
-__all__ = ["OwnTimes", "Policy", "Scheduler"]
+__all__ = ["OwnPolicy", "Policy", "Scheduler"]
 
 UNLIMITED = 1 << 62
 
@@ -58,8 +58,8 @@ class Scheduler:
     """The pure state machine. `concurrency`: every model's name, and how many predictions it may
     run at once. `weightless`: the models that run on other machines and take no memory here.
     `labels`: what messages call a model, where that is not its name. `host_budget_bytes`: the main
-    memory that the copies of all sleepers together may take; None: without a limit. `own_times`:
-    of models whose times differ from the policy's."""
+    memory that the copies of all sleepers together may take; None: without a limit. `own_policies`:
+    of models that have some of the policy's numbers of their own."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Scheduler:
         labels: Mapping[str, str] | None = None,
         *,
         host_budget_bytes: int | None = None,
-        own_times: Mapping[str, OwnTimes] | None = None,
+        own_policies: Mapping[str, OwnPolicy] | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self.budget_bytes = budget_bytes
@@ -83,7 +83,7 @@ class Scheduler:
                 WaitingLine(self.policy.ageing_s),
                 0 if name in weightless else self.policy.default_footprint_bytes,
                 (labels or {}).get(name, name),
-                own=(own_times or {}).get(name, OwnTimes()),
+                own=(own_policies or {}).get(name, OwnPolicy()),
             )
             for name, parallel in concurrency.items()
         }
@@ -115,7 +115,7 @@ class Scheduler:
                     self.models[name].note_footprint(measured)
             case msg.Described():
                 self.models[event.model].concurrency = max(1, event.max_concurrency)
-            case msg.Warm() | msg.Unload():
+            case msg.Warm() | msg.Unload() | msg.Keep():
                 self._asked(event, now)
             case msg.Draining():
                 self._drain(force=event.force, now=now)
@@ -189,10 +189,14 @@ class Scheduler:
             m.running[e.id] = replace(run, withdrawn=True)
             self._out.append(msg.Interrupt(e.id, m.name, run.generation))
 
-    def _asked(self, e: msg.Warm | msg.Unload, now: float) -> None:
+    def _asked(self, e: msg.Warm | msg.Unload | msg.Keep, now: float) -> None:
         m = self.models[e.model]
+        if isinstance(e, msg.Keep):
+            m.keep, m.let_go = e.keep, False
+            return
         if isinstance(e, msg.Unload):
             m.asked = "restart" if e.again else "unload"
+            m.let_go = not e.again
             return
         m.wanted = m.phase is not Phase.READY and m.phase not in COMING
         if e.at_once:
@@ -357,7 +361,7 @@ class Scheduler:
         """Start the models that fit and stop those evicted for others. Return the names of the
         models that must drain."""
         drain: set[str] = set()
-        if self.draining or not (claiming := claims(self.models.values(), now)):
+        if self.draining or not (claiming := claims(self.models.values(), now, self.policy)):
             return drain
         free = self.budget_bytes - held_bytes(self.models.values())
         for m in claiming:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from router.scheduling import refusals
 from router.scheduling.eviction import held_bytes
-from router.scheduling.model import STATES, Model, Phase
+from router.scheduling.model import GONE, STATES, Model, Phase
 from router.scheduling.tunables import Policy
 
 __all__ = [
@@ -47,9 +47,9 @@ class ModelSnapshot:
     """One model. `state` is one of STATES. `phase_for_s`: seconds in this phase, None before its
     first change. `set_up_since`, `set_up_until`: when its last set-up began, and when it succeeded
     or failed, in the scheduler's clock. `wanted`: it is to be loaded when there is room.
-    `restarting`: it is to be stopped and loaded again. `memory_bytes`: what it holds now.
-    `footprint_bytes`: the most that was
-    measured, None before its first load. The averages
+    `kept`: it stays loaded without use now. `restarting`: it is to be stopped and loaded again.
+    `memory_bytes`: what it holds now. `footprint_bytes`: the most that was measured, None before
+    its first load. The averages
     `load_s` and `service_s` are None before the first measurement. `problem`: what the runner's own
     health check reports, "" when healthy. `failure_place`: the line of the package that failed, for
     the operator only.
@@ -66,6 +66,7 @@ class ModelSnapshot:
     set_up_since: float
     set_up_until: float
     wanted: bool
+    kept: bool
     restarting: bool
     running: tuple[str, ...]
     queue: tuple[QueuedPrediction, ...]
@@ -151,7 +152,8 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         phase_for_s=now - m.phase_since if m.phase_since else None,
         set_up_since=m.set_up_since,
         set_up_until=m.set_up_until,
-        wanted=m.wanted,
+        wanted=m.wanted or (m.kept and m.phase in (*GONE, Phase.ASLEEP)),
+        kept=m.kept,
         restarting=m.asked == "restart",
         running=tuple(sorted(m.running)),
         queue=tuple(queue),

@@ -13,11 +13,14 @@ SHORTEST_PROTECTION_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTimes:
-    """One model's own times instead of the policy's; None: the policy's."""
+class OwnPolicy:
+    """What one model has of its own instead of the policy's; None: the policy's. `priority`: 0
+    (first) to 2 (last) among the models that want memory."""
 
     idle_to_sleep_s: float | None = None
     asleep_to_stop_s: float | None = None
+    queue_limit: int | None = None
+    priority: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
         assert f"callme predict ./my-{template}" in person.types(
             "new", f"my-{template}", "--template", template
         )
+    (folder / "callme.toml").write_text('[models.my-audio]\nkeep_loaded = "always"\n')
     command = [*CALLME, "up", "--reload"]
     with person.screen.open("a") as screen:
         up = subprocess.Popen(command, cwd=folder, env=env, stdout=screen, stderr=screen)
@@ -146,9 +147,18 @@ def test_an_edit_is_served(person: Person) -> None:
 
 
 def test_unload_load_restart(person: Person) -> None:
-    """Each waits until it is done."""
+    """Each waits until it is done. A model that is kept loaded stays unloaded until it is loaded
+    again."""
+
+    def kept() -> dict[str, bool]:
+        models = json.loads(person.types("status", "--json"))["models"]
+        return {name: m["kept_loaded"] for name, m in models.items() if m["kept_loaded"]}
+
+    assert kept() == {"my-audio": True}
     assert person.types("unload", "my-audio") == "my-audio is unloaded\n"
+    assert kept() == {}
     assert "my-audio is ready: loaded in" in person.types("load", "my-audio")
+    assert kept() == {"my-audio": True}
     assert person.types("load", "my-audio") == "my-audio is loaded already\n"
     assert "my-audio is ready: loaded in" in person.types("restart", "my-audio")
     assert json.loads(person.types("status", "--json"))["models"]["my-audio"]["loads"] == 3

@@ -250,6 +250,7 @@ class Router:
     """One run of the router, with one model `echo`."""
 
     def __init__(self, store: Store, clock: HandClock, spool: Spool, receiver: Receiver) -> None:
+        self.time_limits_s: dict[str, float] = {}
         self.disk = Disk(store)
         disk = cast(Store, self.disk)
         outbox = cast(Outbox, self.disk)
@@ -272,6 +273,7 @@ class Router:
             clock,
             self.webhooks,
             time_limit_s=TIME_LIMIT_S,
+            time_limits_s=self.time_limits_s,
             keep_results_s=86400.0,
             timers=clock,
             facts=Facts([self.refusals.note], delay_s=0),

@@ -66,6 +66,16 @@ def test_the_line_of_a_setting(place: tuple[str | int, ...], line: int | None) -
             "callme.toml, line 2: unknown setting 'models.a.remote.kid' (did you mean 'kind'?)",
         ),
         ("x = 1\nport = 99999\n", "callme.toml, line 2: 'port': Input should be less than"),
+        (
+            "[models.a]\nmin_ready = 1\n",
+            "callme.toml, line 2: unknown setting 'models.a.min_ready' "
+            "(did you mean 'keep_loaded'?)",
+        ),
+        (
+            '[models.a]\nkeep_loaded = "Mo-Fr 8-19"\n',
+            "callme.toml, line 2: 'models.a.keep_loaded': Value error, 'mo-fr 8-19' must be like "
+            "'Mon-Fri 08:00-19:00'",
+        ),
         ("port = \n", "callme.toml, line 1, column 8: Invalid value"),
     ],
 )

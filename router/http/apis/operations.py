@@ -76,6 +76,7 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "state_for_s": _rounded(m.phase_for_s, 1),
         "wanted": m.wanted,
         "restarting": m.restarting,
+        "kept_loaded": m.kept,
         "running": list(m.running),
         "queue": [
             {

@@ -275,6 +275,19 @@ async def test_the_time_limit(world: World) -> None:
     assert end.failure.code == "deadline_exceeded"
 
 
+async def test_the_time_limit_of_one_model(world: World) -> None:
+    """Its own, and not the general one; the message names it."""
+    world.router.time_limits_s["echo"] = 5.0
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    world.clock.advance(4.9)
+    assert world.router.predictions.in_flight("a") is not None
+    world.clock.advance(0.1)
+    end = await world.stored("a", Status.FAILED)
+    assert end.failure is not None
+    assert end.failure.message == "The prediction took longer than 5 s"
+
+
 async def test_cancel(world: World) -> None:
     """Waiting or running, and again: canceled once; what has ended is left alone."""
     predictions = world.router.predictions

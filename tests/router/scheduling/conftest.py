@@ -9,7 +9,7 @@ import pytest
 from router.errors import RouterError
 from router.scheduling import messages as msg
 from router.scheduling.model import Model, Phase
-from router.scheduling.scheduler import OwnTimes, Policy, Scheduler
+from router.scheduling.scheduler import OwnPolicy, Policy, Scheduler
 
 LOAD_S = 4.0
 
@@ -28,12 +28,14 @@ class Story:
         budget: int = 10,
         concurrency: Mapping[str, int] | None = None,
         weightless: Collection[str] = (),
-        own_times: Mapping[str, OwnTimes] | None = None,
+        own_policies: Mapping[str, OwnPolicy] | None = None,
     ) -> None:
         self.now = 1000.0
         self.policy = policy or Policy(default_footprint_bytes=10)
         parallel = {"alpha": 1, "beta": 1, "gamma": 1} | dict(concurrency or {})
-        self.scheduler = Scheduler(parallel, budget, self.policy, weightless, own_times=own_times)
+        self.scheduler = Scheduler(
+            parallel, budget, self.policy, weightless, own_policies=own_policies
+        )
         self.effects: list[msg.Effect] = []
 
     def tell(self, event: msg.Event) -> list[msg.Effect]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.scheduling import messages as msg
 from router.scheduling.model import Phase
-from router.scheduling.tunables import OwnTimes
+from router.scheduling.tunables import OwnPolicy
 from tests.router.scheduling.conftest import Story
 
 
@@ -295,7 +295,7 @@ def test_main_memory_gets_short() -> None:
 
 def test_times_of_its_own() -> None:
     """A model's own times come before the policy's."""
-    story = Story(own_times={"alpha": OwnTimes(idle_to_sleep_s=20.0, asleep_to_stop_s=7.0)})
+    story = Story(own_policies={"alpha": OwnPolicy(idle_to_sleep_s=20.0, asleep_to_stop_s=7.0)})
     ready_sleeper(story, "alpha")
     story.tell(msg.SleepRefused("alpha", 1, "", again=True, staging=True))
     story.model("alpha").refusals = 0
