@@ -106,6 +106,12 @@ class IdConflict(RouterError):
     status, code = 409, "id_conflict"
 
 
+class NotEnded(RouterError):
+    """The prediction cannot be deleted: it has not ended, or its result is being written."""
+
+    status, code = 409, "not_ended"
+
+
 class PayloadTooLarge(RouterError):
     """The body exceeds `max_upload_bytes`."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from router import __version__
 from router.http.context import Context
-from router.http.openapi_apis import ID, REF, cog_paths, operation, replicate_paths
+from router.http.openapi_apis import ID, REF, cog_paths, deletion, operation, replicate_paths
 
 ERROR_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -57,7 +57,8 @@ def build_openapi(context: Context) -> dict[str, Any]:
         "/metrics": {"get": _text("Metrics for Prometheus", "text/plain")},
         "/events": {"get": _text("Changes of models and predictions", "text/event-stream")},
         "/predictions/{prediction_id}": {
-            "get": operation("State of an asynchronous prediction", "Predictions", in_path=(ID,))
+            "get": operation("State of an asynchronous prediction", "Predictions", in_path=(ID,)),
+            "delete": deletion("Delete a prediction that has ended", "Predictions", in_path=(ID,)),
         },
         "/predictions/{prediction_id}/cancel": {
             "post": operation("Cancel a prediction", "Predictions", in_path=(ID,))

@@ -49,6 +49,14 @@ def operation(
     return described
 
 
+def deletion(summary: str, tag: str, *, in_path: tuple[str, ...]) -> dict[str, Any]:
+    """Return an operation that answers nothing when it is done."""
+    described = operation(summary, tag, in_path=in_path)
+    responses = described["responses"]
+    responses["204"] = {"description": responses.pop("200")["description"]}
+    return described
+
+
 def cog_paths(name: str, described: bool) -> dict[str, Any]:
     """Return the paths of Cog's API for one model."""
     root, tag = f"/models/{name}", "Cog"
@@ -128,7 +136,7 @@ def replicate_paths() -> dict[str, Any]:
         "/v1/files": {"post": _upload(), "get": _get("The caller's files")},
         "/v1/files/{id}": {
             "get": _get("A file", one),
-            "delete": operation("Delete a file", REPLICATE, in_path=one),
+            "delete": deletion("Delete a file", REPLICATE, in_path=one),
         },
         "/v1/files/{id}/download": {
             "get": _get("The content of a file", one, "application/octet-stream")

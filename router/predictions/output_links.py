@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
 
-from router.errors import NotFound, RouterError
+from router.errors import NotEnded, NotFound, RouterError
 from router.prediction import FileRef, Json, OutputFile, Place, Prediction
 from router.predictions.in_flight import InFlight
 from router.predictions.output_files import Outputs, Shelf, data_uris, may_hold_files, with_values
@@ -64,6 +64,16 @@ class Links:
         output = await self._outputs.whole(p.output, p.output_files)
         return replace(p, output=output, output_files=())
 
+    async def delete(self, p: Prediction) -> None:
+        """Delete a prediction that has ended, and the files of its output. Raises NotEnded."""
+        if self._in_flight(p.id) is not None:
+            raise NotEnded(f"Cannot delete '{p.id}': it has not ended; cancel it first")
+        async with self._lock(p.id):
+            stored = await self._store.get(p.id)
+            await self._store.delete(p.id)
+        if stored is not None:
+            self._outputs.remove(stored.output_files)
+
     async def file(self, prediction_id: str, name: str) -> OutputFile:
         """A prediction's output file by its name. Raises NotFound when it is not kept."""
         in_flight = self._in_flight(prediction_id)
@@ -86,8 +96,7 @@ class Links:
     async def _linked_from_store(self, p: Prediction) -> Prediction:
         """The form with references, for an ended prediction. If its row is from a version without
         output files, or was written when the disk was full, its files are stored now."""
-        lock = self._locks.setdefault(p.id, asyncio.Lock())
-        async with lock:
+        async with self._lock(p.id):
             stored = await self._store.get(p.id)
             if stored is None or not stored.status.is_terminal:
                 return p
@@ -98,6 +107,10 @@ class Links:
         files = tuple(known[place] for place, _ in data_uris(p.output) if place in known)
         output = with_values(p.output, [(f.place, None) for f in files])
         return replace(p, output=output, output_files=files)
+
+    def _lock(self, prediction_id: str) -> asyncio.Lock:
+        """Held by what changes the row of an ended prediction."""
+        return self._locks.setdefault(prediction_id, asyncio.Lock())
 
     async def _moved(self, stored: Prediction) -> Prediction:
         output, files = await self._outputs.store(Shelf(), stored.id, stored.output, last=True)

@@ -80,6 +80,14 @@ async def cancel_prediction(request: Request) -> Response:
     return json_response(_view(request, p))
 
 
+async def delete_prediction(request: Request) -> Response:
+    """Delete a prediction that has ended, with its output files. Answer 204."""
+    predictions = context_of(request).predictions
+    p = await predictions.get(request.path_params["prediction_id"], caller_of(request))
+    await predictions.links.delete(p)
+    return Response(status_code=204)
+
+
 def _view(request: Request, p: Prediction) -> dict[str, Any]:
     predictions, caller = context_of(request).predictions, caller_of(request)
     return prediction_view(p, predictions, tracebacks=caller.is_admin)
@@ -88,5 +96,6 @@ def _view(request: Request, p: Prediction) -> dict[str, Any]:
 def add_routes(app: Starlette) -> None:
     """Add the routes of this API. The model's own comes last: it would match every other path."""
     app.add_route("/predictions/{prediction_id}", get_prediction, methods=["GET"])
+    app.add_route("/predictions/{prediction_id}", delete_prediction, methods=["DELETE"])
     app.add_route("/predictions/{prediction_id}/cancel", cancel_prediction, methods=["POST"])
     app.add_route("/{model}", predict, methods=["POST"])

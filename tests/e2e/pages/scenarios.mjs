@@ -163,6 +163,7 @@ export async function everything({ open, until, axe, sideways, task }) {
   const address = page.url();
   await page.reload();
   const again = await result(page);
+  const stored = await (await fetch(`${task.url}/predictions/${address.split("/").at(-1)}`)).text();
   const kept = await page.evaluate(() => ({ seed: document.querySelector("#in-seed").value, token: document.querySelector("#in-token").value, style: document.querySelector("#in-style").value, files: [...document.querySelectorAll(".chosen")].map((n) => n.innerText.split(" · ")[0]) }));
   await page.click("#top nav a:nth-child(2)");
   await until(page, ".list li", "allkinds");
@@ -170,7 +171,26 @@ export async function everything({ open, until, axe, sideways, task }) {
   await page.click(".list li a");
   await result(page);
   const phone = await page.setViewport({ width: 360, height: 740 }).then(() => sideways(page));
-  return { first, again, kept, code, address, history, phone, formAxe, resultAxe };
+  // Delete it here, after a second thought; and another one in the history.
+  const trash = await page.waitForSelector(".output .danger:not([hidden])");
+  await trash.click();
+  await until(page, ".output .danger", "for good?");
+  await trash.click();
+  await until(page, "main", "There are no predictions yet");
+  await page.goBack();
+  await until(page, ".notice", "Cannot find prediction");
+  await page.goto(`${task.url}/models/allkinds`);
+  await press(page, "Use the example");
+  await until(page, "[data-input=photo] .chosen", "shapes.png");
+  await press(page, "Run");
+  await result(page);
+  await page.click("#top nav a:nth-child(2)");
+  await until(page, ".list li", "allkinds");
+  const bin = await page.$(".list li .danger");
+  await bin.click();
+  await bin.click();
+  await until(page, "main", "There are no predictions yet");
+  return { stored, first, again, kept, code, address, history, phone, formAxe, resultAxe };
 }
 
 /** Draw, cancel, follow the log, a model's own objection, and a run that goes on without the page. */

@@ -11,6 +11,7 @@ from router.errors import (
     IdConflict,
     InvalidInput,
     ModelUnavailable,
+    NotEnded,
     QueueFull,
     ShuttingDown,
     UnknownPrediction,
@@ -136,6 +137,25 @@ async def test_a_result_survives_a_kill(world: World) -> None:
     await world.kill_and_restart()
     assert (await world.router.predictions.get("a", TRUSTED)).output == {"x": 1}
     assert world.router.model.jobs == []
+
+
+async def test_deleted(world: World) -> None:
+    """Not before its end, and by nobody else; then it is gone and its id is free."""
+    predictions = world.router.predictions
+    await predictions.create(made("a", owner="ada"))
+    await world.running("a")
+    with pytest.raises(NotEnded):
+        await predictions.links.delete(await predictions.get("a", TRUSTED))
+    world.answer("a")
+    await world.stored("a", Status.SUCCEEDED)
+    await until(lambda: predictions.in_flight("a") is None)
+    with pytest.raises(UnknownPrediction):
+        await predictions.get("a", Caller("bob"))
+    await predictions.links.delete(await predictions.get("a", Caller("ada")))
+    with pytest.raises(UnknownPrediction):
+        await predictions.get("a", TRUSTED)
+    assert await predictions.page(TRUSTED) == []
+    assert await world.store.claim(made("a"))
 
 
 async def test_at_most_three_attempts(world: World) -> None:

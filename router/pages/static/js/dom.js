@@ -50,6 +50,26 @@ export function keyed(parent, items, keyOf, make, update) {
   parent.rowsByKey = now;
 }
 
+/** A button that asks once more before it does what cannot be undone. `about`: for a screen reader. */
+export function confirmed(label, about, act) {
+  const text = h("span", {}, label);
+  const button = h("button", { type: "button", class: "compact danger", onclick: press, onblur: reset }, text, h("span", { class: "sr-only" }, ` ${about}`));
+  let sure = false;
+  function press() {
+    if (sure) {
+      reset();
+      return act();
+    }
+    sure = true;
+    say(text, `${label} for good?`);
+  }
+  function reset() {
+    sure = false;
+    say(text, label);
+  }
+  return button;
+}
+
 /** Tell a screen reader. */
 export function announce(text) {
   say(document.getElementById("announce"), text);

@@ -2,14 +2,14 @@
 // address shows the same with what was sent and what came back.
 
 import { ApiError, json, request, ROOT } from "./api.js";
-import { announce, h, say, seconds } from "./dom.js";
+import { announce, confirmed, h, say, seconds } from "./dom.js";
 import { makeForm } from "./form.js";
 import { watch } from "./live.js";
 import { navigate } from "./navigate.js";
 import { modelLog, operations } from "./operate.js";
 import { badge, setBadge, setProgress } from "./overview.js";
 import { showResult } from "./result.js";
-import { cancel, follow, isDone, progress, send, state } from "./run.js";
+import { cancel, follow, isDone, progress, remove, send, state } from "./run.js";
 import { inputsOf } from "./schema.js";
 import { makeSnippets } from "./snippets.js";
 import { keep, kept } from "./stored.js";
@@ -154,14 +154,15 @@ function runPanel(shape, pageSignal) {
   const title = h("h2", { id: "result-title" }, "Result");
   const state = badge();
   const stop = h("button", { type: "button", class: "compact danger", hidden: true, onclick: halt }, "Cancel");
+  const trash = confirmed("Delete", "this prediction", erase);
   const bar = h("div", { class: "bar", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100", hidden: true }, h("i"));
   const text = h("p", { class: "muted small num", role: "status" }, "What the model returns appears here.");
   const preview = h("img", { class: "preview", alt: "How it looks so far", hidden: true });
   const body = h("div", { class: "stack result" });
   const logText = h("pre", { tabindex: "0", "aria-label": "What the run printed" });
   const logs = h("details", { hidden: true }, h("summary", {}, "Log of this run"), logText);
-  const node = h("section", { class: "card output", "aria-labelledby": "result-title" }, h("div", { class: "row spread" }, h("div", { class: "row" }, title, state), stop), text, bar, preview, body, logs);
-  state.hidden = true;
+  const node = h("section", { class: "card output", "aria-labelledby": "result-title" }, h("div", { class: "row spread" }, h("div", { class: "row" }, title, state), stop, trash), text, bar, preview, body, logs);
+  state.hidden = trash.hidden = true;
   let current = null; // {id, abort}
   let model = {}; // its part of /status
 
@@ -170,10 +171,18 @@ function runPanel(shape, pageSignal) {
     say(text, "Canceling …");
     cancel(current.id).catch((error) => body.replaceChildren(notice(error)));
   }
+  async function erase() {
+    try {
+      await remove(current.id);
+      navigate("predictions");
+    } catch (error) {
+      body.prepend(notice(error));
+    }
+  }
   function reset() {
     current?.abort.abort();
     body.replaceChildren();
-    logs.hidden = preview.hidden = state.hidden = true;
+    logs.hidden = preview.hidden = state.hidden = trash.hidden = true;
     stop.disabled = false;
   }
   function show(p) {
@@ -183,6 +192,7 @@ function runPanel(shape, pageSignal) {
     say(state, p.status === "starting" ? "waiting" : p.status === "processing" ? "running" : p.status);
     state.className = `state ${{ succeeded: "good", failed: "broken", processing: "active", starting: "pending" }[p.status] ?? ""}`;
     stop.hidden = bar.hidden = !running;
+    trash.hidden = running;
     if (running) setProgress(bar, p.status === "processing" ? share : null);
     preview.hidden = !picture || !running;
     if (picture) preview.src = picture;

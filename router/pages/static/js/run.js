@@ -2,6 +2,7 @@
 
 import { ApiError, json, request, url } from "./api.js";
 import { pause } from "./live.js";
+import { forget } from "./stored.js";
 
 const DONE = new Set(["succeeded", "failed", "canceled", "aborted"]);
 
@@ -61,6 +62,12 @@ export async function* follow(id, signal, lost) {
 /** Ask the box to cancel it. */
 export async function cancel(id) {
   await request(`/predictions/${encodeURIComponent(id)}/cancel`, { method: "POST" });
+}
+
+/** Ask the box to forget it, with its files. */
+export async function remove(id) {
+  await request(`/predictions/${encodeURIComponent(id)}`, { method: "DELETE" });
+  await forget(id);
 }
 
 /** Whether it has ended. */

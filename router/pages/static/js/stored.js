@@ -50,6 +50,17 @@ export async function kept(id) {
   }
 }
 
+/** Forget the files of a prediction: it was deleted. */
+export async function forget(id) {
+  try {
+    const database = await open();
+    await ended(database.transaction(STORE, "readwrite").objectStore(STORE).delete(id));
+    database.close();
+  } catch {
+    // there was nothing
+  }
+}
+
 /** Forget all files: when the key is forgotten. */
 export function forgetAll() {
   try {
