@@ -102,19 +102,36 @@ def fingerprints(torch: Any, storages: Iterable[Any]) -> list[Fingerprint]:
     `set_`, nor batch norm's; and a tensor made in inference mode has none. The bytes are read as
     rows of words. Row and column sums have weights, so words that change places are seen as well.
     """
-    parts = []
+    groups: dict[tuple[Any, int], list[tuple[int, Any]]] = {}
+    count = 0
     for storage in storages:
-        flat = bytes_of(torch, storage)
-        whole = storage.nbytes() // (WORD_BYTES * ROW_WORDS) * WORD_BYTES * ROW_WORDS
-        words = flat[:whole].view(torch.int64).view(-1, ROW_WORDS)
-        row_weights = torch.arange(1, len(words) + 1, device=storage.device) * 2 + 1
-        column_weights = torch.arange(ROW_WORDS, device=storage.device) * 2 + 1
-        rows = (_hashes(torch, words) * row_weights).sum()
-        columns = (words.sum(0) * column_weights).sum()
-        rest = flat[whole:].to(torch.int64)
-        rest_weights = torch.arange(1, len(rest) + 1, device=storage.device)
-        parts.append(torch.stack((rows, columns, (rest * rest_weights).sum())))
-    return [tuple(p) for p in torch.stack(parts).cpu().tolist()] if parts else []
+        groups.setdefault((storage.device, storage.nbytes()), []).append((count, storage))
+        count += 1
+    # A call takes longer than the work of a small storage. So those of one size share most calls.
+    begun = [
+        ([number for number, _ in group], _sums(torch, [storage for _, storage in group]))
+        for group in groups.values()
+    ]
+    prints: list[Fingerprint] = [(0, 0, 0)] * count
+    for numbers, sums in begun:
+        for number, made in zip(numbers, sums.cpu().tolist(), strict=True):
+            prints[number] = tuple(made)
+    return prints
+
+
+def _sums(torch: Any, storages: list[Any]) -> Any:
+    """Return the fingerprints of storages of one size on one device, a row each."""
+    device, size = storages[0].device, storages[0].nbytes()
+    whole = size // (WORD_BYTES * ROW_WORDS) * WORD_BYTES * ROW_WORDS
+    flat = [bytes_of(torch, storage) for storage in storages]
+    words = [part[:whole].view(torch.int64).view(-1, ROW_WORDS) for part in flat]
+    row_weights = torch.arange(1, len(words[0]) + 1, device=device) * 2 + 1
+    column_weights = torch.arange(ROW_WORDS, device=device) * 2 + 1
+    rest_weights = torch.arange(1, size - whole + 1, device=device)
+    rows = torch.stack([_hashes(torch, part) for part in words]) * row_weights
+    columns = torch.stack([part.sum(0) for part in words]) * column_weights
+    rest = torch.stack([part[whole:] for part in flat]).to(torch.int64) * rest_weights
+    return torch.stack((rows.sum(1), columns.sum(1), rest.sum(1)), 1)
 
 
 def _hashes(torch: Any, words: Any) -> Any:
