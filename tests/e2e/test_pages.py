@@ -95,9 +95,9 @@ def test_the_box_is_restarted_under_the_page(packages: Path, tmp_path: Path) -> 
 
 @pytest.mark.timeout(600)
 def test_a_model_that_no_page_knows(packages: Path, tmp_path: Path) -> None:
-    """Its form has a control for every kind of input, and its result is drawn by its shape: boxes
-    on the picture that was sent, times under the recording. A reload and the history show the same,
-    with the files but without the secret, until it is deleted."""
+    """Its form has a control for every kind of input, unions and objects too. Its result is drawn
+    by its shape: boxes on the picture that was sent, times under the recording. A reload and the
+    history show the same, with the files but without the secret, until it is deleted."""
     letter = tmp_path / "letter.txt"
     letter.write_text("page one")
     with running_service(packages, tmp_path / "state") as service:
@@ -114,6 +114,8 @@ def test_a_model_that_no_page_knows(packages: Path, tmp_path: Path) -> None:
         "speech_head": "RIFF",
         **{"title": "an example", "code": "777", "strength": 0.8, "style": "wax", "loud": True},
         **{"seed": 9007199254740993, "tags": ["x", "y"], "pages": ["page one"], "token": 9},
+        **{"either": ["only one"], "sure": False, "options": {"a": [1, "b"]}},
+        "points": [{"x": 1.5}],
     }
     for drawn in (result["first"], result["again"]):
         assert drawn["state"] == "succeeded"
@@ -126,7 +128,8 @@ def test_a_model_that_no_page_knows(packages: Path, tmp_path: Path) -> None:
         assert not overlapping(drawn["tags"])
     files = ["shapes.png", "recording.wav", "letter.txt"]
     assert result["kept"] == {
-        **{"seed": "9007199254740993", "token": "", "style": "wax", "files": files}
+        **{"seed": "9007199254740993", "token": "", "style": "wax", "files": files},
+        "either": ["array", "only one"],
     }
     for seen in by_code:
         assert seen == {**output["seen"], "token": len("<token>"), "seed": seen["seed"]}

@@ -144,6 +144,20 @@ export async function everything({ open, until, axe, sideways, task }) {
   await page.select("#in-style", "wax");
   await page.click("#in-loud");
   await page.type("#in-token", "hush hush");
+  const kind = ".kind[aria-label^=Either]";
+  await page.select(kind, "string");
+  await page.type("#in-either", "12");
+  await until(page, ".row:has(> .kind)", "reads this as a whole number");
+  await page.select(kind, "array");
+  await (await page.$("[data-input=either] button")).click();
+  await page.type("[data-input=either] input", "only one");
+  await page.select("#in-sure", "false");
+  await page.type("#in-options", "{");
+  await page.$eval("#in-options", (n) => n.blur());
+  await until(page, "[data-input=options] .error", "not JSON");
+  await set("options", '{"a": [1, "b"]}');
+  await (await page.$("[data-input=points] button")).click();
+  await page.type("[data-input=points] textarea", '{"x": 1.5}');
   await (await page.$("[data-input=pages] input[type=file]")).uploadFile(task.letter);
   // Record from Chromium's own microphone, which beeps.
   await (await page.$("[data-input=speech] [aria-pressed]")).click();
@@ -164,7 +178,7 @@ export async function everything({ open, until, axe, sideways, task }) {
   await page.reload();
   const again = await result(page);
   const stored = await (await fetch(`${task.url}/predictions/${address.split("/").at(-1)}`)).text();
-  const kept = await page.evaluate(() => ({ seed: document.querySelector("#in-seed").value, token: document.querySelector("#in-token").value, style: document.querySelector("#in-style").value, files: [...document.querySelectorAll(".chosen")].map((n) => n.innerText.split(" · ")[0]) }));
+  const kept = await page.evaluate(() => ({ seed: document.querySelector("#in-seed").value, token: document.querySelector("#in-token").value, style: document.querySelector("#in-style").value, either: [document.querySelector(".kind").value, document.querySelector("[data-input=either] input").value], files: [...document.querySelectorAll(".chosen")].map((n) => n.innerText.split(" · ")[0]) }));
   await page.click("#top nav a:nth-child(2)");
   await until(page, ".list li", "allkinds");
   const history = await page.$$eval(".list li a", (nodes) => nodes.map((n) => n.href));

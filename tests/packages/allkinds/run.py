@@ -48,6 +48,10 @@ class Runner(BaseRunner):
         loud: bool = Input(description="A switch", default=False),
         tags: list[str] = Input(description="Words", default=["a", "b"]),
         pages: list[Path] = Input(description="Files", default=[]),
+        either: int | str | list[str] = Input(description="One of three types", default=7),
+        sure: bool | None = Input(description="Yes, no, or left to the model", default=None),
+        options: dict[str, Any] = Input(description="An object", default={}),
+        points: list[dict[str, Any]] = Input(description="Objects", default=[]),
         token: Secret = Input(description="A secret", default=None),
         delay_s: float = Input(description="Seconds to take", default=0, ge=0, le=60),
         mode: str = Input(
@@ -87,6 +91,7 @@ class Runner(BaseRunner):
                 "speech_head": speech.read_bytes()[:4].decode("latin-1") if speech else None,
                 "title": title, "code": code, "strength": strength, "seed": seed, "style": style,
                 "loud": loud, "tags": tags, "pages": [p.read_text() for p in pages],
+                "either": either, "sure": sure, "options": options, "points": points,
                 "token": len(token.get_secret_value()) if token else 0,
             },
             warnings=["This is a test."],

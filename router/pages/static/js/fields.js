@@ -3,15 +3,19 @@
 
 import { h, say, words } from "./dom.js";
 import { fileField } from "./files.js";
-import { objection } from "./schema.js";
+import { kindOfValue, objection, parsed, readAs } from "./schema.js";
 
 const SLIDER_STEPS = 2000; // a slider with more places cannot be set by hand
 const SHORT = 80; // characters
 
 /** The field for an input. `changed` is called after every change by the person. */
 export function makeField(spec, hints, changed) {
+  if (spec.kind === "union") return unionField(spec, hints, changed);
   if (spec.kind === "file" || spec.items === "file") return fileField(spec, hints, changed);
   if (spec.kind === "array") return listField(spec, changed);
+  // A switch is on or off: it cannot say "the model decides".
+  const open = spec.kind === "boolean" && spec.fallback === undefined;
+  if (open) return choiceField({ ...spec, schema: { ...spec.schema, enum: [true, false] } }, changed);
   if (spec.kind === "boolean") return switchField(spec, changed);
   if (spec.schema.enum) return choiceField(spec, changed);
   return textField(spec, changed);
@@ -46,7 +50,7 @@ function textField(spec, changed) {
   const long = kind === "object" || (!numeric && !spec.secret && !(schema.maxLength <= SHORT) && kind !== "any");
   const common = { id, name: spec.name, value: initial, oninput: typed, spellcheck: numeric || spec.secret ? "false" : null, "aria-required": spec.required ? "true" : null };
   const input = long
-    ? h("textarea", { rows: "1", class: kind === "object" ? "code" : "", ...common })
+    ? h("textarea", { rows: "1", ...(kind === "object" ? { class: "code", placeholder: '{"a": 1}' } : {}), ...common })
     : h("input", { type: spec.secret ? "password" : "text", inputmode: numeric ? (kind === "integer" && !(schema.minimum < 0) ? "numeric" : "decimal") : null, autocomplete: "off", ...common });
   if (numeric && spec.fallback === undefined) input.placeholder = "auto";
   const slider = sliderFor(spec, input, typed);
@@ -144,18 +148,74 @@ function switchField(spec, changed) {
   };
 }
 
+const KINDS = { string: "text", integer: "a whole number", number: "a number", boolean: "yes or no", array: "a list", object: "an object (JSON)", file: "a file" };
+
+/** An input of several types: a field for the one that is chosen. */
+function unionField(spec, hints, changed) {
+  const kinds = spec.members.map((m) => m.kind);
+  const select = h("select", { class: "kind", "aria-label": `${words(spec.name)}, kind`, onchange: () => use(select.value, undefined, true) }, kinds.map((k) => h("option", { value: k }, KINDS[k] ?? k)));
+  const note = h("p", { class: "small muted", role: "status" });
+  const row = h("div", { class: "row" }, h("span", { class: "small muted" }, "Kind"), select, note);
+  const node = h("div", { class: "stack tight" }, row);
+  const initial = spec.fallback === undefined || spec.fallback === null ? undefined : fitting(spec.fallback);
+  let inner = null;
+
+  function fitting(value) {
+    const kind = kindOfValue(value);
+    if (kinds.includes(kind)) return kind;
+    return kind === "integer" && kinds.includes("number") ? "number" : kinds[0];
+  }
+  function use(kind, value, byHand = false) {
+    const member = spec.members.find((m) => m.kind === kind);
+    const fallback = kind === initial ? spec.fallback : undefined;
+    const field = makeField({ ...member, fallback }, hints, touched);
+    if (inner) inner.node.replaceWith(field.node);
+    else node.prepend(field.node);
+    inner = field;
+    select.value = kind;
+    if (value !== undefined) inner.write(value);
+    if (byHand) touched();
+  }
+  /** A form has only texts: a text that looks like another of the types is read as that. */
+  function touched() {
+    const [part, ...others] = inner.read();
+    const kind = typeof part === "string" && select.value === "string" && !others.length ? readAs(kinds, part) : select.value;
+    say(note, kind === select.value ? "" : `The box reads this as ${KINDS[kind]}.`);
+    changed();
+  }
+  use(initial ?? kinds[0]);
+  return {
+    name: spec.name,
+    node,
+    fail: (message) => inner.fail(message),
+    focus: () => inner.focus(),
+    read() {
+      const parts = inner.read();
+      // A list of one would be read as its only item.
+      return select.value === "array" && parts.every((p) => typeof p === "string" && !p.startsWith("[")) && parts.length ? [JSON.stringify(inner.values())] : parts;
+    },
+    write(value) {
+      use(value === undefined || value === null ? (initial ?? kinds[0]) : fitting(value), value);
+      touched();
+    },
+    problem: () => inner.problem(),
+  };
+}
+
 function listField(spec, changed) {
   const list = h("div", { class: "stack items" });
   const initial = spec.fallback ?? [];
   const add = h("button", { type: "button", class: "compact", onclick: () => append("").focus() }, "Add one");
   const field = frame(spec, h("div", { class: "stack" }, list, h("div", {}, add)), { labelled: false, tag: "fieldset" });
-  const inputs = () => [...list.querySelectorAll("input")];
+  const inputs = () => [...list.querySelectorAll("input, select, textarea")];
   const values = () => inputs().map((i) => i.value).filter((v) => v !== "");
   const kind = spec.items;
 
   function append(value) {
     const number = list.children.length + 1;
-    const input = h("input", { type: spec.secret ? "password" : "text", value: show(value), autocomplete: "off", "aria-label": `${words(spec.name)} ${number}`, "aria-describedby": field.describedBy, oninput: touched });
+    const common = { "aria-label": `${words(spec.name)} ${number}`, "aria-describedby": field.describedBy, oninput: touched };
+    const input = itemControl(spec, common);
+    input.value = show(value);
     const remove = h("button", { type: "button", class: "compact quiet", "aria-label": `Remove ${words(spec.name)} ${number}`, onclick: () => (row.remove(), touched(), add.focus()) }, "Remove");
     const row = h("div", { class: "row item" }, input, remove);
     list.append(row);
@@ -171,6 +231,7 @@ function listField(spec, changed) {
     node: field.node,
     fail: field.fail,
     focus: () => (inputs()[0] ?? add).focus(),
+    values: () => values().map((v) => (["string", "file"].includes(kind) ? v : parsed(v))),
     read() {
       const now = values();
       if (JSON.stringify(now) === JSON.stringify(initial.map(show))) return [];
@@ -187,4 +248,13 @@ function listField(spec, changed) {
       return values().map((v) => objection(kind, spec.schema.items ?? {}, v)).find(Boolean) ?? "";
     },
   };
+}
+
+/** The control for one item of a list. */
+function itemControl({ items, secret, schema }, common) {
+  const choices = items === "boolean" ? [true, false] : schema.items?.enum;
+  if (choices) return h("select", common, h("option", { value: "" }, "Choose …"), choices.map((v) => h("option", { value: v }, String(v))));
+  if (items === "object") return h("textarea", { rows: "1", class: "code", spellcheck: "false", placeholder: '{"a": 1}', ...common });
+  const inputmode = { integer: "numeric", number: "decimal" }[items] ?? null;
+  return h("input", { type: secret ? "password" : "text", autocomplete: "off", inputmode, ...common });
 }

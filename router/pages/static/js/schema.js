@@ -8,29 +8,70 @@ const MEDIA = [
   ["image", /image|picture|photo|sketch|drawing|mask|canvas/i],
 ];
 
-/** The inputs in their order: {name, kind, items, schema, required, secret, fallback, media}. */
+/**
+ * The inputs in their order: {name, kind, items, schema, required, secret, fallback, media, members}.
+ * `kind`: a type of JSON schema, "file", or "union"; then `members` has one of these for each type.
+ */
 export function inputsOf(openapi) {
   const components = openapi.components?.schemas ?? {};
   const inputs = components.Input ?? {};
   const required = new Set(inputs.required ?? []);
   return Object.entries(inputs.properties ?? {})
-    .map(([name, raw]) => {
-      const schema = resolve(raw, components);
-      if (schema.items) schema.items = resolve(schema.items, components);
-      const kind = kindOf(schema);
-      const items = kind === "array" ? kindOf(schema.items ?? { type: "string" }) : null;
-      return {
-        name,
-        kind,
-        items,
-        schema,
-        required: required.has(name),
-        secret: Boolean(schema["x-cog-secret"]) || schema.format === "password" || Boolean(schema.items?.["x-cog-secret"]),
-        fallback: schema.default,
-        media: kind === "file" || items === "file" ? mediaOf(name, schema) : null,
-      };
-    })
+    .map(([name, raw]) => inputOf(name, raw, components, required.has(name)))
     .sort((a, b) => (a.schema["x-order"] ?? 0) - (b.schema["x-order"] ?? 0));
+}
+
+function inputOf(name, raw, components, required) {
+  let schema = resolve(raw, components);
+  const { anyOf, oneOf, ...rest } = schema;
+  const given = (anyOf ?? oneOf ?? []).filter((m) => m.type !== "null");
+  if (given.length === 1) schema = { ...resolve(given[0], components), ...rest }; // only optional
+  if (schema.items) schema.items = resolve(schema.items, components);
+  const kind = given.length > 1 ? "union" : kindOf(schema);
+  const items = kind === "array" ? kindOf(schema.items ?? { type: "string" }) : null;
+  return {
+    name,
+    kind,
+    items,
+    schema,
+    // What a value is for is said once, whatever type it has.
+    members: kind === "union" ? given.map((m) => inputOf(name, { description: rest.description, ...m }, components, required)) : [],
+    required,
+    secret: Boolean(schema["x-cog-secret"]) || schema.format === "password" || Boolean(schema.items?.["x-cog-secret"]),
+    fallback: schema.default,
+    media: kind === "file" || items === "file" ? mediaOf(name, schema) : null,
+  };
+}
+
+const READS = {
+  integer: (text) => /^[+-]?\d+$/.test(text),
+  number: (text) => text !== "" && Number.isFinite(Number(text)),
+  boolean: (text) => /^(true|false)$/i.test(text),
+  array: (text) => Array.isArray(parsed(text)),
+  object: (text) => isObject(parsed(text)),
+};
+
+/** The kind that the box takes a text for, of the kinds of a union: the first that it fits. */
+export function readAs(kinds, text) {
+  return Object.keys(READS).find((kind) => kinds.includes(kind) && READS[kind](text.trim())) ?? "string";
+}
+
+/** The kind of a JSON value. */
+export function kindOfValue(value) {
+  if (Array.isArray(value)) return "array";
+  if (typeof value === "number") return Number.isInteger(value) ? "integer" : "number";
+  return typeof value;
+}
+
+const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+/** A text as JSON; the text itself where it is none. */
+export function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
 }
 
 function resolve(schema, components) {
@@ -69,6 +110,7 @@ export function objection(kind, schema, text) {
     if (schema.maximum !== undefined && value > schema.maximum) return `This must be at most ${schema.maximum}.`;
     return "";
   }
+  if (kind === "boolean") return READS.boolean(text.trim()) ? "" : "This must be true or false.";
   if (kind === "string") {
     const length = [...text].length;
     if (schema.minLength && length < schema.minLength) return `This needs at least ${schema.minLength} characters; it has ${length}.`;
@@ -78,9 +120,9 @@ export function objection(kind, schema, text) {
   if (kind === "object") {
     try {
       const value = JSON.parse(text);
-      if (value === null || typeof value !== "object" || Array.isArray(value)) return "This must be a JSON object, such as {\"a\": 1}.";
-    } catch (error) {
-      return `This is not JSON: ${error.message}`;
+      if (!isObject(value)) return "This must be a JSON object, such as {\"a\": 1}.";
+    } catch {
+      return 'This is not JSON. Write an object, such as {"a": 1}.';
     }
   }
   return "";

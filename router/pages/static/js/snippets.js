@@ -2,7 +2,7 @@
 
 import { ROOT } from "./api.js";
 import { h, say } from "./dom.js";
-import { objection } from "./schema.js";
+import { objection, parsed, readAs } from "./schema.js";
 
 const OWNER = "box"; // the box accepts any
 
@@ -42,7 +42,7 @@ export function makeSnippets(model, specs) {
 function typed(values, kinds) {
   const convert = (kind, text) => (!text.trim() || objection(kind, {}, text) ? text : kind === "integer" ? BigInt(text.trim()) : kind === "number" ? Number(text) : kind === "boolean" ? text === "true" : kind === "object" ? parsed(text) : text);
   return Object.entries(values).map(([name, parts]) => {
-    const spec = kinds.get(name);
+    const spec = ofText(kinds.get(name), parts);
     const shown = spec.secret ? parts.map(() => `<${name}>`) : parts;
     const list = spec.kind === "array";
     const whole = list && shown.length === 1 && typeof shown[0] === "string" && shown[0].startsWith("[");
@@ -51,12 +51,13 @@ function typed(values, kinds) {
   });
 }
 
-function parsed(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return text;
-  }
+/** The input; of a union, the type that the box takes these parts for. */
+function ofText(spec, parts) {
+  if (spec.kind !== "union") return spec;
+  const [part] = parts;
+  const kinds = spec.members.map((m) => m.kind);
+  const kind = typeof part !== "string" ? "file" : parts.length > 1 ? "array" : readAs(kinds, part);
+  return spec.members.find((m) => m.kind === kind) ?? { ...spec.members[0], kind };
 }
 
 const base = () => ROOT.href.replace(/\/$/, "");
