@@ -3,7 +3,7 @@
 Every request runs its real SQL with the caller's role, so grants, row level security and triggers
 decide as on the platform. It differs from the real ones in this: tokens are HS256 with one secret;
 REST knows `eq`, `limit` and functions by name only; a signed URL does not expire; files are in
-memory; there is no gateway, no rate limit and no Realtime.
+memory; there is no gateway and no rate limit. Its Realtime is in supabase_realtime.py.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import httpx
 import psycopg
 from postgres import SUPERUSER, Database
 from psycopg import sql
+from supabase_realtime import Realtime, running_realtime, serve_socket
 
 SECRET_KEY, PUBLIC_KEY = "sb_secret_stand_in", "sb_publishable_stand_in"
 JWT_SECRET = secrets.token_bytes(32)
@@ -52,6 +53,7 @@ class Project:
 
     url: str
     database: Database
+    realtime: Realtime
     files: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
@@ -104,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             if self.project.down:
                 raise _Refused(503, message="down")
             kind, _, *rest = self.parts
+            if kind == "realtime":
+                return serve_socket(self, self.project.realtime, self._claims_of)
             if kind == "functions":
                 return self._forward(rest)
             answer = self._rest(rest) if kind == "rest" else self._storage(rest)
@@ -146,7 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
             return {"role": "service_role"}
         if key != PUBLIC_KEY:
             raise _Refused(401, message="No API key")
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self._claims_of(self.headers.get("Authorization", "").removeprefix("Bearer "))
+
+    def _claims_of(self, given: str) -> dict[str, Any]:
         if not given or given == PUBLIC_KEY:
             return {"role": "anon"}
         text, _, signature = given.rpartition(".")
@@ -319,8 +325,13 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running_project(database: Database, connections: int = 16) -> Iterator[Project]:
     """The stand-in on a free loopback port."""
+    with running_realtime(database) as realtime:
+        yield from _running(database, realtime, connections)
+
+
+def _running(database: Database, realtime: Realtime, connections: int) -> Iterator[Project]:
     server = _Server(("127.0.0.1", 0), _Handler)
-    server.project = Project(f"http://127.0.0.1:{server.server_port}", database)
+    server.project = Project(f"http://127.0.0.1:{server.server_port}", database, realtime)
     server.connections = queue.LifoQueue()
     opened = [psycopg.connect(database.url(ROLE), autocommit=True) for _ in range(connections)]
     for connection in opened:

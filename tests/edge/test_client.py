@@ -21,7 +21,7 @@ from postgres import Database
 pytest.importorskip("psycopg", reason="needs psycopg: run `make setup`")
 
 from supabase_project import PUBLIC_KEY, token_of
-from test_predictions import A, App, running_app
+from test_predictions import A, App, B, running_app
 
 SUPABASE_JS = ("@supabase/supabase-js", "2.119.1")
 CLIENT = ROOT / "supabase" / "client" / "callme.ts"
@@ -29,13 +29,16 @@ PAGE = """
 import { createClient } from "@supabase/supabase-js";
 import { createCallme } from "./callme.ts";
 
-const supabase = createClient(Deno.env.get("URL"), Deno.env.get("KEY"), {
-  auth: { persistSession: false },
-});
-// As after a sign-in: Auth is not among what is tested here.
-supabase.auth.getSession = () =>
-  Promise.resolve({ data: { session: { user: { id: USER }, access_token: TOKEN } } });
-const callme = createCallme(supabase, { pollMs: 100 });
+/** A client whose user has signed in: Auth is not among what is tested here. */
+function connect(session, options) {
+  const supabase = createClient(Deno.env.get("URL"), Deno.env.get("KEY"), {
+    auth: { persistSession: false },
+  });
+  supabase.auth.getSession = () => Promise.resolve({ data: { session } });
+  return { supabase, callme: createCallme(supabase, options) };
+}
+const [a, b] = SESSIONS;
+const { supabase, callme } = connect(a, { pollMs: 100 });
 const said = {};
 """
 END = "\nconsole.log(JSON.stringify(said)); Deno.exit(0);\n"
@@ -43,9 +46,9 @@ END = "\nconsole.log(JSON.stringify(said)); Deno.exit(0);\n"
 
 @pytest.fixture
 def app(cluster: Database) -> Iterator[App]:
-    """The project with its functions behind its own address, and one user."""
+    """The project with its functions behind its own address, and two users."""
     cluster.clear()
-    cluster.run(f"insert into auth.users (id) values ('{A}')")
+    cluster.run(f"insert into auth.users (id) values ('{A}'), ('{B}')")
     with running_app(cluster) as running:
         running.project.functions["predictions"] = running.predictions.url
         yield running
@@ -58,7 +61,8 @@ def run_page(app: App, folder: Path, code: str) -> dict[str, Any]:
     (folder / "node_modules").symlink_to(modules)
     (folder / "package.json").write_text('{"dependencies": {"@supabase/supabase-js": "*"}}')
     shutil.copy(CLIENT, folder)
-    page = PAGE.replace("USER", json.dumps(A)).replace("TOKEN", json.dumps(token_of(A)))
+    sessions = [{"user": {"id": user}, "access_token": token_of(user)} for user in (A, B)]
+    page = PAGE.replace("SESSIONS", json.dumps(sessions))
     (folder / "page.mjs").write_text(page + code + END)
     arguments = ["run", "--no-remote", "--no-lock", "--node-modules-dir=manual", "--no-check", "-A"]
     done = subprocess.run(
