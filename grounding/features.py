@@ -1,7 +1,7 @@
 """Supplies the model with backbone outputs that were computed earlier."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -78,3 +78,26 @@ def padded(texts: Sequence[torch.Tensor], length: int) -> torch.Tensor:
     for row, text in enumerate(texts):
         out[row, : len(text)] = text
     return out
+
+
+def blocks(ids: Sequence[int], delimiters: Collection[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which tokens of a prompt see each other, and the position of each within its label.
+
+    A label's tokens and the period after it see each other only; [CLS] and [SEP] see themselves.
+    Upstream does the same in a function whose arguments, and the position of the period, change
+    between transformers 5.17 and 5.23; this is the original's and 5.23's.
+
+    Returns: (L, L) bool, (L,) int64.
+    """
+    sees = torch.eye(len(ids), dtype=torch.bool)
+    positions = torch.zeros(len(ids), dtype=torch.long)
+    previous = 0
+    for place, token in enumerate(ids):
+        if token not in delimiters:
+            continue
+        if 0 < place < len(ids) - 1:
+            label = slice(previous + 1, place + 1)
+            sees[label, label] = True
+            positions[label] = torch.arange(place - previous)
+        previous = place
+    return sees, positions

@@ -13,20 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from features import Levels, LRUCache, Supplied, padded, rows_of
+from features import Levels, LRUCache, Supplied, blocks, padded, rows_of
 from PIL import Image
 from prediction import DetectInput, Prediction
 from preprocess import to_tensor
-from prompt import Query, read_labels
+from prompt import Query, delimiters, read_labels
 from rows import RowLimit, positions_of
 from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
 # The Pil class by its module: the class of the bare name wants torchvision.
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import (
     GroundingDinoImageProcessorPil,
-)
-from transformers.models.grounding_dino.modeling_grounding_dino import (
-    generate_masks_with_special_tokens_and_transfer_map,
 )
 from weights import Source
 
@@ -86,6 +83,7 @@ class Detector:
         )
         self.model, inner = model.to(self.device).eval(), model.model
         self.max_tokens: int = model.config.max_text_len
+        self._delimiters = delimiters(self.tokenizer)
         if compiler is not None:
             _compile((inner.backbone.conv_encoder.model, inner.encoder, inner.decoder), compiler)
         self._text = inner.text_backbone = Supplied(inner.text_backbone)
@@ -187,11 +185,13 @@ class Detector:
 
         def encode() -> torch.Tensor:
             ids = torch.tensor([prompt], device=self.device)
-            mask, positions = generate_masks_with_special_tokens_and_transfer_map(
-                ids, special_tokens=self.model.model.special_tokens
-            )
+            mask, positions = blocks(prompt, self._delimiters)
             output = self._text.module(
-                ids, mask[:, None], torch.zeros_like(ids), positions, return_dict=True
+                ids,
+                mask[None, None].to(self.device),
+                torch.zeros_like(ids),
+                positions[None].to(self.device),
+                return_dict=True,
             )
             features: torch.Tensor = output.last_hidden_state[0]
             return features

@@ -1,7 +1,9 @@
 """Backbone outputs that are handed over instead of computed."""
 
 import torch
-from features import LRUCache, Supplied, padded, rows_of
+from features import LRUCache, Supplied, blocks, padded, rows_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_a_supplied_value_is_used_once():
@@ -44,3 +46,18 @@ def test_padding_is_behind_and_zero():
     assert got.shape == (2, 4, 2)
     assert got.sum(dim=(1, 2)).tolist() == [2.0, 12.0]
     assert not got[0, 1:].any()
+
+
+@given(st.lists(st.sampled_from((101, 102, 1012, 1029, 7, 8, 9)), max_size=30))
+def test_labels_see_each_other_as_in_transformers(middle):
+    """Blocks between delimiters, wherever they stand, as the installed transformers has them."""
+    from transformers.models.grounding_dino import modeling_grounding_dino as upstream
+
+    ids = (101, *middle, 102)
+    special = torch.tensor(upstream.SPECIAL_TOKENS)
+    sees, positions = upstream.generate_masks_with_special_tokens_and_transfer_map(
+        torch.tensor([ids]), special
+    )
+    ours = blocks(ids, set(upstream.SPECIAL_TOKENS))
+    assert torch.equal(ours[0], sees[0])
+    assert torch.equal(ours[1], positions[0])
