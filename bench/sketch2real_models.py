@@ -2,10 +2,11 @@
 
 Sizes are those of the published configurations: Stable Diffusion 1.5 and XL with ControlNets of the
 same width, FLUX.2-klein-4B (diffusers' conversion script). klein's text encoder is thin, as it has
-no part in a picture: its words are embedded once.
+no part in a picture: its words are embedded once. "klein-whole" has the real one.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from diffusers import (
     UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
+from gpu_figures import build
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -49,17 +52,18 @@ SDXL: dict[str, Any] = {
 
 
 def save(name: str, folder: Path, device: str, dtype: torch.dtype) -> Path:
-    """Make preset `name` ("klein", "sdxl-scribble", "sd15-scribble") and save it to `folder`."""
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            pipe = MAKERS[name]()
-    finally:
-        torch.set_default_dtype(before)
+    """Make preset `name` (of `MAKERS`) on `device` and save it to `folder`."""
+    pipe = build(MAKERS[name], dtype, device)
     pipe.to(dtype).save_pretrained(folder)
     return folder
+
+
+def save_tiny(name: str, folder: Path) -> None:
+    """The same classes, as small as the tests use them."""
+    import tiny  # noqa: PLC0415 -- it needs newer libraries than the full sizes do
+
+    makers = {"klein": tiny.klein, "sdxl-scribble": tiny.sdxl, "sd15-scribble": tiny.sd15}
+    makers[name](folder)
 
 
 def _sd15() -> StableDiffusionControlNetPipeline:
@@ -94,26 +98,38 @@ def _sdxl() -> StableDiffusionXLControlNetPipeline:
     )
 
 
-def _klein() -> Flux2KleinPipeline:
+THIN = Qwen3Config(
+    vocab_size=64,
+    hidden_size=2560,
+    intermediate_size=64,
+    num_hidden_layers=27,  # the pipeline reads the 9th, 18th and 27th
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=16,
+)
+QWEN3_4B = Qwen3Config(
+    vocab_size=151936,
+    hidden_size=2560,
+    intermediate_size=9728,
+    num_hidden_layers=36,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=128,
+    tie_word_embeddings=True,
+)
+
+
+def _klein(encoder: Qwen3Config = THIN) -> Flux2KleinPipeline:
     letters = [*"abcdefghijklmnopqrstuvwxyzTKGNM.,:;'Ġ", "<|endoftext|>", "<|im_end|>"]
     tokenizer = Qwen2Tokenizer(
         vocab={letter: index for index, letter in enumerate(letters)},
         merges=[],
         chat_template="{% for m in messages %}{{ m.content }}{% endfor %}",
     )
-    thin = Qwen3Config(
-        vocab_size=64,
-        hidden_size=2560,
-        intermediate_size=64,
-        num_hidden_layers=27,  # the pipeline reads the 9th, 18th and 27th
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-    )
     return Flux2KleinPipeline(
         scheduler=_made_on_cpu(FlowMatchEulerDiscreteScheduler, use_dynamic_shifting=True),
         vae=AutoencoderKLFlux2(),
-        text_encoder=Qwen3ForCausalLM(thin),
+        text_encoder=Qwen3ForCausalLM(encoder),
         tokenizer=tokenizer,
         transformer=Flux2Transformer2DModel(
             in_channels=128,
@@ -137,7 +153,7 @@ def _made_on_cpu(kind: Callable[..., Any], **options: Any) -> Any:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.device("cpu"):
+        with torch.device("cpu"), unset_fake_temporarily():
             return kind(**options)
     finally:
         torch.set_default_dtype(before)
@@ -172,6 +188,7 @@ def _clip(width: int, layers: int, kind: type) -> Any:
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "klein": _klein,
+    "klein-whole": partial(_klein, QWEN3_4B),
     "sdxl-scribble": _sdxl,
     "sd15-scribble": _sd15,
 }

@@ -14,8 +14,9 @@ from concurrent.futures import CancelledError, Future
 
 import torch
 from errors import OutOfMemory
+from memory import forget_frames
 from PIL import Image
-from request import Painter, Request, Step
+from request import OnStep, Painter, Request, Step
 
 OnProgress = Callable[[int, int], None]
 """Called in the event loop with (steps done, steps in all) over all pictures of a request."""
@@ -50,6 +51,10 @@ class _Job:
             if small is not None:
                 self._show(small)
         self._latents = latents.clone()
+
+    def drop_latents(self) -> None:
+        """Forget the last step's latents: the attempt has ended."""
+        self._latents = None
 
 
 class Batcher:
@@ -130,22 +135,34 @@ class Batcher:
             for job, latents in zip(batch, torch.split(step.latents, 1), strict=True):
                 job.stepped(step, latents, self.painter)
 
-        try:
-            pictures = self.painter.paint([job.request for job in batch], on_step)
-        except CancelledError:
-            return
-        except (OutOfMemory, FloatingPointError) as error:
-            if len(batch) == 1:
-                _finish(batch[0], error)
-            else:  # one at a time needs less memory, and isolates the picture that is NaN
-                for job in batch:
-                    self._paint([job])
-        except Exception as error:  # fails these requests; the thread must go on
-            for job in batch:
-                _finish(job, error)
-        else:
-            for job, picture in zip(batch, pictures, strict=True):
+        outcome = self._attempt(batch, on_step)
+        del on_step
+        for job in batch:
+            job.drop_latents()
+        if isinstance(outcome, list):
+            for job, picture in zip(batch, outcome, strict=True):
                 _finish(job, picture)
+        elif isinstance(outcome, OutOfMemory | FloatingPointError) and len(batch) > 1:
+            del outcome
+            # One at a time needs less memory, and isolates the picture that is NaN.
+            for job in batch:
+                if not job.result.cancelled():
+                    self._paint([job])
+        else:
+            for job in batch:
+                _finish(job, outcome)
+
+    def _attempt(self, batch: Sequence[_Job], on_step: OnStep) -> list[Image.Image] | Exception:
+        """The pictures of `batch`, or what went wrong, without a reference to any tensor.
+
+        It must not be handled in an except block: whatever is painted there again would share the
+        memory with the failed attempt.
+        """
+        try:
+            return self.painter.paint([job.request for job in batch], on_step)
+        except Exception as error:  # fails these requests; the thread must go on
+            forget_frames(error)
+            return error
 
 
 def _finish(job: _Job, outcome: Image.Image | Exception) -> None:

@@ -1,6 +1,7 @@
 """Stable Diffusion 1.5 or XL, conditioned on the lines by a ControlNet."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -9,11 +10,15 @@ import speed
 import torch
 from embedding_cache import EmbeddingCache
 from huggingface_hub import hf_hub_download
-from memory import freed_after_failure
+from memory import attempt
 from PIL import Image
+from prompt_pieces import MOST_PIECES, longest_start, pieces
 from request import OnStep, Request, as_pictures, callback, generators
 from safetensors.torch import load_file
 from weights import Preset
+
+LONGEST_TOKENS = 77
+"""What CLIP's text encoders take at once; some tokenizers' files name no limit."""
 
 
 class ControlNetPainter:
@@ -31,11 +36,40 @@ class ControlNetPainter:
             return self.preset.template.format(prompt=request.prompt)
         return self.preset.instruction
 
+    def fitted(self, request: Request) -> Request:
+        prompt = longest_start(
+            request.prompt,
+            lambda text: self._count(self.prompt_for(replace(request, prompt=text))) <= MOST_PIECES,
+        )
+        negative = request.negative_prompt
+        if negative is not None:
+            negative = longest_start(negative, lambda text: self._count(text) <= MOST_PIECES)
+        fitting = replace(request, prompt=prompt, negative_prompt=negative)
+        return replace(fitting, pieces=max(map(self._count, self._texts(fitting))))
+
+    def _texts(self, request: Request) -> list[str]:
+        """What is encoded for `request`: its prompt and, if it is guided, the negative one."""
+        texts = [self.prompt_for(request)]
+        if request.guidance_scale > 1.0:
+            negative = request.negative_prompt
+            texts.append(self.preset.negative if negative is None else negative)
+        return texts
+
+    def _count(self, text: str) -> int:
+        return len(self._pieces(text))
+
+    def _pieces(self, text: str) -> list[str]:
+        """`text` in pieces of what the text encoder takes at once, less its start and end."""
+        tokenizer = self._pipe.tokenizer
+        room = min(tokenizer.model_max_length, LONGEST_TOKENS) - 2
+        return pieces(text, lambda part: len(tokenizer.tokenize(part)), room)
+
     def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
         first = requests[0]
         width, height = first.control.size
         preset = self.preset
-        with freed_after_failure(self.device, first.control.size):
+
+        def run() -> list[Image.Image]:
             result = self._pipe(
                 **self._prompt_embeds(requests),
                 image=[request.control for request in requests],
@@ -49,29 +83,45 @@ class ControlNetPainter:
                 callback_on_step_end=callback(on_step),
                 output_type="np",
             )
-        return as_pictures(result.images)
+            return as_pictures(result.images)
+
+        return attempt(run, self._pipe, self.device, first.control.size)
 
     def _prompt_embeds(self, requests: Sequence[Request]) -> dict[str, torch.Tensor]:
-        """The embeddings of the prompts and negative prompts, as the pipeline takes them."""
-        prompts = [self.prompt_for(request) for request in requests]
-        found = self._batched(prompts, "")
-        if requests[0].guidance_scale > 1.0:
-            negatives = [
-                self.preset.negative if request.negative_prompt is None else request.negative_prompt
-                for request in requests
-            ]
-            found |= self._batched(negatives, "negative_")
+        """The embeddings of the prompts and negative prompts, as the pipeline takes them.
+
+        All have the length of the longest, filled up with the embedding of no words.
+        """
+        each = [self._texts(request) for request in requests]
+        most = max(self._count(text) for texts in each for text in texts)
+        found: dict[str, torch.Tensor] = {}
+        for texts, prefix in zip(zip(*each, strict=True), ("", "negative_"), strict=False):
+            found |= self._batched(texts, prefix, min(most, MOST_PIECES))
         return found
 
-    def _batched(self, texts: Sequence[str], prefix: str) -> dict[str, torch.Tensor]:
-        """(texts, tokens, channels) and, for SDXL, the pooled (texts, channels)."""
-        each = [self._embeddings.of(text, self._encoded) for text in texts]
+    def _batched(self, texts: Sequence[str], prefix: str, length: int) -> dict[str, torch.Tensor]:
+        """(texts, length × tokens, channels) and, for SDXL, the pooled (texts, channels)."""
+        each = [self._embedded(text, length) for text in texts]
         names = (f"{prefix}prompt_embeds", f"{prefix}pooled_prompt_embeds")
         parts = zip(*each, strict=True)  # one of Stable Diffusion, two of SDXL
         return {name: torch.cat(part) for name, part in zip(names, parts, strict=False)}
 
+    def _embedded(self, text: str, length: int) -> tuple[torch.Tensor, ...]:
+        """The embedding of `text` in `length` pieces: (1, …), one after the other."""
+        first, *pooled = self._embeddings.of(text, self._encoded)
+        missing = length - self._count(text)
+        if missing > 0:
+            blank = self._embeddings.of("", self._encoded)[0]
+            first = torch.cat([first, *[blank] * missing], dim=1)
+        return (first, *pooled)
+
     @torch.no_grad()
     def _encoded(self, text: str) -> tuple[torch.Tensor, ...]:
+        """Piece by piece, as is customary for prompts of more than 77 tokens; pooled: the first."""
+        each = [self._encoded_piece(piece) for piece in self._pieces(text)[:MOST_PIECES]]
+        return (torch.cat([piece[0] for piece in each], dim=1), *each[0][1:])
+
+    def _encoded_piece(self, text: str) -> tuple[torch.Tensor, ...]:
         pipe = self._pipe
         made = pipe.encode_prompt(
             text,
@@ -134,9 +184,14 @@ def parts(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _distilled_unet(preset: Preset, dtype: torch.dtype) -> Any:
-    """The base's UNet with distilled weights, loaded as on SDXL-Lightning's model card."""
+    """The base's UNet with distilled weights, loaded as on SDXL-Lightning's model card.
+
+    It is built without memory and given the file's tensors: at random and in float32 first, it
+    would take 10 GiB and half a minute.
+    """
     config = diffusers.UNet2DConditionModel.load_config(preset.source, subfolder="unet")
-    unet = diffusers.UNet2DConditionModel.from_config(config).to(dtype)
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel.from_config(config)
     repository, _, name = preset.unet_file.rpartition("/")
-    unet.load_state_dict(load_file(hf_hub_download(repository, name)))
-    return unet
+    unet.load_state_dict(load_file(hf_hub_download(repository, name)), assign=True)
+    return unet.to(dtype)

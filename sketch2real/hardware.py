@@ -35,8 +35,17 @@ class Hardware:
         return self.device.startswith("cuda")
 
     def dtype_for(self, half: str) -> torch.dtype:
-        """The precision to load in: `DTYPE`, else `half` on an accelerator, else float32."""
-        return self.dtype or (_DTYPES[half] if self.is_cuda else torch.float32)
+        """The precision to load in: `DTYPE`, else `half` on an accelerator, else float32.
+
+        Raises BadWeights when this accelerator has no bfloat16 and that is it.
+        """
+        chosen = self.dtype or (_DTYPES[half] if self.is_cuda else torch.float32)
+        if chosen is torch.bfloat16 and self.is_cuda and not self.has_bfloat16:
+            raise BadWeights(
+                "Cannot start: these weights need bfloat16, which this GPU does not have; set "
+                "'WEIGHTS' to sdxl-scribble or sd15-scribble, or 'DTYPE' to float32"
+            )
+        return chosen
 
 
 def detect() -> Hardware:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers.image_processor import VaeImageProcessor
+from errors import InvalidInput
 from PIL import Image
 from weights import Preset
 
@@ -37,6 +38,7 @@ class Request:
     control_scale: how closely the lines are followed, 0 to 2.
     guidance_scale: classifier-free guidance; 1 switches it off.
     seeds: one per picture.
+    pieces: in how many pieces the text encoder takes the words; `Painter.fitted` counts them.
     """
 
     control: Image.Image
@@ -46,6 +48,7 @@ class Request:
     steps: int
     guidance_scale: float
     seeds: tuple[int, ...]
+    pieces: int = 1
 
     def each(self) -> list["Request"]:
         """One request per picture."""
@@ -60,6 +63,32 @@ class Request:
             self.guidance_scale,
             self.control_scale,
             bool(self.prompt),  # guess mode is for requests without a prompt
+            self.pieces,  # padded to another's length, a prompt would give another picture
+        )
+
+
+def refuse_unsuited(
+    preset: Preset, size: tuple[int | None, int | None], steps: int, guidance_scale: float
+) -> None:
+    """Raises InvalidInput for values that the weights of `preset` were not made for.
+
+    size: requested (width, height) in px, None where it follows from the sketch.
+    """
+    if preset.is_for_steps_only and steps != preset.steps:
+        raise InvalidInput(
+            f"Cannot paint: 'steps' must be {preset.steps}, for which the weights of {preset.name} "
+            f"are made, got {steps}"
+        )
+    if preset.is_for_steps_only and guidance_scale > 1.0:
+        raise InvalidInput(
+            f"Cannot paint: 'guidance' must be 1, as the weights of {preset.name} are "
+            f"made for no other, got {guidance_scale:g}"
+        )
+    sides = [round(side / 64) for side in size if side]  # as they are delivered
+    if len(sides) == 2 and max(sides) > preset.max_aspect * min(sides):
+        raise InvalidInput(
+            f"Cannot paint: the longer of 'width' and 'height' must be at most "
+            f"{preset.max_aspect:g} times the shorter with {preset.name}, got {size[0]} × {size[1]}"
         )
 
 
@@ -73,6 +102,10 @@ class Painter(Protocol):
 
     def prompt_for(self, request: Request) -> str:
         """The prompt that the model gets for `request`, "" for none."""
+        ...
+
+    def fitted(self, request: Request) -> Request:
+        """`request` with as many of its words as the model takes, and their pieces counted."""
         ...
 
     def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:

@@ -19,7 +19,7 @@ import weights
 from batcher import Batcher
 from cog import BaseRunner, Input, Path, concurrent
 from outputs import Output
-from request import Request, readable
+from request import Request, readable, refuse_unsuited
 
 # Each is one literal, however long: `cog build` reads them statically, and concatenated pieces
 # would keep their quotes.
@@ -28,8 +28,8 @@ IMAGE = "The sketch: a phone photo of paper, a scan, or a canvas (dark on light,
 PROMPT = "What the sketch shows, in English. Not needed: left empty, the lines alone decide."
 NEGATIVE_PROMPT = "What the picture must not show; left out, the preset's own. Works with guidance above 1, and not with an editing model (klein)."
 STRENGTH = "How closely the lines are followed, 0 (freely) to 2 (exactly); left out, the preset's own (0.8 to 1). klein: below 0.5, clumsy shapes may be corrected."
-STEPS = "Denoising steps, 1 to 50; left out, the preset's own (4 to 20). More is slower."
-GUIDANCE = "Classifier-free guidance scale, 1 (off) to 20; left out, the preset's own. Distilled models (klein) ignore it."
+STEPS = "Denoising steps, 1 to 50; left out, the preset's own (4 to 20). More is slower. sdxl-scribble takes 8 only."
+GUIDANCE = "Classifier-free guidance scale, 1 (off) to 20; left out, the preset's own. klein ignores it, sdxl-scribble takes 1 only."
 SEED = "0 to 4294967295. The same seed with the same inputs gives the same picture; left out, a random one is chosen and returned."
 WIDTH = "Width of the picture in px, rounded to a multiple of 64; left out, it follows from the height or from the sketch."
 HEIGHT = "Height of the picture in px, rounded to a multiple of 64; left out, it follows from the width or from the sketch."
@@ -48,10 +48,12 @@ class Runner(BaseRunner):
             env.get("WEIGHTS", ""), machine.memory_gib, has_bfloat16=machine.has_bfloat16
         )
         dtype = machine.dtype_for(self.preset.half)
-        painter = pipeline.load(self.preset, machine.device, dtype, machine.memory_gib)
-        if machine.is_cuda or speed.is_compiling():
-            pipeline.warm(painter)
-        self.batcher = Batcher(painter)
+        should_warm = machine.is_cuda or speed.is_compiling()
+        self.batcher = Batcher(
+            pipeline.load_and_warm(
+                self.preset, machine.device, dtype, machine.memory_gib, should_warm=should_warm
+            )
+        )
         # One sketch at a time: reading one takes up to 450 MB.
         self.cpu_pool = ThreadPoolExecutor(1, thread_name_prefix="cpu")
         source = caption.source_for(self.preset, machine.memory_gib, env.get("CAPTIONER"))
@@ -86,17 +88,22 @@ class Runner(BaseRunner):
         prompt = readable(prompt)
         captioner = None if prompt else self.captioner
         size = (width, height)
+        steps = preset.steps if steps is None else steps
+        guidance = preset.guidance_scale if guidance is None else guidance
+        refuse_unsuited(preset, size, steps, guidance)
         prepared = await in_pool(reading.read, LocalPath(image), preset, size, captioner)
         clock.mark("clean_s")
+        painter = self.batcher.painter
         request = Request(
             control=prepared.control,
             prompt=prompt or prepared.caption,
             negative_prompt=None if negative_prompt is None else readable(negative_prompt),
             control_scale=preset.control_scale if strength is None else strength,
-            steps=preset.steps if steps is None else steps,
-            guidance_scale=preset.guidance_scale if guidance is None else guidance,
+            steps=steps,
+            guidance_scale=guidance,
             seeds=_seeds(seed, num_outputs),
         )
+        request = painter.fitted(request)
         show = progress.show if previews else None
         pictures = await self.batcher.paint(request, progress.percent, show)
         clock.mark("paint_s")
@@ -106,7 +113,7 @@ class Runner(BaseRunner):
         # Nothing is awaited from here on: a cancelled prediction leaves no file behind.
         return outputs.written(
             pictures, request, size=prepared.plan.delivered, output_format=output_format,
-            result_prompt=self.batcher.painter.prompt_for(request), flags=flags, clock=clock,
+            result_prompt=painter.prompt_for(request), flags=flags, clock=clock,
         )  # fmt: skip
 
 

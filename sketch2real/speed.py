@@ -4,10 +4,13 @@
 another seed does, and only where `QUANTIZE` is set.
 """
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_0
 from errors import BadWeights
 from weights import Preset
 
@@ -22,15 +25,65 @@ QUANTISATIONS = {
 and activations also doubles the rate of the matrix products, from compute capability 8.9 on."""
 
 
-def place(pipe: Any, preset: Preset, device: str, memory_gib: float) -> None:
-    """Put `pipe` on `device` and tune it; on a GPU too small for it, off-load its parts."""
+DECODE_BYTES_PER_PX = 1536
+"""Most live bytes of the decoder per pixel of one picture, in half precision, as counted with fake
+tensors (bench/results/sketch2real_memory.jsonl): 1.5 GiB at 1024 × 1024. Twice that in float32."""
+
+TILE_PX = 512
+"""Side of a tile where a whole picture cannot be decoded: 0.4 GiB in half precision."""
+
+
+def place(
+    pipe: Any, preset: Preset, device: str, memory_gib: float, *, offload: bool = False
+) -> None:
+    """Put `pipe` on `device` and tune it; on a GPU too small for it, off-load its parts.
+
+    offload: off-load them in any case.
+    """
     pipe.set_progress_bar_config(disable=True)
-    if memory_gib and memory_gib < preset.needs_gib * (0.6 if asked_quantisation() else 1.0):
+    pipe.vae.enable_slicing()  # decodes one picture at a time; the same pixels
+    needed = preset.needs_gib * (0.6 if asked_quantisation() else 1.0)
+    if offload or (memory_gib and memory_gib < needed):
         pipe.enable_model_cpu_offload(device=device)
-        pipe.vae.enable_slicing()  # decodes one picture at a time; the same pixels
     else:
         pipe.to(device)
         tune(pipe, device)
+    if device.startswith("cuda"):
+        decode_by_free_memory(pipe.vae, lambda: free_bytes(device))
+
+
+def decode_by_free_memory(vae: Any, free: Callable[[], int]) -> None:
+    """Let `vae` decode in tiles whenever the free memory is too small for a whole picture.
+
+    free: the bytes that can be allocated now. Tiles change the picture slightly where they meet.
+    """
+    whole = vae.decode
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_sample_min_size = TILE_PX
+    vae.tile_latent_min_size = TILE_PX // scale
+
+    @functools.wraps(whole)
+    def decode(latents: torch.Tensor, *args: Any, **options: Any) -> Any:
+        hook = getattr(vae, "_hf_hook", None)
+        if hook is not None:  # the off-loaded UNet leaves before the memory is measured
+            hook.pre_forward(vae)
+        pixels = latents.shape[-2] * latents.shape[-1] * scale**2
+        needed = pixels * DECODE_BYTES_PER_PX * latents.element_size() // 2
+        vae.use_tiling = needed > free()
+        return whole(latents, *args, **options)
+
+    vae.decode = decode
+
+
+def free_bytes(device: str) -> int:
+    """Bytes of the GPU that torch may still take, and those that it keeps without using them.
+
+    torch may be told to take a part of the GPU only (`set_per_process_memory_fraction`).
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device)
+    allowed = total * torch.cuda.get_per_process_memory_fraction(device) - reserved
+    return int(min(free, allowed)) + reserved - torch.cuda.memory_allocated(device)
 
 
 def is_offloaded(pipe: Any) -> bool:
@@ -54,10 +107,27 @@ def tune(pipe: Any, device: str) -> None:
             part.to(memory_format=torch.channels_last)
     # Fused projections are new, unquantised layers.
     if device.startswith("cuda") and not asked_quantisation() and fuses(pipe):
-        pipe.fuse_qkv_projections()
+        for part in (pipe.unet, pipe.vae):
+            fuse(part)
     if is_compiling():
         denoiser = getattr(pipe, "unet", None) or pipe.transformer
         denoiser.compile_repeated_blocks(fullgraph=True)
+
+
+def fuse(part: Any) -> None:
+    """Compute query, key and value of `part`'s attention in one product, in the same memory.
+
+    diffusers' own `fuse_qkv_projections` keeps the separate projections too: SDXL's UNet would grow
+    from 4.8 to 6.0 GiB.
+    """
+    for layer in part.modules():
+        if isinstance(layer, Attention) and not layer.fused_projections:
+            is_cross = layer.is_cross_attention
+            with torch.no_grad():
+                layer.fuse_projections(fuse=True)
+            for name in ("to_k", "to_v") if is_cross else ("to_q", "to_k", "to_v"):
+                delattr(layer, name)
+    part.set_attn_processor(FusedAttnProcessor2_0())
 
 
 def fuses(pipe: Any) -> bool:

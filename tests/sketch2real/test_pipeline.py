@@ -17,6 +17,7 @@ from controlnet import ControlNetPainter
 from errors import OutOfMemory
 from klein import KleinPainter
 from PIL import Image
+from prompt_pieces import MOST_PIECES
 from request import OnStep, Painter, Request, Step, as_pictures
 from weights import LOOSE_INSTRUCTION, choose
 
@@ -265,7 +266,7 @@ def test_klein_never_forgets_its_instruction(
     assert isinstance(painter, KleinPainter)
     constant = set(painter._embeddings)
     for words in ("a cat", "a dog", "a cat", "a bird"):
-        painter._embedded(words)
+        painter._embed([words])
     assert set(painter._embeddings) == constant | {"a cat", "a bird"}
 
 
@@ -320,6 +321,62 @@ def test_an_undistilled_klein_is_guided(tmp_path: Path) -> None:
     base = load(tiny.klein(tmp_path / "base", is_distilled=False))
     weak, strong = (paint(base, make_request(guidance_scale=g)) for g in (1.0, 6.0))
     assert difference(weak, strong) > 0.004
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_words_beyond_77_tokens_count(name: str, painters: dict[str, Painter]) -> None:
+    """In pieces; what even those do not hold is not in `prompt_used`. Each batch has one length."""
+    painter = painters[name]
+    words = "a red house by the sea, " * 10
+
+    def fitted(prompt: str) -> Request:
+        return painter.fitted(make_request(prompt=prompt))
+
+    short, long, other = fitted("a cat"), fitted(words + "a cat"), fitted(words + "a tree")
+    assert long.pieces > short.pieces == 1
+    assert long.bucket != short.bucket
+    assert long.prompt == words + "a cat"
+    picture = paint(painter, long)
+    assert difference(picture, paint(painter, other)) > 0
+    together = painter.paint([long, other], silent)
+    assert difference(together[0], picture) <= 1 / 255
+    cut = fitted(words * 20)
+    assert cut.pieces == MOST_PIECES
+    assert (words * 20).startswith(cut.prompt)
+    assert cut.prompt in painter.prompt_for(cut)
+    assert len(cut.prompt) < len(words * 20)
+
+
+def test_klein_says_which_words_it_used(painters: dict[str, Painter]) -> None:
+    """Its encoder takes 512 tokens; what does not fit is neither used nor claimed."""
+    painter: Any = painters["klein"]
+    words = "a red house by the sea, " * 40
+    cut = painter.fitted(make_request(prompt=words))
+    assert words.startswith(cut.prompt)
+    assert 0 < len(cut.prompt) < len(words)
+    chat = painter._tokenizer.apply_chat_template(
+        [{"role": "user", "content": painter.prompt_for(cut)}], tokenize=False
+    )
+    assert 500 < len(painter._tokenizer(chat)["input_ids"]) <= 512
+    assert painter.fitted(make_request(prompt="a cat")).prompt == "a cat"
+
+
+@pytest.mark.parametrize("size", [(1280, 832), (832, 1280), (1536, 1024), (2048, 256)])
+def test_kleins_reference_has_the_size_of_the_picture(
+    size: tuple[int, int], painters: dict[str, Painter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """diffusers reduces references above 1024 × 1024 and crops them: lines would drift."""
+    painter: Any = painters["klein"]
+    seen: list[torch.Tensor] = []
+
+    def spy(images: list[torch.Tensor], *_: object, **__: object) -> None:
+        seen.extend(images)
+        raise Stop
+
+    monkeypatch.setattr(painter._pipe, "prepare_image_latents", spy)
+    with pytest.raises(Stop):
+        paint(painter, make_request(control=Image.new("RGB", size)))
+    assert [tuple(image.shape[-2:]) for image in seen] == [size[::-1]]
 
 
 def test_guess_mode_only_without_words(

@@ -5,11 +5,16 @@ import shutil
 from pathlib import Path
 
 import hardware
+import numpy as np
 import pytest
 import tiny
 import torch
-from errors import BadWeights
-from weights import PRESETS, choose
+from condition import make_plan
+from errors import BadWeights, InvalidInput
+from request import refuse_unsuited
+from weights import KLEIN, PRESETS, SDXL_SCRIBBLE, Preset, choose
+
+RESULTS = Path(__file__).parents[2] / "bench" / "results" / "sketch2real_memory.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -86,3 +91,57 @@ def test_precision_follows_the_hardware_by_default(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DTYPE", "int3")
     with pytest.raises(BadWeights, match="'DTYPE' must be one of"):
         hardware.detect()
+
+
+def test_a_card_without_bfloat16_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """klein on such a card fails at set-up with what to do; in float32 it may run."""
+    old = hardware.Hardware("cuda", 24.0, has_bfloat16=False)
+    with pytest.raises(BadWeights, match=r"need bfloat16.*sdxl-scribble"):
+        old.dtype_for(PRESETS["klein"].half)
+    assert old.dtype_for("float16") == torch.float16
+    exact = hardware.Hardware("cuda", 24.0, has_bfloat16=False, dtype=torch.float32)
+    assert exact.dtype_for("bfloat16") == torch.float32
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_a_preset_needs_is_what_was_counted(name: str) -> None:
+    """Weights, the largest stage of four pictures, and room for CUDA itself."""
+    rows = [
+        row
+        for row in map(json.loads, RESULTS.read_text(encoding="utf-8").splitlines())
+        if row["preset"] == name
+    ]
+    usual = PRESETS[name].paint_area_px
+    weights_gib = sum(row["gib"] for row in rows if row["measure"] == "weights")
+    work = [row["gib"] for row in rows if row["measure"] != "weights" and row["area_px"] <= usual]
+    assert len(work) >= 3
+    assert PRESETS[name].needs_gib >= weights_gib + max(work) + 0.75
+
+
+@pytest.mark.parametrize(
+    ("preset", "size", "steps", "guidance", "words"),
+    [
+        (SDXL_SCRIBBLE, (None, None), 20, 1.0, "'steps' must be 8"),
+        (SDXL_SCRIBBLE, (None, None), 8, 4.0, "'guidance' must be 1"),
+        (KLEIN, (2048, 192), 4, 1.0, r"at most 8 times the shorter with klein, got 2048 × 192"),
+        (KLEIN, (159, 1087), 4, 1.0, "at most 8 times"),  # rounded to 128 × 1088
+    ],
+)
+def test_what_the_weights_were_not_made_for_is_refused(
+    preset: Preset, size: tuple[int, int], steps: int, guidance: float, words: str
+) -> None:
+    """As input, before anything is painted; the presets' own values pass."""
+    with pytest.raises(InvalidInput, match=words):
+        refuse_unsuited(preset, size, steps, guidance)
+    refuse_unsuited(preset, (1024, None), preset.steps, preset.guidance_scale)
+    refuse_unsuited(choose("demo", 0.0, has_bfloat16=False), size, 20, 4.0)
+
+
+def test_klein_paints_every_size_that_is_not_refused() -> None:
+    """Rounded to what the model can paint, no size is over 8 to 1, where diffusers refuses it."""
+    lines = np.ones((64, 64), bool)
+    for width in range(128, 2049, 64):
+        for height in range(128, 2049, 64):
+            if max(width, height) <= 8 * min(width, height):
+                plan = make_plan(lines, width, height, areas=KLEIN.areas_px, multiple=64)
+                assert max(plan.painted) <= 8 * min(plan.painted)
