@@ -10,7 +10,7 @@ JOBS ?= 2
 PYTEST := $(BIN)/pytest -q --durations 5
 PARALLEL := -n $(JOBS) --dist loadfile
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -48,7 +48,7 @@ format: setup ## let ruff put things in order
 	$(BIN)/ruff format .
 
 type: setup ## mypy, strict; one run per package since each has a run.py
-	$(BIN)/mypy api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py bench/scaling.py
+	$(BIN)/mypy api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py bench/scaling.py bench/gpu.py bench/gpu_figures.py
 	@echo "mypy tests/edge"; cd tests/edge && ../../$(BIN)/mypy --config-file ../../pyproject.toml .
 	@echo "mypy deploy"; cd deploy && ../$(BIN)/mypy --config-file ../pyproject.toml .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
@@ -60,7 +60,7 @@ test-fast: setup ## while you work on the router: what takes seconds
 	$(PYTEST) $(PARALLEL) -m "not slow" tests/router
 
 test-router: setup ## the router alone
-	$(PYTEST) $(PARALLEL) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py
+	$(PYTEST) $(PARALLEL) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py
 
 coverage: setup ## which lines of the router its own tests do not run; docs/testing.md says why
 	$(PYTEST) $(PARALLEL) --cov=router --cov-report=term:skip-covered tests/router
@@ -118,6 +118,9 @@ bench-fluency: weights .venv-bench/.installed ## fluency against transformers' p
 
 bench-scaling: setup ## simulate loads: GPUs needed, waits and costs, the tables of docs/scaling.md
 	$(BIN)/python bench/scaling.py
+
+gpu: ## the full presets on an NVIDIA GPU, without network: PART=grounding, SECONDS=240, TINY=1, WHEELS=DIR, OUT=FILE
+	$(firstword $(wildcard $(BIN)/python) $(PYTHON)) bench/gpu.py $(if $(PART),--part $(PART)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TINY),--tiny) $(if $(OUT),--out $(OUT))
 
 .venv-bench/.installed: bench/requirements.txt constraints.txt
 	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench

@@ -4,7 +4,7 @@ The presets' architectures in the published sizes run on fake tensors (shapes wi
 the bytes that live are counted as an allocator would: the weights of each part, and the most that
 lives besides in the decoder, klein's encoder and a denoising step of 1, 2 and 4 pictures. The
 `needs_gib` of sketch2real/weights.py comes from here. Rows: bench/results/sketch2real_memory.jsonl,
-written anew.
+written over each time.
 
     python bench/sketch2real_memory.py
 """
