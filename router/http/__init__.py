@@ -1,4 +1,4 @@
 """The HTTP server: one module for each API, and the layers that every request passes.
 
-Only `router.app`, which puts the service together, imports it.
+Only `router.app` and `router.composition`, which put the service together, import it.
 """

@@ -1,4 +1,4 @@
-"""What the HTTP APIs share. `router.app` puts it together once."""
+"""What the HTTP APIs share. `router.composition` makes it once."""
 
 from __future__ import annotations
 

@@ -32,29 +32,24 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from router.errors import (
-    MalformedRequest,
-    RequestHeadTooLarge,
-    RouterError,
-    TooManyConnections,
-    UriTooLong,
-)
+from router.errors import MalformedRequest, RouterError, TooManyConnections, UriTooLong
 from router.http.connections import Connections
 from router.http.errors import render_error
 from router.http.middleware import INERT
+from router.http.request_head import (
+    MALFORMED,
+    MAX_HEAD_BYTES,
+    MAX_HEAD_FIELDS,
+    MAX_TARGET_BYTES,
+    head_too_large,
+    require_plain_framing,
+    require_size,
+    without_upgrade,
+)
 
 # After SMALL_CHUNKS chunks, a body's chunks must have SMALL_CHUNK_BYTES bytes on average.
 SMALL_CHUNKS = 8192
 SMALL_CHUNK_BYTES = 32
-# Limit for the request line and the fields together. It also limits the chunk extensions and
-# trailer fields between two bytes of a body. A signed request's head has about 1 KiB, a
-# browser's 4 KiB at most.
-MAX_HEAD_BYTES = 64 << 10
-MAX_HEAD_FIELDS = 256
-# Limit for the target alone, because each line of the access log has the path.
-MAX_TARGET_BYTES = 16 << 10
-HTTP_VERSIONS = frozenset({"1.0", "1.1"})
-MALFORMED = "Cannot read the request: it is not valid HTTP/1.1"
 
 
 class _Flow(FlowControl):
@@ -192,7 +187,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._hosts += 1
         self.headers.append((name, value))
         if len(self.headers) > MAX_HEAD_FIELDS:
-            raise _head_too_large()
+            raise head_too_large()
 
     def on_headers_complete(self) -> None:
         """Called when the head is complete. Check it, and start the request.
@@ -201,13 +196,13 @@ class HttpProtocol(HttpToolsProtocol):
         allowed.
         """
         if self._head_bytes + self._piece_bytes > MAX_HEAD_BYTES:
-            self._measure_head()
+            require_size(self.url, self.headers)
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
                 raise MalformedRequest("Cannot CONNECT: this server is not a proxy")
             self._offering = self.parser.get_method(), self.parser.get_http_version()
             return  # _feed parses the head again, without its Upgrade field
-        self._require_plain_framing()
+        require_plain_framing(self.parser.get_http_version(), self._hosts, self.headers)
         self.head_open = False
         self.body_open = True
         self._framing_bytes = self._chunks = self._body_bytes = 0
@@ -286,40 +281,11 @@ class HttpProtocol(HttpToolsProtocol):
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 left = left[upgrade.args[0] :]
-                head = self._head_without_upgrade()
+                head = without_upgrade(*self._offering, self.url, self.headers)
                 self.parser = httptools.HttpRequestParser(self)
                 # As in uvicorn, data after a request with `Connection: close` is ignored.
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 self.parser.feed_data(head)
-
-    def _head_without_upgrade(self) -> bytes:
-        """Return the head without its Upgrade field.
-
-        The parser has accepted all of it, so no value contains a line break.
-        """
-        method, version = self._offering
-        lines = [method, b" ", self.url, f" HTTP/{version}\r\n".encode()]
-        for name, value in self.headers:
-            if name != b"upgrade":
-                lines += [name, b": ", value, b"\r\n"]
-        return b"".join([*lines, b"\r\n"])
-
-    def _require_plain_framing(self) -> None:
-        """Check what httptools allows and RFC 9112 forbids.
-
-        Raises MalformedRequest when the head breaks one of these rules.
-        """
-        version = self.parser.get_http_version()
-        if version not in HTTP_VERSIONS or self._hosts > 1:
-            raise MalformedRequest(MALFORMED)
-        for name, value in self.headers:
-            if name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
-                raise MalformedRequest("Cannot read the body: its Transfer-Encoding is not known")
-
-    def _measure_head(self) -> None:
-        fields = sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if len(self.url) + fields > MAX_HEAD_BYTES:
-            raise _head_too_large()
 
     def _count_head(self) -> None:
         """Count the bytes of a head that is not complete.
@@ -330,7 +296,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._began_in_piece:
             self._head_bytes += self._piece_bytes
             if self._head_bytes > MAX_HEAD_BYTES:
-                self.refuse(_head_too_large())
+                self.refuse(head_too_large())
 
     def _count_framing(self) -> None:
         """Count the bytes of an incomplete body that are chunk extensions or trailers."""
@@ -339,7 +305,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._framing_bytes += self._piece_bytes
         if self._framing_bytes > MAX_HEAD_BYTES:
-            self.refuse(_head_too_large())
+            self.refuse(head_too_large())
 
     # Refusing
 
@@ -398,10 +364,3 @@ class HttpProtocol(HttpToolsProtocol):
         ]
         lines = [b"%b: %b\r\n" % header for header in headers]
         self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", response.body]))
-
-
-def _head_too_large() -> RequestHeadTooLarge:
-    return RequestHeadTooLarge(
-        f"Cannot read the request: its head exceeds {MAX_HEAD_BYTES >> 10} KiB or "
-        f"{MAX_HEAD_FIELDS} fields"
-    )

@@ -17,54 +17,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
-from router.errors import PredictionFailed, WorkerDied, without_paths
+from router.errors import PredictionFailed, WorkerDied
 from router.models.catalog import Package
 from router.models.coglet_client import CogClient, request_body
 from router.models.coglet_responses import (
     MAX_BODY_BYTES,
     OWN_CHECK_TIMED_OUT,
     BodyTooLargeError,
-    is_print_of_prediction,
-    is_print_outside_runs,
     own_problem,
-    read_log_line,
     read_outcome,
     set_up_log,
     start_error,
 )
 from router.models.loopback_http import ConnectionLostError
-from router.models.process_group import SPOOL_NAME, ProcessGroup, inherited_environment
+from router.models.process_group import ProcessGroup
 from router.models.process_interface import LogLine, NotStartedError, Report, StartError
+from router.models.process_log import ProcessLog
+from router.models.process_options import TRACEBACK, ProcessOptions, control_socket, environment
 from router.models.schemas import why_not_spawned
 from router.models.sleep_client import SleepClient
 from router.models.temp_folder import LeftBehind, TempFolder
-from router.models.tracebacks import without_tracebacks
-from router.models.worker_hook.callme_sleep.control import DEVICE_NAME, PATH_NAME
-from router.models.worker_hook.callme_tracebacks import FILE_NAME as TRACEBACK_FILE
-from router.prediction import (
-    Failure,
-    Job,
-    Json,
-    LogText,
-    Outcome,
-    Status,
-)
+from router.prediction import Failure, Job, Json, Outcome, Status
 
-# The file in the temporary folder to which the hook writes the traceback of a failed set-up.
-TRACEBACK = "callme_traceback"
-HOOK_DIR = Path(__file__).parent / "worker_hook"
-# A line that a model prints has a `source`. coglet also logs the start and the end of each
-# prediction. Those two lines say nothing new and take time while the caller waits, so they are off.
-COGLET_LOG = "info,coglet::prediction=warn,coglet::prediction[{source}]=info"
-CONTROL_SOCKET = "callme-control.sock"
 POLL_FIRST_S = 0.02
 POLL_MAX_S = 0.25
 # Without a worker, for example with no `python` on its PATH, coglet would stay STARTING
@@ -80,26 +59,6 @@ UNHEALTHY_READINGS = 6
 WORKER_GONE = "channel closed"
 # Predictions wait for a process that is unhealthy, so it is checked more often.
 UNHEALTHY_EVERY_S = 1.0
-SET_UP_LOG_CHARS = 16 << 10
-# coglet is READY before it has read the last lines that the set-up printed. Its own set-up log
-# never gets these lines. They come later and belong to no prediction.
-LATE_LINES_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessOptions:
-    """The options with which every process is started.
-
-    `measure` returns the bytes that these pids hold in the memory that models share.
-    `sleep_device`: the memory that may sleep, `cuda` or `cpu`; "" when models are only stopped.
-    """
-
-    spool_dir: Path
-    tmp_dir: Path
-    cache_dir: Path
-    setup_timeout_s: float
-    measure: Callable[[Sequence[int]], int]
-    sleep_device: str = ""
 
 
 class CogProcess:
@@ -116,21 +75,16 @@ class CogProcess:
         self._tasks: set[asyncio.Task[None]] = set()
         self._worker_fd: int | None = None
         self._running = 0
-        self._reports: dict[str, Report] = {}
         self._left_behind = LeftBehind(self._at_rest)
         self._last_run_at = 0.0
-        self._lines_read = 0
-        self._set_up_lines = math.inf
-        self._set_up_log = ""
-        self._late_log = ""
-        self._late_until = math.inf
+        self._log = ProcessLog()
         self._problem = ""
         self._on_health: Callable[[str], None] | None = None
-        self._control = self._tmp.path / CONTROL_SOCKET
         self._calm = asyncio.Lock()
         self._sleeper: SleepClient | None = None
         if options.sleep_device:
-            self._sleeper = SleepClient(self._control, self.pids, options.measure, self._calm)
+            socket_path = control_socket(self._tmp.path)
+            self._sleeper = SleepClient(socket_path, self.pids, options.measure, self._calm)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -142,12 +96,11 @@ class CogProcess:
         try:
             self._group = await self._spawn()
             self._watch(self._watch_exit(self._group))
-            await self._wait_ready()
+            log = await self._wait_ready()
         except BaseException:
             await self.stop(grace_s=0)
             raise
-        self._set_up_lines = self._lines_read
-        self._late_until = time.monotonic() + LATE_LINES_S
+        self._log.end_set_up(log)
         self._tmp.keep_present()
         self._watch(self._watch_health())
 
@@ -190,20 +143,12 @@ class CogProcess:
         """The last lines that it printed, coglet's own included, oldest first."""
         if self._group is None:
             return []
-        first = self._lines_read - len(self._group.lines)
-        return [
-            replace(read, text=text, in_set_up=number < self._set_up_lines)
-            for number, line in enumerate(self._group.lines, first)
-            # What a model writes at once, such as a traceback, is one line of coglet's.
-            for read in (read_log_line(line),)
-            for text in read.text.split("\n")
-        ]
+        return list(self._log.told_apart(self._group.lines))
 
     @property
     def set_up_log(self) -> str:
         """The lines of the set-up, coglet's own and the model's, without paths."""
-        log = without_tracebacks(self._set_up_log + self._late_log)
-        return without_paths(log[-SET_UP_LOG_CHARS:])
+        return self._log.of_set_up
 
     # ---- predictions ---------------------------------------------------------------------
 
@@ -214,7 +159,7 @@ class CogProcess:
         on_progress = report if self._package.streams else None
         self._tmp.ensure_exists()
         self._running += 1
-        self._reports[job.id] = report
+        self._log.reports[job.id] = report
         try:
             answer = await self._client.predict(body, self._broken.done, on_progress)
             outcome = read_outcome(*answer)
@@ -233,7 +178,7 @@ class CogProcess:
             outcome = Outcome(Status.FAILED, failure=failure)
         finally:
             self._running -= 1
-            del self._reports[job.id]
+            del self._log.reports[job.id]
             self._last_run_at = time.monotonic()
             self._left_behind.add(job.id)
         if outcome.failure is not None and outcome.failure.code == WorkerDied.code:
@@ -253,7 +198,7 @@ class CogProcess:
         It is asked again until the prediction has ended. A cancel may arrive before its
         prediction, and coglet forgets one that comes before its worker has begun.
         """
-        while prediction_id in self._reports and self._client is not None:
+        while prediction_id in self._log.reports and self._client is not None:
             is_known = await self._client.cancel(prediction_id)
             await asyncio.sleep(CANCEL_AGAIN_S if is_known else UNKNOWN_AGAIN_S)
 
@@ -271,43 +216,14 @@ class CogProcess:
             return await ProcessGroup.spawn(
                 argv,
                 cwd=self._package.folder,
-                env=self._environment(port),
-                on_line=self._read_line,
+                env=environment(self._package, self._options, self._tmp.path, port),
+                on_line=self._log.read_line,
             )
         except OSError as error:
             raise StartError(why_not_spawned(self._package, error)) from error
 
-    def _environment(self, port: int) -> dict[str, str]:
-        env = inherited_environment()
-        python_dir = str(self._package.python.parent)
-        return {
-            **env,
-            # coglet spawns its worker as bare `python`.
-            "PATH": f"{python_dir}{os.pathsep}{env.get('PATH', os.defpath)}",
-            "PORT": str(port),
-            "COG_PREDICT_TYPE_STUB": self._package.runner,
-            # With a wrong python coglet would stay STARTING indefinitely.
-            "COG_SETUP_TIMEOUT": str(max(1, int(self._options.setup_timeout_s))),
-            "COG_MAX_CONCURRENCY": str(self._package.max_concurrency),
-            "PYTHONUNBUFFERED": "1",
-            "RUST_LOG": env.get("RUST_LOG", COGLET_LOG),
-            "PYTHONPATH": str(HOOK_DIR),
-            SPOOL_NAME: str(self._options.spool_dir),
-            "CALLME_ROUTER_PID": str(os.getpid()),
-            TRACEBACK_FILE: str(self._tmp.path / TRACEBACK),
-            "TMPDIR": str(self._tmp.path),
-            # By default this cache is in TMPDIR, and would be deleted with it.
-            "TORCHINDUCTOR_CACHE_DIR": str(self._options.cache_dir / "torchinductor"),
-            **self._sleep_environment(),
-            **self._package.env,
-        }
-
-    def _sleep_environment(self) -> dict[str, str]:
-        if not self._options.sleep_device:
-            return {}
-        return {PATH_NAME: str(self._control), DEVICE_NAME: self._options.sleep_device}
-
-    async def _wait_ready(self) -> None:
+    async def _wait_ready(self) -> str:
+        """Wait until it is READY. Return the log of its set-up. Raises StartError."""
         assert self._client is not None  # noqa: S101
         began = time.monotonic()
         poll_s = POLL_FIRST_S
@@ -318,8 +234,7 @@ class CogProcess:
             is_ready = health.get("status") in ("READY", "BUSY") and not self._broken.done()
             self._problem = own_problem(health)  # if there is one, the set-up has succeeded
             if is_ready or self._problem:
-                self._set_up_log = set_up_log(health)
-                return
+                return set_up_log(health)
             if reason := self._why_it_failed(health, time.monotonic() - began):
                 raise self._start_error(reason, health)
             if self._broken.done():
@@ -348,21 +263,6 @@ class CogProcess:
         if self._group is not None:
             self._group.add_lines(f"{line}\n".encode() for line in lost)
         return start_error(reason, [*printed, *lost], health)
-
-    def _read_line(self, line: bytes) -> None:
-        """Handle a line of coglet's log.
-
-        coglet logs what a prediction prints at once. Its answer has these lines too, but only
-        after the prediction's end.
-        """
-        self._lines_read += 1
-        if time.monotonic() < self._late_until and is_print_outside_runs(line):
-            if len(self._late_log) < SET_UP_LOG_CHARS:
-                self._late_log += f"{read_log_line(line).text}\n"
-        elif self._reports and is_print_of_prediction(line):
-            printed = read_log_line(line)
-            if report := self._reports.get(printed.prediction_id):
-                report(LogText(f"{printed.text}\n", printed.source))
 
     # ---- watching ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
 """Predictions: they are created, run, cancelled, stored and reported by webhook.
 
-The HTTP APIs and `router.app` import this package.
+The HTTP APIs and `router.composition` import this package.
 """

@@ -25,8 +25,6 @@ from router.observability.facts import Facts, PredictionChanged, PredictionRefus
 from router.prediction import (
     Failure,
     Job,
-    LogText,
-    MetricUpdate,
     Outcome,
     Prediction,
     Progress,
@@ -50,12 +48,11 @@ from router.predictions.output_links import Links
 from router.predictions.overflow import Overflow, OverflowRule
 from router.predictions.persistence import Persistence
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
+from router.predictions.webhook_events import notify_of_output, notify_of_progress
 from router.predictions.webhooks import Webhooks
 from router.scheduling import messages
 from router.secret_inputs import opened
 from router.storage.store import Cursor, Files, Store
-
-LOG_EVENTS = WebhookEvent.LOGS, WebhookEvent.PROGRESS
 
 
 class Predictions:
@@ -253,11 +250,7 @@ class Predictions:
         if not in_flight.note(progress):
             self._withdraw(prediction_id, TOO_LARGE)
             return
-        if in_flight.prediction.callback is not None and not isinstance(progress, MetricUpdate):
-            is_log = isinstance(progress, LogText)
-            for event in LOG_EVENTS if is_log else (WebhookEvent.OUTPUT,):
-                if self._webhooks.wants(in_flight.prediction, event):
-                    self._webhooks.notify(in_flight.brief(), event)
+        notify_of_progress(self._webhooks, in_flight, progress)
 
     def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> None:
         """Mark it waiting again. The attempt does not count. One that may have begun at its remote
@@ -295,8 +288,7 @@ class Predictions:
             failure = scrubbed(outcome.failure, in_flight.prediction.secrets)
             outcome = replace(outcome, failure=failure)
         self.overflow.served(in_flight.prediction)
-        if in_flight.prediction.callback is not None and outcome.status is Status.SUCCEEDED:
-            self._notify_of_output(in_flight, outcome)
+        notify_of_output(self._webhooks, in_flight.prediction, outcome)
         self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
         return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
 
@@ -366,19 +358,6 @@ class Predictions:
         if waiting:
             outcome = Outcome(why.waiting, failure=why.failure)
             self._end(in_flight, conclude(in_flight.prediction, outcome, self._clock.time()))
-
-    def _notify_of_output(self, in_flight: InFlight, outcome: Outcome) -> None:
-        """Send the webhook `output` (or `logs`) at the end: a model that does not stream has no
-        output before."""
-        metrics = {**in_flight.prediction.metrics, **outcome.metrics}
-        p = replace(in_flight.prediction, output=outcome.output, logs=outcome.logs, metrics=metrics)
-        for event, has_come in (
-            (WebhookEvent.OUTPUT, p.output is not None),
-            (WebhookEvent.LOGS, bool(p.logs)),
-        ):
-            if has_come and p.callback is not None and event in p.callback.events:
-                self._webhooks.notify(p, event, last=True)
-                return  # each of the two webhooks contains both
 
     def _end(self, in_flight: InFlight, p: Prediction) -> None:
         in_flight.stop_timers()

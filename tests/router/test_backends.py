@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 from pydantic import ValidationError
 
-from router import app as app_module
 from router import backends as backends_module
+from router import composition
 from router.backends import Backends
 from router.clock import SystemClock
 from router.models.catalog import Package
@@ -63,7 +63,7 @@ async def test_a_remotes_description_leaves_its_concurrency() -> None:
     posted: list[Event] = []
     loop = cast(SchedulerLoop, SimpleNamespace(post=posted.append))
     for model in ("far", "near"):
-        app_module._note_concurrency(made, loop, model, Description({}, 2))
+        composition.note_concurrency(made, loop, model, Description({}, 2))
     assert posted == [Described("near", 2)]
 
 

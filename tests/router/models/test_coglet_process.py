@@ -12,7 +12,8 @@ import pytest
 
 from router.models import coglet_process
 from router.models.catalog import Package
-from router.models.coglet_process import CogProcess, ProcessOptions
+from router.models.coglet_process import CogProcess
+from router.models.process_options import ProcessOptions
 from router.prediction import Job, Outcome, Progress, Status
 from tests.router.models.coglet_stand_in import python_of
 

@@ -14,9 +14,10 @@ import pytest
 
 from router.models import coglet_process, sleep_client
 from router.models.catalog import Package
-from router.models.coglet_process import CogProcess, ProcessOptions
+from router.models.coglet_process import CogProcess
 from router.models.memory import HostMemory
 from router.models.process_interface import SleepRefusedError
+from router.models.process_options import CONTROL_SOCKET, ProcessOptions
 from router.models.sleep_client import SleepClient
 from router.prediction import Job, Status
 from tests.waiting import until
@@ -116,7 +117,8 @@ async def test_refused(runner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert "main memory" in str(no_room)
         await sleeper.sleep(ROOM)
         await sleeper.wake()
-        process._control.unlink()
+        (control,) = tmp_path.rglob(CONTROL_SOCKET)
+        control.unlink()
         no_hook = await refusal(sleeper)
         assert not no_hook.again
         assert "hook does not answer" in str(no_hook)

@@ -1,0 +1,257 @@
+"""Makes what works behind the HTTP APIs: all objects are created and connected here, started, and
+stopped in reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from router.backends import LOCAL, Backends
+from router.clock import SystemClock
+from router.disk import Disk, clear_temp, locked, open_disk, private_errors
+from router.http.apis.replicate_views import webhook_view
+from router.http.context import Context
+from router.inputs.fetch import BoundedFetcher, UrlFetcher
+from router.inputs.model_schemas import ModelSchemas
+from router.inputs.request_inputs import RequestInputs
+from router.inputs.uploaded_ahead import Uploads
+from router.models.catalog import Package, read_package
+from router.models.coglet_process import CogProcess
+from router.models.memory import (
+    GpuMemory,
+    copies_budget_bytes,
+    hardware_name,
+)
+from router.models.process_interface import Memory, Process
+from router.models.process_options import ProcessOptions
+from router.models.schemas import Description
+from router.observability.events import EventStream
+from router.observability.facts import Facts
+from router.observability.metrics import PrometheusMetrics
+from router.prediction import Prediction
+from router.predictions.lifecycle import Predictions
+from router.predictions.output_files import Outputs
+from router.predictions.restarts import Restarts
+from router.predictions.scheduler_loop import Jobs, SchedulerLoop
+from router.predictions.webhook_sender import HttpWebhookSender
+from router.predictions.webhooks import Webhooks
+from router.preload import prepare
+from router.scheduling.messages import Described
+from router.scheduling.scheduler import OwnPolicy, Policy, Scheduler
+from router.settings import Settings
+from router.shutdown import Shutdown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Metrics and the event stream, and `facts`, which both listen to."""
+
+    metrics: PrometheusMetrics
+    events: EventStream
+    facts: Facts
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, backends: Backends, memory: Memory, telemetry: Telemetry, shutdown: Shutdown
+) -> AsyncIterator[Context]:
+    """Start everything that runs in the background, and stop it in reverse order at the end."""
+    with locked(settings.state):
+        with private_errors():
+            clear_temp(settings.state)
+        disk = open_disk(settings.state)
+        schemas = ModelSchemas(backends.describe)
+        shutdown.reset()
+        make_loop = partial(_make_loop, settings, backends, memory, schemas, facts=telemetry.facts)
+        context = _make_context(
+            *(settings, backends, make_loop, schemas),
+            disk=disk,
+            telemetry=telemetry,
+            shutdown=shutdown,
+            hardware=hardware_name(memory),
+        )
+        loop = context.loop
+        schemas.on_described(partial(note_concurrency, backends, loop))
+        telemetry.metrics.watch(tuple(backends.scheduled), loop.snapshot)
+        loop.open()
+        # First the webhooks of an earlier run, before new results are added to the outbox.
+        await context.webhooks.open()
+        resumed = await context.predictions.open()
+        disk.store.remove_others(p.id for p in resumed)
+        kept = [f.ref() for f in await context.uploads.open()]
+        disk.spool.remove_unreferenced([*kept, *(f for p in resumed for f in p.files)])
+        disk.outputs.remove_unowned(await disk.store.ended_ids())
+        disk.watch.open()
+        preparing = asyncio.create_task(prepare(context, settings))
+        try:
+            yield context
+        finally:
+            shutdown.begin()
+            preparing.cancel()
+            await disk.watch.close()
+            await loop.close(settings.shutdown_grace_s)
+            await context.predictions.close()
+            await context.uploads.close()
+            await context.webhooks.close()
+            await disk.database.close()
+
+
+def _make_context(
+    settings: Settings,
+    backends: Backends,
+    make_loop: Callable[[Jobs], SchedulerLoop],
+    schemas: ModelSchemas,
+    *,
+    disk: Disk,
+    telemetry: Telemetry,
+    shutdown: Shutdown,
+    hardware: str,
+) -> Context:
+    async def render(p: Prediction) -> dict[str, Any]:
+        return await webhook_view(context, p)
+
+    clock = SystemClock()
+    keep_s = settings.keep_results_s
+    database, store, spool = disk.database, disk.store, disk.spool
+    sender = HttpWebhookSender(disk.secret, allow_private=settings.allow_private_urls)
+    webhooks = Webhooks(store, database, sender, clock, render)
+    fetcher = BoundedFetcher(UrlFetcher(spool, allow_private=settings.allow_private_urls))
+    predictions = Predictions(
+        *(make_loop, store, spool, clock, webhooks),
+        time_limit_s=settings.prediction_timeout_s,
+        time_limits_s={
+            name: own.prediction_timeout_s
+            for name, own in settings.models.items()
+            if own.prediction_timeout_s is not None
+        },
+        keep_results_s=keep_s,
+        facts=telemetry.facts,
+        rules=backends.rules,
+        outputs=Outputs(disk.outputs, disk.secret),
+    )
+    find_output = predictions.links.file_of_url
+    uploads = Uploads(database, spool, fetcher, clock, keep_s, find_output=find_output)
+    context = Context(
+        packages=backends.packages,
+        left_out=backends.left_out,
+        loop=predictions.loop,
+        shutdown=shutdown,
+        predictions=predictions,
+        request_inputs=RequestInputs(spool, uploads, settings.max_upload_bytes),
+        files=spool,
+        schemas=schemas,
+        max_upload_bytes=settings.max_upload_bytes,
+        sync_limit_s=settings.sync_limit_s,
+        started_at=clock.time(),
+        started_at_monotonic=clock.monotonic(),
+        uploads=uploads,
+        restarts=_make_restarts(settings, backends, predictions.loop, schemas),
+        webhooks=webhooks,
+        webhook_secret=disk.secret,
+        replicate_owner=settings.replicate_owner,
+        cog_version=version("cog"),
+        hardware=hardware,
+        metrics=telemetry.metrics.exposition,
+        events=telemetry.events,
+        keyed_digest=disk.box_key.digest,
+        backend_of=backends.kind,
+        problems=disk.watch.problems,
+    )
+    return context
+
+
+def _make_restarts(
+    settings: Settings, backends: Backends, loop: SchedulerLoop, schemas: ModelSchemas
+) -> Restarts:
+    def read(model: str) -> Package:
+        old = backends.packages[model]
+        return read_package(old.folder, old.added_env)
+
+    return Restarts(
+        schemas,
+        is_local=lambda model: backends.kind(model) == LOCAL,
+        read=read,
+        use=backends.replace,
+        post=loop.post,
+    )
+
+
+def note_concurrency(
+    backends: Backends, loop: SchedulerLoop, model: str, description: Description
+) -> None:
+    """Tell the scheduler how many predictions a model of this machine may run at once."""
+    if backends.kind(model) == LOCAL:  # for a remote, the settings have it
+        loop.post(Described(model, description.max_concurrency))
+
+
+def _make_loop(
+    settings: Settings,
+    backends: Backends,
+    memory: Memory,
+    schemas: ModelSchemas,
+    jobs: Jobs,
+    *,
+    facts: Facts,
+) -> SchedulerLoop:
+    state = settings.state
+    options = ProcessOptions(
+        spool_dir=state / "spool",
+        tmp_dir=state / "tmp",
+        cache_dir=state / "cache",
+        setup_timeout_s=settings.setup_timeout_s,
+        measure=memory.measure,
+        sleep_device=_sleep_device(settings, memory),
+    )
+    policy = Policy(
+        queue_limit=settings.queue_limit,
+        idle_to_sleep_s=settings.idle_to_sleep_s,
+        asleep_to_stop_s=settings.asleep_to_stop_s,
+        min_residency_s=settings.min_residency_s,
+        unhealthy_to_restart_s=settings.unhealthy_to_restart_s,
+        default_footprint_bytes=settings.default_footprint_bytes,
+    )
+
+    def make_process(package: Package) -> Process:
+        if remote := backends.process(package.name):
+            return remote
+        known = schemas.known(package.name)
+        if known:
+            package = replace(package, max_concurrency=known.max_concurrency, streams=known.streams)
+        own = settings.models.get(package.name)
+        if own is not None and own.sleep == "never":
+            return CogProcess(package, replace(options, sleep_device=""))
+        return CogProcess(package, options)
+
+    budget_bytes = memory.budget_bytes(0)
+    scheduler = Scheduler(
+        *(backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels),
+        host_budget_bytes=copies_budget_bytes(0, settings.sleep_memory_bytes),
+        own_policies={
+            name: OwnPolicy(
+                *(own.idle_to_sleep_s, own.asleep_to_stop_s, own.queue_limit, own.priority)
+            )
+            for name, own in settings.models.items()
+        },
+    )
+    return SchedulerLoop(
+        *(scheduler, backends.scheduled, make_process, memory, SystemClock()),
+        jobs=jobs,
+        facts=facts,
+        copies_budget=partial(copies_budget_bytes, limit_bytes=settings.sleep_memory_bytes),
+    )
+
+
+def _sleep_device(settings: Settings, memory: Memory) -> str:
+    """The memory that may sleep; "" when models are only stopped. On a machine without a GPU a
+    sleep would move main memory to main memory."""
+    if settings.sleep == "auto":
+        return "cuda" if isinstance(memory, GpuMemory) else ""
+    return "cpu" if settings.sleep == "cpu" else ""

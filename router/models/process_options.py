@@ -1,0 +1,77 @@
+"""With which options and which environment a model's process is started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.models.catalog import Package
+from router.models.process_group import SPOOL_NAME, inherited_environment
+from router.models.worker_hook.callme_sleep.control import DEVICE_NAME, PATH_NAME
+from router.models.worker_hook.callme_tracebacks import FILE_NAME as TRACEBACK_FILE
+
+# The file in the temporary folder to which the hook writes the traceback of a failed set-up.
+TRACEBACK = "callme_traceback"
+HOOK_DIR = Path(__file__).parent / "worker_hook"
+# A line that a model prints has a `source`. coglet also logs the start and the end of each
+# prediction. Those two lines say nothing new and take time while the caller waits, so they are off.
+COGLET_LOG = "info,coglet::prediction=warn,coglet::prediction[{source}]=info"
+CONTROL_SOCKET = "callme-control.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """The options with which every process is started.
+
+    `measure` returns the bytes that these pids hold in the memory that models share.
+    `sleep_device`: the memory that may sleep, `cuda` or `cpu`; "" when models are only stopped.
+    """
+
+    spool_dir: Path
+    tmp_dir: Path
+    cache_dir: Path
+    setup_timeout_s: float
+    measure: Callable[[Sequence[int]], int]
+    sleep_device: str = ""
+
+
+def control_socket(temp_folder: Path) -> Path:
+    """Where the hook of a process with this temporary folder is asked to sleep and to wake."""
+    return temp_folder / CONTROL_SOCKET
+
+
+def environment(
+    package: Package, options: ProcessOptions, temp_folder: Path, port: int
+) -> dict[str, str]:
+    """The environment of a coglet server that listens on the port, and of its worker."""
+    env = inherited_environment()
+    python_dir = str(package.python.parent)
+    return {
+        **env,
+        # coglet spawns its worker as bare `python`.
+        "PATH": f"{python_dir}{os.pathsep}{env.get('PATH', os.defpath)}",
+        "PORT": str(port),
+        "COG_PREDICT_TYPE_STUB": package.runner,
+        # With a wrong python coglet would stay STARTING indefinitely.
+        "COG_SETUP_TIMEOUT": str(max(1, int(options.setup_timeout_s))),
+        "COG_MAX_CONCURRENCY": str(package.max_concurrency),
+        "PYTHONUNBUFFERED": "1",
+        "RUST_LOG": env.get("RUST_LOG", COGLET_LOG),
+        "PYTHONPATH": str(HOOK_DIR),
+        SPOOL_NAME: str(options.spool_dir),
+        "CALLME_ROUTER_PID": str(os.getpid()),
+        TRACEBACK_FILE: str(temp_folder / TRACEBACK),
+        "TMPDIR": str(temp_folder),
+        # By default this cache is in TMPDIR, and would be deleted with it.
+        "TORCHINDUCTOR_CACHE_DIR": str(options.cache_dir / "torchinductor"),
+        **_sleep_environment(options.sleep_device, temp_folder),
+        **package.env,
+    }
+
+
+def _sleep_environment(device: str, temp_folder: Path) -> dict[str, str]:
+    if not device:
+        return {}
+    return {PATH_NAME: str(control_socket(temp_folder)), DEVICE_NAME: device}

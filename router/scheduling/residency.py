@@ -1,0 +1,150 @@
+"""Which models are in memory: looked at again after every event.
+
+The rules of who must leave are in `router.scheduling.eviction` and `router.scheduling.sleeping`.
+"""
+
+from __future__ import annotations
+
+from router.scheduling import messages as msg
+from router.scheduling import refusals, sleeping
+from router.scheduling.eviction import (
+    claims,
+    held_bytes,
+    judge_claim,
+    judge_overcommitment,
+    leaving_bytes,
+)
+from router.scheduling.model import GONE, Phase
+from router.scheduling.transitions import Transitions
+
+
+class Residency:
+    """Starts, stops, wakes and puts to sleep, by the steps of `transitions`."""
+
+    def __init__(self, transitions: Transitions) -> None:
+        self._steps = transitions
+        self._over_since: float | None = None  # more memory is held than there is
+
+    def review(self, now: float) -> set[str]:
+        """Change what has to be changed now. Return the names of the models that must drain: they
+        may begin no prediction."""
+        steps = self._steps
+        self._restart_unhealthy(now)
+        draining = self._do_as_asked(now)
+        draining |= self._admit_claims(now) | self._relieve(now)
+        models = steps.models.values()
+        for sleeper in sleeping.judge_host_overcommitment(models, steps.host_budget_bytes, now):
+            steps.stop(sleeper, "host memory", now)
+        return draining
+
+    def relief_due_at(self) -> float | None:
+        """When busy models must drain too, since stopping idle ones has not been enough. None
+        while no more memory is held than there is."""
+        if self._over_since is None:
+            return None
+        return self._over_since + self._steps.policy.patience_s
+
+    def stop_idle(self, now: float) -> None:
+        """Give back the memory of models that nobody has used for long."""
+        steps = self._steps
+        p = steps.policy
+        for m in steps.models.values():
+            if m.phase is Phase.ASLEEP:
+                if not m.waiting and now >= m.stop_asleep_at(p):
+                    steps.stop(m, "long asleep", now)
+            elif not m.is_idle:
+                continue
+            elif steps.draining:
+                steps.stop(m, "shutdown", now)
+            elif now >= m.idle_at(p):
+                steps.give_back(m, "idle", now)
+            elif m.wants_staging and now >= m.stage_at(p):
+                steps.stage(m)
+
+    def _do_as_asked(self, now: float) -> set[str]:
+        """Stop the models that the operator wants stopped. Return the names of those that must
+        drain before."""
+        drain: set[str] = set()
+        for m in self._steps.models.values():
+            if not m.asked or self._steps.draining:
+                continue
+            if m.running:
+                drain.add(m.name)
+                continue
+            reason, m.asked = m.asked, ""
+            if m.phase not in GONE and m.phase is not Phase.STOPPING:
+                self._steps.stop(m, reason, now)
+            m.wanted = reason == "restart"
+            if m.wanted:
+                m.forget_failures(now)
+        return drain
+
+    def _restart_unhealthy(self, now: float) -> None:
+        for m in self._steps.models.values():
+            if m.phase is not Phase.READY or not m.problem or m.running or self._steps.draining:
+                continue
+            if now >= m.restart_at(self._steps.policy.unhealthy_to_restart_s):
+                e = msg.Died(m.name, m.generation, f"its health check fails: {m.problem}")
+                self._steps.crash(m, e, "unhealthy", now, well_until=m.problem_since)
+                m.wanted = m.failures == 1
+
+    def _admit_claims(self, now: float) -> set[str]:
+        """Start the models that fit and stop those evicted for others. Return the names of the
+        models that must drain."""
+        steps = self._steps
+        drain: set[str] = set()
+        if steps.draining or not (claiming := claims(steps.models.values(), now, steps.policy)):
+            return drain
+        free = steps.budget_bytes - held_bytes(steps.models.values())
+        for m in claiming:
+            claim_bytes = m.claim_bytes  # before `bring`: then it is held
+            if m.need_bytes > steps.budget_bytes:
+                m.wanted = False
+                steps.drop_waiters(m, refusals.too_large(m, steps.budget_bytes))
+                continue
+            decision = judge_claim(
+                m,
+                steps.models.values(),
+                free,
+                now,
+                impatient=now >= m.impatient_at(steps.policy),
+                policy=steps.policy,
+            )
+            if decision.fits:
+                steps.bring(m, now)
+            elif not m.waiting:
+                continue  # preloading takes only free memory
+            for victim in decision.stop:
+                steps.evict(victim, f"evicted for {m.name}", now)
+            for victim in decision.end:
+                steps.end(victim, f"evicted for {m.name}", now)
+            drain.update(v.name for v in decision.drain)
+            # The memory that an older claim waits for is not given to a younger, smaller one.
+            free -= claim_bytes
+        return drain
+
+    def _relieve(self, now: float) -> set[str]:
+        """Free memory when models grew or another program took some: stop idle models at once, and
+        drain busy ones too when that has not been enough for `patience_s`. Return the names of the
+        models that must drain."""
+        steps = self._steps
+        over = held_bytes(steps.models.values()) - steps.budget_bytes
+        if over > 0:
+            over -= leaving_bytes(steps.models.values())
+        if over <= 0 or steps.draining:
+            self._over_since = None
+            return set()
+        if self._over_since is None:
+            self._over_since = now
+        relief = judge_overcommitment(
+            steps.models.values(),
+            over,
+            now,
+            impatient=now >= self._over_since + steps.policy.patience_s,
+            policy=steps.policy,
+        )
+        for m in relief.stop:
+            steps.evict(m, "memory", now)
+        for m in relief.end:
+            steps.end(m, "memory", now)
+        return {m.name for m in relief.drain}

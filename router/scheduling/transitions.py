@@ -1,0 +1,137 @@
+"""The single steps of the scheduler: each changes the state of one model or prediction, and adds
+the effects that follow. `Transitions` also holds the state that they share.
+
+Which step is due is decided in `router.scheduling.scheduler` (events) and in
+`router.scheduling.residency` (memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from router.errors import RouterError
+from router.scheduling import messages as msg
+from router.scheduling import refusals, sleeping
+from router.scheduling.model import Model, Phase
+from router.scheduling.tunables import Policy
+
+
+@dataclass(slots=True)
+class Transitions:
+    """The models, the memory that they share (bytes), and the steps.
+
+    `model_of`: by its id, the model of every prediction that waits or runs. `effects`: those of
+    the event that is being handled.
+    """
+
+    models: Mapping[str, Model]
+    policy: Policy
+    budget_bytes: int
+    host_budget_bytes: int
+    draining: bool = False
+    model_of: dict[str, Model] = field(default_factory=dict)
+    effects: list[msg.Effect] = field(default_factory=list)
+
+    def bring(self, m: Model, now: float) -> None:
+        """Wake the model when it is asleep, else start it."""
+        if m.phase is Phase.ASLEEP:
+            m.enter(Phase.WAKING, now)
+            self.effects.append(msg.Wake(m.name, m.generation))
+        else:
+            m.generation += 1
+            m.problem = ""
+            m.enter(Phase.STARTING, now)
+            self.effects.append(msg.Start(m.name, m.generation))
+
+    def evict(self, m: Model, reason: str, now: float) -> None:
+        """Take a model that runs nothing out of memory for another."""
+        if m.phase is Phase.STOPPING:
+            return  # it was stopped a moment ago, for the copies of another victim
+        if m.phase is Phase.ASLEEP:
+            self.end(m, reason, now)
+        elif self.give_back(m, reason, now):
+            m.evictions += 1
+
+    def end(self, m: Model, reason: str, now: float) -> None:
+        """Stop a model that must give back even what it would hold asleep."""
+        if m.phase is Phase.STOPPING:
+            return
+        m.evictions += 1
+        self.stop(m, reason, now)
+
+    def give_back(self, m: Model, reason: str, now: float) -> bool:
+        """Free the memory of a model that runs nothing: by sleep if it can, else by a stop. False
+        when a sleeper is being stopped first, to make room for its copies."""
+        if not m.can_sleep:
+            self.stop(m, reason, now)
+            return True
+        decision = sleeping.judge_copies(m, self.models.values(), self.host_budget_bytes, now)
+        for sleeper in decision.stop:
+            self.stop(sleeper, "host memory", now)
+        if decision.stop or decision.wait:
+            return False
+        if not decision.fits:
+            self.stop(m, reason, now)
+            return True
+        m.problem = ""
+        m.host_limit_bytes = m.likely_host_bytes
+        m.enter(Phase.SUSPENDING, now)
+        self.effects.append(msg.Sleep(m.name, m.generation, reason, m.host_limit_bytes))
+        return True
+
+    def stage(self, m: Model) -> None:
+        """Have the memory of an idle model copied, if there is room for the copies and the models
+        do not all fit in memory together, so that one will have to leave."""
+        models = self.models.values()
+        crowded = sum(o.need_bytes for o in models) > self.budget_bytes
+        room = sleeping.host_room_bytes(models, self.host_budget_bytes)
+        if crowded and m.likely_host_bytes <= room:
+            m.host_limit_bytes = m.likely_host_bytes
+            self.effects.append(msg.Stage(m.name, m.generation, m.host_limit_bytes))
+
+    def stop(self, m: Model, reason: str, now: float) -> None:
+        """Stop the process of a model. What happens to its predictions is decided elsewhere."""
+        if reason != "unhealthy":
+            m.problem = ""
+        m.enter(Phase.STOPPING, now)
+        self.effects.append(msg.Stop(m.name, m.generation, reason))
+
+    def crash(self, m: Model, e: msg.Died, reason: str, now: float, *, well_until: float) -> None:
+        """Stop a model that has died or is unhealthy. It was well until `well_until`."""
+        if well_until - m.phase_since >= self.policy.backoff_max_s:
+            m.failures = 0  # it ran for so long that this is not the earlier failure again
+        self.note_failure(m, e, now, crashed=True)
+        m.crashes += 1
+        self.stop(m, reason, now)
+
+    def note_failure(
+        self,
+        m: Model,
+        e: msg.StartFailed | msg.Died,
+        now: float,
+        *,
+        crashed: bool,
+        asked_s: float = 0.0,
+    ) -> None:
+        """Begin the back-off of a model, and drop the predictions that need not wait for it."""
+        m.failures += 1
+        # A remote that asks for a longer wait than the limit is still asked again at the limit.
+        asked_s = min(asked_s, self.policy.backoff_max_s)
+        m.retry_at = now + max(self.policy.backoff_s(m.failures), asked_s)
+        m.failure_reason, m.log_tail = e.reason, e.log_tail
+        m.failure_place = e.place if isinstance(e, msg.StartFailed) else ""
+        m.crashed = crashed
+        m.wanted = False
+        if not crashed or refusals.must_not_wait(m, self.policy, now):
+            self.drop_waiters(m, refusals.backing_off(m, now))
+
+    def drop(self, prediction_id: str, error: RouterError) -> None:
+        """Refuse a prediction that waits or was about to wait."""
+        self.model_of.pop(prediction_id, None)
+        self.effects.append(msg.Drop(prediction_id, error))
+
+    def drop_waiters(self, m: Model, error: RouterError) -> None:
+        """Refuse every prediction that waits for the model."""
+        for w in m.waiting.clear():
+            self.drop(w.id, error)
