@@ -7,6 +7,8 @@ PACKAGES := fluency grounding sketch2real
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 # Tests that only wait for each other are run side by side, a module in one process.
 JOBS ?= 2
+# Compiled modules are kept, also where the environment says not to: tests start many processes.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
 PARALLEL := -n $(JOBS) --dist loadfile
 
@@ -57,7 +59,7 @@ test: lint type test-router test-packages test-original test-packaging test-edge
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router
-	$(PYTEST) $(PARALLEL) -m "not slow" tests/router
+	$(PYTEST) $(PARALLEL) -m "not slow" --ignore tests/router/models/sleep_hook tests/router
 
 test-router: setup ## the router alone
 	$(PYTEST) $(PARALLEL) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py

@@ -62,7 +62,7 @@ def python(folder: Path, script: str, given: dict[str, Any], env: dict[str, str]
         env={**os.environ, "PYTHONPATH": str(folder), **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import trustme
 
-from tests.waiting import free_port, wait_until
+from tests.waiting import LIMIT_S, free_port, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,12 +81,12 @@ class Service:
         view: dict[str, Any] = self.http.get("/status", headers=local).json()["models"][name]
         return view
 
-    def stop(self, number: int = signal.SIGINT, timeout_s: float = 30.0) -> int:
+    def stop(self, number: int = signal.SIGINT, timeout_s: float = LIMIT_S) -> int:
         """Send the signal as Ctrl-C would, wait for the end, prove that nothing is left."""
         started = [*self.descendants()]
         self.child.send_signal(number)
         code = self.child.wait(timeout_s)
-        _, alive = psutil.wait_procs(started, timeout=10)
+        _, alive = psutil.wait_procs(started, timeout=60)
         assert not alive, f"left behind: {[command_line(p) for p in alive]}"
         return code
 
@@ -148,7 +148,7 @@ def running_service(
         )
     verify = ssl.create_default_context(cafile=tls.authority if tls else None)
     url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-    with httpx.Client(base_url=url, timeout=120, verify=verify) as http:
+    with httpx.Client(base_url=url, timeout=240, verify=verify) as http:
         service = Service(child, http, state, log_path)
         try:
             wait_until(lambda: _answers(service))

@@ -76,7 +76,7 @@ def test_two_boxes_that_name_each_other(tmp_path: Path) -> None:
         answer = boxes[0].http.post("/echo", files={"text": (None, "hi")})
         assert (answer.status_code, answer.json()["text"]) == (200, "hi")
         for box, prediction_id in zip(boxes, running, strict=True):
-            wait_until(partial(_is_done, box, prediction_id), 60)
+            wait_until(partial(_is_done, box, prediction_id))
 
 
 def _is_done(service: Service, prediction_id: str) -> bool:

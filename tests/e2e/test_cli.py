@@ -205,7 +205,7 @@ def alone(env: dict[str, str], cwd: Path, *arguments: str) -> subprocess.Complet
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 

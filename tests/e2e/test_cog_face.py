@@ -32,7 +32,7 @@ def ended(echo: Service, prediction_id: str) -> dict[str, Any]:
         p: dict[str, Any] = echo.http.get(f"{PREDICTIONS}/{prediction_id}").json()
         return p if p["status"] not in ("starting", "processing") else None
 
-    found: dict[str, Any] = wait_until(view, 60)
+    found: dict[str, Any] = wait_until(view)
     return found
 
 
@@ -148,7 +148,7 @@ def test_put_is_idempotent_during(echo: Service) -> None:
     for t in threads:
         t.start()
     for t in threads:
-        t.join(60)
+        t.join(240)
     codes = [a.status_code for a in answers]
     assert len(codes) == 10
     assert sorted(codes)[0] == 200

@@ -62,13 +62,13 @@ def test_every_api(service: Service) -> None:
     assert own(cog(service, {"input": {}})) == RECORDED
     made = service.http.post("/v1/models/a/gauge/predictions", json={"input": {}}).json()
     url = f"/v1/predictions/{made['id']}"
-    wait_until(lambda: service.http.get(url).json()["status"] == "succeeded", 60)
+    wait_until(lambda: service.http.get(url).json()["status"] == "succeeded")
     assert own(service.http.get(url).json()) == RECORDED
     assert own(service.http.get("/v1/predictions").json()["results"][0]) == RECORDED
     form = {"end": (None, "well")}
     headers = {"Prefer": "respond-async"}
     location = service.http.post("/gauge", files=form, headers=headers).headers["location"]
-    wait_until(lambda: service.http.get(location).json()["status"] == "succeeded", 60)
+    wait_until(lambda: service.http.get(location).json()["status"] == "succeeded")
     assert own(service.http.get(location).json()) == RECORDED
 
 
@@ -89,7 +89,7 @@ def test_webhooks(service: Service) -> None:
     with webhook_receiver() as inbox:
         body = {"input": {}, "webhook": inbox.url, "webhook_events_filter": ["completed"]}
         made = service.http.post("/v1/models/a/gauge/predictions", json=body).json()
-        (body_sent,) = wait_until(lambda: inbox.of(made["id"]), 60)
+        (body_sent,) = wait_until(lambda: inbox.of(made["id"]))
     assert own(body_sent) == RECORDED
 
 
@@ -195,12 +195,12 @@ def test_context_at_rest(service: Service) -> None:
     token = new_id()
     body = {"input": {"ticks": 0, "last_s": 60}, "context": {"token": token}}
     service.http.put(path, json=body, headers={"Prefer": "respond-async"})
-    wait_until(lambda: service.http.get(path).json()["output"], 60)
+    wait_until(lambda: service.http.get(path).json()["output"])
     sealed_file = service.state / "sealed" / prediction_id
     assert sealed_file.exists()
     assert holding(service.state, token.encode()) == []
     service.http.post(f"{path}/cancel")
-    wait_until(lambda: not sealed_file.exists(), 60)
+    wait_until(lambda: not sealed_file.exists())
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ def test_union_on_the_command_line(service: Service) -> None:
             [*command, "-i", f"value={given}", "--url", service.url],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             cwd=ROOT,
             check=False,
         )
@@ -261,7 +261,7 @@ def test_health_checks_in_a_row(service: Service) -> None:
     service.http.put(path, json={}, headers={"Prefer": "respond-async"})
     seen = {service.http.get("/models/collected/health-check").json()["status"] for _ in range(50)}
     assert seen <= {"READY", "BUSY"}
-    wait_until(lambda: service.http.get(path).json()["status"] == "succeeded", 60)
+    wait_until(lambda: service.http.get(path).json()["status"] == "succeeded")
 
 
 @pytest.mark.parametrize("limit", ["the model's", "the router's"])
@@ -292,11 +292,11 @@ class Runner(BaseRunner):
             health = service.http.get("/models/slow/health-check").json()
             return health if health["status"] not in ("READY", "STARTING") else None
 
-        health = wait_until(failed, 60)
+        health = wait_until(failed)
         assert (health["status"], health["setup"]["status"]) == ("SETUP_FAILED", "failed")
         assert "Starting slow setup..." in health["setup"]["logs"]
         retry_in_s = service.model("slow")["retry_in_s"]
-        wait_until(lambda: service.model("slow")["retry_in_s"] == 0 or retry_in_s == 0, 60)
+        wait_until(lambda: service.model("slow")["retry_in_s"] == 0 or retry_in_s == 0)
         assert failed() == health, "nobody has asked for another try"
         answer = service.http.post("/slow", files={"s": (None, "x")})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")

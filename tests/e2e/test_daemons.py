@@ -77,7 +77,7 @@ def test_nothing_outlives_the_router(
         run(service, clear)
         wait_until(lambda: len(daemons(name)) == 2)
         end(service)
-        wait_until(lambda: not daemons(name), 15)
+        wait_until(lambda: not daemons(name))
 
 
 def test_what_router_and_server_have_left(tmp_path: Path, name: str) -> None:
@@ -99,10 +99,10 @@ def test_nothing_outlives_a_model_that_crashes(tmp_path: Path, name: str, who: s
         run(service, clear=False)
         before = wait_until(lambda: len(found := daemons(name)) == 2 and found)
         kill(getattr(service, who)())
-        wait_until(lambda: not any(p.is_running() for p in before), 30)
+        wait_until(lambda: not any(p.is_running() for p in before))
         run(service, clear=False)
         kill(daemons(name))
-        wait_until(lambda: not zombies(service), 20)
+        wait_until(lambda: not zombies(service))
 
 
 def zombies(service: Service) -> list[psutil.Process]:

@@ -96,7 +96,7 @@ def test_a_result_that_the_disk_does_not_take(echo_packages: Path, tmp_path: Pat
             )
             assert found["output"]["text"] == "kept"
             (disk / "filler").unlink()
-            wait_until(lambda: stored_status(disk, made["id"]) == "succeeded", 60)
+            wait_until(lambda: stored_status(disk, made["id"]) == "succeeded")
         with running_service(echo_packages, disk / "state") as service:
             assert service.http.get(url).json()["output"]["text"] == "kept"
 
@@ -201,5 +201,5 @@ def run_command(command: list[str], state: Path) -> subprocess.CompletedProcess[
     env = {**os.environ, "CALLME_STATE_DIR": str(state), "CALLME_PORT": str(free_port())}
     env["CALLME_PACKAGES_DIR"] = str(state.parent)
     return subprocess.run(
-        argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+        argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False
     )

@@ -26,7 +26,7 @@ def in_background(service: Service, path: str, **parts: str) -> tuple[threading.
     def post() -> None:
         try:
             files = {k: (None, v) for k, v in parts.items()}
-            answers.append(httpx.post(f"{service.url}{path}", files=files, timeout=60))
+            answers.append(httpx.post(f"{service.url}{path}", files=files, timeout=240))
         except httpx.HTTPError as error:
             answers.append(error)
 
@@ -50,7 +50,7 @@ def test_a_worker_killed_in_mid_prediction(echo: Service) -> None:
     thread, answers = in_background(echo, "/echo", delay_s="60")
     wait_until(lambda: busy(echo))
     kill(echo.workers())
-    thread.join(60)
+    thread.join(240)
     assert answers[0].status_code == 502, answers
     assert answers[0].json()["error"]["code"] == "worker_died"
     again = echo.http.post("/echo", files={"text": (None, "again")})
@@ -75,9 +75,9 @@ def test_a_server_killed_in_mid_prediction(echo: Service) -> None:
     wait_until(lambda: busy(echo))
     workers = echo.workers()
     kill(echo.servers())
-    thread.join(60)
+    thread.join(240)
     assert answers[0].status_code == 502, answers
-    _, alive = psutil.wait_procs(workers, timeout=10)
+    _, alive = psutil.wait_procs(workers, timeout=240)
     assert not alive
     assert echo.http.post("/echo", files={"text": (None, "x")}).status_code == 200
 
@@ -86,7 +86,7 @@ def test_predictions_of_one_model_run_one_after_the_other(echo: Service) -> None
     """Eight at once are all answered, though the model takes one at a time."""
     running = [in_background(echo, "/echo", text=f"n{i}", delay_s="0.05") for i in range(8)]
     for thread, _ in running:
-        thread.join(60)
+        thread.join(240)
     assert sorted(a[0].json()["text"] for _, a in running) == [f"n{i}" for i in range(8)]
 
 
@@ -100,14 +100,14 @@ def test_another_model_is_not_held_up(echo: Service) -> None:
     assert answer.status_code == 200
     assert busy(echo)
     assert echo.http.post(f"{long.headers['location']}/cancel").status_code == 200
-    wait_until(lambda: not busy(echo), 60)
+    wait_until(lambda: not busy(echo))
 
 
 def test_a_client_that_leaves_cancels(echo: Service) -> None:
     """A disconnected synchronous call is canceled; the model is free for the next."""
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{echo.url}/echo", files={"delay_s": (None, "60")}, timeout=0.5)
-    wait_until(lambda: not busy(echo), 60)
+        httpx.post(f"{echo.url}/echo", files={"delay_s": (None, "250")}, timeout=0.5)
+    wait_until(lambda: not busy(echo))
     assert echo.http.post("/echo", files={"text": (None, "x")}).status_code == 200
 
 
@@ -133,7 +133,7 @@ def test_cancel(echo: Service) -> None:
     assert second["queue"]["position"] >= 1
     for p in (second, first):
         echo.http.post(p["urls"]["cancel"])
-    wait_until(lambda: {status_of(echo, p) for p in (first, second)} == {"canceled"}, 60)
+    wait_until(lambda: {status_of(echo, p) for p in (first, second)} == {"canceled"})
 
 
 def test_a_call_that_outlasts_the_limit_becomes_asynchronous(
@@ -229,7 +229,7 @@ def test_ctrl_c_leaves_no_process(echo_packages: Path, tmp_path: Path) -> None:
         thread, answers = in_background(service, "/echo", delay_s="60")
         wait_until(lambda: busy(service))
         assert service.stop(signal.SIGINT) in (0, -signal.SIGINT)  # long before delay_s is over
-        thread.join(60)
+        thread.join(240)
         assert answers[0].status_code == 503, answers
         assert answers[0].json()["error"]["code"] == "shutting_down"
         assert service.spooled() == []
@@ -244,7 +244,7 @@ def test_ctrl_c_during_set_up(tmp_path: Path) -> None:
         thread, _ = in_background(service, "/slow", text="x")
         wait_until(lambda: service.model("slow")["state"] == "starting" and service.workers())
         service.stop(signal.SIGINT)
-        thread.join(60)
+        thread.join(240)
 
 
 def test_kill_9_of_the_router(echo_packages: Path, tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_kill_9_of_the_router(echo_packages: Path, tmp_path: Path) -> None:
         children = service.descendants()
         service.child.kill()
         service.child.wait()
-        _, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=240)
         assert not alive
     with running_service(echo_packages, state) as service:
 
@@ -272,7 +272,7 @@ def test_kill_9_of_the_router(echo_packages: Path, tmp_path: Path) -> None:
             views = [service.http.get(f"/predictions/{i}").json() for i in accepted]
             return all(v["status"] == "succeeded" for v in views)
 
-        wait_until(finished, 60)
+        wait_until(finished)
         texts = {service.http.get(f"/predictions/{i}").json()["output"]["text"] for i in accepted}
         assert texts == {f"n{i}" for i in range(20)}
         assert service.spooled() == []
@@ -294,7 +294,7 @@ def test_two_routers_never_share_a_state_folder(echo: Service, echo_packages: Pa
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert second.returncode != 0
@@ -311,11 +311,11 @@ def test_a_worker_killed_in_set_up(tmp_path: Path) -> None:
         thread, answers = in_background(service, "/slow", text="x")
         wait_until(service.workers)
         kill(service.workers())
-        thread.join(60)
+        thread.join(240)
         assert answers[0].status_code == 503, answers
         assert "during set-up" in answers[0].json()["error"]["message"]
         files = {"text": (None, "x")}
-        wait_until(lambda: service.http.post("/slow", files=files).status_code == 200, 60)
+        wait_until(lambda: service.http.post("/slow", files=files).status_code == 200)
 
 
 def test_an_upload_that_never_ends_does_not_hold_up_the_end(

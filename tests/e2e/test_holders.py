@@ -152,7 +152,7 @@ def box(echo_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             name: stack.enter_context(
                 httpx.Client(
                     base_url=service.url,
-                    timeout=120,
+                    timeout=240,
                     headers={"Authorization": f"Bearer {secret}"},
                 )
             )
@@ -188,7 +188,7 @@ def ended(http: httpx.Client, prediction_id: str) -> dict[str, Any]:
         view: dict[str, Any] = http.get(f"/predictions/{prediction_id}").json()
         return view if view["status"] not in ("starting", "processing") else None
 
-    found: dict[str, Any] = wait_until(look, 60)
+    found: dict[str, Any] = wait_until(look)
     return found
 
 
@@ -213,7 +213,7 @@ def test_anothers_prediction_does_not_exist(box: Box, endpoint: Endpoint, is_run
     method, template = endpoint
     made = made_by(box.ann, delay_s=60 if is_running else 0)
     if is_running:
-        wait_until(lambda: box.ann.get(f"/predictions/{made}").json()["status"] == "processing", 60)
+        wait_until(lambda: box.ann.get(f"/predictions/{made}").json()["status"] == "processing")
     else:
         ended(box.ann, made)
     hidden = box.bob.request(method, path_of(template, made))

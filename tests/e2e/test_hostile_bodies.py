@@ -50,7 +50,7 @@ def longest_wait_s(echo: Service) -> Iterator[list[float]]:
     longest, ended = [0.0], threading.Event()
 
     def probe() -> None:
-        with httpx.Client(base_url=echo.url, timeout=60) as http:
+        with httpx.Client(base_url=echo.url, timeout=240) as http:
             while not ended.wait(0.005):
                 began = time.perf_counter()
                 assert http.get("/health").status_code == 200
@@ -85,7 +85,7 @@ def test_ten_at_once(echo: Service, longest_wait_s: list[float]) -> None:
     statuses: list[int] = []
 
     def send() -> None:
-        with httpx.Client(base_url=echo.url, timeout=60) as http:
+        with httpx.Client(base_url=echo.url, timeout=240) as http:
             statuses.append(http.post("/echo", files={"tags": (None, text)}).status_code)
 
     senders = [threading.Thread(target=send) for _ in range(10)]

@@ -44,7 +44,7 @@ def test_the_first_and_the_last_lines(loud: Service, end: str) -> None:
     """Of 200,000 lines, whatever the run's end is: both ends of the log, bounded, in the answer
     and on disk; and what is between is counted."""
     url = begun(loud, lines=200_000, end=end)
-    done = wait_until(lambda: (p := loud.http.get(url).json())["completed_at"] and p, 120)
+    done = wait_until(lambda: (p := loud.http.get(url).json())["completed_at"] and p)
     logs = done["logs"]
     assert len(logs.encode()) <= MOST_BYTES
     lines = logs.splitlines()
@@ -87,7 +87,7 @@ def test_a_loop_takes_no_longer_than_it_says(loud: Service) -> None:
 def test_a_cancel_is_heeded_at_once(loud: Service) -> None:
     """What it has printed before does not have to be passed on first; the process is the same."""
     url = begun(loud, seconds=60)
-    wait_until(lambda: "[callme left out" in loud.http.get(url).json()["logs"], 60)
+    wait_until(lambda: "[callme left out" in loud.http.get(url).json()["logs"])
     loads = loud.model("loud")["loads"]
     loud.http.post(f"{url}/cancel")
     wait_until(lambda: loud.http.get(url).json()["status"] == "canceled", 9)

@@ -81,7 +81,7 @@ def test_request_ids_in_answers_and_log(echo: Service) -> None:
 
 def test_events_tell_of_changes(echo: Service) -> None:
     """First what is, then a prediction's steps; ids, models and statuses only."""
-    with httpx.stream("GET", f"{echo.url}/events", timeout=30) as response:
+    with httpx.stream("GET", f"{echo.url}/events", timeout=240) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         told = changes(response)
         first = [next(told) for _ in range(2)]
@@ -106,7 +106,7 @@ def test_models_states_are_told_in_order(echo_packages: Path, tmp_path: Path) ->
     """A first request loads the model; its crash ends it."""
     with (
         running_service(echo_packages, tmp_path / "state") as service,
-        httpx.stream("GET", f"{service.url}/events", timeout=30) as response,
+        httpx.stream("GET", f"{service.url}/events", timeout=240) as response,
     ):
         told = changes(response)
         for _ in range(2):
@@ -130,13 +130,13 @@ def test_a_follower_does_not_delay_ctrl_c(echo_packages: Path, tmp_path: Path) -
         port = int(service.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as lazy:
             lazy.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-            with httpx.stream("GET", f"{service.url}/events", timeout=30) as response:
+            with httpx.stream("GET", f"{service.url}/events", timeout=240) as response:
                 told = changes(response)
                 next(told)
                 service.child.send_signal(signal.SIGINT)
                 for _ in told:
                     pass  # to its proper end: httpx raises on any other
-                service.child.wait(20)  # the client that never reads must not hold it
+                service.child.wait(60)  # the client that never reads must not hold it
         assert "Traceback" not in service.log()
 
 

@@ -192,7 +192,7 @@ def test_a_stream_of_files(service: Service) -> None:
     assert outputs(followed(stream)) == urls
     assert httpx.get(stream.partition("?")[0]).status_code == 401
     slow = service.http.post(path, json={"input": {"count": 2, "delay_s": 20}}).json()
-    with httpx.stream("GET", slow["urls"]["stream"], headers=EVENTS, timeout=60) as response:
+    with httpx.stream("GET", slow["urls"]["stream"], headers=EVENTS, timeout=240) as response:
         line = next(line for line in response.iter_lines() if line.startswith("data: http"))
         assert httpx.get(line.removeprefix("data: ")).content == b"picture 0"
         assert service.http.get(slow["urls"]["get"]).json()["output"] == [line[6:]]

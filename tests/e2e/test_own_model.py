@@ -71,7 +71,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
         yield person
     finally:
         up.terminate()
-        up.wait(60)
+        up.wait(240)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

@@ -196,7 +196,7 @@ def run_code(language: str, code: str, folder: Path, packages: Path, url: str) -
         env={**os.environ, "CALLME_KEY": "unused", "BOX": url},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, (code, done.stderr)

@@ -36,7 +36,7 @@ def test_the_urgent_go_first(echo: Service) -> None:
     assert place["eta_s"] > 0
     for prediction_id in (last, middle, first, blocker):
         echo.http.post(f"/predictions/{prediction_id}/cancel")
-    wait_until(lambda: echo.model("echo")["state"] == "ready", 60)
+    wait_until(lambda: echo.model("echo")["state"] == "ready")
 
 
 def test_no_such_priority(echo: Service) -> None:

@@ -231,7 +231,7 @@ def test_a_box_that_dies_and_comes_back(echo_packages: Path, tmp_path: Path) -> 
         assert (down.status_code, down.json()["error"]["code"]) == (503, "model_unavailable")
         assert int(down.headers["retry-after"]) >= 1
         with second_box(echo_packages, tmp_path / "box", port) as box:
-            wait_until(lambda: _post(service).status_code == 200, 60)
+            wait_until(lambda: _post(service).status_code == 200)
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
                 parts = {"delay_s": (None, "300")}
                 asked = [pool.submit(service.http.post, path, files=parts) for path in PATHS]
@@ -248,7 +248,7 @@ def test_a_box_that_dies_and_comes_back(echo_packages: Path, tmp_path: Path) -> 
             assert time.monotonic() - began < 60
         assert int(gone.headers["retry-after"]) >= 1
         with second_box(echo_packages, tmp_path / "again", port):
-            wait_until(lambda: _post(service).status_code == 200, 90)
+            wait_until(lambda: _post(service).status_code == 200)
 
 
 def _post(service: Service) -> Any:
@@ -275,7 +275,7 @@ def test_a_restart_takes_up_what_runs_there(box: Service, tmp_path: Path) -> Non
         wait_until(lambda: wanted["id"] in box.model("echo")["running"])
     with running_service(packages, tmp_path / "state", HASTY) as after:
         path = f"/predictions/{wanted['id']}"
-        wait_until(lambda: after.http.get(path).json()["status"] == "succeeded", 60)
+        wait_until(lambda: after.http.get(path).json()["status"] == "succeeded")
         assert after.http.get(path).json()["output"]["text"] == "once"
     assert box.model("echo")["last_served"].count(wanted["id"]) == 1
 
@@ -296,7 +296,7 @@ def test_a_restart_runs_nothing_twice(box: Service, tmp_path: Path) -> None:
     (packages / "callme.toml").write_text(toml("overflow_after_s = 3600"))
     with running_service(packages, tmp_path / "state", HASTY) as after:
         path = f"/predictions/{wanted['id']}"
-        wait_until(lambda: after.http.get(path).json()["status"] == "succeeded", 60)
+        wait_until(lambda: after.http.get(path).json()["status"] == "succeeded")
         assert after.http.get(path).json()["output"]["text"] == "once"
         assert after.model("echo")["served"] == 0
         assert after.model("echo@cog")["last_served"] == [wanted["id"]]

@@ -62,7 +62,7 @@ def completed(inbox: Inbox, prediction_id: str) -> list[dict[str, Any]]:
         bodies = inbox.of(prediction_id)
         return bodies if bodies and bodies[-1]["status"] in ENDED else None
 
-    found: list[dict[str, Any]] = wait_until(told, 60)
+    found: list[dict[str, Any]] = wait_until(told)
     return found
 
 
@@ -410,7 +410,7 @@ def node(folder: Path, script: str, given: dict[str, Any]) -> Any:
         input=json.dumps(given),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

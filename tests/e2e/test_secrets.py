@@ -94,7 +94,7 @@ def ended(http: httpx.Client, path: str) -> dict[str, Any]:
         view: dict[str, Any] = http.get(path).json()
         return view if view["status"] not in ("starting", "processing") else None
 
-    found: dict[str, Any] = wait_until(look, 60)
+    found: dict[str, Any] = wait_until(look)
     return found
 
 

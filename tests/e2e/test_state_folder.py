@@ -197,7 +197,7 @@ def failed_start(packages: Path, state: Path) -> str:
         env={**clean, "CALLME_PACKAGES_DIR": str(packages), "CALLME_STATE_DIR": str(state)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     said = done.stdout + done.stderr

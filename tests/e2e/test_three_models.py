@@ -81,7 +81,7 @@ def test_the_three_lines_work_as_they_stand(service: Service, tmp_path: Path) ->
             ["bash", "-c", f"set -o pipefail; {line.replace('-sS', '-sS --fail')}"],
             cwd=tmp_path,
             capture_output=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 0, (line, done.stderr)
@@ -160,7 +160,7 @@ def test_from_the_edge_function_to_the_models(service: Service) -> None:
                 empty,
             ],
             capture_output=True,
-            timeout=120,
+            timeout=240,
             check=True,
         )
         head, _, body = done.stdout.decode().partition("\r\n\r\n")

@@ -23,7 +23,7 @@ def can_run_java_sources() -> bool:
 def test_javas_own_client(echo: Service) -> None:
     """`java.net.http.HttpClient` as it comes: JSON twice on one connection, then a form."""
     done = subprocess.run(
-        ["java", str(PROGRAM), echo.url], capture_output=True, text=True, timeout=120, check=False
+        ["java", str(PROGRAM), echo.url], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     answers = [line.split(" ", 1) for line in done.stdout.splitlines()]
@@ -47,7 +47,7 @@ def test_curl_with_http2(echo: Service, tmp_path: Path) -> None:
 
     def curl(path: str, *arguments: str) -> object:
         command = ["curl", "-sS", "--fail-with-body", "--http2", *arguments, f"{echo.url}{path}"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)
 

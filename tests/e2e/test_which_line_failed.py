@@ -147,7 +147,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A router of them, with a key for a web app and one for the operator."""
     state = tmp_path_factory.mktemp("tracebacks") / "state"
-    env = {"CALLME_ADMIN_KEYS": f"ops:{OPS_KEY}", "CALLME_KEYS": f"web:{WEB_KEY}"}
+    env = {
+        "CALLME_ADMIN_KEYS": f"ops:{OPS_KEY}",
+        "CALLME_KEYS": f"web:{WEB_KEY}",
+        "CALLME_UNHEALTHY_TO_RESTART_S": "3",  # several health checks, not a minute of them
+    }
     with running_service(packages, state, env) as running:
         yield running
 
@@ -206,14 +210,14 @@ def test_a_run_that_raises(service: Service) -> None:
     assert log.startswith(f"it begins 2\n{IN_A_LIBRARY}"), log
     assert FOLDED in log
     assert IN_A_LIBRARY in logs_of(service, "runs")
-    wait_until(lambda: '"at":"helper.py:6 in read"' in service.log(), 10)
+    wait_until(lambda: '"at":"helper.py:6 in read"' in service.log())
 
 
 def test_a_poll_by_the_web_app(service: Service) -> None:
     """The edge function passes on what it polls, so the log there has no traceback either."""
     accepted = post(service, "runs", ASYNC)
     url = accepted.headers["Location"]
-    wait_until(lambda: service.http.get(url, headers=WEB).json()["status"] == "failed", 30)
+    wait_until(lambda: service.http.get(url, headers=WEB).json()["status"] == "failed")
     assert service.http.get(url, headers=WEB).json()["logs"] == "it begins 2\n"
     assert IN_A_LIBRARY in service.http.get(url, headers=OPS).json()["logs"]
 
@@ -225,9 +229,9 @@ def test_what_is_no_failure_is_not_told(service: Service) -> None:
     assert own_log(service, "runs", how="handles") == "it begins 2\n"
     accepted = post(service, "runs_async", ASYNC, how="sleep")
     url = accepted.headers["Location"]
-    wait_until(lambda: service.http.get(url, headers=WEB).json()["status"] == "processing", 60)
+    wait_until(lambda: service.http.get(url, headers=WEB).json()["status"] == "processing")
     service.http.post(f"{url}/cancel", headers=WEB)
-    wait_until(lambda: service.http.get(url, headers=WEB).json()["status"] == "canceled", 30)
+    wait_until(lambda: service.http.get(url, headers=WEB).json()["status"] == "canceled")
     assert "¦" not in service.http.get(url, headers=OPS).json()["logs"]
 
 
@@ -280,7 +284,7 @@ def test_a_health_check_that_raises(service: Service) -> None:
     """Once, not at each of the checks that follow."""
     asked(service, "unhealthy")
     line = "¦ raised at run.py:7 in healthcheck: ValueError: the camera is off"
-    wait_until(lambda: line in logs_of(service, "unhealthy"), 60)
+    wait_until(lambda: line in logs_of(service, "unhealthy"))
     asked(service, "unhealthy")
     assert logs_of(service, "unhealthy").count(line) == 1
 

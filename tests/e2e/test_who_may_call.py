@@ -101,7 +101,7 @@ def test_a_start_with_keys_that_others_may_write(echo_packages: Path, tmp_path: 
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode != 0
@@ -117,7 +117,7 @@ def test_another_address_of_this_machine_is_refused(service: Service) -> None:
         pytest.skip("needs an address that is not loopback, such as a container's")
     port = service.url.rpartition(":")[2]
     for address in addresses:
-        with httpx.Client(base_url=f"http://{address}:{port}", timeout=30) as http:
+        with httpx.Client(base_url=f"http://{address}:{port}", timeout=240) as http:
             for path in PATHS:
                 assert http.get(path).status_code == 403, (address, path)
             posted = http.post("/echo", files={"text": (None, "x")})

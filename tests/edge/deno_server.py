@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTION = ROOT / "supabase" / "functions" / "backend_server"
-START_S = 60.0
+START_S = 240.0
 STOP_S = 5.0
 
 

@@ -16,7 +16,7 @@ import httpx
 from deno_server import ROOT
 from postgres import free_port
 
-START_S = 120.0
+START_S = 240.0
 STOP_S = 30.0
 
 

@@ -105,7 +105,7 @@ def running_app(database: Database) -> Iterator[App]:
         env |= {"GPU_BACKEND_URL": box.url, "GPU_BACKEND_KEY": KEY, "GPU_BACKEND_KEY_ID": "web"}
         env["CALLME_FUNCTIONS_URL"] = webhook.url
         predictions = stack.enter_context(edge_process(env, folder=FUNCTIONS / "predictions"))
-        http = stack.enter_context(httpx.Client(timeout=60))
+        http = stack.enter_context(httpx.Client(timeout=240))
         yield App(project, box, predictions, webhook, http)
 
 

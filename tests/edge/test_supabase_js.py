@@ -61,7 +61,7 @@ def run_snippet(url: str, folder: Path, clip: bytes) -> dict[str, Any]:
         env=plain_env(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from pauses import Interval
 from recogniser import Heard, Recogniser, Windows
 
 Recording = Callable[[str], Samples]
-PATIENCE_S = 60
+PATIENCE_S = 240
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

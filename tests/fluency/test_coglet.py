@@ -62,7 +62,7 @@ class Server:
 
     def health(self) -> str:
         try:
-            with urllib.request.urlopen(f"{self.url}/health-check", timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{self.url}/health-check", timeout=60) as answer:  # noqa: S310
                 return str(json.load(answer)["status"])
         except OSError:
             return "UNREACHABLE"
@@ -91,7 +91,7 @@ class Server:
         that is the one that fetches the file, the worker waits for it forever.
         """
         size = file.stat().st_size
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not any(f.is_file() and f.stat().st_size == size for f in self.temp.rglob("*")):
             assert time.monotonic() < deadline, f"{file.name} did not reach the worker"
             time.sleep(0.02)
@@ -184,13 +184,13 @@ def test_a_canceled_prediction_leaves_the_server_well(server: Server) -> None:
         {"Content-Type": "application/json", "Prefer": "respond-async"},
         method="PUT",
     )
-    with urllib.request.urlopen(started, timeout=60) as answer:  # noqa: S310
+    with urllib.request.urlopen(started, timeout=240) as answer:  # noqa: S310
         assert answer.status == 202
     server.wait_for_input(GOLDEN / "two_cities.flac")
     cancel = urllib.request.Request(  # noqa: S310
         f"{server.url}/predictions/canceled-one/cancel", method="POST"
     )
-    with urllib.request.urlopen(cancel, timeout=60) as answer:  # noqa: S310
+    with urllib.request.urlopen(cancel, timeout=240) as answer:  # noqa: S310
         assert answer.status == 200
     after = server.predict(audio=data_uri((GOLDEN / "mary.wav").read_bytes()), transcribe=False)
     assert after["status"] == "succeeded", after

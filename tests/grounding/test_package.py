@@ -95,7 +95,7 @@ class Server:
         self._wait(folder / "log")
 
     def _wait(self, log):
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
                 status = self.get("/health-check")["status"]
@@ -109,7 +109,7 @@ class Server:
         pytest.fail(f"coglet is not ready: {log.read_text()[-3000:]}")
 
     def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=240) as answer:
             return json.load(answer)
 
     def predict(self, **inputs):
@@ -121,7 +121,7 @@ class Server:
         )
         for _ in range(1000):  # ten seconds: a slow machine is no failure
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+                with urllib.request.urlopen(request, timeout=240) as answer:  # noqa: S310
                     return answer.status, json.load(answer)
             except urllib.error.HTTPError as error:
                 if error.code != 409:

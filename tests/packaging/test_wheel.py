@@ -83,14 +83,14 @@ def test_it_serves_a_folder(wheel: Path, tmp_path: Path, version: str) -> None:
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/ready") or child.poll() is not None, 120)
-        made = httpx.post(f"{url}/echo", files={"text": (None, "hello")}, timeout=120)
+        wait_until(lambda: answers(f"{url}/ready") or child.poll() is not None)
+        made = httpx.post(f"{url}/echo", files={"text": (None, "hello")}, timeout=240)
         assert (made.status_code, made.json()["text"]) == (200, "hello")
         assert (packages / "var" / "predictions.sqlite3").is_file()
         assert list(here.iterdir()) == []
     finally:
         child.send_signal(signal.SIGINT)
-        said, _ = child.communicate(timeout=60)
+        said, _ = child.communicate(timeout=240)
     assert "Serving" in said, said
     assert "Stopped. Nothing is left running." in said, said
 

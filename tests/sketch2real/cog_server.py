@@ -57,13 +57,13 @@ class Server:
         self._url = f"http://127.0.0.1:{port}"
 
     def get(self, path: str) -> dict[str, Any]:
-        return dict(httpx.get(self._url + path, timeout=5).json())
+        return dict(httpx.get(self._url + path, timeout=60).json())
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and JSON; coglet's 409 just after another prediction is tried again."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while True:
-            answer = httpx.post(self._url + path, json=body, timeout=120)
+            answer = httpx.post(self._url + path, json=body, timeout=300)
             if answer.status_code != 409 or time.monotonic() > deadline:
                 return answer.status_code, dict(answer.json())
             time.sleep(0.01)
@@ -113,14 +113,14 @@ def serve(package: Path, folder: Path, **environment: str) -> Iterator[Server]:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(timeout=15)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
         log.close()
 
 
 def _wait_until_ready(server: Server, log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
             health = server.get("/health-check")

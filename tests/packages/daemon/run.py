@@ -6,7 +6,7 @@ import sys
 from cog import BaseRunner, Input
 
 # Ends by itself in the end, should a test fail.
-SLEEP = "import time; time.sleep(120)"
+SLEEP = "import time; time.sleep(600)"
 
 
 def daemonise(name: str, *, clear: bool = False) -> None:
