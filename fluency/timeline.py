@@ -1,30 +1,41 @@
-"""Draws a recording: waveform, pauses, syllables and words, ten seconds per row."""
+"""Draws a recording: waveform, pauses, syllables and words, five seconds per row.
+
+The picture is as wide as two phones' points, so that its text can be read on a phone.
+"""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from fonts import Font, font_for, own_font
 from numpy.typing import NDArray
 from outputs import FilledPause, Fluency, Pause, Word
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 SAMPLE_RATE_HZ: Final = 16_000
-ROW_S: Final = 10.0
-WIDTH_PX: Final = 1600
-MARGIN_PX: Final = 16
-HEAD_PX: Final = 44
-_WAVE_PX: Final = 96
-_WORDS_PX: Final = 48
-ROW_PX: Final = _WAVE_PX + _WORDS_PX + 28
+ROW_S: Final = 5.0
+WIDTH_PX: Final = 800
+MARGIN_PX: Final = 20
+_TITLE_PX, _FACTS_PX, _LEGEND_PX, _WORD_PX, _TIME_PX = 34, 24, 22, 24, 18
+HEAD_PX: Final = 192
+_WAVE_PX: Final = 112
+_DOTS_PX: Final = 14  # above the waveform
+_LINE_PX: Final = 31
+_LINES: Final = 3
+ROW_PX: Final = _WAVE_PX + _LINES * _LINE_PX + 22
 
-_PAPER, _INK, _FAINT = "#ffffff", "#1f2430", "#8a90a0"
+_PAPER, _INK, _FAINT = "#ffffff", "#1f2430", "#626979"
 _WAVE, _SYLLABLE = "#4a6fa5", "#c8385a"
 _PAUSE, _LONG_PAUSE, _FILLER = "#fde4cf", "#f7b58d", "#cfe8d5"
-_KINDS: Final = {"filler": "#2e7d4f", "repetition": "#b4371f", "repair": "#b4371f"}
+_FILLER_WORD, _REPAIRED = "#2e7d4f", "#b4371f"
+_KINDS: Final = {"filler": _FILLER_WORD, "repetition": _REPAIRED, "repair": _REPAIRED}
 _LONG_PAUSE_S: Final = 1.0
+_COMPRESSED: Final = 0.6  # exponent of the drawn amplitude
+
+_Sign = Callable[[ImageDraw.ImageDraw, float, float, str], None]
 
 
 class _Row:
@@ -34,7 +45,7 @@ class _Row:
         self.draw = draw
         self.start_s = index * ROW_S
         self.top = HEAD_PX + index * ROW_PX
-        self.middle = self.top + _WAVE_PX // 2
+        self.middle = self.top + _DOTS_PX + (_WAVE_PX - _DOTS_PX) // 2
 
     def x(self, time_s: float) -> float:
         share = (time_s - self.start_s) / ROW_S
@@ -52,25 +63,24 @@ class _Row:
 def draw(samples: NDArray[np.float32], answer: Fluency) -> Image.Image:
     """Draw an output. samples: (n,) at 16 kHz, of the same recording.
 
-    Scripts other than Latin, Greek and Cyrillic show as boxes: Pillow's built-in font lacks them.
+    A word in a script that no font of this machine has is left out, and the picture says so.
     """
     rows = max(1, int(np.ceil(len(samples) / SAMPLE_RATE_HZ / ROW_S)))
     image = Image.new("RGB", (WIDTH_PX, HEAD_PX + rows * ROW_PX), _PAPER)
     pen = ImageDraw.Draw(image)
     _heading(pen, answer)
-    # Scaled to the 99.9th percentile: otherwise one cough would make all speech a thin line.
-    peak = float(np.quantile(np.abs(samples), 0.999)) if len(samples) else 1.0
+    loudest = float(np.abs(samples).max()) if len(samples) else 0.0
     for index in range(rows):
         row = _Row(pen, index)
         _background(row, answer.pauses, answer.filled_pauses)
         _ruler(row, len(samples) / SAMPLE_RATE_HZ)
         first = int(row.start_s * SAMPLE_RATE_HZ)
         part = samples[first : first + int(ROW_S * SAMPLE_RATE_HZ)]
-        _waveform(row, np.clip(part / max(peak, 1e-6), -1, 1))
+        _waveform(row, part / max(loudest, 1e-6))
         for time in answer.syllables:
             if row.holds(time, time):
                 x = row.x(time)
-                pen.ellipse((x - 3, row.top + 2, x + 3, row.top + 8), fill=_SYLLABLE)
+                pen.ellipse((x - 4, row.top + 2, x + 4, row.top + 10), fill=_SYLLABLE)
         _words(row, answer.words)
     return image
 
@@ -87,29 +97,54 @@ def save(samples: NDArray[np.float32], answer: Fluency) -> Path:
     return Path(file.name)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _heading(pen: ImageDraw.ImageDraw, answer: Fluency) -> None:
+    """The title, the main figures, and what the colours mean."""
+    pen.text((MARGIN_PX, 12), "Fluency timeline", fill=_INK, font=own_font(_TITLE_PX))
     parts = []
     if answer.fluency_score is not None:
-        parts.append(f"score {answer.fluency_score:.0f}")
+        parts.append(f"score {answer.fluency_score:.0f} of 100")
     if answer.articulation_rate is not None:
-        parts.append(f"{answer.articulation_rate:.1f} syllables/s")
-    parts.append(f"{answer.silent_pause_count} pauses, {answer.pause_time_s:.1f} s")
-    pen.text((MARGIN_PX, 10), "   |   ".join(parts), fill=_INK, font=_font(20))
-    x = WIDTH_PX - MARGIN_PX
-    for colour, name in (
-        (_SYLLABLE, "syllable"),
-        (_FILLER, "filled pause"),
-        (_LONG_PAUSE, f"pause over {_LONG_PAUSE_S:.0f} s"),
-        (_PAUSE, "pause"),
-    ):
-        x -= int(pen.textlength(name, font=_font(14)))
-        pen.text((x, 14), name, fill=_FAINT, font=_font(14))
-        pen.rectangle((x - 20, 15, x - 6, 29), fill=colour)
-        x -= 40
+        parts.append(f"articulation rate {answer.articulation_rate:.1f} syllables/s")
+    pauses = "pause" if answer.silent_pause_count == 1 else "pauses"
+    parts.append(f"{answer.silent_pause_count} {pauses}, {answer.pause_time_s:.1f} s")
+    text = "  ·  ".join(parts)
+    pen.text((MARGIN_PX, 60), text, fill=_INK, font=own_font(_FACTS_PX))
+    x, y = float(MARGIN_PX), 106
+    for name, colour, sign in _legend(answer.words):
+        width = 30 + pen.textlength(name, font=own_font(_LEGEND_PX))
+        if x + width > WIDTH_PX - MARGIN_PX:
+            x, y = float(MARGIN_PX), y + 32
+        sign(pen, x, y, colour)
+        pen.text((x + 30, y), name, fill=_INK, font=own_font(_LEGEND_PX))
+        x += width + 26
+
+
+def _legend(words: Sequence[Word]) -> Iterator[tuple[str, str, _Sign]]:
+    yield "pause", _PAUSE, _area
+    yield f"pause over {_LONG_PAUSE_S:.0f} s", _LONG_PAUSE, _area
+    yield "filled pause", _FILLER, _area
+    yield "syllable", _SYLLABLE, _dot
+    if words:
+        yield "filler word", _FILLER_WORD, _letters
+        yield "repeated or corrected", _REPAIRED, _letters
+    if any(font_for(word["text"], _WORD_PX) is None for word in words):
+        yield "some words need a font that is not installed", _FAINT, _dashes
+
+
+def _area(pen: ImageDraw.ImageDraw, x: float, y: float, colour: str) -> None:
+    pen.rectangle((x, y + 3, x + 22, y + 23), fill=colour)
+
+
+def _dot(pen: ImageDraw.ImageDraw, x: float, y: float, colour: str) -> None:
+    pen.ellipse((x + 7, y + 9, x + 15, y + 17), fill=colour)
+
+
+def _letters(pen: ImageDraw.ImageDraw, x: float, y: float, colour: str) -> None:
+    pen.text((x - 2, y), "ab", fill=colour, font=own_font(_LEGEND_PX))
+
+
+def _dashes(pen: ImageDraw.ImageDraw, x: float, y: float, colour: str) -> None:
+    pen.line((x, y + 14, x + 22, y + 14), fill=colour, width=3)
 
 
 def _background(row: _Row, pauses: Sequence[Pause], fillers: Sequence[FilledPause]) -> None:
@@ -121,7 +156,10 @@ def _background(row: _Row, pauses: Sequence[Pause], fillers: Sequence[FilledPaus
 
 
 def _waveform(row: _Row, samples: NDArray[np.float32]) -> None:
-    """One vertical line per pixel, from the lowest sample to the highest."""
+    """One vertical line per pixel, from the lowest sample to the highest; samples: -1 to 1.
+
+    Loud parts are compressed: otherwise one cough would make all speech a thin line, or be cut.
+    """
     columns = WIDTH_PX - 2 * MARGIN_PX
     a_pixel = ROW_S * SAMPLE_RATE_HZ / columns
     edges = (np.arange(columns + 1) * a_pixel).astype(int)
@@ -129,24 +167,38 @@ def _waveform(row: _Row, samples: NDArray[np.float32]) -> None:
         part = samples[first:last]
         if len(part) == 0:
             break
-        x, half = MARGIN_PX + column, _WAVE_PX / 2 - 12
-        top, bottom = row.middle - part.max() * half, row.middle - part.min() * half
+        x, half = MARGIN_PX + column, (_WAVE_PX - _DOTS_PX) / 2 - 2
+        high, low = (np.sign(v) * np.abs(v) ** _COMPRESSED for v in (part.max(), part.min()))
+        top, bottom = row.middle - high * half, row.middle - low * half
         row.draw.line((x, top, x, max(bottom, top + 1)), fill=_WAVE)
 
 
 def _words(row: _Row, words: Sequence[Word]) -> None:
     """Each word at its start, in the first of three lines with room for it."""
-    free = [0.0, 0.0, 0.0]
+    free = [0.0] * _LINES
     for word in words:
         if not row.start_s <= word["start"] < row.start_s + ROW_S:
             continue
+        font = font_for(word["text"], _WORD_PX)
         x = row.x(word["start"])
-        width = row.draw.textlength(word["text"], font=_font(15))
-        x = min(x, WIDTH_PX - width - 2)
+        width = row.draw.textlength(word["text"], font=font) if font else 18.0
+        x = max(min(x, WIDTH_PX - width - 4), 4.0)
         line = next((i for i, end in enumerate(free) if end <= x), int(np.argmin(free)))
-        y = row.top + _WAVE_PX + 1 + 15 * line
-        row.draw.text((x, y), word["text"], fill=_KINDS.get(word["kind"], _INK), font=_font(15))
-        free[line] = x + width + 5
+        x = max(x, free[line])
+        y = row.top + _WAVE_PX + 2 + _LINE_PX * line
+        colour = _KINDS.get(word["kind"], _INK)
+        if font:
+            _word(row.draw, (x, y), word["text"], colour, font)
+        else:
+            row.draw.line((x, y + 16, x + width, y + 16), fill=colour, width=3)
+        free[line] = x + width + 9
+
+
+def _word(
+    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: str, font: Font
+) -> None:
+    """Fonts differ in the room above their letters: all stand on one base line."""
+    pen.text((at[0], at[1] + _WORD_PX), text, fill=colour, font=font, anchor="ls")
 
 
 def _ruler(row: _Row, duration_s: float) -> None:
@@ -157,5 +209,5 @@ def _ruler(row: _Row, duration_s: float) -> None:
         x = row.x(time)
         row.draw.line((x, row.top, x, row.top + _WAVE_PX), fill="#e6e8ee")
         if second < ROW_S:
-            at = (x + 3, row.top + _WAVE_PX - 14)
-            row.draw.text(at, f"{time:.0f} s", fill=_FAINT, font=_font(11))
+            at = (x + 4, row.top + _WAVE_PX - 22)
+            row.draw.text(at, f"{time:.0f} s", fill=_FAINT, font=own_font(_TIME_PX))

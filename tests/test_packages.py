@@ -164,10 +164,15 @@ def test_an_example_names_inputs_and_files_that_exist(folder: Path) -> None:
     assert any((folder / "samples").glob("LICENCE*"))
 
 
-@pytest.mark.parametrize("module", ["limits.py", "av1.py"])
-def test_the_packages_for_pictures_have_the_same_limits(module: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "packages"),
+    [
+        ("limits.py", ("grounding", "sketch2real")),
+        ("av1.py", ("grounding", "sketch2real")),
+        ("fonts.py", ("grounding", "fluency")),
+    ],
+)
+def test_what_packages_share_is_the_same(module: str, packages: tuple[str, str]) -> None:
     """They may not import each other, so what they have in common stands in both, word for word."""
-    grounding, sketch2real = (
-        (ROOT / package / module).read_text() for package in ("grounding", "sketch2real")
-    )
-    assert grounding == sketch2real
+    first, second = ((ROOT / package / module).read_text() for package in packages)
+    assert first == second

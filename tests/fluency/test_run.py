@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -249,7 +250,7 @@ def test_the_same_recording_gives_the_same_answer(
 
 
 def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
-    """A PNG of ten seconds a row, in the temp directory; pauses are shaded, speech is not.
+    """A PNG of five seconds a row, in the temp directory; pauses are shaded, speech is not.
 
     Each syllable has its dot.
     """
@@ -264,7 +265,8 @@ def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
         image.load()
     answer.timeline.unlink()
     assert image.format == "PNG"
-    assert image.size == (timeline.WIDTH_PX, timeline.HEAD_PX + 5 * timeline.ROW_PX)
+    rows = math.ceil(answer.duration_s / timeline.ROW_S)
+    assert image.size == (timeline.WIDTH_PX, timeline.HEAD_PX + rows * timeline.ROW_PX)
 
     def colour_at(time_s: float, y: int = 12) -> tuple[int, ...]:
         row, within = divmod(time_s, timeline.ROW_S)
@@ -279,6 +281,29 @@ def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
         assert colour_at((pause["start"] + pause["end"]) / 2) in shaded, pause
     assert colour_at(7.5) == (255, 255, 255)
     assert {colour_at(time, 5) for time in answer.syllables} == {ImageColor.getrgb("#c8385a")}
+
+
+def test_a_word_that_no_font_has_is_no_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a font for its script a word is left out, and the legend says so."""
+    import fonts
+
+    own = fonts.font_for("naïve Łódź Москва", 20)
+    assert own is not None
+    monkeypatch.setattr(fonts, "_files", tuple)
+    monkeypatch.setattr(fonts, "_of_script", {})
+    assert fonts.font_for("今天 hello", 20) is None
+    assert fonts.font_for("كيف", 20) is None
+
+
+def test_a_font_of_this_machine_is_used() -> None:
+    """For a script that it has and Pillow lacks."""
+    import fonts
+
+    if not any("DejaVuSans" in path for path in fonts._files()):
+        pytest.skip("needs DejaVu Sans, which has Armenian")
+    font = fonts.font_for("բարեւ", 20)
+    assert font is not None
+    assert "DejaVu" in font.getname()[0]  # type: ignore[union-attr]
 
 
 def test_a_picture_that_fails_leaves_no_file(

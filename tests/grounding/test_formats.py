@@ -1,5 +1,6 @@
 """The answer in the formats of other tools, and drawn."""
 
+import draw
 import numpy as np
 import pytest
 from draw import annotate, label_colour, save, shrunk
@@ -80,6 +81,32 @@ def test_annotated_picture_shows_the_boxes(tmp_path, monkeypatch):
         assert drawn.size == (200, 100)
         pixel = np.array(drawn.convert("RGB").getpixel((60, 80)), int)  # the bottom edge
     assert np.abs(pixel - label_colour(1)).max() < 90  # JPEG
+
+
+def test_labels_keep_out_of_each_others_way(monkeypatch):
+    """Also those of boxes that lie on each other, at an edge, or inside out; all in the picture."""
+    places = []
+    free = draw._free
+
+    def noted(*args):
+        places.append(free(*args))
+        return places[-1]
+
+    monkeypatch.setattr(draw, "_free", noted)
+    size = PictureSize(width=640, height=480)
+    boxes = np.array([[0.4, 0.4, 0.8, 0.8]] * 6 + [[0, 0, 1, 1], [0.9, 0.9, 1.0, 0.8]], np.float32)
+    found = to_detections(boxes, np.full(8, 0.5, np.float32), np.zeros(8, int), LABELS, size)
+    annotate(Image.new("RGB", (640, 480)), found)
+    assert len(places) == 8
+    assert all(0 <= p[0] < p[2] <= 640 and 0 <= p[1] < p[3] <= 480 for p in places)
+    assert not any(draw._overlap(a, b) for i, a in enumerate(places) for b in places[:i])
+
+
+def test_a_label_that_no_font_has_is_a_number(monkeypatch):
+    """And not a row of boxes."""
+    monkeypatch.setattr(draw, "font_for", lambda text, size_px: None)
+    text, _ = draw._text(FOUND[0], 12)
+    assert text == "label 2: 0.90"
 
 
 @pytest.mark.parametrize(
