@@ -44,6 +44,13 @@ try {
   }
 
   const actions = {
+    async notice() {
+      return await page.$eval("#notice", (node) => (node.hidden ? "" : node.innerText));
+    },
+    async offline() {
+      await page.goto(new URL("offline.html", url).href);
+      return await actions.notice();
+    },
     async choose() {
       await (await page.$("#audio")).uploadFile(audio);
       return await result("speech");

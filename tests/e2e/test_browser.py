@@ -149,6 +149,22 @@ def test_the_page_draws_finds_and_tells_of_refusals(tmp_path: Path) -> None:
     assert [c for c in seen["complaints"] if "429" not in c] == []
 
 
+@pytest.mark.timeout(400)
+def test_the_page_says_what_it_lacks(tmp_path: Path) -> None:
+    """Opened as it is, or without internet, it says why it does not work."""
+    find_chromium()
+    with page_for("http://127.0.0.1:9", tmp_path / "site") as url:
+        site = tmp_path / "site"
+        (site / "offline.html").write_text(
+            (site / "index.html").read_text().replace('src="supabase.js"', 'src="gone.js"')
+        )
+        (site / "index.html").write_text(PAGE.read_text().replace(CDN, "supabase.js"))
+        seen = browse(url, tmp_path, "notice", "offline")
+    assert "set SUPABASE_URL and PUBLISHABLE_KEY" in seen["notice"]
+    assert "Are you online?" in seen["offline"]
+    assert all("404" in c for c in seen["complaints"])
+
+
 @pytest.mark.timeout(900)
 def test_from_the_browser_to_the_model(tmp_path: Path) -> None:
     """Chromium with supabase-js, the edge function under Deno, a tunnel, `callme up --public`,
@@ -180,5 +196,7 @@ def test_from_the_browser_to_the_model(tmp_path: Path) -> None:
                 seen = browse(url, tmp_path, "choose", "record")
             assert seen["choose"]["state"] == "done", seen
             assert SAID in seen["choose"]["text"]
+            assert seen["choose"]["text"].startswith("Fluency")
+            assert seen["choose"]["image"].startswith("data:image/png;base64,")
             assert seen["record"]["state"] == "done", seen
             assert seen["complaints"] == []
