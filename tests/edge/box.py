@@ -86,6 +86,7 @@ class Box:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256
     box: Box
 
 

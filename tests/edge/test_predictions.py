@@ -197,6 +197,16 @@ def test_events_change_the_row_and_files_go_to_storage(app: App) -> None:
     assert app.report({"id": row["id"], "event": "files", "files": files}).json() == {"uploads": {}}
 
 
+@pytest.mark.parametrize("size", [1_500_000, 3_000_000])
+def test_a_result_that_no_row_takes_ends_it(app: App, size: int) -> None:
+    """Whether the database refuses it, or the function does not even parse it."""
+    row = app.run()
+    event = {"id": row["id"], "status": "succeeded", "at": 1, "output": "x" * size}
+    assert app.report(event).status_code == 204
+    (ended,) = app.project.rows()
+    assert (ended["status"], ended["error_code"]) == ("failed", "output_too_large")
+
+
 def test_what_is_no_webhook_of_the_box_changes_nothing(app: App) -> None:
     """Wrong secret, too old, another prediction's URL, another id in the body, a forged token."""
     row, other = app.run(), app.run()
@@ -216,6 +226,20 @@ def test_what_is_no_webhook_of_the_box_changes_nothing(app: App) -> None:
     assert {r["status"] for r in app.project.rows()} == {"starting"}
     app.project.database.run("truncate callme.predictions")
     assert app.report(event).status_code == 410, "the box need not try again"
+
+
+@pytest.mark.parametrize("names", [[f"output-{i}.png" for i in range(101)], ["a/../b.png"]])
+def test_files_that_cannot_be_kept_end_the_row(app: App, names: list[str]) -> None:
+    """A row never names a file that is not in Storage."""
+    row = app.run()
+    files = [{"place": [i], "name": name} for i, name in enumerate(names)]
+    asked = app.report({"id": row["id"], "event": "files", "files": files})
+    assert (asked.status_code, asked.json()) == (200, {"uploads": {}})
+    done = {"id": row["id"], "status": "succeeded", "at": 2, "output": [None] * len(names)}
+    assert app.report({**done, "output_files": files}).status_code == 204
+    (ended,) = app.project.rows()
+    assert (ended["status"], ended["error_code"]) == ("failed", "output_too_large")
+    assert (ended["output"], app.project.files) == (None, {})
 
 
 def test_the_box_is_away_and_comes_back(app: App) -> None:
