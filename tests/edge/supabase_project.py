@@ -2,8 +2,9 @@
 
 Every request runs its real SQL with the caller's role, so grants, row level security and triggers
 decide as on the platform. It differs from the real ones in this: tokens are HS256 with one secret;
-REST knows `eq`, `limit` and functions by name only; a signed URL does not expire; files are in
-memory; there is no gateway and no rate limit. Its Realtime is in supabase_realtime.py.
+Auth knows anonymous sign-ins only; REST knows `eq`, `limit`, `order` by one column and functions by
+name only; a signed URL does not expire; files are in memory; every page may call (CORS); there is
+no rate limit. Its Realtime is in supabase_realtime.py.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
 import psycopg
+from box import parse_parts
 from postgres import SUPERUSER, Database
 from psycopg import sql
 from supabase_realtime import Realtime, running_realtime, serve_socket
 
 SECRET_KEY, PUBLIC_KEY = "sb_secret_stand_in", "sb_publishable_stand_in"
 JWT_SECRET = secrets.token_bytes(32)
+# A browser does not take * for Authorization.
+ALLOWED = "authorization, apikey, content-type, accept-profile, content-profile, x-client-info, "
+ALLOWED += "x-supabase-api-version, x-upsert, cache-control, prefer"
 ROLE = "authenticator"  # PostgREST's own; it may become any of the API's roles
 STATUS = {"42501": 403, "23505": 409, "23503": 409, "42883": 404, "42P01": 404}
 
@@ -108,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             kind, _, *rest = self.parts
             if kind == "realtime":
                 return serve_socket(self, self.project.realtime, self._claims_of)
+            if self.command == "OPTIONS":
+                return self._answer(200, None)
+            if kind == "auth":
+                return self._answer(200, self._sign_up())
             if kind == "functions":
                 return self._forward(rest)
             answer = self._rest(rest) if kind == "rest" else self._storage(rest)
@@ -122,14 +131,22 @@ class _Handler(BaseHTTPRequestHandler):
             body = {"code": code, "message": said.message_primary, "hint": said.message_hint}
             self._answer(status, {**body, "details": said.message_detail})
 
-    do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = do_OPTIONS = _handle  # noqa: N815
+
+    def _sign_up(self) -> object:
+        """A new anonymous user, as `signInAnonymously` makes one."""
+        insert = "insert into auth.users (is_anonymous) values (true) returning id"
+        user = self.project.database.run(insert)
+        session = {"token_type": "bearer", "expires_in": 3600, "refresh_token": "none"}
+        who = {"id": user, "aud": "authenticated", "role": "authenticated", "is_anonymous": True}
+        return {**session, "access_token": token_of(user), "user": who}
 
     def _forward(self, path: list[str]) -> None:
         """To a function, as the gateway does it."""
         kept = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
         url = f"{self.project.functions[path[0]]}/{'/'.join(path)}"
         query = urlsplit(self.path).query
-        with httpx.Client(timeout=60) as http:
+        with httpx.Client(timeout=150) as http:  # the platform answers 504 after that
             said = http.request(self.command, f"{url}?{query}", content=self.body, headers=kept)
         self._answer(said.status_code, (said.headers.get("Content-Type", ""), said.content))
 
@@ -207,8 +224,12 @@ class _Handler(BaseHTTPRequestHandler):
             query = what.format(table, where)
         else:
             limit = sql.Literal(int(self.query.get("limit", 1000)))
-            what = sql.SQL("select to_jsonb(t) from {} as t where {} limit {}")
-            query = what.format(table, where, limit)
+            column, _, way = self.query.get("order", "").partition(".")
+            order = sql.SQL("order by {} {}").format(
+                sql.Identifier(column), sql.SQL("desc" if way == "desc" else "asc")
+            )
+            what = sql.SQL("select to_jsonb(t) from {} as t where {} {} limit {}")
+            query = what.format(table, where, order if column else sql.SQL(""), limit)
         with self._transaction() as cursor:
             return [row[0] for row in cursor.execute(query, values)]
 
@@ -295,7 +316,11 @@ class _Handler(BaseHTTPRequestHandler):
             )
 
     def _keep(self, bucket: str, name: str) -> None:
-        self.project.files[bucket, name] = self.headers.get("Content-Type", ""), self.body
+        kind, content = self.headers.get("Content-Type", ""), self.body
+        if kind.startswith("multipart/form-data"):  # supabase-js sends a Blob so
+            part = next(part for part in parse_parts(kind, content) if part.filename is not None)
+            kind, content = part.content_type or "", part.data
+        self.project.files[bucket, name] = kind, content
 
     def _token(self, bucket: str, name: list[str]) -> str:
         token = secrets.token_hex(8)
@@ -315,6 +340,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        for what in ("Origin", "Methods", "Headers"):
+            self.send_header(f"Access-Control-Allow-{what}", ALLOWED if what == "Headers" else "*")
         self.end_headers()
         self.wfile.write(body)
 

@@ -12,6 +12,7 @@ from typing import Any
 from deno_server import ROOT, find_deno, plain_env
 
 CLIENT = ROOT / "supabase" / "client" / "callme.ts"
+HOOK = ROOT / "docs" / "examples" / "use-callme.ts"
 SETTINGS = ROOT / "supabase" / "functions" / "predictions" / "deno.json"
 RUN = """
 from cog import BaseModel, BaseRunner, Input, Path, Secret
@@ -55,6 +56,14 @@ NESTED: dict[str, Any] = {
     },
     "Place": {"type": "object", "required": ["x"], "properties": {"x": {"type": "number"}}},
 }
+# As much of React's types as the hook needs.
+REACT = """
+type Set<T> = (value: T) => void;
+export declare function useState<T>(value: T): [T, Set<T>];
+export declare function useRef<T>(value: T): { current: T };
+export declare function useCallback<F>(callback: F, depends: unknown[]): F;
+export declare function useEffect(effect: () => void | (() => void), depends: unknown[]): void;
+"""
 RENDER = """
 import json, sys
 from router.cli.supabase_types import render
@@ -65,6 +74,7 @@ USE = """
 import { createCallme } from "./callme.ts";
 import type { FileInput, Models } from "./models.ts";
 import type { Models as Nested } from "./nested.ts";
+import { useCallme } from "./use-callme.ts";
 
 const callme = createCallme<Models>({});
 const file: FileInput = new Blob();
@@ -100,6 +110,12 @@ export const size: number | null | undefined = tree?.sizes["s"];
 // @ts-expect-error: may be null
 tree.kind;
 
+const hook = useCallme(callme, "my-model");
+await hook.run({ photo: file });
+export const shown: string | undefined = hook.row?.output?.picture;
+// @ts-expect-error: it is required
+await hook.run({});
+
 // Without types all inputs are taken.
 const plain = createCallme({});
 await plain.run("any", { text: 1 });
@@ -121,8 +137,12 @@ def test_the_types_fit_the_client_and_the_schemas(tmp_path: Path) -> None:
     rendered = run([sys.executable, "-c", RENDER, json.dumps(NESTED)], tmp_path, env)
     (tmp_path / "nested.ts").write_text(rendered.stdout)
     (tmp_path / "use.ts").write_text(USE)
+    (tmp_path / "react.ts").write_text(REACT)
     shutil.copy(CLIENT, tmp_path)
-    checked = run([str(find_deno()), "check", "-c", str(SETTINGS), "use.ts"], tmp_path, plain_env())
+    shutil.copy(HOOK, tmp_path)
+    settings = {**json.loads(SETTINGS.read_text()), "imports": {"react": "./react.ts"}}
+    (tmp_path / "deno.json").write_text(json.dumps(settings))
+    checked = run([str(find_deno()), "check", "use.ts"], tmp_path, plain_env())
     written = (tmp_path / "models.ts").read_text() + rendered.stdout + rendered.stderr
     assert checked.returncode == 0, checked.stdout + checked.stderr + written
     assert "A picture * / x" in written

@@ -1,0 +1,59 @@
+// Drives docs/examples/jobs.html in a real Chromium, as a person would, and prints what was seen as
+// JSON. Run by test_jobs_page.py in a folder that has puppeteer-core.
+
+import { readFileSync } from "node:fs";
+
+import puppeteer from "puppeteer-core";
+
+const { chromium, url, profile, audio, picture, limitMs } = JSON.parse(readFileSync(0, "utf8"));
+
+const browser = await puppeteer.launch({
+  executablePath: chromium,
+  userDataDir: profile,
+  protocolTimeout: limitMs,
+  // Tests run as root in containers.
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+});
+const complaints = [];
+try {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(limitMs);
+  page.on("console", (line) => line.type() === "error" && complaints.push(line.text()));
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  const ready = () => page.waitForFunction(() => document.body.dataset.state === "ready");
+  const cards = (states) =>
+    page.waitForFunction(
+      (wanted) =>
+        [...document.querySelectorAll("article")].filter((card) =>
+          wanted.includes(card.dataset.state)
+        ).length === 3,
+      { polling: 50 },
+      states,
+    );
+  await page.goto(url);
+  await ready();
+  const box = await (await page.$("#sketch")).boundingBox();
+  await page.mouse.move(box.x + 50, box.y + 50);
+  await page.mouse.down();
+  await page.mouse.move(box.x + 300, box.y + 200, { steps: 10 });
+  await page.mouse.up();
+  await page.click("#paint");
+  await (await page.$("#audio")).uploadFile(audio);
+  await (await page.$("#photo")).uploadFile(picture);
+  await cards(["starting", "processing"]);
+  await page.reload();
+  await ready();
+  await cards(["succeeded", "failed", "canceled"]);
+  await page.waitForFunction(() => [...document.images].every((image) => image.complete));
+  const seen = await page.$$eval("article", (found) =>
+    Object.fromEntries(found.map((card) => [card.querySelector("h3").textContent, {
+      text: card.querySelector("pre, p").textContent,
+      pictures: [...card.querySelectorAll("img")].map((image) => image.naturalWidth > 0),
+    }])));
+  console.log(JSON.stringify({ seen, complaints }));
+} catch (error) {
+  console.error(JSON.stringify(complaints)); // they say more than the time-out
+  throw error;
+} finally {
+  await browser.close();
+}

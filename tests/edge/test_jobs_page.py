@@ -1,0 +1,203 @@
+"""docs/examples/jobs.html in a real Chromium, with the three models behind the real router."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from deno_server import ROOT, edge_process, find_deno, plain_env
+from npm_tools import npm_folder
+from postgres import Database
+from router_process import running_router
+
+pytest.importorskip("psycopg", reason="needs psycopg: run `make setup`")
+
+from supabase_project import PUBLIC_KEY, running_project
+from test_client import CLIENT, SUPABASE_JS
+from test_predictions import FUNCTIONS, KEY
+from test_supabase_chain import until
+
+PAGE = ROOT / "docs" / "examples" / "jobs.html"
+PUPPETEER = ("puppeteer-core", "24.8.2")
+CDN = "https://cdn.jsdelivr.net/npm/@supabase/supabase-js@2.119.1/dist/umd/supabase.js"
+LIMIT_S = 400
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """Silent: a test prints what it needs."""
+
+
+@contextmanager
+def serving(handler: Any) -> Iterator[str]:
+    """A web server on a free loopback port; its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def make_site(folder: Path, url: str) -> None:
+    """The page for the project at this address, with its two scripts."""
+    text = PAGE.read_text()
+    for placeholder, value in {
+        CDN: "supabase.js",
+        "https://<ref>.supabase.co": url,
+        "sb_publishable_…": PUBLIC_KEY,
+    }.items():
+        assert text.count(placeholder) == 1, placeholder
+        text = text.replace(placeholder, value)
+    folder.mkdir()
+    (folder / "index.html").write_text(text)
+    (folder / "favicon.ico").write_bytes(b"")
+    library = npm_folder(SUPABASE_JS) / "node_modules" / SUPABASE_JS[0] / "dist/umd/supabase.js"
+    shutil.copyfile(library, folder / "supabase.js")
+    bundle = [str(find_deno()), "bundle", str(CLIENT), "-o", str(folder / "callme.js")]
+    subprocess.run(bundle, env=plain_env(), capture_output=True, timeout=120, check=True)
+
+
+@contextmanager
+def browsing(url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A person at the page. Its output says what was seen."""
+    chromium = importlib.import_module("tests.e2e.chromium").find_chromium()
+    node = shutil.which("node") or pytest.skip("needs node on PATH, for puppeteer-core")
+    (folder / "node_modules").symlink_to(npm_folder(PUPPETEER) / "node_modules")
+    shutil.copyfile(Path(__file__).with_name("jobs_page.mjs"), folder / "jobs_page.mjs")
+    task = {
+        "chromium": chromium,
+        "url": url,
+        "profile": str(folder / "profile"),
+        "audio": str(ROOT / "fluency" / "samples" / "speech.wav"),
+        "picture": str(ROOT / "grounding" / "samples" / "shapes.png"),
+        "limitMs": LIMIT_S * 1000,
+    }
+    process = subprocess.Popen(
+        [str(node), "jobs_page.mjs"],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(task))
+    process.stdin.close()
+    process.stdin = None
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def unreliable(target: str, told: list[tuple[str, str]]) -> type[BaseHTTPRequestHandler]:
+    """A way to the webhook function on which the first report of each end is lost, so that it comes
+    late, and each report comes a second time, after what followed it. `told`: id and state of each
+    that has arrived."""
+    lost: set[str] = set()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            event = json.loads(body)
+            is_end = event.get("status") in ("succeeded", "failed")
+            if is_end and event.get("event") != "files" and event["id"] not in lost:
+                lost.add(event["id"])
+                return self._answer(503, b"")
+            said = self._forward(body)
+            if event.get("event") != "files":
+                told.append((event["id"], event["status"]))
+                threading.Thread(target=self._again, args=(body,), daemon=True).start()
+            return self._answer(said.status_code, said.content)
+
+        def _again(self, body: bytes) -> None:
+            time.sleep(1.5)
+            self._forward(body)
+
+        def _forward(self, body: bytes) -> httpx.Response:
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+            return httpx.post(target + self.path, content=body, headers=headers, timeout=60)
+
+        def _answer(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            if status != 204:
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if status != 204:
+                self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Silent: a test prints what it needs."""
+
+    return Handler
+
+
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_three_models_end_on_the_page_although_the_box_is_killed(
+    cluster: Database, tmp_path: Path
+) -> None:
+    """A drawing, a recording and a photo go to Storage and become results on the page, which was
+    loaded again in the middle. The box is killed and comes back; webhooks come late and twice."""
+    cluster.clear()
+    cluster.run("update callme.settings set anonymous_running = 3")
+    state = tmp_path / "state"
+    told: list[tuple[str, str]] = []
+    with running_project(cluster) as project, running_router(ROOT, state, f"web:{KEY}") as first:
+        secret = (state / "webhook_secret").read_text().strip()
+        env = {**project.env(), "CALLME_WEBHOOK_SECRET": secret}
+        site = tmp_path / "site"
+        make_site(site, project.url)
+        with (
+            edge_process(env, folder=FUNCTIONS / "prediction_webhook") as webhook,
+            serving(unreliable(webhook.url, told)) as hook,
+            edge_process(
+                {
+                    **env,
+                    "CALLME_FUNCTIONS_URL": hook,
+                    "GPU_BACKEND_URL": first.url,
+                    "GPU_BACKEND_KEY": KEY,
+                    "GPU_BACKEND_KEY_ID": "web",
+                },
+                folder=FUNCTIONS / "predictions",
+            ) as predictions,
+            serving(functools.partial(_Quiet, directory=str(site))) as page,
+        ):
+            project.functions["predictions"] = predictions.url
+            with browsing(page, tmp_path) as browser:
+                until(lambda: len(project.rows(where="sent_at is not null")) == 3, LIMIT_S)
+                first.kill()
+                with running_router(ROOT, state, f"web:{KEY}"):
+                    out, complaints = browser.communicate(timeout=LIMIT_S)
+    assert browser.returncode == 0, complaints
+    report = json.loads(out.splitlines()[-1])
+    seen = report["seen"]
+    assert set(seen) == {f"{m}: succeeded" for m in ("fluency", "grounding", "sketch2real")}, seen
+    assert "leisure to consider" in seen["fluency: succeeded"]["text"]
+    assert '"person"' in seen["grounding: succeeded"]["text"]
+    assert seen["grounding: succeeded"]["pictures"] == [True]
+    pictures = seen["sketch2real: succeeded"]["pictures"]
+    assert pictures
+    assert all(pictures)
+    assert report["complaints"] == []
+    assert len(told) >= 3
