@@ -21,7 +21,7 @@ from supabase_project import PUBLIC_KEY, token_of
 from test_predictions import App, running_app
 
 # bench/supabase_load.py takes 200.
-USERS = 40
+USERS = 100
 ENDED = {"succeeded", "failed", "canceled"}
 LIMIT_S = 240
 
