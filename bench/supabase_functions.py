@@ -127,7 +127,7 @@ def calls_of(calls: Calls) -> list[tuple[str, str, Callable[[], Request]]]:
         ("prediction_webhook", "where to upload 100 files", lambda: calls.files(100)),
         ("prediction_webhook", "a result of 1 MB", lambda: calls.end(10**6)),
         ("prediction_webhook", "a result of 8 MB: too large for a row", lambda: calls.end(8 * MB)),
-        ("prediction_webhook", "10 MB in the body: refused", lambda: calls.end(10 * MB)),
+        ("prediction_webhook", "a result of 10 MB: not read", lambda: calls.end(10 * MB)),
         ("backend_server", "a file of 10 MB", lambda: calls.backend(10 * MB)),
     ]
 

@@ -197,9 +197,9 @@ def test_events_change_the_row_and_files_go_to_storage(app: App) -> None:
     assert app.report({"id": row["id"], "event": "files", "files": files}).json() == {"uploads": {}}
 
 
-@pytest.mark.parametrize("size", [1_500_000, 3_000_000])
+@pytest.mark.parametrize("size", [1_500_000, 3_000_000, 9_000_000])
 def test_a_result_that_no_row_takes_ends_it(app: App, size: int) -> None:
-    """Whether the database refuses it, or the function does not even parse it."""
+    """Whether the database refuses it, or the function does not parse or even read it."""
     row = app.run()
     event = {"id": row["id"], "status": "succeeded", "at": 1, "output": "x" * size}
     assert app.report(event).status_code == 204

@@ -25,13 +25,21 @@ export async function respond(request: Request, deps: Deps, entry: Entry): Promi
   const id = params.get("prediction") ?? "";
   // Before the body is read: the URL alone says whether this function has given it away.
   if (!await isUrlToken(params.get("token") ?? "", id, secrets)) throw notSigned();
-  const bytes = await readBody(request, deps, BODY_BYTES);
+  entry.prediction = id;
+  const platform = new Platform(deps.env, deps);
+  let bytes: Uint8Array<ArrayBuffer>;
+  try {
+    bytes = await readBody(request, deps, BODY_BYTES);
+  } catch (error) {
+    if (!(error instanceof Refusal) || error.code !== "payload_too_large") throw error;
+    // Nobody but the box has the URL with this token. Its retries would be refused too.
+    await request.body?.cancel().catch(() => {});
+    return await apply(tooLarge(id), platform, entry);
+  }
   if (!await isSigned(request.headers, bytes, secrets, deps.now())) throw notSigned();
   const event = bytes.length > EVENT_BYTES ? tooLarge(id) : parseObject(bytes);
   if (event.id !== id) throw notSigned();
-  entry.prediction = id;
   entry.event = event.event ?? event.status;
-  const platform = new Platform(deps.env, deps);
   return event.event === "files"
     ? await giveUploadUrls(id, event.files, platform)
     : await apply(event, platform, entry);
