@@ -41,7 +41,7 @@ PARTS = {
     "sketch2real-sdxl": Part("gpu_sketch2real:sdxl", 65),
     "sketch2real-klein": Part("gpu_sketch2real:klein", 65),
     "grounding": Part("gpu_grounding:detectors", 50),
-    "fluency": Part("gpu_fluency:turbo", 40),
+    "fluency": Part("gpu_fluency:turbo", 70),
     "sketch2real-sd15": Part("gpu_sketch2real:sd15", 40),
 }
 """In the order of their worth: when the time is short, the last ones are not run."""

@@ -52,7 +52,9 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         reserved = torch.cuda.memory_reserved(device)
-        allowed = int(total * torch.cuda.get_per_process_memory_fraction(device)) - reserved
+        # This function refuses "cuda" without a number, the others take it.
+        share = torch.cuda.get_per_process_memory_fraction(device.index)
+        allowed = int(total * share) - reserved
         return min(free, allowed) + reserved - torch.cuda.memory_allocated(device)
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -82,7 +82,9 @@ def free_bytes(device: str) -> int:
     """
     free, total = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
-    allowed = total * torch.cuda.get_per_process_memory_fraction(device) - reserved
+    # This function refuses "cuda" without a number, the others take it.
+    share = torch.cuda.get_per_process_memory_fraction(torch.device(device).index)
+    allowed = total * share - reserved
     return int(min(free, allowed)) + reserved - torch.cuda.memory_allocated(device)
 
 

@@ -113,6 +113,20 @@ def test_rows_follow_the_free_memory(monkeypatch, free_gib, expected):
     assert RowLimit(CPU, 8, powers_of_two=True).rows(need) == 1 << (expected.bit_length() - 1)
 
 
+@pytest.mark.parametrize(("device", "allowed"), [("cuda", 50), ("cuda:1", 25)])
+def test_free_memory_of_a_card_by_any_name(monkeypatch, device, allowed):
+    """torch takes "cuda" for most of its questions about memory, but not for the fraction: there
+    its own check of the index runs."""
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", {0: 0.5, 1: 0.25}.get, raising=False)
+    monkeypatch.setattr(cuda, "mem_get_info", lambda _: (90, 100))
+    monkeypatch.setattr(cuda, "memory_reserved", lambda _: 20)
+    monkeypatch.setattr(cuda, "memory_allocated", lambda _: 5)
+    assert rows.free_bytes(torch.device(device)) == allowed - 5
+
+
 class Scarce:
     """Work that fails above some rows, with a tensor of its own in every call.
 

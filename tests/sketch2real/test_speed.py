@@ -113,3 +113,19 @@ def test_what_the_device_cannot_do_fails(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def linear_layers(model: torch.nn.Module) -> list[torch.nn.Linear]:
     return [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_free_memory_of_a_card_by_any_name(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """torch takes "cuda" for most of its questions about memory, but not for the fraction: there
+    its own check of the index runs."""
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(cuda, "current_device", lambda: 0)
+    shares = {0: 0.5, 1: 0.25}
+    monkeypatch.setattr(torch._C, "_cuda_getMemoryFraction", shares.get, raising=False)
+    monkeypatch.setattr(cuda, "mem_get_info", lambda _: (90, 100))
+    monkeypatch.setattr(cuda, "memory_reserved", lambda _: 20)
+    monkeypatch.setattr(cuda, "memory_allocated", lambda _: 5)
+    allowed = {"cuda": 50, "cuda:1": 25}[device]
+    assert speed.free_bytes(device) == allowed - 5

@@ -120,5 +120,6 @@ class Arena:
             raise Refused("no room", why)
         torch = self._device.torch
         whole = torch.frombuffer(self._device.map(size), dtype=torch.uint8)
+        self._device.touch(whole)
         self._device.pin(whole.data_ptr(), size)
         self._pieces.append(Piece(whole, size, [(0, size)]))

@@ -7,8 +7,10 @@ torch has nothing that could sleep.
 import contextlib
 import ctypes
 import mmap
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 # A copy is cut into pieces of this size, so that several streams share one large storage.
@@ -21,6 +23,7 @@ SMALL_SEGMENT_BYTES = 1 << 20  # torch's allocator has separate segments for the
 # They keep addresses of torch's memory where torch does not see it.
 KEEP_ADDRESSES = ("cupy", "pycuda", "tensorrt", "torch_tensorrt")
 HOST_REGISTER_PORTABLE = 1
+TOUCHING_THREADS = 8
 ORDINARY_POOL = (0, 0)
 
 
@@ -43,6 +46,9 @@ class Device:
     def map(self, size: int) -> mmap.mmap:
         """Return `size` bytes of host memory."""
         return mmap.mmap(-1, size)
+
+    def touch(self, memory: Any) -> None:
+        """Have the kernel give all pages of host memory, a flat tensor of bytes, before `pin`."""
 
     def pin(self, address: int, size: int) -> None:
         """Make host memory quick to copy from. Raises RuntimeError when that fails."""
@@ -124,6 +130,16 @@ class Cuda(Device):
             with contextlib.suppress(OSError):
                 piece.madvise(mmap.MADV_HUGEPAGE)
         return piece
+
+    def touch(self, memory: Any) -> None:
+        """Write to each page, in several threads.
+
+        The registration would have the kernel clear the pages in one thread: 0.14 s for a GB on a
+        machine with an H200, against 0.045 s for both this way.
+        """
+        parts = memory.chunk(min(TOUCHING_THREADS, os.cpu_count() or 1))
+        with ThreadPoolExecutor(len(parts)) as threads:
+            list(threads.map(lambda part: part[:: mmap.PAGESIZE].fill_(0), parts))
 
     def pin(self, address: int, size: int) -> None:
         """Register the memory with CUDA. torch's own pinned memory is rounded to powers of two."""
