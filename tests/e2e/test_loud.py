@@ -6,16 +6,21 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.test_hostile_bodies import memory_bytes
 from tests.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
 MOST_BYTES = (1 << 20) + (64 << 10) + 200
+# Of the router, for a prediction's log: copies of it are on their way to the disk and to callers.
+MOST_MEMORY_BYTES = 32 * MOST_BYTES
 # A busy machine starts, prints and answers several times as slowly.
 SLACK_S = 15.0
 
@@ -24,7 +29,8 @@ SLACK_S = 15.0
 def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of the package that prints."""
     folder = tmp_path_factory.mktemp("loud")
-    shutil.copytree(ROOT / "tests" / "packages" / "loud", folder / "packages" / "loud")
+    for name in ("loud", "choir"):
+        shutil.copytree(ROOT / "tests" / "packages" / name, folder / "packages" / name)
     with running_service(folder / "packages", folder / "state") as service:
         yield service
 
@@ -71,7 +77,10 @@ def stored_bytes(service: Service, prediction_id: str) -> int:
 
 def test_a_loop_takes_no_longer_than_it_says(loud: Service) -> None:
     """coglet alone takes three times as long, to pass on what nobody reads; meanwhile others are
-    answered."""
+    answered, and the router keeps no more of it than its log may have."""
+    begun(loud, lines=1)
+    idle_bytes = memory_bytes(loud, "VmRSS")
+    Path(f"/proc/{loud.child.pid}/clear_refs").write_text("5")  # VmHWM counts from here
     began = time.monotonic()
     url = begun(loud, seconds=6)
     waits = []
@@ -82,6 +91,7 @@ def test_a_loop_takes_no_longer_than_it_says(loud: Service) -> None:
         assert time.monotonic() - began < 6 + SLACK_S
     assert p["status"] == "succeeded"
     assert sorted(waits)[len(waits) // 2] < 0.2
+    assert memory_bytes(loud, "VmHWM") - idle_bytes < MOST_MEMORY_BYTES
 
 
 def test_a_cancel_is_heeded_at_once(loud: Service) -> None:
@@ -93,6 +103,22 @@ def test_a_cancel_is_heeded_at_once(loud: Service) -> None:
     wait_until(lambda: loud.http.get(url).json()["status"] == "canceled", 9)
     begun(loud, lines=1)
     assert loud.model("loud")["loads"] == loads
+
+
+def test_several_at_once(loud: Service) -> None:
+    """Four asynchronous runs print in turns, also within a line: each log has all of its own lines
+    and nothing of another's."""
+    inputs = [{"name": f"singer{n}", "lines": 4000, "at_once": 7} for n in range(4)]
+    ask = partial(loud.http.post, "/models/choir/predictions", headers={"Prefer": "wait=60"})
+    ask(json={"input": {"name": "first"}})  # from then on four may run
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda given: ask(json={"input": given}), inputs))
+    ended = [answer.json() for answer in answers]
+    assert all(a["started_at"] < b["completed_at"] for a in ended for b in ended)
+    for given, prediction in zip(inputs, ended, strict=True):
+        name = given["name"]
+        expected = "".join(f"{name} {n} {name}'s end of {n}\n" for n in range(4000))
+        assert prediction["logs"] == expected
 
 
 def test_a_loud_set_up(tmp_path: Path) -> None:

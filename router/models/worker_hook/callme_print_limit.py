@@ -5,6 +5,9 @@ It takes several times as long to pass lines on as a loop takes to print them: 1
 took coglet alone 30 to 47 s and 1.4 GB. So only a burst of output passes here, and then a steady
 rate. What exceeds the rate waits in a ring of the last lines, and the oldest of these are dropped.
 
+coglet also keeps the start of a line that has not ended in one buffer for all predictions, so it
+would appear in the log of whatever prediction prints next. Here each run has its own.
+
 At the end of the run the whole ring is passed on. Nothing in Python reports that a run ends,
 because coglet calls it from Rust. But its frame is then freed, and with it what is attached to it.
 """
@@ -45,25 +48,35 @@ class _SlotLogWriter:
     def __init__(self, inner: Any, limit: "PrintLimit") -> None:
         self.inner = inner
         self.limit = limit
-        self._part = ""  # the start of a line that has not ended
+        # The start of a line that has not ended, for each run that has one. coglet's own writer
+        # has one buffer for all, so it would appear in whatever prediction prints next.
+        self._parts: dict[Any, str] = {}
+        limit.writers.append(self)
 
     def write(self, text: str) -> int:
         """Pass on whole lines, as the real writer does."""
-        if "\n" not in text and len(self._part) < CHUNK_CHARS:
-            self._part += text
-            return len(text)
-        lines, end, self._part = (self._part + text).rpartition("\n")
-        if not end:
-            lines, self._part = self._part, ""
-        self.limit.write(self, lines + end)
+        with self.limit.lock:
+            run = self.limit.current_run()
+            part = self._parts.pop(run, "")
+            lines, end, rest = (part + text).rpartition("\n")
+            if len(rest) > CHUNK_CHARS or (rest and not self.limit.will_take_up(run)):
+                lines, end, rest = lines + end + rest, "", ""
+            if rest:
+                self._parts[run] = rest
+            if lines or end:
+                self.limit.write(self, lines + end)
         return len(text)
 
     def flush(self) -> None:
         """Pass on a line that has not ended, too."""
-        part, self._part = self._part, ""
-        if part:
-            self.limit.write(self, part)
+        self.pass_part(self.limit.current_run())
         self.inner.flush()
+
+    def pass_part(self, run: Any) -> None:
+        """Pass on the run's line that has not ended. Called within the run."""
+        with self.limit.lock:
+            if part := self._parts.pop(run, ""):
+                self.limit.write(self, part)
 
     def writelines(self, lines: Any) -> None:
         """Write each line, as every stream does."""
@@ -104,26 +117,29 @@ class PrintLimit:
         frame_of_run: Callable[[], FrameType | None] | None = None,
     ) -> None:
         self._current_scope = current_scope
+        self.writers: list[_SlotLogWriter] = []
         self._clock = clock
         self._frame_of_run = frame_of_run or find_frame_of_run
         # A cancel is an exception that may be raised anywhere. `with` releases the lock even then.
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._filled_at = clock()
         self._held: deque[tuple[_SlotLogWriter, str]] = deque()
         self._run: Any = None  # the scope of the prediction that printed the held lines
         self._budget = 0.0
         self._passed_chars = self._held_chars = 0
         self._left_lines = self._left_bytes = 0
+        # The runs that the event loop is going to take up the start of a line of.
+        self._due: set[Any] = set()
         self._begin(None)
 
     def write(self, out: _SlotLogWriter, text: str) -> None:
         """Pass the text on, or hold it."""
-        with self._lock:
+        with self.lock:
             now = self._clock()
             earned = (now - self._filled_at) * STEADY_BYTES
             self._budget = min(self._budget + earned, BURST_BYTES)
             self._filled_at = now
-            if (run := self._current_run()) is not self._run:
+            if (run := self.current_run()) is not self._run:
                 # If the end of the last run was not noticed, its held lines are dropped: they
                 # must not appear in another prediction.
                 self._begin(run)
@@ -132,7 +148,7 @@ class PrintLimit:
                 cost = len(text) + LINE_COST * text.count("\n")
                 self._budget = max(self._budget - cost, -5.0 * STEADY_BYTES)
                 self._passed_chars += len(text)
-                out.inner.write(text)
+                _send(out, text)
                 return
             self._hold(out, text)
             if self._budget > 0:
@@ -140,18 +156,44 @@ class PrintLimit:
 
     def end(self, run: Any) -> None:
         """Called when the run has ended. Pass on what is held of it."""
-        with self._lock:
-            if self._run is run and self._current_run() is run:
+        with self.lock:
+            if self._run is run and self.current_run() is run:
+                for out in self.writers:
+                    out.pass_part(run)
                 self._pass_on(lambda: True)
                 self._begin(None)
 
-    def _current_run(self) -> Any:
+    def will_take_up(self, run: Any) -> bool:
+        """Arrange that the start of a line is passed on before the run ends: at its end, or, of an
+        `async` run, before anything else runs. False where that is not possible."""
+        if run is None:
+            return True  # it is nobody's, and may wait for the end of its line
+        # Imported by the package or by coglet if a loop runs, and by nobody else for this.
+        library = sys.modules.get("asyncio")
+        loop = library._get_running_loop() if library else None
+        if loop is not None:
+            if run not in self._due:
+                self._due.add(run)
+                loop.call_soon(self._take_up, run)
+            return True
+        if run is not self._run:
+            self._begin(run)
+        return self._watch()
+
+    def _take_up(self, run: Any) -> None:
+        """Called in the run's own context."""
+        self._due.discard(run)
+        for out in self.writers:
+            out.pass_part(run)
+
+    def current_run(self) -> Any:
         """Return the scope of the prediction that runs, or None outside of any."""
         scope = self._current_scope()
         return scope if scope is self._current_scope() else None
 
     def _begin(self, run: Any) -> None:
         self._run = run
+        self._is_watched = False
         self._budget = float(BURST_BYTES)
         self._passed_chars = 0
         self._held.clear()
@@ -162,12 +204,15 @@ class PrintLimit:
 
         False where that is not possible, for example for an `async` run.
         """
+        if self._is_watched:
+            return True
         frame = self._frame_of_run()
         if frame is None:
             return False
         if frame.f_trace is None:
             frame.f_trace = _EndOfRun(self.end, self._run)
-        return isinstance(frame.f_trace, _EndOfRun)  # else it is a debugger's
+        self._is_watched = isinstance(frame.f_trace, _EndOfRun)  # else it is a debugger's
+        return self._is_watched
 
     def _hold(self, out: _SlotLogWriter, text: str) -> None:
         text = text[-RING_CHARS:]
@@ -193,7 +238,14 @@ class PrintLimit:
                 size += len(text)
                 chunk.append(text)
             self._budget -= size + LINE_COST
-            out.inner.write("".join(chunk))
+            _send(out, "".join(chunk))
+
+
+def _send(out: _SlotLogWriter, text: str) -> None:
+    """Write it, and leave nothing in coglet's buffer, which all predictions share."""
+    out.inner.write(text)
+    if not text.endswith("\n"):
+        out.inner.flush()
 
 
 def find_frame_of_run() -> FrameType | None:
