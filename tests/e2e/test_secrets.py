@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ HINT = "hint-77e1-rarely-given"
 SECRETS = (TOKEN, *MORE, HINT)
 INPUT = {"token": TOKEN, "more": MORE, "hint": HINT, "label": "plain"}
 SHOWN = {"token": REDACTED, "more": [REDACTED] * 2, "hint": REDACTED, "label": "plain"}
+EVENTS = {"Accept": "text/event-stream"}
 ASYNC = {"Prefer": "respond-async"}
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The keeper package."""
+    """The packages with secret inputs; one streams."""
     folder = tmp_path_factory.mktemp("packages")
     leave_out = shutil.ignore_patterns(".cog", "__pycache__")
-    shutil.copytree(ROOT / "tests" / "packages" / "keeper", folder / "keeper", ignore=leave_out)
+    for name in ("keeper", "whisper"):
+        shutil.copytree(ROOT / "tests" / "packages" / name, folder / name, ignore=leave_out)
     return folder
 
 
@@ -178,6 +181,56 @@ def test_what_is_wrong_is_told_without_it(service: Service, wrong: dict[str, Any
             assert next(iter(wrong)) in answer.text or "label" in answer.text
     listed = service.http.get("/v1/predictions").text
     assert_hidden(service, *(answer.text for answer in answers), listed)
+
+
+@pytest.mark.parametrize("end", ["well", "raise"])
+def test_what_is_streamed(service: Service, inbox: Inbox, end: str) -> None:
+    """Every event, of Cog's stream, of Replicate's, of the box's own and of webhooks: the model
+    has the secret, the first event shows it redacted, and no event has it."""
+    given = {"token": TOKEN, "end": end, "delay_s": 0.1}
+    told: list[str] = []
+
+    def follow(method: str, url: str, **more: Any) -> str:
+        with httpx.stream(method, url, headers=EVENTS, timeout=60, **more) as response:
+            assert response.status_code == 200
+            return "".join(response.iter_text())
+
+    with (
+        ThreadPoolExecutor() as pool,
+        httpx.stream("GET", f"{service.url}/events", timeout=60) as all_events,
+    ):
+        watching = pool.submit(
+            lambda: told.extend(until_ended(all_events.iter_lines(), "whisper", 2))
+        )
+        cog = follow("POST", f"{service.url}/models/whisper/predictions", json={"input": given})
+        made = service.http.post(
+            "/v1/models/a/whisper/predictions",
+            json={
+                "input": given,
+                "webhook": inbox.url,
+                "webhook_events_filter": ["start", "output", "logs", "completed"],
+            },
+        )
+        replicate = follow("GET", made.json()["urls"]["stream"])
+        watching.result(60)
+    wait_until(lambda: any(b["completed_at"] for b in inbox.of(made.json()["id"])), 30)
+    assert f'"token":"{REDACTED}"' in cog
+    for stream in (cog, replicate):
+        assert digest_of(TOKEN)[:8] in stream
+        assert f"0 of {REDACTED}" in stream
+        assert (f"401 for {REDACTED}" in stream) == (end == "raise")
+    assert REDACTED in cog.partition('"shown"')[2][:60]  # a metric that the model recorded
+    assert_hidden(service, cog, replicate, *told, *(body.decode() for _, body in inbox.got))
+
+
+def until_ended(lines: Iterator[str], model: str, predictions: int) -> Iterator[str]:
+    """The lines of /events until so many predictions of the model have ended."""
+    for line in lines:
+        yield line
+        ended = '"succeeded"' in line or '"failed"' in line
+        predictions -= model in line and ended
+        if not predictions:
+            return
 
 
 def test_a_broken_list_of_secrets_in_a_form(service: Service) -> None:
