@@ -85,8 +85,8 @@ golden: setup ## write the golden records again; look at the difference before y
 test-e2e: weights ## real processes, from the edge function to the models
 	$(PYTEST) $(PARALLEL) tests/e2e
 
-screenshots: weights ## the pictures of docs/page.md, from the real models in a real Chromium
-	$(BIN)/python -m tests.e2e.screenshots docs/pictures
+screenshots: weights ## the page in all its states: pictures of the real models in a real Chromium
+	$(BIN)/python -m tests.e2e.screenshots docs/pictures var/screenshots
 
 chaos: setup ## 10,000 random requests while workers are killed, with figures
 	CALLME_CHAOS_REQUESTS=10000 $(PYTEST) -s --timeout 3600 tests/e2e/test_chaos.py

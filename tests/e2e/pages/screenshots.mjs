@@ -1,39 +1,139 @@
-// The pictures of docs/page.md: each page wide and light, then on a phone and dark.
+// Pictures of the page in its states, each on a phone and a wide screen, light and dark; and what
+// opening it costs. `task.pictures`: the folder for all of them; `task.shown`: for those in the docs.
 
-const LOOKS = [
-  ["wide", { width: 1440, height: 900, scheme: "light" }],
-  ["phone", { width: 390, height: 844, scheme: "dark" }],
+const VIEWS = [
+  ["wide-light", { width: 1440, height: 900, scheme: "light" }],
+  ["wide-dark", { width: 1440, height: 900, scheme: "dark" }],
+  ["phone-light", { width: 390, height: 844, scheme: "light" }],
+  ["phone-dark", { width: 390, height: 844, scheme: "dark" }],
 ];
+/** The views that the docs show, under shorter names. */
+const SHOWN = { "wide-light": "wide", "phone-dark": "phone" };
+const IN_DOCS = ["box", "fluency", "grounding", "sketch2real"];
+const RUN_MS = 600_000;
+const EMPTY = { models: {}, left_out: {}, memory: { budget_bytes: 24 * 2 ** 30, held_bytes: 0 } };
+const NO_KEY = { error: { code: "unauthorized", message: "Cannot accept this request: it has no valid key" } };
 
-/** Run each model's example and picture what is seen, then the box at a glance. */
+/** Run each model's example, then picture every state. */
 export async function screenshots({ open, until, task }) {
+  const costs = await opening(await open("/"), until, task);
   const taken = [];
-  const save = async (page, name) => {
-    await new Promise((resolve) => setTimeout(resolve, 1000)); // a waveform, an animation
-    await page.screenshot({ path: `${task.pictures}/${name}.webp`, type: "webp", quality: 82 });
+  const picture = async (name, prepare, path = "/") => {
+    for (const [view, options] of VIEWS) {
+      const page = await open("about:blank", options);
+      await prepare(page, () => page.goto(task.url + path));
+      await new Promise((resolve) => setTimeout(resolve, 800)); // a waveform, an animation
+      const save = (file) => page.screenshot({ path: `${file}.webp`, type: "webp", quality: 80 });
+      await save(`${task.pictures}/${name}-${view}`);
+      if (IN_DOCS.includes(name) && SHOWN[view]) await save(`${task.shown}/${name}-${SHOWN[view]}`);
+      await page.close();
+    }
     taken.push(name);
   };
+
+  const results = {};
   for (const model of task.models) {
     const page = await open(`/models/${model}`);
-    await until(page, "form button", "Run");
-    const buttons = await page.$$("button");
-    for (const one of buttons) if ((await one.evaluate((n) => n.textContent)) === "Use the example") await one.click();
-    await until(page, ".chosen", "Remove");
+    await example(page, until);
+    if (model === task.models[0]) await picture("form", (p, go) => go().then(() => example(p, until)), `/models/${model}`);
     await page.click("form button[type=submit]");
-    await page.waitForFunction(() => document.querySelector(".output .state")?.textContent === "succeeded", { polling: 200, timeout: 600000 });
-    for (const [look, { width, height, scheme }] of LOOKS) {
+    await page.waitForFunction(() => document.querySelector(".output .state")?.textContent === "succeeded", { polling: 200, timeout: RUN_MS });
+    results[model] = page; // it has the files that were sent
+  }
+  for (const [model, page] of Object.entries(results)) {
+    for (const [view, { width, height, scheme }] of VIEWS) {
       await page.setViewport({ width, height });
       await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
       await page.reload(); // a canvas has the colours that it was drawn with
       await until(page, ".output .state", "succeeded");
-      await page.evaluate((phone) => (phone ? document.querySelector(".output").scrollIntoView() : scrollTo(0, 0)), look === "phone");
-      await save(page, `${model}-${look}`);
+      await page.evaluate((phone) => (phone ? document.querySelector(".output").scrollIntoView() : scrollTo(0, 0)), width < 500);
+      await new Promise((resolve) => setTimeout(resolve, 800));
+      const save = (file) => page.screenshot({ path: `${file}.webp`, type: "webp", quality: 80 });
+      await save(`${task.pictures}/${model}-${view}`);
+      if (SHOWN[view]) await save(`${task.shown}/${model}-${SHOWN[view]}`);
     }
+    taken.push(model);
   }
-  for (const [look, options] of LOOKS) {
-    const page = await open("/", options);
-    await until(page, ".link-state", "live");
-    await save(page, `box-${look}`);
+  const live = (page, go) => go().then(() => until(page, ".link-state", "live"));
+  await picture("box", live);
+  await picture("history", (page, go) => go().then(() => until(page, ".list", task.models[0])), "/predictions");
+  await picture("docs", (page, go) => go().then(() => page.waitForSelector(".operation")), "/docs");
+  await picture("mistake", async (page, go) => {
+    await go();
+    await until(page, "form button", "Run");
+    await page.click("form button[type=submit]");
+    await until(page, ".error", "required");
+  }, `/models/${task.models[0]}`);
+  await picture("lost", async (page, go) => {
+    await live(page, go);
+    await page.setOfflineMode(true);
+    await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange"))); // it connects again
+    await until(page, ".notice", "cannot be reached");
+  });
+  await picture("empty", async (page, go) => {
+    await answered(page, 200, EMPTY);
+    await go();
+    await until(page, ".notice", "no models");
+  });
+  await picture("key", async (page, go) => {
+    await answered(page, 401, NO_KEY);
+    await go();
+    await page.waitForSelector("dialog[open]");
+    await page.type("#key", "not-the-key");
+    await page.keyboard.press("Enter");
+    await until(page, "#key-error", "does not accept");
+  });
+  if (task.slow) {
+    const run = await results[task.slow].evaluate(() => location.pathname);
+    await again(results[task.slow], until);
+    const running = await results[task.slow].evaluate(() => location.pathname);
+    if (running !== run) await picture("run", (page, go) => go().then(() => until(page, ".output .state", "running")), running);
+    await picture("busy", live);
   }
-  return taken;
+  return { taken, costs };
+}
+
+async function example(page, until) {
+  await until(page, "form button", "Run");
+  await page.$$eval("button", (all) => all.find((b) => b.textContent === "Use the example").click());
+  await until(page, ".chosen", "Remove");
+}
+
+/** Run once more what stands in the form, with pictures on the way where the model makes them. */
+async function again(page, until) {
+  const old = page.url();
+  await page.$$eval(".more", (all) => all.forEach((n) => (n.open = true)));
+  await page.$$eval("#in-previews", ([box]) => box?.click());
+  await page.click("form button[type=submit]");
+  await page.waitForFunction((url) => location.href !== url, { polling: 50 }, old);
+  await until(page, ".output .state", "running");
+}
+
+/** Answer what the page asks the box with one JSON; the page's own files come from the box. */
+async function answered(page, status, body) {
+  await page.setRequestInterception(true);
+  page.on("request", (request) => {
+    const isApi = ["fetch", "xhr"].includes(request.resourceType());
+    if (isApi) request.respond({ status, contentType: "application/json", body: JSON.stringify(body) });
+    else request.continue();
+  });
+}
+
+/** What opening the page costs: kB sent, requests, and ms until it can be used. */
+async function opening(page, until, task) {
+  await page.setCacheEnabled(false);
+  const times = [];
+  let sent = {};
+  for (let i = 0; i < 5; i += 1) {
+    await page.goto(task.url);
+    await until(page, ".model-card", "");
+    sent = await page.evaluate(() => {
+      const files = performance.getEntriesByType("resource").filter((r) => r.name.includes("/static/"));
+      const [shell] = performance.getEntriesByType("navigation");
+      return { requests: files.length + 1, kB: Math.round([shell, ...files].reduce((sum, r) => sum + r.encodedBodySize, 0) / 100) / 10 };
+    });
+    times.push(await page.evaluate(() => performance.getEntriesByName("usable")[0].startTime));
+  }
+  times.sort((a, b) => a - b);
+  return { ...sent, usable_ms: Math.round(times[2]) };
 }

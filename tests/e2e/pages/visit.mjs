@@ -37,7 +37,7 @@ async function open(path, { width = 1440, height = 900, scheme = "light" } = {})
     const url = new URL(request.url());
     if (url.protocol.startsWith("http") && url.host !== host) seen.elsewhere.push(url.href);
   });
-  await page.goto(task.url + path);
+  await page.goto(path.startsWith("about:") ? path : task.url + path);
   return page;
 }
 

@@ -10,7 +10,7 @@ const STATES = ["succeeded", "failed", "canceled", "processing", "starting"];
 /** The view. */
 export function history() {
   const ending = new AbortController();
-  const list = h("ul", { class: "list" });
+  const list = h("ul", { class: "list history" });
   const empty = h("p", { class: "muted" }, "Loading …");
   const more = h("button", { type: "button", hidden: true, onclick: () => load(next) }, "Show older ones");
   const model = h("select", { "aria-label": "Model", onchange: show }, h("option", { value: "" }, "All models"));
@@ -57,7 +57,7 @@ export function history() {
     more.hidden = !next;
   }
   load("/v1/predictions");
-  const node = [h("div", { class: "row spread" }, h("h1", {}, "History"), h("div", { class: "row filters" }, model, state)), problem, h("section", { class: "card" }, empty, list, h("div", {}, more))];
+  const node = [h("div", { class: "row spread" }, h("h1", {}, "History"), h("div", { class: "row filters" }, model, state)), problem, h("section", { class: "card" }, empty, list, more)];
   return { node, title: `History · ${location.host}`, end: () => ending.abort() };
 }
 

@@ -68,7 +68,7 @@ async function open(node, name, id, signal) {
   const logs = logPanel(model, signal);
   const operate = operations(model);
   node.replaceChildren(
-    h("div", { class: "stack tight" }, h("div", { class: "row" }, h("h1", {}, model), status), about, operate.node),
+    h("div", { class: "stack tight" }, h("div", { class: "row spread" }, h("div", { class: "row" }, h("h1", {}, model), status), operate.node), about),
     h("div", { class: "play" }, h("section", { class: "card", "aria-labelledby": "inputs-title" }, h("div", { class: "row spread" }, h("h2", { id: "inputs-title" }, "Inputs"), load), form.node), output.node),
     h("section", { class: "card", "aria-labelledby": "code-title" }, h("h2", { id: "code-title" }, "The same from code"), snippets.node),
     logs,

@@ -6,6 +6,8 @@ import { h, say, trimmed, words } from "./dom.js";
 const RATE = 8000; // Hz, enough for a waveform
 const PX_PER_S = 36; // at least, so that short intervals can be seen
 const TEXT_PX_PER_S = 80; // so that most words can be read
+const TEXT_LINES = 3;
+const TEXT_LINE_PX = 22; // as in app.css
 const MOST_S = 1200;
 const MOST_ITEMS = 1500;
 
@@ -33,6 +35,19 @@ export function showTimeline(tracks, recording) {
     });
     return {
       node: h("div", { class: `lane${track.text ? " texts" : ""}`, "aria-hidden": "true" }, marks.map(([, node]) => node)),
+      /** Texts that would cover each other stand below each other. */
+      stack() {
+        if (!track.text || !strip.clientWidth) return;
+        const free = new Array(TEXT_LINES).fill(0);
+        const scale = strip.clientWidth / length;
+        for (const [item, node] of marks) {
+          const x = item[track.from] * scale;
+          const found = free.findIndex((end) => end <= x);
+          const line = found < 0 ? free.indexOf(Math.min(...free)) : found;
+          node.style.setProperty("top", `${line * TEXT_LINE_PX}px`);
+          free[line] = x + (node.firstChild?.offsetWidth ?? 0) + 6;
+        }
+      },
       place() {
         for (const [item, node] of marks) {
           node.style.setProperty("left", `${(100 * item[track.from]) / length}%`);
@@ -44,9 +59,10 @@ export function showTimeline(tracks, recording) {
   function stretch(duration) {
     length = Math.max(duration, last);
     strip.style.setProperty("min-width", `${Math.round(length * pace)}px`);
-    lanes.forEach((l) => l.place());
+    lanes.forEach((l) => (l.place(), l.stack()));
   }
   stretch(last);
+  new ResizeObserver(() => lanes.forEach((l) => l.stack())).observe(strip);
   if (audio) {
     audio.addEventListener("timeupdate", () => {
       needle.hidden = false;
