@@ -82,7 +82,8 @@ def test_the_page_asks_for_a_key(packages: Path, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(400)
 def test_the_box_is_restarted_under_the_page(packages: Path, tmp_path: Path) -> None:
-    """The page says that the connection is lost, keeps what it showed, and connects again."""
+    """The page says that the connection is lost, keeps what it showed, and connects again; also
+    when the network is gone for a while."""
     with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
         service = first.enter_context(running_service(packages, tmp_path / "state"))
         port = int(service.url.rsplit(":", 1)[1])

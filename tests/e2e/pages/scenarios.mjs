@@ -84,6 +84,11 @@ export async function restart({ open, until, tell, texts, task }) {
   const lost = await texts(page, ".notice");
   await tell("start");
   await until(page, ".link-state", "live");
+  // Without a network the stream goes on without a word.
+  await page.setOfflineMode(true);
+  await until(page, ".link-state", "lost");
+  await page.setOfflineMode(false);
+  await until(page, ".link-state", "live");
   return { lost, cards: await texts(page, ".model-card h2"), url: task.url };
 }
 

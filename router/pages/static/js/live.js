@@ -13,6 +13,7 @@ const watchers = new Set();
 let latest = null;
 let stopCurrent = null;
 let running = false;
+let restart = () => {};
 
 /**
  * Call `watcher` with {link, status, event} now and at every change. `link`: "connecting", "live",
@@ -33,7 +34,7 @@ function tell(change) {
 
 function start() {
   running = true;
-  const restart = () => {
+  restart = () => {
     stopCurrent?.();
     stopCurrent = document.hidden ? null : connect();
   };
@@ -59,7 +60,11 @@ function connect() {
     soon.timer = setTimeout(() => soon(), moving ? 1500 : 10000);
   }
   function soon() {
-    refreshing ||= setTimeout(() => refresh().catch(() => {}), REFRESH_MS);
+    refreshing ||= setTimeout(() => refresh().catch(failed), REFRESH_MS);
+  }
+  /** A network that is gone ends no stream: it is only silent. */
+  function failed(error) {
+    if (error.status === 0 && !abort.signal.aborted) restart();
   }
 
   async function run() {
