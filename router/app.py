@@ -30,6 +30,7 @@ from router.http.apis import (
     replicate_catalog,
     replicate_files,
     streams,
+    usage,
 )
 from router.http.auth import AuthMiddleware
 from router.http.body_timeout import BodyReads
@@ -118,6 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.openapi_url = "/openapi.json"
     app.setup()
     operations.add_routes(app)
+    usage.add_routes(app)
     events.add_routes(app)
     package_files.add_routes(app)
     replicate_files.add_routes(app)

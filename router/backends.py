@@ -19,7 +19,7 @@ from router.clock import Clock
 from router.models.catalog import NAME, RESERVED, Package
 from router.models.process_interface import StartError
 from router.models.schemas import Description, describe
-from router.prediction import Json
+from router.prediction import Json, Prediction
 from router.predictions.overflow import OverflowRule
 from router.remote.backend import (
     PAID,
@@ -75,6 +75,10 @@ class Backends:
         """What runs the model: `local`, `cog`, `replicate` or `modal`."""
         remote = self._remotes.get(place)
         return remote[0].kind.value if remote else LOCAL
+
+    def runs_here(self, p: Prediction) -> bool:
+        """Whether the prediction ran on this machine and not at a remote."""
+        return not p.home and self.kind(p.model) == LOCAL
 
     def process(self, place: str) -> RemoteProcess | None:
         """A new process of a model that runs at a remote, None for a local one."""

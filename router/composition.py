@@ -37,8 +37,10 @@ from router.observability.metrics import PrometheusMetrics
 from router.prediction import Prediction
 from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
+from router.predictions.replicate_prices import price_per_s
 from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
+from router.predictions.usage import Usage
 from router.predictions.webhook_sender import HttpWebhookSender
 from router.predictions.webhooks import Webhooks
 from router.preload import prepare
@@ -91,16 +93,19 @@ async def running(
         disk.outputs.remove_unowned(await disk.store.ended_ids())
         disk.watch.open()
         preparing = asyncio.create_task(prepare(context, settings))
+        saving = asyncio.create_task(context.usage.run())
         try:
             yield context
         finally:
             shutdown.begin()
             preparing.cancel()
+            saving.cancel()
             await disk.watch.close()
             await loop.close(settings.shutdown_grace_s)
             await context.predictions.close()
             await context.uploads.close()
             await context.webhooks.close()
+            await context.usage.close()
             await disk.database.close()
 
 
@@ -159,6 +164,8 @@ def _make_context(
         replicate_owner=settings.replicate_owner,
         cog_version=version("cog"),
         hardware=hardware,
+        usage=Usage(disk.usage, clock, telemetry.facts, runs_here=backends.runs_here),
+        replicate_price_per_s=price_per_s(hardware, settings.replicate_prices),
         metrics=telemetry.metrics.exposition,
         events=telemetry.events,
         keyed_digest=disk.box_key.digest,

@@ -19,6 +19,7 @@ from router.storage.sealed_store import BOX_KEY_FILE, BoxKey, BoxKeyError, Seale
 from router.storage.spool import Spool
 from router.storage.sqlite_store import SqliteStore
 from router.storage.state_folder import StateFolder
+from router.storage.usage_store import USAGE_FILE, UsageStore
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Disk:
     secret: str
     box_key: BoxKey
     watch: StateFolder
+    usage: UsageStore
 
 
 def open_disk(state: Path) -> Disk:
@@ -51,7 +53,8 @@ def open_disk(state: Path) -> Disk:
         spool, outputs = Spool(state / "spool"), Spool(state / "outputs")
     names = ("spool", "outputs", "sealed", "tmp", "cache")
     watch = StateFolder([state / name for name in names if (state / name).is_dir()], database)
-    return Disk(database, store, spool, outputs, secret, box_key, watch)
+    usage = UsageStore(state / USAGE_FILE)
+    return Disk(database, store, spool, outputs, secret, box_key, watch, usage)
 
 
 def clear_temp(state: Path) -> None:

@@ -329,6 +329,12 @@ class Settings(BaseSettings):
         description="The owner in `owner/name` for Replicate's clients.",
     )
 
+    replicate_prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="US dollars a second on Replicate by a word of the hardware's name, for the "
+        "estimate in `callme usage`; added to those that the router knows.",
+    )
+
     @field_validator("keys", "admin_keys", "preload", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -17,13 +17,17 @@ from router.cli import (
     serve,
     status,
     supabase,
+    usage,
 )
 from router.cli.serve import curl_line
 
 __all__ = ["app", "curl_line", "main"]
 
 # In the order of `callme --help`. A new group is a module with `add_commands`, added here.
-GROUPS = (serve, predict, save, new, operate, status, keys, doctor, config, supabase, deploy)
+GROUPS = (
+    *(serve, predict, save, new, operate, status, usage, keys, doctor, config, supabase),
+    deploy,
+)
 
 app = typer.Typer(
     help="Serve every Cog package of a folder over HTTP.",

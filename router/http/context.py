@@ -19,6 +19,7 @@ from router.predictions.in_flight import InFlight
 from router.predictions.lifecycle import Predictions
 from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import SchedulerLoop
+from router.predictions.usage import Usage
 from router.predictions.webhooks import Webhooks
 from router.shutdown import Shutdown
 from router.storage.store import Files
@@ -52,6 +53,8 @@ class Context:
     replicate_owner: str
     cog_version: str
     hardware: str  # what the models run on
+    usage: Usage
+    replicate_price_per_s: float | None  # of this hardware, in US dollars
     metrics: Callable[[], bytes]
     events: EventStream
     # Keyed hash of a digest: without the key of this machine, a guess cannot be checked.

@@ -53,6 +53,7 @@ def build_openapi(context: Context) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/health": {"get": operation("Is the process up", "Operations", needs_key=False)},
         "/ready": {"get": operation("Are predictions accepted", "Operations")},
+        "/usage": {"get": operation("Who has used which model how much", "Operations")},
         "/status": {"get": operation("Models, queues, memory", "Operations")},
         "/metrics": {"get": _text("Metrics for Prometheus", "text/plain")},
         "/events": {"get": _text("Changes of models and predictions", "text/event-stream")},

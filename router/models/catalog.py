@@ -22,7 +22,7 @@ NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 # The router's own paths. A model with one of these names would hide that path.
 RESERVED = frozenset(
     {"docs", "events", "health", "metrics", "models", "openapi.json", "playground"}
-    | {"predictions", "ready", "redoc", "static", "status", "v1"}
+    | {"predictions", "ready", "redoc", "static", "status", "usage", "v1"}
 )
 
 

@@ -27,6 +27,14 @@ class PredictionChanged(Struct, frozen=True):
     prediction: Prediction
 
 
+class PredictionEnded(Struct, frozen=True):
+    """A prediction has ended, after PredictionChanged. `file_bytes`: the size of its input
+    files."""
+
+    prediction: Prediction
+    file_bytes: int
+
+
 class PredictionRefused(Struct, frozen=True):
     """A prediction was not accepted, and nothing of it is kept. `code`: a code of
     `router.errors`."""
@@ -83,6 +91,7 @@ class RequestEnded(Struct, frozen=True):
 
 Fact = (
     PredictionChanged
+    | PredictionEnded
     | PredictionRefused
     | ModelChanged
     | LoadEnded
@@ -108,6 +117,10 @@ class Facts:
         """Call this one, too, with every fact from now on."""
         self.deliver()
         self._listeners.append(listener)
+
+    def remove(self, listener: Listener) -> None:
+        """Do not call this one any more."""
+        self._listeners.remove(listener)
 
     def tell(self, fact: Fact) -> None:
         """Deliver the fact `delay_s` from now. Needs a running event loop unless that is 0."""

@@ -21,7 +21,7 @@ from router import errors
 from router.clock import Clock, Timer, Timers
 from router.errors import RouterError
 from router.keys.key import Caller
-from router.observability.facts import Facts, PredictionChanged, PredictionRefused
+from router.observability.facts import Facts, PredictionChanged, PredictionEnded, PredictionRefused
 from router.prediction import (
     Failure,
     Job,
@@ -52,6 +52,7 @@ from router.predictions.webhook_events import notify_of_output, notify_of_progre
 from router.predictions.webhooks import Webhooks
 from router.scheduling import messages
 from router.secret_inputs import opened
+from router.storage.spool import size_of
 from router.storage.store import Cursor, Files, Store
 
 
@@ -106,7 +107,7 @@ class Predictions:
                 status, failure = end_reason
                 ended = conclude(p, Outcome(status, failure=failure), now)
                 await self._persistence.conclude(ended)
-                self._facts.tell(PredictionChanged(ended))
+                self._tell_end(ended)
                 self._files.remove(p.files)
                 continue
             waiting = advance(p, Status.STARTING, now) if p.status is Status.PROCESSING else p
@@ -363,7 +364,7 @@ class Predictions:
         in_flight.stop_timers()
         self.overflow.forget(p.id)
         in_flight.prediction = p
-        self._facts.tell(PredictionChanged(p))
+        self._tell_end(p)
         self._files.remove(p.files)
         if p.durable:
             # It stays in `_in_flight` until it is on disk, so that a client that polls always finds
@@ -372,6 +373,10 @@ class Predictions:
         else:
             self._in_flight.pop(p.id, None)
         in_flight.end()
+
+    def _tell_end(self, p: Prediction) -> None:
+        self._facts.tell(PredictionChanged(p))
+        self._facts.tell(PredictionEnded(p, size_of(p.files)))
 
     def _suspend(self, in_flight: InFlight) -> None:
         """Forget it here and leave its row on disk unchanged: the next start of the router submits

@@ -3,8 +3,10 @@ file names."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import secrets
 from collections.abc import Collection, Iterable
 from io import FileIO
@@ -132,6 +134,15 @@ class Spool:
                 fields = {"folder": self.folder.name, "file": path.name, "reason": error.strerror}
                 log.error("Cannot delete a file", extra=fields)
         return count
+
+
+def size_of(files: Iterable[FileRef]) -> int:
+    """The size of the files together, in bytes. One that does not exist counts as empty."""
+    size = 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            size += os.stat(file.path).st_size  # noqa: PTH116 - a path object costs more than this
+    return size
 
 
 def _error_of(error: OSError) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ CREATE = {
     ("POST", "/v1/files"),
 }
 LISTS = {("GET", "/v1/predictions"), ("GET", "/v1/files")}
+SUMS = {("GET", "/usage")}
 ONE_PREDICTION = {
     ("GET", "/predictions/{prediction_id}"),
     ("POST", "/predictions/{prediction_id}/cancel"),
@@ -101,7 +103,7 @@ ONE_FILE = {
 }
 # An id of the client's choice: refused where it is somebody else's.
 CLAIM = {("PUT", "/models/{model}/predictions/{id}")}
-CLASSES = (NO_KEY, EVERY_KEY, REFUSED, ADMIN, CREATE, LISTS, ONE_PREDICTION, ONE_FILE, CLAIM)
+CLASSES = (NO_KEY, EVERY_KEY, REFUSED, ADMIN, CREATE, LISTS, SUMS, ONE_PREDICTION, ONE_FILE, CLAIM)
 UNKNOWN_ID = "0" * 32
 
 
@@ -263,6 +265,32 @@ def test_lists_hold_ones_own(box: Box, endpoint: Endpoint) -> None:
     assert bobs <= listed(box.bob)
     assert not listed(box.ann) & listed(box.bob)
     assert anns | bobs <= listed(box.admin)
+
+
+def test_usage_is_ones_own(box: Box) -> None:
+    """A holder sees what its keys have used; an admin sees all. It is there at once."""
+
+    def used(http: httpx.Client) -> dict[str, Counter[str]]:
+        sums: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in http.get("/usage?days=2").json()["rows"]:
+            sums[row["key"]].update({k: v for k, v in row.items() if isinstance(v, int | float)})
+        return sums
+
+    assert box.bob.post("/echo", files={"text": (None, "x")}).status_code == 200
+    before = used(box.admin)
+    file = ("a.txt", b"y" * 5000, "text/plain")
+    assert box.ann_too.post("/echo", files={"file": file}).status_code == 200
+    for mode, status in (("raise", 500), ("crash", 502)):
+        assert box.ann.post("/echo", files={"mode": (None, mode)}).status_code == status
+    after = used(box.admin)
+    assert after["bob"] == before["bob"]
+    gained = {name: after["ann"][name] - before["ann"][name] for name in after["ann"]}
+    assert (gained["predictions"], gained["failed"], gained["canceled"]) == (3, 2, 0)
+    assert 5000 < gained["input_bytes"] < 6000
+    assert gained["output_bytes"] > 0
+    assert gained["run_s"] > 0
+    assert used(box.ann) == used(box.ann_too) == {"ann": after["ann"]}
+    assert box.ann.get("/usage?days=0").status_code == 400
 
 
 def test_anothers_id_is_taken(box: Box) -> None:

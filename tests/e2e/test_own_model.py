@@ -165,6 +165,18 @@ def test_unload_load_restart(person: Person) -> None:
     assert "Cannot find model 'my-adio'" in person.types("restart", "my-adio", ok=False)
 
 
+def test_usage(person: Person) -> None:
+    """What has run so far, and what it would have cost elsewhere."""
+    person.types("predict", "my-text", "-i", "text=a cat")
+    assert "│" not in (seen := person.types("usage"))
+    assert "my-text" in seen
+    assert "an estimate of the same seconds on Replicate" in seen
+    assert all(len(line) <= 80 for line in seen.splitlines() if "my-" in line)
+    found = json.loads(person.types("usage", "--days", "1", "--json"))
+    assert found["total"]["predictions"] >= 1
+    assert person.types("usage", "--daily").count(found["until"]) >= 1
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [("My", "lower-case"), ("docs", "router's own paths"), ("my-text", "exists already")],

@@ -257,6 +257,7 @@ class Router:
         self.webhooks = Webhooks(disk, outbox, receiver, clock, render, timers=clock)
         self.model = Model()
         self.refusals = Refusals()
+        self.facts = Facts([self.refusals.note], delay_s=0)
         package = Package("echo", Path("/echo"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(QUEUE_LIMIT, default_footprint_bytes=1))
         memory = PlentyOfMemory()
@@ -276,7 +277,7 @@ class Router:
             time_limits_s=self.time_limits_s,
             keep_results_s=86400.0,
             timers=clock,
-            facts=Facts([self.refusals.note], delay_s=0),
+            facts=self.facts,
         )
         self.loop = self.predictions.loop
 

@@ -403,7 +403,10 @@ async def test_one_that_never_began_counts_no_attempt(world: World) -> None:
     heard: list[str] = []
 
     def hear(fact: Fact) -> None:
-        heard.append(fact.prediction.status if isinstance(fact, PredictionChanged) else "")
+        if isinstance(fact, PredictionChanged):
+            heard.append(fact.prediction.status)
+        else:
+            heard.append(type(fact).__name__)
 
     world.router.predictions._facts = Facts([hear], delay_s=0)
     in_flight = await world.router.predictions.create(made("a"))
@@ -419,7 +422,8 @@ async def test_one_that_never_began_counts_no_attempt(world: World) -> None:
     world.answer("a")
     await in_flight.wait(5)
     assert (await world.stored("a", Status.SUCCEEDED)).attempts == 1
-    assert heard == ["starting", "processing", "starting", "processing", "succeeded"]
+    steps = ["starting", "processing", "starting", "processing", "succeeded"]
+    assert heard == [*steps, "PredictionEnded"]
 
 
 async def test_a_router_that_stops_keeps_what_is_durable(world: World) -> None:
