@@ -14,6 +14,7 @@ const browser = await puppeteer.launch({
   // Tests run as root in containers.
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
 });
+const ENDED = ["succeeded", "failed", "canceled"];
 const complaints = [];
 try {
   const page = await browser.newPage();
@@ -40,10 +41,10 @@ try {
   await page.click("#paint");
   await (await page.$("#audio")).uploadFile(audio);
   await (await page.$("#photo")).uploadFile(picture);
-  await cards(["starting", "processing"]);
+  await cards([...ENDED, "starting", "processing"]);
   await page.reload();
   await ready();
-  await cards(["succeeded", "failed", "canceled"]);
+  await cards(ENDED);
   await page.waitForFunction(() => [...document.images].every((image) => image.complete));
   const seen = await page.$$eval("article", (found) =>
     Object.fromEntries(found.map((card) => [card.querySelector("h3").textContent, {
