@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import typer
 
-from router.cli.common import fail, print_json
+from router.cli.common import err_console, fail, print_json
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,6 +46,17 @@ def save(
 
 DEFAULT_STEM = "output"
 # Types that mimetypes does not know, or gives an unusual suffix.
+# The suffixes that are true of the usual types.
+TRUE_SUFFIXES = {
+    "image/png": (".png",),
+    "image/jpeg": (".jpg", ".jpeg"),
+    "image/webp": (".webp",),
+    "image/gif": (".gif",),
+    "audio/wav": (".wav",),
+    "audio/x-wav": (".wav",),
+    "audio/mpeg": (".mp3",),
+    "video/mp4": (".mp4",),
+}
 SUFFIXES = {"image/jpeg": ".jpg", "image/webp": ".webp", "audio/wav": ".wav", "audio/x-wav": ".wav"}
 
 
@@ -74,8 +85,9 @@ def take_files(output: Any, destination: Path | None) -> tuple[Any, list[Path]]:
     paths.
 
     One file is written to `destination`; several are written next to it, with the names of their
-    fields. Without a destination the name is `output`, and no file is overwritten. Raises
-    ValueError when a data: URI is not valid, and OSError.
+    fields. Without a destination the name is `output`, the files of a list are `output.0.png` as
+    in Cog, and no file is overwritten. Stderr says when the suffix of `destination` is not that of
+    the file's type. Raises ValueError when a data: URI is not valid, and OSError.
     """
     found = list(_data_uris(output, ()))
     written: dict[str, Path] = {}
@@ -85,7 +97,17 @@ def take_files(output: Any, destination: Path | None) -> tuple[Any, list[Path]]:
             path = _path(place if len(found) > 1 else (), kind, destination)
             path.write_bytes(content)
             written[uri] = path
+            warn_of_suffix(path, kind)
     return _replaced(output, written), list(written.values())
+
+
+def warn_of_suffix(path: Path, kind: str) -> None:
+    """Say so when the suffix that the person chose is not that of the file's type."""
+    true, suffix = TRUE_SUFFIXES.get(kind, ()), path.suffix.lower()
+    if not true or suffix in true or all(suffix not in s for s in TRUE_SUFFIXES.values()):
+        return
+    better = path.with_suffix(true[0])
+    err_console.print(f"{path} is {kind}: {better.name} would be its name", soft_wrap=True)
 
 
 def _path(place: tuple[str, ...], kind: str, destination: Path | None) -> Path:
@@ -95,7 +117,9 @@ def _path(place: tuple[str, ...], kind: str, destination: Path | None) -> Path:
         if not name:
             return destination
         return destination.with_name(f"{destination.stem}-{name}{destination.suffix or suffix}")
-    stem = f"{DEFAULT_STEM}-{name}" if name else DEFAULT_STEM
+    # As Cog names the files of a list: output.0.png.
+    joint = "." if len(place) == 1 and name.isdigit() else "-"
+    stem = f"{DEFAULT_STEM}{joint}{name}" if name else DEFAULT_STEM
     path, i = Path(f"{stem}{suffix}"), 1
     while path.exists():
         path, i = Path(f"{stem}-{i}{suffix}"), i + 1

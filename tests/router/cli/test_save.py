@@ -65,3 +65,32 @@ def test_a_broken_uri_is_an_error(text: str) -> None:
 def test_percent_encoded_text() -> None:
     """RFC 2397 without base64."""
     assert decode_data_uri("data:,a%20b") == ("text/plain", b"a b")
+
+
+def test_the_files_of_a_list_are_named_as_cog_does(here: Path) -> None:
+    """By their number, and none is overwritten."""
+    assert take_files([uri(b"a"), uri(b"b")], None)[1] == [
+        Path("output.0.png"),
+        Path("output.1.png"),
+    ]
+    again = take_files([uri(b"c"), uri(b"d")], None)[1]
+    assert again == [Path("output.0-1.png"), Path("output.1-1.png")]
+    assert (here / "output.0.png").read_bytes() == b"a"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [
+        ("out.png", "image/webp", "out.png is image/webp: out.webp would be its name"),
+        ("out.jpg", "image/png", "out.jpg is image/png: out.png would be its name"),
+        *[("out.jpg", "image/jpeg", ""), ("out.jpeg", "image/jpeg", "")],
+        *[("OUT.WAV", "audio/wav", ""), ("out.wav", "audio/x-wav", ""), ("out", "image/png", "")],
+    ],
+)
+def test_a_suffix_that_is_not_true(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str, told: str
+) -> None:
+    """The file is written where it was asked for, and stderr says what it is."""
+    assert take_files(uri(b"x", kind), Path(name))[1] == [Path(name)]
+    assert capsys.readouterr().err.strip() == told
+    assert (here / name).read_bytes() == b"x"
