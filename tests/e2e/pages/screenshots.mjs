@@ -83,13 +83,17 @@ export async function screenshots({ open, until, task }) {
     await page.keyboard.press("Enter");
     await until(page, "#key-error", "does not accept");
   });
-  if (task.slow) {
-    const run = await results[task.slow].evaluate(() => location.pathname);
-    await again(results[task.slow], until);
-    const running = await results[task.slow].evaluate(() => location.pathname);
-    if (running !== run) await picture("run", (page, go) => go().then(() => until(page, ".output .state", "running")), running);
-    await picture("busy", live);
-  }
+  // A run for each picture: it must not end before.
+  const running = results[task.slow];
+  await picture("run", async (page) => {
+    await again(running, until);
+    await page.goto(running.url());
+    await page.waitForSelector(".preview:not([hidden])");
+  });
+  await picture("busy", async (page, go) => {
+    await again(running, until);
+    await live(page, go);
+  });
   return { taken, costs };
 }
 
@@ -103,7 +107,7 @@ async function example(page, until) {
 async function again(page, until) {
   const old = page.url();
   await page.$$eval(".more", (all) => all.forEach((n) => (n.open = true)));
-  await page.$$eval("#in-previews", ([box]) => box?.click());
+  await page.$$eval("#in-previews", ([box]) => box?.checked || box?.click());
   await page.click("form button[type=submit]");
   await page.waitForFunction((url) => location.href !== url, { polling: 50 }, old);
   await until(page, ".output .state", "running");

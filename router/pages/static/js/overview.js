@@ -77,7 +77,7 @@ function showProblem(node, state, status, error) {
   } else if (state === "polling") {
     lines.push("This key may run models. Memory, queues and logs need an admin key.");
   } else if (status && !Object.keys(status.models).length) {
-    lines.push("There are no models yet. Put a folder with cog.yaml and run.py beside the others and restart the box.");
+    lines.push("There are no models yet. The command callme new NAME makes one. Or put a folder with cog.yaml and run.py into the box's folder of packages. Then restart the box.");
   }
   const text = lines.filter(Boolean);
   const shown = text.join("\n");
@@ -200,7 +200,7 @@ function memoryCard() {
 function queueCard() {
   const list = h("ul", { class: "list" });
   const empty = h("p", { class: "muted small" }, "Nothing waits.");
-  const node = h("section", { class: "card", "aria-labelledby": "queue-title" }, h("h2", { id: "queue-title" }, "Queue"), empty, list);
+  const node = h("section", { class: "card", hidden: true, "aria-labelledby": "queue-title" }, h("h2", { id: "queue-title" }, "Queue"), empty, list);
   return {
     node,
     update(models, known) {
@@ -222,7 +222,7 @@ function activityCard() {
   const empty = h("p", { class: "muted small" }, "No prediction since this page was opened.");
   const seen = new Map();
   return {
-    node: h("section", { class: "card", "aria-labelledby": "activity-title" }, h("h2", { id: "activity-title" }, "Activity"), empty, list),
+    node: h("section", { class: "card", hidden: true, "aria-labelledby": "activity-title" }, h("h2", { id: "activity-title" }, "Activity"), empty, list),
     add(change) {
       seen.delete(change.id);
       seen.set(change.id, change);

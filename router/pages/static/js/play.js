@@ -97,6 +97,7 @@ async function open(node, name, id, signal) {
   if (made) {
     const plain = Object.entries(made.input).filter(([n]) => !specs.find((s) => s.name === n && (s.secret || s.media)));
     form.write({ ...Object.fromEntries(plain), ...files });
+    if (innerWidth <= NARROW_PX) output.node.scrollIntoView();
     await output.follow(made.id, files, form).catch((error) => !signal.aborted && output.fail(error));
   }
 
