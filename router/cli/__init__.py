@@ -32,7 +32,6 @@ GROUPS = (
 app = typer.Typer(
     help="Serve every Cog package of a folder over HTTP.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from importlib import metadata
@@ -346,3 +348,21 @@ def test_brackets_in_a_message_are_no_markup(capsys: pytest.CaptureFixture[str])
 def test_the_version_is_the_installed_one() -> None:
     """One place says it: what was installed."""
     assert run("--version").stdout.strip() == f"callme {metadata.version('callme-gpu')}"
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    """As bash asks for them after `callme --install-completion`."""
+    program = "import sys; sys.argv = ['callme']; from router.cli import main; main()"
+    for typed, expected in (
+        ("callme st", ["status"]),
+        ("callme usage --da", ["--days", "--daily"]),
+    ):
+        words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **words, "_CALLME_COMPLETE": "complete_bash"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert sorted(done.stdout.split()) == sorted(expected)
