@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import bands
 import fillers
 import intensity
+import level
 import noise
 import numpy as np
 import pauses
@@ -25,27 +26,31 @@ class Acoustics:
     fillers: list[Interval]
     nuclei_s: list[float]
     pitch: pitch.Pitch
-    intensity_db: NDArray[np.float64]  # at 10 ms steps, before normalisation
-    noise_db: float | None  # of the room, when the loudest second is at -20 dB
+    intensity_db: NDArray[np.float64]  # at 10 ms steps, with the recording's own gain
+    noise_db: float | None  # of the room, when the speech is at -20 dB
 
 
 def analyse(
     samples: NDArray[np.float32], vad: SileroVad, pause_threshold_s: float
 ) -> Acoustics | None:
     """Measure one recording; None if there is no speech. samples: (n,) float32, 16 kHz."""
-    normal = intensity.normalise(samples)
-    if normal is None:
+    clean = bands.without_rumble(samples)
+    levelled = level.bring(clean, vad)
+    if levelled is None:
         return None
-    voice, heard, room_db = _voice(normal, vad)
+    voice, heard, room_db = _voice(levelled)
     if not heard.mask.any():
         return None
     contour = intensity.contour(voice)
     tone = pitch.track(voice)
+    measured = heard.mask & ~levelled.events
+    strength = tone.strength_at(np.arange(len(contour), dtype=np.float64) * intensity.HOP_S)
     nuclei = syllables.nuclei(
         contour,
-        tone.strength_at(np.arange(len(contour), dtype=np.float64) * intensity.HOP_S),
+        strength,
         pauses.bridged(heard.mask),
-        syllables.threshold_db(contour[heard.mask]),
+        syllables.threshold_db(contour[measured if measured.any() else heard.mask]),
+        syllables.voiceless(strength, heard.mask, heard.probability),
     )
     mask = pauses.without_breaths(heard, nuclei)
     nuclei = nuclei[pauses.bridged(mask)[np.rint(nuclei / intensity.HOP_S).astype(int)]]
@@ -54,7 +59,7 @@ def analyse(
     if not segments:
         return None
     return Acoustics(
-        samples=normal,
+        samples=levelled.samples,
         segments=segments,
         silences=silences,
         fillers=[
@@ -64,31 +69,33 @@ def analyse(
         ],
         nuclei_s=[float(time) for time in nuclei],
         pitch=tone,
-        intensity_db=intensity.contour(samples),
+        intensity_db=intensity.contour(clean),
         noise_db=room_db,
     )
 
 
 def _voice(
-    normal: NDArray[np.float32], vad: SileroVad
+    levelled: level.Levelled,
 ) -> tuple[NDArray[np.float32], pauses.Sounding, float | None]:
     """The signal in the telephone band without steady noise, where speech sounds in it, and the
     noise level before noise was subtracted.
     """
-    voice = bands.telephone(normal)
-    probabilities = vad.probabilities(voice)
-    heard = pauses.sounding(voice, probabilities)
+    voice = bands.telephone(levelled.samples)
+    probabilities = levelled.probabilities
+    heard = pauses.sounding(voice, probabilities, events=levelled.events)
     room_db = heard.noise_db
     if heard.is_noisy:
         voice = noise.subtract(voice, heard.quiet)
-        heard = pauses.sounding(voice, probabilities)
+        heard = pauses.sounding(voice, probabilities, events=levelled.events, is_subtracted=True)
     return voice, heard, room_db
 
 
 def warm_up(vad: SileroVad) -> None:
     """Run every step on one second of hum, so that the first request is not slow."""
     time_s = np.arange(pitch.SAMPLE_RATE_HZ, dtype=np.float32) / pitch.SAMPLE_RATE_HZ
-    hum = bands.telephone((0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32))
+    tone = (0.1 * np.sin(2 * np.pi * 150 * time_s)).astype(np.float32)
+    level.bring(bands.without_rumble(tone), vad)
+    hum = bands.telephone(tone)
     heard = pauses.sounding(hum, vad.probabilities(hum))
     everywhere = np.ones_like(heard.mask)
     noise.subtract(hum, everywhere)

@@ -22,10 +22,11 @@ import numpy as np
 from librosa.filters import mel
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from pauses import Interval, runs
+from pauses import Interval
 from pitch import HOP, HOP_S, SAMPLE_RATE_HZ, Pitch
 from scipy.fft import rfft
 from scipy.signal import get_window
+from vad import runs
 
 MIN_DURATION_S: Final = 0.28  # longer than a stressed vowel in running speech
 MAX_PITCH_SLOPE: Final = 12.0  # semitones per s: a filler is level or falls slowly

@@ -23,14 +23,17 @@ import vad
 from intensity import HOP_S
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
+from vad import runs
 
 FINE_PITCH_HZ: Final = 200  # a window of 32 ms: edges as sharp as 10 ms steps can show
 BELOW_LOUDEST_DB: Final = -25.0  # de Jong & Wempe 2009
 ABOVE_NOISE_DB: Final = 6.0
-# Of the fricatives, below the loudest one. Set, like the 0.9, on 44 s of reading, so that its
+# Weak sounds lose more to the subtraction than loud ones: an [s] would become a pause.
+_SUBTRACTED_DB: Final = -3.0
+# Of the fricatives, below the loudest one. Set, like the 0.93, on 44 s of reading, so that its
 # pauses at 8 kHz are those of its full band. Breath reaches this level, but not that probability.
 FRICATIVES_BELOW_DB: Final = -30.0
-_SURELY: Final = 0.9
+_SURELY: Final = 0.93  # in three recordings breath has 0.91 at most, the weakest [s] 0.96
 _NO_ROOM_DB: Final = -100.0  # no microphone is so quiet: a program inserted zeros
 MIN_SOUNDING_S: Final = 0.1  # de Jong & Wempe 2009: min. sounding interval
 _BREATH_GAP_S: Final = 0.2
@@ -62,19 +65,32 @@ class Sounding:
     is_noisy: bool  # the noise, not the speech, sets the threshold
 
 
-def sounding(samples: NDArray[np.float32], probabilities: NDArray[np.float32]) -> Sounding:
-    """Where there is speech. samples: (n,) normalised, 16 kHz; probabilities: the VAD's."""
+def sounding(
+    samples: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    *,
+    events: NDArray[np.bool_] | None = None,
+    is_subtracted: bool = False,
+) -> Sounding:
+    """Where there is speech. samples: (n,) normalised, 16 kHz; probabilities: the VAD's.
+
+    events: (n // 160 + 1,), loud sounds that say nothing of the speech's level.
+    is_subtracted: steady noise was subtracted from the samples.
+    """
     level_db = intensity.contour(samples, FINE_PITCH_HZ)
-    frames = (np.arange(len(level_db)) * HOP_S / vad.FRAME_S).astype(int)
-    frames = np.minimum(frames, len(probabilities) - 1)
-    speech, probability = vad.speech_mask(probabilities)[frames], probabilities[frames]
+    speech = vad.at_steps(vad.speech_mask(probabilities), len(level_db), HOP_S)
+    probability = vad.at_steps(probabilities, len(level_db), HOP_S)
     quiet = binary_erosion(~speech, iterations=_EDGE_FRAMES, border_value=1)
     quiet &= level_db > _NO_ROOM_DB
+    if events is not None:  # a cough is no noise of the room
+        quiet &= ~binary_dilation(events, iterations=_EDGE_FRAMES)
     if not speech.any():
         return Sounding(speech, probability, quiet, None, is_noisy=False)
-    threshold, noise = _threshold_db(level_db, speech, quiet, BELOW_LOUDEST_DB)
+    known = speech if events is None or not (speech & ~events).any() else speech & ~events
+    below_db = BELOW_LOUDEST_DB + (_SUBTRACTED_DB if is_subtracted else 0.0)
+    threshold, noise = _threshold_db(level_db, known, quiet, below_db)
     hiss_db = intensity.contour(bands.fricatives(samples), FINE_PITCH_HZ)
-    hiss_threshold, _ = _threshold_db(hiss_db, speech, quiet, FRICATIVES_BELOW_DB)
+    hiss_threshold, _ = _threshold_db(hiss_db, known, quiet, FRICATIVES_BELOW_DB)
     mask = (level_db >= threshold) & binary_dilation(speech, iterations=_EDGE_FRAMES)
     mask |= (hiss_db >= hiss_threshold) & (probability >= _SURELY) & speech
     for start, end in runs(mask):  # a click or a lip smack is not speech
@@ -142,13 +158,3 @@ def speech_segments(mask: NDArray[np.bool_], silences: list[Interval]) -> list[I
     starts = [float(sound[0] * HOP_S), *(pause.end_s for pause in silences)]
     ends = [*(pause.start_s for pause in silences), float((sound[-1] + 1) * HOP_S)]
     return [Interval(start, end) for start, end in zip(starts, ends, strict=True)]
-
-
-def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Where the mask is true, as half-open index pairs.
-
-    >>> runs(np.array([True, False, True, True]))
-    [(0, 1), (2, 4)]
-    """
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
-    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]

@@ -11,6 +11,7 @@ and `utils_vad.py` for the hysteresis.
 """
 
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,20 +69,23 @@ class SileroVad(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Speech probability of each 32 ms frame. samples: (n,) in [-1, 1] at 16 kHz.
+        """Speech probability of each 32 ms frame. samples: (n,) or (k, n) in [-1, 1] at 16 kHz.
 
-        Returns (ceil(n / 512),) float32 in [0, 1]; the last frame is padded with zeros.
+        Returns (ceil(n / 512),) or (k, ceil(n / 512)) float32 in [0, 1]; the last frame is padded
+        with zeros.
         """
-        count = -(-len(samples) // FRAME)
+        count = -(-samples.shape[-1] // FRAME)
         if count == 0:
-            return np.zeros(0, np.float32)
-        padded = F.pad(torch.from_numpy(samples), (_CONTEXT, count * FRAME - len(samples)))
-        frames = padded.unfold(0, FRAME + _CONTEXT, FRAME)
+            return np.zeros((*samples.shape[:-1], 0), np.float32)
+        signals = torch.from_numpy(np.atleast_2d(samples))
+        padded = F.pad(signals, (_CONTEXT, count * FRAME - signals.shape[-1]))
+        frames = padded.unfold(1, FRAME + _CONTEXT, FRAME).flatten(0, 1)
         # 2048 frames are 65 s: a bound on memory, not on the result.
         encoded = torch.cat([self._encode(part) for part in torch.split(frames, 2048)])
-        hidden, _ = self.lstm(encoded)
-        speech = torch.sigmoid(self.final_conv(F.relu(hidden).unsqueeze(-1)))
-        return np.asarray(speech.flatten(), np.float32)
+        hidden, _ = self.lstm(encoded.reshape(-1, count, 128).transpose(0, 1))
+        speech = torch.sigmoid(self.final_conv(F.relu(hidden).flatten(0, 1).unsqueeze(-1)))
+        made = speech.reshape(count, -1).T
+        return np.asarray(made.reshape(*samples.shape[:-1], count), np.float32)
 
     def _encode(self, frames: Tensor) -> Tensor:
         """(n, 576) samples to (n, 128) features."""
@@ -91,6 +95,12 @@ class SileroVad(nn.Module):
         x = F.relu(self.conv2(x))
         x = F.relu(self.conv3(x))
         return F.relu(self.conv4(x)).squeeze(-1)
+
+
+def at_steps(values: NDArray[Any], count: int, step_s: float) -> NDArray[Any]:
+    """The values of the VAD's frames at `count` steps of step_s. values: (frames,), not empty."""
+    frames = (np.arange(count) * step_s / FRAME_S).astype(int)
+    return np.asarray(values[np.minimum(frames, len(values) - 1)])
 
 
 def speech_mask(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -109,3 +119,13 @@ def speech_mask(probabilities: NDArray[np.float32]) -> NDArray[np.bool_]:
     last = np.searchsorted(known, np.arange(len(state)), side="right") - 1
     mask: NDArray[np.bool_] = (last >= 0) & (state[known[last]] == 1)
     return mask
+
+
+def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where the mask is true, as half-open index pairs.
+
+    >>> runs(np.array([True, False, True, True]))
+    [(0, 1), (2, 4)]
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], mask.astype(np.int8), [0]))))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]

@@ -1,6 +1,7 @@
 """Recordings made for one test: signals of known content and files of every kind."""
 
 import wave
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,9 @@ def bursts(count: int, on_s: float = 0.12, off_s: float = 0.1) -> Samples:
     return np.concatenate([part for _ in range(count) for part in (vowel(on_s), silence(off_s))])
 
 
+@cache
 def say(text: str, words_per_minute: int = 160, voice: str = "en-us") -> Samples:
-    """Speech of espeak-ng, at 16 kHz."""
+    """Speech of espeak-ng, at 16 kHz; the same each time (the synthesiser's own varies)."""
     raw, rate_hz = synthesise(text, words_per_minute, voice)
     return resample(raw, rate_hz, RATE)
 

@@ -127,7 +127,7 @@ def test_the_vad_on_a_call_marked_by_hand(recording: Recording, vad: SileroVad) 
         start, length = (float(field) for field in line.split()[3:5])
         marked |= (times >= start) & (times < start + length)
     heard = np.zeros(len(times), bool)
-    for first, last in pauses.runs(mask):
+    for first, last in vad_module.runs(mask):
         heard |= (times >= first * 0.032 - 0.03) & (times < last * 0.032 + 0.03)
     miss = np.count_nonzero(marked & ~heard) / np.count_nonzero(marked)
     false_alarm = np.count_nonzero(heard & ~marked) / np.count_nonzero(marked)
@@ -187,6 +187,6 @@ def test_runs_rebuild_the_mask(values: list[bool]) -> None:
     """The runs of a mask say the same as the mask."""
     mask = np.array(values, bool)
     again = np.zeros_like(mask)
-    for start, end in pauses.runs(mask):
+    for start, end in vad_module.runs(mask):
         again[start:end] = True
     assert (again == mask).all()
