@@ -282,9 +282,9 @@ class Runner(BaseRunner):
     cog_yaml = COG_YAML.format(name="Runner")
     env = {"CALLME_PRELOAD": "slow"}
     if limit == "the model's":
-        cog_yaml += "environment:\n  - COG_SETUP_TIMEOUT=6\n"
+        cog_yaml += "environment:\n  - COG_SETUP_TIMEOUT=15\n"
     else:
-        env["CALLME_SETUP_TIMEOUT_S"] = "6"
+        env["CALLME_SETUP_TIMEOUT_S"] = "15"
     write_package(tmp_path / "packages" / "slow", source, cog_yaml)
     with running_service(tmp_path / "packages", tmp_path / "state", env) as service:
 

@@ -118,9 +118,7 @@ def test_asynchronous_predictions(echo: Service) -> None:
     )
     assert accepted.status_code == 202
     location = accepted.headers["location"]
-    done = wait_until(
-        lambda: (p := echo.http.get(location).json())["status"] == "succeeded" and p, 15
-    )
+    done = wait_until(lambda: (p := echo.http.get(location).json())["status"] == "succeeded" and p)
     assert done["output"]["text"] == "later"
     assert echo.http.get("/predictions/nosuch").status_code == 404
 
@@ -148,7 +146,7 @@ def test_a_call_that_outlasts_the_limit_becomes_asynchronous(
         assert answer.json()["id"] == answer.headers["x-prediction-id"]
         location = answer.headers["location"]
         done = wait_until(
-            lambda: (p := service.http.get(location).json())["status"] == "succeeded" and p, 15
+            lambda: (p := service.http.get(location).json())["status"] == "succeeded" and p
         )
         assert done["output"]["text"] == "t"
 
