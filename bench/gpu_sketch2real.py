@@ -93,9 +93,6 @@ class _Bench:
             self.pictures(usual, together)
         self.measure("ours_to_stock", self.against_stock)
         self.measure("cancel", self.cancelled)
-        for aspect in pipeline.WARM_ASPECTS[1:]:
-            for together in (1, pipeline.TOGETHER):
-                self.pictures(self.size(aspect), together)
         reference = self.painted()
         self.painter = None
         release()
@@ -104,6 +101,10 @@ class _Bench:
                 self.measure("drill", lambda gib=memory_gib: self.drill(gib), card_gib=cap)
             release()
         self.measure("half_to_float32", lambda: self.half_to_float32(reference))
+        release()
+        if self.measure("setup", self.set_up):
+            for aspect in pipeline.WARM_ASPECTS[1:]:
+                self.pictures(self.size(aspect), pipeline.TOGETHER)
 
     def measure(
         self, measure: str, work: Callable[[], dict[str, Any] | None], **fields: Any

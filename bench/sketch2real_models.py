@@ -36,7 +36,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-TOKENIZER = Path(__file__).parents[1] / "sketch2real" / "weights" / "demo" / "tokenizer"
+START, END = "<|startoftext|>", "<|endoftext|>"
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz.,:;'"]
+TOKENS = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), START, END]
 SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8}
 SDXL: dict[str, Any] = {
     "block_out_channels": (320, 640, 1280),
@@ -70,7 +72,7 @@ def _sd15() -> StableDiffusionControlNetPipeline:
     return StableDiffusionControlNetPipeline(
         vae=_vae(),
         text_encoder=_clip(768, 12, CLIPTextModel),
-        tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER),
+        tokenizer=_tokenizer(),
         unet=UNet2DConditionModel(sample_size=64, **SD15),
         controlnet=ControlNetModel(**SD15),
         scheduler=_made_on_cpu(
@@ -88,8 +90,8 @@ def _sdxl() -> StableDiffusionXLControlNetPipeline:
         vae=_vae(),
         text_encoder=_clip(768, 12, CLIPTextModel),
         text_encoder_2=_clip(1280, 32, CLIPTextModelWithProjection),
-        tokenizer=CLIPTokenizer.from_pretrained(TOKENIZER),
-        tokenizer_2=CLIPTokenizer.from_pretrained(TOKENIZER),
+        tokenizer=_tokenizer(),
+        tokenizer_2=_tokenizer(),
         unet=UNet2DConditionModel(sample_size=128, up_block_types=up, **SDXL),
         controlnet=ControlNetModel(**SDXL),
         scheduler=_made_on_cpu(
@@ -148,6 +150,19 @@ def _klein(encoder: Qwen3Config = THIN) -> Flux2KleinPipeline:
     )
 
 
+def _tokenizer() -> CLIPTokenizer:
+    """Letters, each within and at the end of a word, and CLIP's two special tokens."""
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(TOKENS)},
+        merges=[],
+        bos_token=START,
+        eos_token=END,
+        unk_token=END,
+        pad_token=END,
+        model_max_length=77,
+    )
+
+
 def _made_on_cpu(kind: Callable[..., Any], **options: Any) -> Any:
     """A scheduler; it goes through numpy, which knows neither cards nor bfloat16."""
     before = torch.get_default_dtype()
@@ -167,6 +182,7 @@ def _vae() -> AutoencoderKL:
         layers_per_block=2,
         latent_channels=4,
         sample_size=512,
+        force_upcast=False,  # as in the VAE that the SDXL preset takes for float16
     )
 
 
@@ -179,9 +195,9 @@ def _clip(width: int, layers: int, kind: type) -> Any:
             num_hidden_layers=layers,
             num_attention_heads=width // 64,
             projection_dim=width,
-            bos_token_id=645,
-            eos_token_id=646,
-            pad_token_id=646,
+            bos_token_id=TOKENS.index(START),
+            eos_token_id=TOKENS.index(END),
+            pad_token_id=TOKENS.index(END),
         )
     )
 

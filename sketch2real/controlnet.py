@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from weights import Preset
 
 LONGEST_TOKENS = 77
-"""What CLIP's text encoders take at once; some tokenizers' files name no limit."""
+"""What CLIP's text encoders take at once."""
 
 
 class ControlNetPainter:
@@ -61,7 +61,7 @@ class ControlNetPainter:
     def _pieces(self, text: str) -> list[str]:
         """`text` in pieces of what the text encoder takes at once, less its start and end."""
         tokenizer = self._pipe.tokenizer
-        room = min(tokenizer.model_max_length, LONGEST_TOKENS) - 2
+        room = tokenizer.model_max_length - 2
         return pieces(text, lambda part: len(tokenizer.tokenize(part)), room)
 
     def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
@@ -158,6 +158,10 @@ def load(preset: Preset, dtype: torch.dtype) -> Any:
     pipe = pipeline_class.from_pretrained(
         preset.source, dtype=dtype, **parts(preset, dtype), **checker
     )
+    for name in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(pipe, name, None)
+        if tokenizer is not None:  # some files name no limit, and diffusers pads to it
+            tokenizer.model_max_length = min(tokenizer.model_max_length, LONGEST_TOKENS)
     if preset.scheduler == "euler-trailing":
         pipe.scheduler = diffusers.EulerDiscreteScheduler.from_config(
             pipe.scheduler.config, timestep_spacing="trailing"

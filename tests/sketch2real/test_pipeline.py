@@ -3,6 +3,8 @@
 Weights are tiny and random; classes, configuration files and loading are the real ones.
 """
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -407,3 +409,16 @@ def test_warming_changes_no_picture(name: str, painters: dict[str, Painter]) -> 
     painter.preset = small
     assert pipeline.warm(painter) == 3  # at this size, two pairs of shapes round to the same
     assert difference(before, paint(painter, make_request())) == 0
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_a_tokenizer_that_names_no_limit(
+    name: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """CLIP's is assumed; transformers would pad to a number that no tokenizer takes."""
+    folder = Path(shutil.copytree(folders[name], tmp_path / "copy"))
+    for config in folder.glob("tokenizer*/tokenizer_config.json"):
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        del settings["model_max_length"]
+        config.write_text(json.dumps(settings), encoding="utf-8")
+    assert paint(load(folder), make_request(prompt="a house")).size == (64, 96)
