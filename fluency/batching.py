@@ -5,6 +5,7 @@ arrive meanwhile form the next batch. None waits for a batch to fill: alone, a j
 """
 
 import threading
+import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -55,12 +56,28 @@ class Batcher(Generic[Job, Result]):
         try:
             results = self._work([job for job, _ in batch])
         except Exception as problem:
+            forget_locals(problem)
             if len(batch) == 1:
                 batch[0][1].set_exception(problem)
                 return
-            # One job's error, or too little memory for all at once, must not fail the others.
-            for one in batch:
-                self._do([one])
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            future.set_result(result)
+        # Outside the except block, so that nothing of the failed call is alive in the retry. One
+        # job's error, or too little memory for all at once, must not fail the others.
+        for one in batch:
+            self._do([one])
+
+
+def forget_locals(error: BaseException) -> None:
+    """Clear the local variables of the functions that an exception went through, those of its
+    causes included: they hold the tensors of a failed batch for as long as the exception lives."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            waiting += [one.__cause__, one.__context__]

@@ -5,7 +5,7 @@ A window whose text repeats itself or is improbable is decoded again at rising t
 its result is the same as alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
@@ -44,6 +44,10 @@ class Windows:
     mel: Tensor
     durations_s: list[float]
     language: str | None
+
+    def part(self, first: int, end: int | None = None) -> "Windows":
+        """The windows from `first` on, as far as `end`."""
+        return replace(self, mel=self.mel[first:end], durations_s=self.durations_s[first:end])
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,24 @@ class Recogniser:
         return language
 
     def hear(self, windows: Windows) -> Heard:
-        """Decode at most `batch` windows, in one batch with those of other threads."""
-        return self._batcher.submit(windows)
+        """Decode at most `batch` windows, in one batch with those of other threads.
+
+        Where memory is too small for all of them, in two halves; the language is that of the first.
+        Raises torch.OutOfMemoryError when it is too small for one.
+        """
+        try:
+            return self._batcher.submit(windows)
+        except torch.OutOfMemoryError:
+            if len(windows.durations_s) == 1:
+                raise
+        middle = len(windows.durations_s) // 2
+        first = self.hear(windows.part(0, middle))
+        rest = self.hear(replace(windows.part(middle), language=first.language))
+        return replace(
+            first,
+            decoded=[*first.decoded, *rest.decoded],
+            attention=[*first.attention, *rest.attention],
+        )
 
     @torch.inference_mode()
     def together(self, jobs: list[Windows], *, max_tokens: int = _MAX_TOKENS) -> list[Heard]:

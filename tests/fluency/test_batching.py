@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -96,6 +97,30 @@ def test_an_error_stays_with_its_job() -> None:
     assert batcher.submit(5) == 5
 
 
+def test_what_failed_in_a_batch_is_gone_before_the_retry() -> None:
+    """The retries hold no tensor of the failed call, nor does the error that a caller keeps."""
+    alive: list[int] = []
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def work(jobs: list[str]) -> list[str]:
+        alive.append(sum(tensor() is not None for tensor in made))
+        states = torch.ones(10)
+        made.append(weakref.ref(states))
+        if len(jobs) > 1 or jobs == ["bad"]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return jobs
+
+    batcher = Batcher(work, lambda _: 1, limit=8)
+    with ThreadPoolExecutor(3) as threads:
+        with held(batcher, 3):
+            results = [threads.submit(batcher.submit, job) for job in ("a", "bad", "b")]
+        assert [results[0].result(PATIENCE_S), results[2].result(PATIENCE_S)] == ["a", "b"]
+        error = results[1].exception(PATIENCE_S)
+    assert isinstance(error, torch.OutOfMemoryError)
+    assert alive == [0, 0, 0, 0]
+    assert [tensor() for tensor in made] == [None] * 4
+
+
 @pytest.fixture(scope="module")
 def transcriber(runner: Any) -> asr.Transcriber:
     made: asr.Transcriber = runner.pipeline.transcriber
@@ -158,6 +183,36 @@ def test_a_batch_of_requests_is_each_alone(
     alone = [recogniser.together([job])[0] for job in jobs]
     assert_same(recogniser.together(jobs), alone)
     assert [heard.language for heard in alone] == ["en", "de"]
+
+
+def test_too_many_windows_for_the_memory_are_halved(
+    transcriber: asr.Transcriber,
+    jobs: list[Windows],
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One recording of many windows on a small GPU: the answer is the same as at once."""
+    recogniser = transcriber.recogniser
+    two = jobs[1]
+    at_once = recogniser.hear(two)
+    sizes: list[int] = []
+
+    def scarce(mel: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(mel))
+        if len(mel) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(mel)
+
+    monkeypatch.setattr(recogniser, "encode", scarce)
+    assert_same([recogniser.hear(two)], [at_once])
+    assert sizes == [2, 1, 1]
+
+    def none(mel: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(recogniser, "encode", none)
+    with pytest.raises(torch.OutOfMemoryError):
+        recogniser.hear(two)
 
 
 def inputs(path: Path) -> dict[str, Any]:
