@@ -227,7 +227,7 @@ def test_which_engine_a_machine_gets(monkeypatch, tmp_path, environment, has_gpu
 
 def test_full_weights_are_the_default_on_a_gpu():
     """And coco80 elsewhere."""
-    assert resolve(None, has_gpu=True) == resolve("full", has_gpu=False) == resolve("llmdet-tiny")
+    assert resolve(None, has_gpu=True) == resolve("full", has_gpu=False) == resolve("llmdet-base")
     assert resolve(None, has_gpu=False) == resolve("demo", has_gpu=True) == resolve("coco80")
 
 

@@ -302,7 +302,7 @@ def test_no_side_vanishes(size):
 
 def test_presets_name_no_path_and_folders_only_their_name(tmp_path):
     """What an answer says about its weights gives nothing away."""
-    assert resolve(None) == resolve("full") == PRESETS["llmdet-tiny"]
+    assert resolve(None) == resolve("full") == PRESETS["llmdet-base"]
     assert resolve("someone/their-model").location == "someone/their-model"
     folder = tmp_path / "fine-tuned"
     folder.mkdir()
