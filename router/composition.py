@@ -242,10 +242,11 @@ def _make_loop(
         *(backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels),
         host_budget_bytes=copies_budget_bytes(0, settings.sleep_memory_bytes),
         own_policies={
-            name: OwnPolicy(
+            place: OwnPolicy(
                 *(own.idle_to_sleep_s, own.asleep_to_stop_s, own.queue_limit, own.priority)
             )
-            for name, own in settings.models.items()
+            for place in backends.concurrency
+            if (own := settings.models.get(backends.labels.get(place, place)))
         },
     )
     return SchedulerLoop(

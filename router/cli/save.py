@@ -45,7 +45,6 @@ def save(
 
 
 DEFAULT_STEM = "output"
-# Types that mimetypes does not know, or gives an unusual suffix.
 # The suffixes that are true of the usual types.
 TRUE_SUFFIXES = {
     "image/png": (".png",),
@@ -57,6 +56,7 @@ TRUE_SUFFIXES = {
     "audio/mpeg": (".mp3",),
     "video/mp4": (".mp4",),
 }
+# Types that mimetypes does not know, or gives an unusual suffix.
 SUFFIXES = {"image/jpeg": ".jpg", "image/webp": ".webp", "audio/wav": ".wav", "audio/x-wav": ".wav"}
 
 

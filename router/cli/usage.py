@@ -21,6 +21,7 @@ from router.cli.client import (
     find_router,
 )
 from router.cli.common import Json, console, print_json, read_settings
+from router.predictions.usage import DEFAULT_DAYS, KEPT_DAYS
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -33,8 +34,8 @@ def add_commands(app: typer.Typer) -> None:
 def usage(
     *,
     days: Annotated[
-        int, typer.Option("--days", "-d", min=1, max=366, help="Today and the days before.")
-    ] = 30,
+        int, typer.Option("--days", "-d", min=1, max=KEPT_DAYS, help="Today and the days before.")
+    ] = DEFAULT_DAYS,
     daily: Annotated[bool, typer.Option("--daily", help="A row for each day.")] = False,
     url: Url = None,
     key: KeyOption = None,

@@ -8,6 +8,14 @@ from typing import Any
 from router import __version__
 from router.http.context import Context
 from router.http.openapi_apis import ID, REF, cog_paths, deletion, operation, replicate_paths
+from router.predictions.usage import DEFAULT_DAYS, KEPT_DAYS
+
+DAYS: Mapping[str, Any] = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": KEPT_DAYS,
+    "default": DEFAULT_DAYS,
+}
 
 ERROR_SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -53,7 +61,11 @@ def build_openapi(context: Context) -> dict[str, Any]:
     paths: dict[str, Any] = {
         "/health": {"get": operation("Is the process up", "Operations", needs_key=False)},
         "/ready": {"get": operation("Are predictions accepted", "Operations")},
-        "/usage": {"get": operation("Who has used which model how much", "Operations")},
+        "/usage": {
+            "get": operation(
+                "Who has used which model how much", "Operations", in_query={"days": DAYS}
+            )
+        },
         "/status": {"get": operation("Models, queues, memory", "Operations")},
         "/metrics": {"get": _text("Metrics for Prometheus", "text/plain")},
         "/events": {"get": _text("Changes of models and predictions", "text/event-stream")},

@@ -21,9 +21,17 @@ WEBHOOK: Mapping[str, Any] = {
 
 
 def operation(
-    summary: str, tag: str, *, in_path: tuple[str, ...] = (), needs_key: bool = True
+    summary: str,
+    tag: str,
+    *,
+    in_path: tuple[str, ...] = (),
+    in_query: Mapping[str, Mapping[str, Any]] | None = None,
+    needs_key: bool = True,
 ) -> dict[str, Any]:
-    """Return an operation that answers a JSON object, or an error in the shape of its API."""
+    """Return an operation that answers a JSON object, or an error in the shape of its API.
+
+    `in_query`: the schemas of its parameters, which may be left out, by name.
+    """
     error = "Problem" if tag == REPLICATE else "Error"
     described: dict[str, Any] = {
         "summary": summary,
@@ -41,11 +49,16 @@ def operation(
     }
     if needs_key:
         described["security"] = [{"key": []}, {}]
-    if in_path:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in in_path
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in in_path
+    ]
+    parameters += [
+        {"name": name, "in": "query", "schema": dict(schema)}
+        for name, schema in (in_query or {}).items()
+    ]
+    if parameters:
+        described["parameters"] = parameters
     return described
 
 

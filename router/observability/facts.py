@@ -1,7 +1,7 @@
 """What happened, as one stream of facts, and its listeners.
 
 A listener decides nothing and must be quick, as it is called synchronously. The listeners are
-metrics, the event stream, and the log of requests.
+metrics, the event stream, the log of requests, and the counts of usage.
 """
 
 from __future__ import annotations

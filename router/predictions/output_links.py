@@ -14,6 +14,10 @@ from router.predictions.in_flight import InFlight
 from router.predictions.output_files import Outputs, Shelf, data_uris, may_hold_files, with_values
 from router.storage.store import Store
 
+# How long a deletion waits for the result of a prediction that has just ended to be on disk.
+WRITTEN_WITHIN_S = 5.0
+LOOK_EVERY_S = 0.02
+
 
 class Links:
     """Makes both forms. `in_flight` returns the prediction of an id until it has ended."""
@@ -66,13 +70,30 @@ class Links:
 
     async def delete(self, p: Prediction) -> None:
         """Delete a prediction that has ended, and the files of its output. Raises NotEnded."""
-        if self._in_flight(p.id) is not None:
-            raise NotEnded(f"Cannot delete '{p.id}': it has not ended; cancel it first")
+        await self._until_written(p.id)
         async with self._lock(p.id):
             stored = await self._store.get(p.id)
             await self._store.delete(p.id)
         if stored is not None:
             self._outputs.remove(stored.output_files)
+
+    async def _until_written(self, prediction_id: str) -> None:
+        """Wait for the result of a prediction that has just ended to be on disk. Raises NotEnded
+        when it has not ended, and when its result cannot be written now."""
+        looks = round(WRITTEN_WITHIN_S / LOOK_EVERY_S)
+        for _ in range(looks):
+            in_flight = self._in_flight(prediction_id)
+            if in_flight is None:
+                return
+            if not in_flight.prediction.status.is_terminal:
+                raise NotEnded(
+                    f"Cannot delete '{prediction_id}': it has not ended; cancel it first"
+                )
+            await asyncio.sleep(LOOK_EVERY_S)
+        raise NotEnded(
+            f"Cannot delete '{prediction_id}': its result is being written; try again",
+            retry_after_s=WRITTEN_WITHIN_S,
+        )
 
     async def file(self, prediction_id: str, name: str) -> OutputFile:
         """A prediction's output file by its name. Raises NotFound when it is not kept."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 
 import orjson
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 10.0
 KEPT_DAYS = 366
-# A longer string is counted without being written as JSON: it may be a picture of many megabytes.
-LONG_CHARS = 1024
+DEFAULT_DAYS = 30  # that are shown, unless somebody asks for another number
+MOST_LOOKED_AT = 200  # values of one input or output, before the rest is encoded
 
 
 class Usage:
@@ -129,28 +129,34 @@ class Usage:
 
 
 def json_bytes(value: Json) -> int:
-    """The size of a value as JSON, to within the quotes of its long strings.
+    """The size of a value as JSON: of a text its characters, of what has a text in it about that.
+
+    Texts may be files of many megabytes, so they are not encoded only to be counted.
 
     >>> json_bytes({"a": [1, "b"]}), json_bytes("x" * 2000), json_bytes(None)
-    (13, 2000, 0)
+    (13, 2002, 0)
     """
-    if value is None:
-        return 0
-    if isinstance(value, str) and len(value) > LONG_CHARS:
-        return len(value)
-    long = 0
-    if isinstance(value, dict):
-        found = {k: v for k, v in value.items() if not _is_long(v)}
-        long = sum(len(v) for v in value.values() if _is_long(v))
-        value = found
-    elif isinstance(value, list):
-        long = sum(len(v) for v in value if _is_long(v))
-        value = [v for v in value if not _is_long(v)] if long else value
-    try:
-        return long + len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
-    except TypeError:  # nested deeper than orjson writes (254)
-        return long
+    return 0 if value is None else _Measure().of(value)
 
 
-def _is_long(value: Json) -> bool:
-    return isinstance(value, str) and len(value) > LONG_CHARS
+class _Measure:
+    """Looks at the first values one by one. What has many more is encoded: they are small."""
+
+    def __init__(self) -> None:
+        self._left = MOST_LOOKED_AT
+
+    def of(self, value: Json) -> int:
+        if isinstance(value, str):
+            return len(value) + 2
+        if isinstance(value, dict | list) and len(value) <= self._left:
+            self._left -= len(value)
+            values: Iterable[Json] = value
+            names = 0
+            if isinstance(value, dict):
+                values = value.values()
+                names = sum(len(str(name)) + 3 for name in value)
+            return 2 + max(len(value) - 1, 0) + names + sum(map(self.of, values))
+        try:
+            return len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
+        except TypeError:  # deeper than orjson writes (254), or with numbers or texts it refuses
+            return 0

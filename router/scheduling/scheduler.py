@@ -24,8 +24,8 @@ started again without a request. The second time, it is started again like any m
 crashed: by the next prediction that comes after its back-off.
 
 Only the stop of the router and the operator (Unload) take a model out of STARTING before its start
-has ended. When a
-crashed model reports Stopped after its back-off has ended, it becomes STOPPED, not FAILED.
+has ended. When a crashed model reports Stopped after its back-off has ended, it becomes STOPPED,
+not FAILED.
 """
 
 from __future__ import annotations

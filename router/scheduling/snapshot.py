@@ -49,10 +49,9 @@ class ModelSnapshot:
     or failed, in the scheduler's clock. `wanted`: it is to be loaded when there is room.
     `kept`: it stays loaded without use now. `restarting`: it is to be stopped and loaded again.
     `memory_bytes`: what it holds now. `footprint_bytes`: the most that was measured, None before
-    its first load. The averages
-    `load_s` and `service_s` are None before the first measurement. `problem`: what the runner's own
-    health check reports, "" when healthy. `failure_place`: the line of the package that failed, for
-    the operator only.
+    its first load. The averages `load_s` and `service_s` are None before the first measurement.
+    `problem`: what the runner's own health check reports, "" when healthy. `failure_place`: the
+    line of the package that failed, for the operator only.
 
     `can_sleep`: its process may be put to sleep. `staged`: its memory has been copied.
     `host_bytes`: what the copies take of main memory. `residue_bytes`: what it holds asleep,

@@ -295,7 +295,8 @@ def test_usage_is_ones_own(box: Box) -> None:
     assert gained["output_bytes"] > 0
     assert gained["run_s"] > 0
     assert used(box.ann) == used(box.ann_too) == {"ann": after["ann"]}
-    assert box.ann.get("/usage?days=0").status_code == 400
+    for days in ("0", "367", "00001999999999999", "-1", "1.0", "%C2%B2"):
+        assert box.ann.get(f"/usage?days={days}").status_code == 400, days
 
 
 def test_anothers_id_is_taken(box: Box) -> None:

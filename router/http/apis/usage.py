@@ -12,10 +12,8 @@ from router.errors import MalformedRequest
 from router.http.auth import caller_of
 from router.http.context import context_of
 from router.http.errors import json_response
-from router.predictions.usage import KEPT_DAYS
+from router.predictions.usage import DEFAULT_DAYS, KEPT_DAYS
 from router.storage.usage_store import NUMBERS, UsageRow
-
-DEFAULT_DAYS = 30
 
 
 async def usage(request: Request) -> Response:
@@ -54,7 +52,8 @@ def _numbers(row: UsageRow, price: float | None) -> dict[str, Any]:
 
 def _days(request: Request) -> int:
     text = request.query_params.get("days", str(DEFAULT_DAYS))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:5]) <= KEPT_DAYS):
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(KEPT_DAYS))
+    if not (is_number and 1 <= int(text) <= KEPT_DAYS):
         raise MalformedRequest(f"Cannot use 'days': it must be 1 to {KEPT_DAYS}")
     return int(text)
 

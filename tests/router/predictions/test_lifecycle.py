@@ -28,6 +28,7 @@ from router.prediction import (
     Prediction,
     Status,
 )
+from router.predictions import output_links
 from router.predictions.in_flight import MAX_ATTEMPTS
 from router.scheduling import messages
 from router.secret_inputs import SecretValues
@@ -147,15 +148,48 @@ async def test_deleted(world: World) -> None:
     with pytest.raises(NotEnded):
         await predictions.links.delete(await predictions.get("a", TRUSTED))
     world.answer("a")
-    await world.stored("a", Status.SUCCEEDED)
-    await until(lambda: predictions.in_flight("a") is None)
+    await until(
+        lambda: (a := predictions.in_flight("a")) is None or a.prediction.status.is_terminal
+    )
     with pytest.raises(UnknownPrediction):
         await predictions.get("a", Caller("bob"))
+    # Its caller knows that it has ended, though it may not be on disk yet.
     await predictions.links.delete(await predictions.get("a", Caller("ada")))
     with pytest.raises(UnknownPrediction):
         await predictions.get("a", TRUSTED)
     assert await predictions.page(TRUSTED) == []
     assert await world.store.claim(made("a"))
+
+
+async def test_deleted_while_its_result_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deletion waits for the disk; while the disk takes nothing, it says so."""
+    predictions = world.router.predictions
+    await predictions.create(made("a"))
+    await world.running("a")
+    is_free = asyncio.Event()
+    put = world.store.put
+
+    async def slow(p: Prediction, announced_at: float | None = None) -> None:
+        if p.status.is_terminal:
+            await is_free.wait()
+        await put(p, announced_at)
+
+    monkeypatch.setattr(world.store, "put", slow)
+    world.answer("a")
+    await until(
+        lambda: (a := predictions.in_flight("a")) is not None and a.prediction.status.is_terminal
+    )
+    monkeypatch.setattr(output_links, "WRITTEN_WITHIN_S", 0.1)
+    with pytest.raises(NotEnded, match="being written; try again"):
+        await predictions.links.delete(await predictions.get("a", TRUSTED))
+    monkeypatch.setattr(output_links, "WRITTEN_WITHIN_S", 60.0)
+    deletion = asyncio.create_task(predictions.links.delete(await predictions.get("a", TRUSTED)))
+    await asyncio.sleep(0)
+    is_free.set()
+    await deletion
+    assert await world.store.get("a") is None
 
 
 async def test_at_most_three_attempts(world: World) -> None:

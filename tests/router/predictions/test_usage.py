@@ -70,7 +70,7 @@ class Ledger:
         row.canceled += end.startswith("canceled")
         row.run_s += run_s
         row.input_bytes += FILE_BYTES + len('{"n":1}')
-        row.output_bytes += len(TEXT) + len("{}") if end == "good" else 0
+        row.output_bytes += len(TEXT) + len('{"text":""}') if end == "good" else 0
 
 
 @pytest.mark.parametrize("any_store", ["memory"], indirect=True)
@@ -162,14 +162,18 @@ async def test_a_year(tmp_path: Path) -> None:
 
 
 def test_the_size_of_a_value() -> None:
-    """As JSON; the long strings of a list or object without their quotes."""
+    """As JSON, texts by their characters; no text is encoded to be counted, wherever it stands."""
     long = "é" * 2000
     sizes = [json_bytes(v) for v in (None, 1.5, "ab", [1, long], {"a": "b", "c": long}, {1: 2})]
-    assert sizes == [0, 3, 4, 2003, 2009, 7]
+    assert sizes == [0, 3, 4, 2006, 2016, 7]
     deep: list[object] = []
     for _ in range(300):
         deep = [deep]
-    assert json_bytes(deep) == 0
+    assert json_bytes(deep) == 2 * 301
+    not_utf8 = "\ud800" + "x" * 100  # the encoder refuses it
+    assert json_bytes({"images": [{"data": not_utf8}]}) == len('{"images":[{"data":""}]}') + 101
+    many = list(range(100_000))
+    assert json_bytes({"numbers": many}) == len(f'{{"numbers":{many}}}'.replace(" ", ""))
 
 
 def test_the_price_of_a_card() -> None:
