@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEFAULT = "llmdet-base"
-"""Where there is a GPU: the best published score below 100 ms a picture. It took 87 ms on an H200,
-and llmdet-tiny 76 (bench/results/gpu.jsonl)."""
+"""Where there is a GPU: the better of the two that were measured on one. On an H200 it took 87 ms a
+picture, and llmdet-tiny 76 (bench/results/gpu.jsonl)."""
 
 SMALL = "coco80"
 """Where there is none; WEIGHTS=demo names it too."""

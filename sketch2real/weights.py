@@ -95,7 +95,7 @@ class Preset:
 # needs_gib: weights + the most that is alive besides (a denoising step of four pictures, or the
 # decoder, which takes one at a time) + 0.8 for CUDA's context, workspaces and gaps. The first two
 # are counted with fake tensors in the published sizes: bench/sketch2real_memory.py and its rows in
-# bench/results, which tests/sketch2real/test_weights.py compares. No GPU measured them.
+# bench/results, which tests/sketch2real/test_weights.py compares. An H200's are in gpu.jsonl.
 KLEIN = Preset(
     name="klein",
     source="black-forest-labs/FLUX.2-klein-4B",
@@ -104,7 +104,7 @@ KLEIN = Preset(
     steps=4,
     half="bfloat16",
     max_aspect=8.0,
-    needs_gib=15.0,  # counted: 12.5; to be lowered once a GPU has measured it
+    needs_gib=15.0,  # counted: 12.5; an H200: 11.8, besides the text encoder; no small card
     licence="Apache-2.0",
 )
 
