@@ -112,7 +112,7 @@ class Output(asyncio.SubprocessProtocol):
             return
         self.lines.append(line)
         self._lines_bytes += len(line)
-        if len(self.lines) > LOG_LINES or self._lines_bytes > LOG_BYTES:
+        while len(self.lines) > LOG_LINES or self._lines_bytes > LOG_BYTES:
             self._lines_bytes -= len(self.lines.popleft())
         self._on_line(line)
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from router.models.process_group import (
+    LOG_BYTES,
     LOG_LINES,
     LONGEST_LINE,
     Output,
@@ -31,10 +32,13 @@ def test_no_secret_of_the_routers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given["HF_HOME"] == "/models"
 
 
-async def run(program: str, lines: list[bytes]) -> str:
+async def run(
+    program: str, lines: list[bytes], cwd: Path = Path(), longest_line: int = LONGEST_LINE
+) -> str:
     """How a program of one line ended; what it printed goes to `lines`."""
+    argv = [sys.executable, "-c", program]
     group = await ProcessGroup.spawn(
-        [sys.executable, "-c", program], cwd=Path(), env={}, on_line=lines.append
+        argv, cwd=cwd, env={}, on_line=lines.append, longest_line=longest_line
     )
     try:
         return await asyncio.wait_for(group.wait(), 60)
@@ -85,6 +89,118 @@ async def test_a_line_without_end_is_left_out() -> None:
     for number in range(2 * LOG_LINES):
         output.pipe_data_received(1, b"%d\n" % number)
     assert len(output.lines) == LOG_LINES
+
+
+async def test_the_kept_lines_have_a_size_too() -> None:
+    """Short lines that came first make no room for many long ones. None is lost without need."""
+    output = Output(lambda line: None)
+    for _ in range(LOG_LINES):
+        output.pipe_data_received(1, b"short\n")
+    long = b"x" * (LONGEST_LINE // 2) + b"\n"
+    for _ in range(100):
+        output.pipe_data_received(1, long)
+        assert sum(map(len, output.lines)) <= LOG_BYTES
+    assert list(output.lines) == [long] * (LOG_BYTES // len(long))
+    for _ in range(LOG_LINES):
+        output.pipe_data_received(1, b"short\n")
+    assert list(output.lines) == [b"short\n"] * LOG_LINES
+
+
+async def test_where_it_runs(tmp_path: Path) -> None:
+    """In its folder, and nobody types anything for it."""
+    lines: list[bytes] = []
+    program = "import os, sys; print(os.getcwd()); print(repr(sys.stdin.read()))"
+    assert await run(program, lines, cwd=tmp_path) == "exit code 0"
+    assert lines == [f"{tmp_path}\n".encode(), b"''\n"]
+
+
+async def test_a_limit_of_its_own_for_lines() -> None:
+    """Lines up to that length are passed on."""
+    lines: list[bytes] = []
+    program = f"print('x' * {LONGEST_LINE}); print('y' * {4 * LONGEST_LINE}); print('z')"
+    await run(program, lines, longest_line=2 * LONGEST_LINE)
+    assert [line[:1] for line in lines] == [b"x", b"z"]
+
+
+async def started(program: str) -> tuple[ProcessGroup, list[bytes]]:
+    """A program that has printed its first line."""
+    lines: list[bytes] = []
+    printed = asyncio.Event()
+
+    def note(line: bytes) -> None:
+        lines.append(line)
+        printed.set()
+
+    argv = [sys.executable, "-c", program]
+    group = await ProcessGroup.spawn(argv, cwd=Path(), env={}, on_line=note)
+    await asyncio.wait_for(printed.wait(), 60)
+    return group, lines
+
+
+CLEANS_UP = """
+import os, signal, time
+def end(*_):
+    os.write(1, b"cleaned up\\n")  # print may be under way
+    os._exit(7)
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("grace_s", "how"), [(0, "signal 9"), (0.5, "exit code 7")])
+async def test_it_may_clean_up_within_its_time(grace_s: float, how: str) -> None:
+    """SIGTERM first where it is given time, else SIGKILL at once."""
+    group, lines = await started(CLEANS_UP)
+    # A program that has cleaned up is not waited for, so a long time costs nothing.
+    await group.end(grace_s and 120)
+    assert await group.wait() == how
+    assert (b"cleaned up\n" in lines) == (grace_s > 0)
+
+
+async def test_one_that_does_not_listen_is_killed_after_its_time() -> None:
+    """It ignores SIGTERM."""
+    program = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print('up', flush=True); time.sleep(600)"
+    )
+    group, _ = await started(program)
+    await group.end(0.2)
+    assert await group.wait() == "signal 9"
+
+
+def is_at_work(pid: int) -> bool:
+    """Whether a process is there. One that nobody has reaped yet is not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+RUNAWAY = """
+import subprocess, sys, time
+inner = "import time; time.sleep(600)"
+outer = "import subprocess, sys, time; " \
+    "p = subprocess.Popen([sys.executable, '-c', %r], env={}, start_new_session=True); " \
+    "print(p.pid, flush=True); time.sleep(600)" % inner
+subprocess.Popen([sys.executable, "-c", outer])
+time.sleep(600)
+"""
+
+
+async def test_what_was_seen_below_it_ends_too() -> None:
+    """A grandchild that has left the session and has no trace of us in its environment."""
+    group, lines = await started(RUNAWAY)
+    runaway = psutil.Process(int(lines[0]))
+    try:
+        leader, child, grandchild = group.pids()
+        assert group.child_pids() == [child]
+        assert grandchild == runaway.pid
+        await group.end(0)
+        assert not any(map(is_at_work, (leader, child, grandchild)))
+    finally:
+        await group.end(0)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            runaway.kill()
 
 
 DAEMON = """
