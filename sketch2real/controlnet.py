@@ -12,7 +12,7 @@ from embedding_cache import EmbeddingCache
 from huggingface_hub import hf_hub_download
 from memory import attempt
 from PIL import Image
-from prompt_pieces import MOST_PIECES, longest_start, pieces
+from prompt_pieces import MOST_PIECES, for_counting, longest_start, pieces
 from request import OnStep, Request, as_pictures, callback, generators
 from safetensors.torch import load_file
 from weights import Preset
@@ -29,6 +29,7 @@ class ControlNetPainter:
         self.device = device
         self.together = together
         self._pipe = pipe
+        self._counter = for_counting(pipe.tokenizer)
         self._embeddings = EmbeddingCache((preset.instruction, preset.negative))
 
     def prompt_for(self, request: Request) -> str:
@@ -60,9 +61,8 @@ class ControlNetPainter:
 
     def _pieces(self, text: str) -> list[str]:
         """`text` in pieces of what the text encoder takes at once, less its start and end."""
-        tokenizer = self._pipe.tokenizer
-        room = tokenizer.model_max_length - 2
-        return pieces(text, lambda part: len(tokenizer.tokenize(part)), room)
+        room = self._counter.model_max_length - 2
+        return pieces(text, lambda part: len(self._counter.tokenize(part)), room)
 
     def paint(self, requests: Sequence[Request], on_step: OnStep) -> list[Image.Image]:
         first = requests[0]

@@ -12,7 +12,7 @@ from diffusers.pipelines.flux2.image_processor import Flux2ImageProcessor
 from embedding_cache import EmbeddingCache
 from memory import attempt, free
 from PIL import Image
-from prompt_pieces import longest_start
+from prompt_pieces import for_counting, longest_start
 from request import OnStep, Request, as_pictures, callback, generators
 from transformers import AutoModelForCausalLM
 from weights import LOOSE_INSTRUCTION, Preset
@@ -85,7 +85,7 @@ class KleinPainter:
         self._is_away = False
         self._pipe: Any = None
         self._encoder: Any = None
-        self._tokenizer: Any = None
+        self._counter: Any = None
         constant = (preset.instruction, LOOSE_INSTRUCTION, "")
         self._embeddings = EmbeddingCache(constant)
         self._encoder_device = device if not memory_gib or memory_gib >= ENCODER_GIB else "cpu"
@@ -112,10 +112,10 @@ class KleinPainter:
         def fits(prompt: str) -> bool:
             words = self.prompt_for(replace(request, prompt=prompt))
             message = [{"role": "user", "content": words}]
-            chat = self._tokenizer.apply_chat_template(
+            chat = self._counter.apply_chat_template(
                 message, tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
-            return len(self._tokenizer(chat)["input_ids"]) <= LONGEST_TOKENS
+            return len(self._counter(chat)["input_ids"]) <= LONGEST_TOKENS
 
         return replace(request, prompt=longest_start(request.prompt, fits))
 
@@ -158,7 +158,8 @@ class KleinPainter:
             self.preset.source, dtype=self._dtype, text_encoder=model, transformer=None, vae=None
         )
         self._encoder = encoder if self._keep else None
-        self._tokenizer = encoder.tokenizer
+        if self._counter is None:
+            self._counter = for_counting(encoder.tokenizer)
         return encoder
 
     def _ready(self) -> Any:

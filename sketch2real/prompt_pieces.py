@@ -1,11 +1,24 @@
 """Prompts longer than a text encoder takes: in pieces, and cut where even those are too many."""
 
+import copy
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 MOST_PIECES = 8
 """Pieces of 75 tokens that a ControlNet preset is given: 600 tokens, about 450 English words. Every
 piece makes each step slower."""
+
+Tokenizer = TypeVar("Tokenizer")
+
+
+def for_counting(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy to count tokens with while another thread encodes with the original.
+
+    transformers sets padding and truncation on the tokenizer and then encodes, in two steps without
+    a lock: a count between them takes the padding away, and the prompt gets a wrong embedding.
+    """
+    return copy.deepcopy(tokenizer)
 
 
 def pieces(text: str, tokens: Callable[[str], int], room: int) -> list[str]:

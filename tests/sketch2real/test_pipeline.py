@@ -21,6 +21,8 @@ from klein import KleinPainter
 from PIL import Image
 from prompt_pieces import MOST_PIECES
 from request import OnStep, Painter, Request, Step, as_pictures
+from transformers import TokenizersBackend
+from transformers.utils import PaddingStrategy
 from weights import LOOSE_INSTRUCTION, choose
 
 PRESETS = ("sd15", "sdxl", "klein")
@@ -349,6 +351,31 @@ def test_words_beyond_77_tokens_count(name: str, painters: dict[str, Painter]) -
     assert len(cut.prompt) < len(words * 20)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_words_are_counted_while_others_are_encoded(
+    name: str,
+    folders: dict[str, Path],
+    painters: dict[str, Painter],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """transformers sets the padding and encodes afterwards; a count between changes nothing."""
+    painter = load(folders[name])
+    request = make_request(prompt="a tree")
+    set_both = TokenizersBackend.set_truncation_and_padding
+    between: list[Request] = []
+
+    def interrupted(tokenizer: TokenizersBackend, **settings: Any) -> None:
+        set_both(tokenizer, **settings)
+        if settings["padding_strategy"] != PaddingStrategy.DO_NOT_PAD:
+            between.append(painter.fitted(make_request(prompt="a house")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenizersBackend, "set_truncation_and_padding", interrupted)
+        picture = paint(painter, request)
+    assert between
+    assert difference(picture, paint(painters[name], request)) == 0
+
+
 def test_klein_says_which_words_it_used(painters: dict[str, Painter]) -> None:
     """Its encoder takes 512 tokens; what does not fit is neither used nor claimed."""
     painter: Any = painters["klein"]
@@ -356,10 +383,10 @@ def test_klein_says_which_words_it_used(painters: dict[str, Painter]) -> None:
     cut = painter.fitted(make_request(prompt=words))
     assert words.startswith(cut.prompt)
     assert 0 < len(cut.prompt) < len(words)
-    chat = painter._tokenizer.apply_chat_template(
+    chat = painter._counter.apply_chat_template(
         [{"role": "user", "content": painter.prompt_for(cut)}], tokenize=False
     )
-    assert 500 < len(painter._tokenizer(chat)["input_ids"]) <= 512
+    assert 500 < len(painter._counter(chat)["input_ids"]) <= 512
     assert painter.fitted(make_request(prompt="a cat")).prompt == "a cat"
 
 
