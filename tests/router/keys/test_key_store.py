@@ -84,6 +84,26 @@ def test_whose_a_configured_key_is() -> None:
     assert admin.caller().is_admin
 
 
+def test_what_a_caller_may_see() -> None:
+    """What their own holder made, and an admin everything."""
+    assert Caller("web").may_see("web")
+    assert not Caller("web").may_see("app")
+    assert not Caller("").may_see("web")
+    assert Caller("ops", is_admin=True).may_see("web")
+
+
+def test_the_parts_of_a_configured_key() -> None:
+    """A secret may have colons; keys without a name are numbered from 1; limits are kept."""
+    (key,) = parse_keys(["web@team:0123456789:abcdef"], 60, 2)
+    assert (key.id, key.holder) == ("web", "team")
+    assert key.verifier == verifier_of("0123456789:abcdef")
+    assert (key.requests_per_minute, key.concurrent_requests) == (60, 2)
+    texts = ["0123456789abcdef", "another-0123456789"]
+    assert [k.id for k in parse_keys(texts)] == ["key1", "key2"]
+    assert [k.id for k in parse_keys(texts, is_admin=True)] == ["admin1", "admin2"]
+    assert all(len(k.holder) == len("key-") + 32 for k in parse_keys(texts))
+
+
 def test_the_local_key_lives_with_the_router(tmp_path: Path) -> None:
     """It is there while the router runs, private, and does not make others need a key."""
     ring = Keyring(tmp_path, ())
@@ -91,6 +111,7 @@ def test_the_local_key_lives_with_the_router(tmp_path: Path) -> None:
     secret = read_local_key(tmp_path)
     assert secret is not None
     (local,) = ring.current().keys
+    assert (local.id, local.caller().is_admin) == ("local", True)
     assert (local.verifier, local.local, ring.current().required) == (
         verifier_of(secret),
         True,
