@@ -219,17 +219,8 @@ time.sleep(120)
 @pytest.mark.parametrize("grace_s", [0, 1])
 async def test_a_daemon_ends_with_the_group(grace_s: float) -> None:
     """It has a session of its own, and no parent but the reaper."""
-    lines: list[bytes] = []
-    printed = asyncio.Event()
-
-    def note(line: bytes) -> None:
-        lines.append(line)
-        printed.set()
-
-    argv = [sys.executable, "-c", DAEMON]
-    group = await ProcessGroup.spawn(argv, cwd=Path(), env={}, on_line=note)
+    group, lines = await started(DAEMON)
     try:
-        await asyncio.wait_for(printed.wait(), 60)
         daemon = psutil.Process(int(lines[0]))
         assert daemon.is_running()
     finally:
