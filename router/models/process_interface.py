@@ -51,14 +51,18 @@ class StartError(Exception):
         self.log = log
 
 
-class NotStartedError(Exception):
+class RunAgainError(Exception):
+    """A prediction has no outcome, and may run again."""
+
+
+class NotStartedError(RunAgainError):
     """A prediction was not begun, because the process was found dead.
 
     It is safe to run the prediction in another process.
     """
 
 
-class MayHaveBegunError(NotStartedError):
+class MayHaveBegunError(RunAgainError):
     """A prediction may have begun on another machine, and the settings let it run twice."""
 
 
@@ -144,7 +148,8 @@ class Process(Protocol):
     async def predict(self, job: Job, report: Report) -> Outcome:
         """Run one prediction. Meanwhile call `report` with what it prints and outputs.
 
-        Raises NotStartedError when it has certainly not begun.
+        Raises NotStartedError when it has certainly not begun, and MayHaveBegunError when it may
+        run again all the same.
         """
 
     async def cancel(self, prediction_id: str) -> None:

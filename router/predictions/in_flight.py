@@ -11,7 +11,14 @@ import orjson
 from msgspec.structs import replace
 
 from router.clock import Timer
-from router.errors import Canceled, DeadlineExceeded, PredictionFailed, RouterError, WorkerDied
+from router.errors import (
+    BackendFailed,
+    Canceled,
+    DeadlineExceeded,
+    PredictionFailed,
+    RouterError,
+    WorkerDied,
+)
 from router.prediction import (
     TIMES,
     Failure,
@@ -77,6 +84,13 @@ TOO_LARGE = EndReason(
     ),
     Status.FAILED,
     Status.FAILED,
+)
+# Of the last attempt of a prediction that a remote never finishes.
+BROKEN_OFF = Outcome(
+    Status.FAILED,
+    failure=Failure(
+        BackendFailed.code, f"The back-end broke off during the last of {MAX_ATTEMPTS} attempts"
+    ),
 )
 
 
@@ -304,6 +318,6 @@ def hopeless(p: Prediction, now: float) -> tuple[Status, Failure] | None:
         reason = "Its secret inputs cannot be read any more; send it again"
         return Status.FAILED, Failure(RouterError.code, reason)
     if running and p.attempts >= MAX_ATTEMPTS:
-        reason = f"The server stopped during each of {p.attempts} attempts"
+        reason = f"The server stopped during the last of {p.attempts} attempts"
         return Status.FAILED, Failure(WorkerDied.code, reason)
     return None

@@ -35,7 +35,9 @@ from router.prediction import (
 )
 from router.predictions.failure_details import log_place, scrubbed
 from router.predictions.in_flight import (
+    BROKEN_OFF,
     CANCELED,
+    MAX_ATTEMPTS,
     OVERDUE,
     TOO_LARGE,
     EndReason,
@@ -230,14 +232,12 @@ class Predictions:
         in_flight = self._in_flight[prediction_id]
         p = advance(in_flight.prediction, Status.PROCESSING, self._clock.time())
         remote = self.overflow.remote_of(prediction_id)
-        in_flight.prediction = p if p.home == remote else replace(p, home=remote)
+        p = in_flight.prediction = p if p.home == remote else replace(p, home=remote)
         in_flight.wake_followers()
-        self._persistence.note(in_flight.prediction)
-        self._facts.tell(PredictionChanged(in_flight.prediction))
+        self._persistence.note(p)
+        self._facts.tell(PredictionChanged(p))
         limit_s = self._time_limits_s.get(p.model, self._time_limit_s)
-        reason = too_long(limit_s)
-        in_flight.timer = self._call_later(limit_s, self._withdraw, prediction_id, reason)
-        p = in_flight.prediction
+        in_flight.timer = self._call_later(limit_s, self._withdraw, p.id, too_long(limit_s))
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)
         inputs, context = opened(p.inputs, p.secrets)
@@ -253,18 +253,23 @@ class Predictions:
             return
         notify_of_progress(self._webhooks, in_flight, progress)
 
-    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> None:
-        """Mark it waiting again. The attempt does not count. One that may have begun at its remote
-        is asked for there after a restart of the router."""
+    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> bool:
+        """Mark it waiting again and return True. The attempt counts if it may have begun, unless
+        the router stops. After the last one it ends: it may be what takes its remote down."""
         in_flight = self._in_flight[prediction_id]
+        counts = may_have_begun and not self.loop.scheduler.draining
+        if counts and in_flight.prediction.attempts >= MAX_ATTEMPTS:
+            self.finished(prediction_id, BROKEN_OFF)
+            return False
         in_flight.restart()
         in_flight.stop_timer()
         p = advance(in_flight.prediction, Status.STARTING, self._clock.time())
-        attempts = p.attempts - 1
+        attempts = p.attempts if counts else p.attempts - 1
         home = p.home if attempts or may_have_begun else ""
         in_flight.prediction = replace(p, attempts=attempts, home=home)
         self._persistence.note(in_flight.prediction)
         self._facts.tell(PredictionChanged(in_flight.prediction))
+        return True
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """Store the outcome and wake all waiters."""
@@ -274,17 +279,15 @@ class Predictions:
             if in_flight.prediction.durable:
                 self._suspend(in_flight)
                 return None
-            outcome = replace(
-                outcome, failure=Failure(errors.ShuttingDown.code, "The server stopped")
-            )
+            stopped = Failure(errors.ShuttingDown.code, "The server stopped")
+            outcome = replace(outcome, failure=stopped)
         outcome = in_flight.with_progress(outcome)
         log_place(in_flight.prediction, outcome)
         if outcome.metrics:
             outcome = in_flight.with_bounded_metrics(outcome)
-        if in_flight.end_reason is not None and outcome.status is not Status.SUCCEEDED:
-            outcome = replace(
-                outcome, status=in_flight.end_reason.running, failure=in_flight.end_reason.failure
-            )
+        why = in_flight.end_reason
+        if why is not None and outcome.status is not Status.SUCCEEDED:
+            outcome = replace(outcome, status=why.running, failure=why.failure)
         if outcome.failure is not None and in_flight.prediction.secrets:
             failure = scrubbed(outcome.failure, in_flight.prediction.secrets)
             outcome = replace(outcome, failure=failure)

@@ -29,6 +29,7 @@ from router.models.process_interface import (
     NotStartedError,
     Process,
     ProcessFactory,
+    RunAgainError,
     StartError,
 )
 from router.models.tracebacks import with_place
@@ -65,8 +66,9 @@ class Jobs(Protocol):
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """The prediction has printed a log text, sent a part of its output or recorded a metric."""
 
-    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> None:
-        """The prediction waits again. It did not begin, or it may have begun at its remote."""
+    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> bool:
+        """The prediction did not begin, or it may have begun at its remote. True when it waits
+        again, False when it has ended."""
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """The prediction ended. Returns its service time in seconds, None if that does not count
@@ -318,11 +320,12 @@ class SchedulerLoop:
             if process is None:
                 raise NotStartedError("the process was stopped before the run began")
             outcome = await process.predict(job, partial(self._owner.progressed, e.id))
-        except NotStartedError as error:
+        except RunAgainError as error:
             began = isinstance(error, MayHaveBegunError)
-            self._owner.handed_back(e.id, may_have_begun=began)
+            waits = self._owner.handed_back(e.id, may_have_begun=began)
             self.post(msg.Died(e.model, e.generation, str(error)))
-            self.post(msg.Requeued(e.id, e.model, e.generation))
+            run = (e.id, e.model, e.generation)
+            self.post(msg.Requeued(*run) if waits else msg.Finished(*run))
             return
         except Exception:
             # A bug of the router. The slot must still become free, and the caller needs an answer.

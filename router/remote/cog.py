@@ -56,6 +56,12 @@ SEND_AGAIN = 2
 SEND_AGAIN_AFTER_S = 1.0
 # The statuses with which a proxy answers when it has lost the server behind it.
 CUT_OFF = frozenset({500, 502, 504})
+# After these to a POST the prediction may still run there.
+MAY_RUN = frozenset({202, *CUT_OFF})
+
+
+class WasCanceledError(Exception):
+    """The prediction was canceled, and must not be sent."""
 
 
 class CutOffError(Exception):
@@ -89,6 +95,7 @@ class CogBackend:
         self._start_timeout_s = start_timeout_s
         self._is_modal = is_modal
         self._repeatable = repeatable
+        self._canceled: dict[str, bool] = {}  # of each prediction at work, whether it was canceled
 
     async def close(self) -> None:
         """Close every connection."""
@@ -139,49 +146,72 @@ class CogBackend:
         body: dict[str, Json] = {"id": job.id, "input": await with_files(job)}
         if job.context:
             body["context"] = job.context
-        give_up = time.monotonic() + self._timeout_s
+        self._canceled[job.id] = False
         try:
             async with asyncio.timeout(self._timeout_s):
-                sent = 0
-                while True:
-                    try:
-                        answer = await self._send(body, give_up)
-                    except NotStartedError as error:
-                        raise (MayHaveBegunError(str(error)) if sent else error) from error
-                    try:
-                        return await self._follow(job.id, answer, report)
-                    except CutOffError as cut_off:
-                        if not self._repeatable or sent == SEND_AGAIN:
-                            return cut_off.outcome
-                    sent += 1
-                    log.warning("sent again", extra={"prediction": job.id})
-                    await asyncio.sleep(SEND_AGAIN_AFTER_S)
+                return await self._until_known(job.id, body, report)
+        except WasCanceledError:
+            return answers.canceled()
         except TimeoutError:
             await self.cancel(job.id)
             limit = f"{self._timeout_s:.0f} s"
             return answers.failed(DeadlineExceeded.code, f"The back-end took longer than {limit}")
+        finally:
+            del self._canceled[job.id]
+
+    async def _until_known(
+        self, prediction_id: str, body: Mapping[str, Json], report: Report
+    ) -> Outcome:
+        """Send it, and send it again when it was cut off, until its outcome is known. Raises what
+        `predict` raises, and WasCanceledError."""
+        give_up = time.monotonic() + self._timeout_s
+        sent = 0
+        while True:
+            try:
+                answer = await self._send(prediction_id, body, give_up)
+            except NotStartedError as error:
+                if not sent:
+                    raise
+                raise MayHaveBegunError(str(error)) from error
+            if self._canceled[prediction_id] and (answer is None or answer.status in MAY_RUN):
+                await self.cancel(prediction_id)  # the first may have come before the prediction
+            try:
+                return await self._follow(prediction_id, answer, report)
+            except CutOffError as cut_off:
+                if self._canceled[prediction_id]:
+                    raise WasCanceledError from cut_off
+                if not self._repeatable or sent == SEND_AGAIN:
+                    return cut_off.outcome
+            sent += 1
+            log.warning("sent again", extra={"prediction": prediction_id})
+            await asyncio.sleep(SEND_AGAIN_AFTER_S)
 
     async def cancel(self, prediction_id: str) -> bool:
         """See `Backend.cancel`. Modal is not asked, as a request may cost money."""
         if self._is_modal:
             return False
-        with contextlib.suppress(NotSentError, BrokenOffError, TimeoutError):
+        if prediction_id in self._canceled:
+            self._canceled[prediction_id] = True
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                path = f"/predictions/{prediction_id}/cancel"
-                await self._http.ask_safely("POST", path, known_to_one=True)
+                await self._http.tell_all(f"/predictions/{prediction_id}/cancel")
         return True
 
     async def abandon(self, prediction_id: str) -> None:
         """Let it run: another box of ours is asked for it again by the same id, and would answer
         that it was canceled."""
 
-    async def _send(self, body: Mapping[str, Json], give_up: float) -> RemoteResponse | None:
+    async def _send(
+        self, prediction_id: str, body: Mapping[str, Json], give_up: float
+    ) -> RemoteResponse | None:
         """POST until the back-end accepts or refuses it. Returns the response; None when the
-        connection was lost."""
+        connection was lost. Raises WasCanceledError instead of sending what was canceled."""
         delays = retry_delays()
         busy_s = BUSY_FIRST_S
         check_at = time.monotonic() + BUSY_CHECK_EVERY_S
         while True:
+            if self._canceled[prediction_id]:
+                raise WasCanceledError
             try:
                 answer = await self._http.ask("POST", "/predictions", json=body)
             except NotSentError as error:

@@ -8,6 +8,7 @@ money or have an effect; `router.remote.cog` sends it again only if the settings
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import math
 import os
@@ -122,7 +123,8 @@ class RemoteHttp:
         followed.
 
         An entry that is not reached has begun nothing, so the next one gets the request.
-        `known_to_one`: an entry may answer 404 for what another one knows, so all are asked.
+        `known_to_one`: an entry may answer 404 for what another one knows, so then the next one is
+        asked too.
 
         Raises NotSentError when it was not sent to any entry, and BrokenOffError when there is no
         complete response."""
@@ -219,6 +221,16 @@ class RemoteHttp:
                 if not _in_trouble(answer.status) or (delay_s := next(delays, None)) is None:
                     return answer
             await asyncio.sleep(delay_s)
+
+    async def tell_all(self, path: str) -> None:
+        """POST to every entry at the same time, to each as `ask_safely` does. An entry that fails
+        keeps it from no other."""
+
+        async def tell(entry: str) -> None:
+            with contextlib.suppress(NotSentError, BrokenOffError):
+                await self.ask_safely("POST", entry + path)
+
+        await asyncio.gather(*map(tell, self._entries))
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -19,6 +19,7 @@ from router.models.process_interface import (
     MayHaveBegunError,
     NotStartedError,
     Report,
+    RunAgainError,
     StartError,
 )
 from router.prediction import Job, Outcome
@@ -110,7 +111,7 @@ class RemoteProcess:
 
     async def predict(self, job: Job, report: Report) -> Outcome:
         """Run one prediction at the back-end. Raises NotStartedError when it certainly did not
-        begin."""
+        begin, and MayHaveBegunError when it may run again all the same."""
         if self._broken.done():
             raise NotStartedError(self._broken.result())
         if not self._guards.allowance.take():
@@ -122,7 +123,7 @@ class RemoteProcess:
         self._running[job.id] = task
         try:
             outcome = await asyncio.shield(task)
-        except NotStartedError as error:
+        except RunAgainError as error:
             self._note_broken(str(error))
             raise
         except asyncio.CancelledError:

@@ -17,7 +17,7 @@ from router.errors import (
     UnknownPrediction,
 )
 from router.keys.key import TRUSTED, Caller
-from router.models.process_interface import NotStartedError, StartError
+from router.models.process_interface import MayHaveBegunError, NotStartedError, StartError
 from router.observability.facts import Fact, Facts, PredictionChanged
 from router.prediction import (
     Failure,
@@ -29,7 +29,7 @@ from router.prediction import (
     Status,
 )
 from router.predictions import output_links
-from router.predictions.in_flight import MAX_ATTEMPTS
+from router.predictions.in_flight import CANCELED, MAX_ATTEMPTS
 from router.scheduling import messages
 from router.secret_inputs import SecretValues
 from tests.router.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World
@@ -458,6 +458,51 @@ async def test_one_that_never_began_counts_no_attempt(world: World) -> None:
     assert (await world.stored("a", Status.SUCCEEDED)).attempts == 1
     steps = ["starting", "processing", "starting", "processing", "succeeded"]
     assert heard == [*steps, "PredictionEnded"]
+
+
+async def cut_off(world: World, attempt: int) -> None:
+    """The connection to the remote of `a` is lost in this attempt, and its model starts again."""
+    model = world.router.model
+    await until(lambda: "a" in model.answers)
+    assert (await world.router.predictions.get("a", TRUSTED)).attempts == attempt
+    model.answers.pop("a").set_exception(MayHaveBegunError("the connection was lost"))
+    in_flight = world.router.predictions.in_flight("a")
+    assert in_flight is not None
+    await until(lambda: in_flight.prediction.status is not Status.PROCESSING)
+    world.clock.now += 60
+    world.router.loop.post(messages.Tick())
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+async def test_one_that_its_remote_never_finishes_has_an_end(world: World, canceled: bool) -> None:
+    """It may be what takes the remote down, so an attempt that may have begun counts."""
+    await world.router.predictions.create(made("a"))
+    for attempt in range(1, MAX_ATTEMPTS):
+        await cut_off(world, attempt)
+    if canceled:
+        await until(lambda: "a" in world.router.model.answers)
+        in_flight = world.router.predictions.in_flight("a")
+        assert in_flight is not None
+        in_flight.end_reason = CANCELED
+    await cut_off(world, MAX_ATTEMPTS)
+    end = await world.stored("a", Status.CANCELED if canceled else Status.FAILED)
+    assert end.failure is not None
+    assert end.failure.code == ("canceled" if canceled else "backend_failed")
+    assert len(world.router.model.jobs) == MAX_ATTEMPTS
+    assert world.spool.removed == ["/spool/1"]
+
+
+async def test_a_stop_of_the_router_counts_no_attempt(world: World) -> None:
+    """The remote did nothing wrong, and is asked for the prediction after the restart."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    world.router.loop.post(messages.Draining())
+    answer = world.router.model.answers.pop("a")
+    answer.set_exception(MayHaveBegunError("the router stopped using the back-end"))
+    await until(lambda: world.router.predictions.in_flight("a") is None)
+    assert (await world.stored("a", Status.STARTING)).attempts == 0
+    await world.kill_and_restart()
+    await world.running("a")
 
 
 async def test_a_router_that_stops_keeps_what_is_durable(world: World) -> None:

@@ -133,6 +133,7 @@ class Recorder:
         self.progress: list[tuple[str, Progress]] = []
         self.outcomes: dict[str, Outcome] = {}
         self.errors: dict[str, RouterError] = {}
+        self.ended: set[str] = set()
 
     def started(self, prediction_id: str) -> Job:
         """Noted."""
@@ -143,9 +144,10 @@ class Recorder:
         """Noted."""
         self.progress.append((prediction_id, progress))
 
-    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> None:
-        """Noted."""
+    def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> bool:
+        """Noted. Those that the test names have ended."""
         self.told.append(("may have begun" if may_have_begun else "handed_back", prediction_id))
+        return prediction_id not in self.ended
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
         """Noted."""
@@ -290,6 +292,20 @@ async def test_what_never_began_runs_again(world: World, error: Exception, told:
     second.answers["a"].set_result(GOOD)
     await settle()
     assert world.jobs.outcomes == {"a": GOOD}
+
+
+async def test_what_has_ended_does_not_run_again(world: World) -> None:
+    """Its owner ended it when it was handed back. The next one runs, on the next process."""
+    world.jobs.ended = {"a"}
+    world.loop.post(msg.Submitted("a", "m"))
+    world.loop.post(msg.Submitted("b", "m"))
+    first = await world.ready()
+    first.answers["a"].set_exception(MayHaveBegunError("x"))
+    await settle()
+    world.clock.now += 2
+    world.loop.post(msg.Tick())
+    second = await world.ready()
+    assert (list(first.answers), list(second.answers)) == (["a"], ["b"])
 
 
 async def test_a_bug_in_an_adapter_frees_the_slot(world: World) -> None:

@@ -50,6 +50,12 @@ class StandIn:
         for site in list(self.server.runner.sites):
             await site.stop()
 
+    async def listen_again(self) -> None:
+        """Accept connections at the same address again."""
+        assert self.server is not None
+        assert self.server.runner is not None
+        await web.TCPSite(self.server.runner, "127.0.0.1", self.server.port).start()
+
     def of(self, method: str, path: str) -> list[Seen]:
         """The requests to one path."""
         return [s for s in self.seen if (s.method, s.path) == (method, path)]

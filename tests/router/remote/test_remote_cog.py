@@ -235,6 +235,7 @@ async def test_nobody_there() -> None:
         await backend.predict(Job("p1", {}), ignore)
     assert "127.0.0.1" not in str(told.value)
     assert "refused" in str(told.value)
+    assert isinstance(told.value.__cause__, http.NotSentError)
     with pytest.raises(StartError, match="cannot be reached"):
         await backend.probe()
     await backend.close()

@@ -8,10 +8,15 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from router.models.process_interface import MayHaveBegunError
+from router.clock import SystemClock
+from router.models.process_interface import MayHaveBegunError, NotStartedError
 from router.prediction import Job, Outcome
 from router.remote import cog, http
+from router.remote.backend import Guards
+from router.remote.guard import Allowance, Breaker
+from router.remote.process import RemoteProcess
 from tests.router.remote.remote_stand_in import (
+    Handler,
     StandIn,
     Step,
     answers,
@@ -145,15 +150,70 @@ async def test_it_is_sent_three_times_at_most(first: StandIn) -> None:
     assert sent(first) == [2 + cog.SEND_AGAIN]
 
 
+@pytest.mark.parametrize(
+    ("lost", "cancels"),
+    [(hang_up, 2), (answers(502), 2), (answers(202, RUNNING), 2), (answers(409), 1)],
+)
+async def test_what_was_canceled_is_not_sent_again(
+    first: StandIn, second: StandIn, lost: Handler, cancels: int
+) -> None:
+    """The cancel comes while it is sent, and so before the prediction is known there. It is sent
+    again if the prediction may run."""
+    backend = backend_of(first.url, second.url, again=True)
+
+    async def cut_off(request: web.Request) -> web.StreamResponse:
+        await backend.cancel("p1")
+        return await lost(request)
+
+    first.script[PREDICT] = [cut_off]
+    assert code(await backend.predict(Job("p1", {}), ignore)) == "canceled"
+    await backend.close()
+    assert sent(first, second) == [1, 0]
+    assert len(first.of("POST", "/predictions/p1/cancel")) == cancels
+
+
+@pytest.mark.parametrize("step", [200, 404, 500, hang_up])
+async def test_a_cancel_reaches_every_entry(
+    first: StandIn, second: StandIn, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever another one does."""
+    monkeypatch.setattr(http, "RETRY_FIRST_S", 0.01)
+    first.script["POST /predictions/p1/cancel"] = [step]
+    async with stand_in() as gone:
+        pass
+    backend = backend_of(gone.url, first.url, second.url)
+    assert await backend.cancel("p1")
+    await backend.close()
+    assert first.of("POST", "/predictions/p1/cancel")
+    assert len(second.of("POST", "/predictions/p1/cancel")) == 1
+
+
 async def test_without_an_entry_it_goes_back_to_the_queue() -> None:
-    """What was cut off as the last entry died waits for the back-end, and is asked for there."""
+    """What was cut off as the last entry died may run again. The next start sends it once more,
+    under its id."""
     async with stand_in() as only:
 
         async def dies(request: web.Request) -> web.StreamResponse:
             await only.stop_listening()
             return await hang_up(request)
 
-        only.script[PREDICT] = [dies]
+        def process() -> RemoteProcess:
+            return RemoteProcess(backend_of(only.url, again=True), guards, repeatable=True)
+
+        guards = Guards(Allowance(None, SystemClock()), Breaker())
+        only.script |= {PREDICT: [dies, SUCCEEDED], "GET /health-check": [{"status": "READY"}]}
+        cut_off = process()
+        await cut_off.start()
+        assert not issubclass(MayHaveBegunError, NotStartedError)  # which is safe to run again
         with pytest.raises(MayHaveBegunError, match="cannot be reached"):
-            await predict(only)
+            await cut_off.predict(Job("p1", {}), ignore)
+        assert "cannot be reached" in await cut_off.broken()
+        await cut_off.stop(0.0)
         assert sent(only) == [1]
+
+        await only.listen_again()
+        again = process()
+        await again.start()
+        assert (await again.predict(Job("p1", {}), ignore)).output == {"x": 1}
+        await again.stop(0.0)
+        assert [s.json["id"] for s in only.of("POST", "/predictions")] == ["p1", "p1"]
