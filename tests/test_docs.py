@@ -51,6 +51,15 @@ def test_links_lead_somewhere() -> None:
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
 
 
+def test_no_table_is_cut() -> None:
+    """A table begins with a header and its line of dashes: a blank line makes a row plain text."""
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/**/*.md")]:
+        lines = ["", *path.read_text().splitlines(), ""]
+        for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
+            if line.startswith("| ") and not before.startswith("|"):
+                assert re.fullmatch(r"\|( *:?-+:? *\|)+", after), f"{path.name}: {line}"
+
+
 def test_make_targets_in_the_readme_exist() -> None:
     """`make x` in a document is a target."""
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
