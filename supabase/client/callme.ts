@@ -38,12 +38,17 @@ export interface Options<Output> {
   signal?: AbortSignal;
 }
 
-/** A run that did not succeed. `code` is the box's or the function's. */
+/**
+ * A run that did not succeed. `code` is the box's, the function's or the database's. With
+ * `unreachable` only the way there failed: the run may go on, and the same call may work later.
+ */
 export class CallmeError extends Error {
   constructor(readonly code: string, message: string) {
     super(message);
   }
 }
+
+const UNREACHABLE = "unreachable";
 
 // deno-lint-ignore no-explicit-any
 type SupabaseClient = any; // any version of supabase-js, which is the app's own
@@ -55,13 +60,15 @@ export function createCallme<M extends Models>(
 ) {
   type Hear = (said?: { prediction: string; version: number }) => void;
   const listeners = new Set<Hear>();
-  let owner: string | undefined; // of `channel`
+  let owner = ""; // of `channel`
   let channel: SupabaseClient;
   let joined = false;
   let left: Promise<unknown> | undefined;
 
   async function user(): Promise<string> {
-    const id = (await supabase.auth.getSession()).data.session?.user?.id;
+    const { data, error } = await supabase.auth.getSession();
+    const id = data.session?.user?.id;
+    if (error) throw new CallmeError(UNREACHABLE, error.message); // no new token from Auth
     if (!id) throw new CallmeError("unauthorized", "Sign in first");
     return id;
   }
@@ -70,7 +77,7 @@ export function createCallme<M extends Models>(
     const { data, error } = await supabase.functions.invoke(`predictions${path}`, options);
     if (!error) return data;
     const said = (await error.context?.json?.().catch(() => null))?.error ?? {};
-    throw new CallmeError(said.code ?? "unreachable", said.message ?? error.message);
+    throw new CallmeError(said.code ?? UNREACHABLE, said.message ?? error.message);
   }
 
   /** A file's place in Storage, for an input; files in `run` are uploaded by themselves. */
@@ -85,9 +92,9 @@ export function createCallme<M extends Models>(
     return `storage://callme-inputs/${path}`;
   }
 
-  async function uploaded(value: unknown): Promise<unknown> {
-    if (Array.isArray(value)) return await Promise.all(value.map(uploaded));
-    return value instanceof Blob ? await upload(value) : value;
+  function uploaded(value: unknown): unknown {
+    if (Array.isArray(value)) return Promise.all(value.map(uploaded));
+    return value instanceof Blob ? upload(value) : value;
   }
 
   /** A URL of a file in an output, for an hour. */
@@ -100,35 +107,44 @@ export function createCallme<M extends Models>(
 
   const table = () => supabase.schema("callme").from("predictions").select("*");
 
+  async function read<Output>(query: PromiseLike<SupabaseClient>): Promise<Prediction<Output>[]> {
+    const { data, error, status } = await query;
+    if (!error) return data;
+    // 400 to 407 come again each time: no right, no such schema, no such column.
+    const code = status > 399 && status < 408 ? error.code ?? "unauthorized" : UNREACHABLE;
+    throw new CallmeError(code, error.message);
+  }
+
   /** Leaves Realtime. The next run joins it again. */
   function close() {
     if (channel) left = supabase.removeChannel(channel);
-    channel = owner = undefined;
+    channel = owner = "";
     joined = false;
   }
 
   /** Realtime only says that something has changed, and may be silent: rows are read again. */
-  async function listen(): Promise<void> {
-    const id = await user();
+  async function listen(id: string): Promise<void> {
     if (id === owner) return;
     close();
     owner = id;
     await left; // a channel that is being left cannot be joined
     await supabase.realtime.setAuth();
     if (owner !== id) return;
-    const mine = supabase.channel(`callme:user:${id}`, { config: { private: true } });
-    channel = mine;
+    const mine = channel = supabase.channel(`callme:user:${id}`, { config: { private: true } });
     mine.on("broadcast", { event: "prediction" }, (message: { payload: never }) => {
       listeners.forEach((hear) => hear(message.payload));
     }).subscribe((state: string) => {
       if (channel !== mine) return;
       joined = state === "SUBSCRIBED";
-      if (state === "CLOSED") owner = undefined; // after any other state it joins again by itself
+      if (state === "CLOSED") owner = ""; // after any other state it joins again by itself
       listeners.forEach((hear) => hear()); // what was said meanwhile is lost
     });
   }
 
-  /** The prediction at its end, also one that an earlier page began. Throws CallmeError. */
+  /**
+   * The prediction at its end, also one that an earlier page began. Goes on while the database is
+   * away. Throws CallmeError when the run fails, or the row cannot be read by this user.
+   */
   async function follow<Output>(
     id: string,
     { onProgress, signal }: Options<Output> = {},
@@ -147,11 +163,15 @@ export function createCallme<M extends Models>(
     try {
       for (;;) {
         signal?.throwIfAborted();
-        listen().catch(() => owner = undefined);
         changed = false;
-        const { data, error } = await table().eq("id", id);
-        const row: Prediction<Output> | undefined = data?.[0];
-        if (!row && !error) throw new CallmeError("not_found", "There is no such prediction");
+        let row: Prediction<Output> | undefined;
+        try {
+          listen(await user()).catch(() => owner = "");
+          [row] = await read<Output>(table().eq("id", id));
+          if (!row) throw new CallmeError("not_found", "No such prediction");
+        } catch (error) {
+          if ((error as CallmeError).code !== UNREACHABLE) throw error;
+        }
         if (row && row.version > seen) {
           seen = row.version;
           if (row.status === "succeeded") return row as Succeeded<Output>;
@@ -160,10 +180,9 @@ export function createCallme<M extends Models>(
           }
           onProgress?.(row);
         }
-        // The box was away when it was made.
+        // The box was away when it was made. The function takes model, input and key of it.
         if (row?.key && !row.sent_at && row.status === "starting") {
-          const { model, input, key } = row;
-          await call("", { body: { model, input, key } }).catch(() => {});
+          await call("", { body: row }).catch(() => {});
         }
         if (changed) continue;
         await new Promise<void>((resolve) => {
@@ -185,14 +204,14 @@ export function createCallme<M extends Models>(
   ): Promise<Succeeded<M[Name]["output"]>> {
     const { key = crypto.randomUUID() } = options;
     if (options.key) {
-      const [made] = (await table().eq("key", key)).data ?? [];
-      if (made?.model === model) return await follow(made.id, options);
+      const [made] = await read(table().eq("key", key));
+      if (made?.model === model) return follow(made.id, options);
     }
     const entries = Object.entries(input).map(async (
       [name, value],
     ) => [name, await uploaded(value)]);
     const body = { model, input: Object.fromEntries(await Promise.all(entries)), key };
-    return await follow((await call("", { body })).id, options);
+    return follow((await call("", { body })).id, options);
   }
 
   return {
@@ -203,8 +222,8 @@ export function createCallme<M extends Models>(
     close,
     cancel: (id: string) => call(`/${id}`, { method: "DELETE" }),
     forget: (id: string) => call(`/${id}?forget=true`, { method: "DELETE" }),
-    /** The user's own predictions, newest first. */
-    list: async (count = 20): Promise<Prediction[]> =>
-      (await table().order("created_at", { ascending: false }).limit(count)).data ?? [],
+    /** The user's own predictions, newest first. Throws CallmeError. */
+    list: (count = 20): Promise<Prediction[]> =>
+      read(table().order("created_at", { ascending: false }).limit(count)),
   };
 }

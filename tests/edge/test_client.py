@@ -151,6 +151,64 @@ def test_a_page_runs_a_model(app: App, tmp_path: Path) -> None:
     }
 
 
+UNREAD = """
+let reads, left, planned = [];
+const realFetch = globalThis.fetch;
+globalThis.fetch = (input, init) => {
+  if (!String(input).includes("/rest/v1/predictions")) return realFetch(input, init);
+  if (++reads > 9) left.abort(); // it would try without end
+  const status = planned.shift();
+  const away = () => new Response(JSON.stringify({ message: "away" }), { status });
+  return status ? Promise.resolve(away()) : realFetch(input, init);
+};
+const codeOf = (work) => work.then(() => "none", (error) => error.code);
+async function ends(callme, id = crypto.randomUUID()) {
+  reads = 0;
+  left = new AbortController();
+  return [await codeOf(callme.follow(id, { signal: left.signal })), reads];
+}
+const go = (session) => connect(session, { pollMs: 50 });
+
+planned = [500, 429, 502];
+said.away = await ends(callme);
+const signing = go(a);
+const getSession = signing.supabase.auth.getSession;
+const data = { session: null };
+let refusals = 2;
+signing.supabase.auth.getSession = () => refusals-- > 0 ? { data, error: Error() } : getSession();
+said.auth_away = await ends(signing.callme);
+
+said.expired = await ends(go({ ...a, access_token: "EXPIRED" }).callme);
+planned = [401];
+said.gateway = await ends(callme);
+said.no_id = await ends(callme, "no-id");
+const hidden = go(a);
+const schema = hidden.supabase.schema.bind(hidden.supabase);
+hidden.supabase.schema = () => schema("hidden");
+said.hidden = await ends(hidden.callme);
+said.hidden_key = await codeOf(hidden.callme.run("echo", {}, { key: "k" }));
+said.hidden_list = await codeOf(hidden.callme.list());
+const nobody = go(null).callme;
+said.nobody = await ends(nobody);
+said.nobody_says = await nobody.follow("id").catch((error) => error.message);
+said.nobody_list = await codeOf(nobody.list());
+"""
+
+
+def test_what_cannot_be_read_ends_with_its_reason(app: App, tmp_path: Path) -> None:
+    """No session, no right, a token or an id that is none: at once, with the code. While the
+    database or Auth is away, it is tried again."""
+    said = run_page(app, tmp_path, UNREAD.replace("EXPIRED", token_of(A, -60)))
+    assert (said["away"], said["auth_away"]) == (["not_found", 4], ["not_found", 1])
+    assert said["expired"] == ["PGRST303", 1]
+    assert said["gateway"] == ["unauthorized", 1]
+    assert said["no_id"] == ["22P02", 1]
+    assert said["hidden"] == ["PGRST106", 1]
+    assert (said["hidden_key"], said["hidden_list"]) == ("PGRST106", "PGRST106")
+    assert (said["nobody"], said["nobody_list"]) == (["unauthorized", 0], "42501")
+    assert said["nobody_says"] == "Sign in first"
+
+
 def test_the_client_is_small(tmp_path: Path) -> None:
     """At most 3 kB of JavaScript; its types are right, with the settings of the functions."""
     out = tmp_path / "callme.js"
