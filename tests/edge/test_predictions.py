@@ -228,17 +228,30 @@ def test_what_is_no_webhook_of_the_box_changes_nothing(app: App) -> None:
     assert app.report(event).status_code == 410, "the box need not try again"
 
 
-@pytest.mark.parametrize("names", [[f"output-{i}.png" for i in range(101)], ["a/../b.png"]])
-def test_files_that_cannot_be_kept_end_the_row(app: App, names: list[str]) -> None:
-    """A row never names a file that is not in Storage."""
+@pytest.mark.parametrize(
+    ("files", "code", "words"),
+    [
+        ([{"name": f"{i}.png"} for i in range(101)], "output_too_large", "101 files"),
+        ([{"name": "good.png"}, {"name": "a/../b.png"}], "result_refused", '"a/../b.png"'),
+        ([{"name": None}], "result_refused", "null"),
+        ([{"name": "\U0001f436" * 300}], "result_refused", "\U0001f436"),
+        ([{"name": ["x"]}], "result_refused", '["x"]'),
+        ([None], "result_refused", "null"),
+        (["x"], "result_refused", "null"),
+    ],
+)
+def test_files_that_cannot_be_kept_end_the_row(
+    app: App, files: list[Any], code: str, words: str
+) -> None:
+    """A row never names a file that is not in Storage. It says which name or number is wrong."""
     row = app.run()
-    files = [{"place": [i], "name": name} for i, name in enumerate(names)]
     asked = app.report({"id": row["id"], "event": "files", "files": files})
     assert (asked.status_code, asked.json()) == (200, {"uploads": {}})
-    done = {"id": row["id"], "status": "succeeded", "at": 2, "output": [None] * len(names)}
+    done = {"id": row["id"], "status": "succeeded", "at": 2, "output": [None] * len(files)}
     assert app.report({**done, "output_files": files}).status_code == 204
     (ended,) = app.project.rows()
-    assert (ended["status"], ended["error_code"]) == ("failed", "output_too_large")
+    assert (ended["status"], ended["error_code"]) == ("failed", code)
+    assert words in ended["error"]
     assert (ended["output"], app.project.files) == (None, {})
 
 

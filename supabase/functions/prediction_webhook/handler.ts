@@ -74,27 +74,39 @@ async function giveUploadUrls(
 ): Promise<Response> {
   const row = await platform.find(null, "id", id);
   if (row === null) return gone();
-  const files = Array.isArray(listed) ? listed as { name?: unknown }[] : [];
-  const names = files.map(({ name }) => name).filter((name): name is string =>
-    typeof name === "string" && FILE_NAME.test(name)
-  );
+  const files: unknown[] = Array.isArray(listed) ? listed : [];
   const uploads: Record<string, string> = {};
   // A prediction that was cancelled meanwhile needs no files.
   if (row.status !== "starting" && row.status !== "processing") return Response.json({ uploads });
-  if (files.length > MAX_FILES || names.length < files.length) {
+  const names = files.map((file) => (file as { name?: unknown } | null)?.name);
+  const refusal = refusalOf(names);
+  if (refusal) {
     // The row must not name files that are not there.
-    const error = `Cannot keep ${files.length} files: at most ${MAX_FILES} with plain names`;
-    await platform.rpc<string>("apply_event", { event: { ...tooLarge(id), error } });
+    await platform.rpc<string>("apply_event", { event: { id, status: "failed", ...refusal } });
     return Response.json({ uploads });
   }
   for (let i = 0; i < names.length; i += AT_ONCE) {
     await Promise.all(
-      names.slice(i, i + AT_ONCE).map(async (name) => {
+      (names as string[]).slice(i, i + AT_ONCE).map(async (name) => {
         uploads[name] = await platform.uploadUrl("callme-outputs", `${row.user_id}/${id}/${name}`);
       }),
     );
   }
   return Response.json({ uploads });
+}
+
+/** Why files with these names cannot be kept, if so. */
+function refusalOf(names: unknown[]): { error_code: string; error: string } | undefined {
+  if (names.length > MAX_FILES) {
+    const error = `Cannot keep ${names.length} files: the most is ${MAX_FILES}`;
+    return { error_code: "output_too_large", error };
+  }
+  const wrong = names.findIndex((name) => typeof name !== "string" || !FILE_NAME.test(name));
+  if (wrong < 0) return undefined;
+  // No half of a character of two units: the database refuses it.
+  const shown = JSON.stringify(names[wrong] ?? null).slice(0, 250).replace(/[\ud800-\udbff]$/, "");
+  const rule = "must be 1 to 200 of A-Z a-z 0-9 . _ ~ -, and not begin with . or ~";
+  return { error_code: "result_refused", error: `Cannot keep a file named ${shown}: it ${rule}` };
 }
 
 /** What is applied in place of an event that no row takes. */
