@@ -79,6 +79,33 @@ class Runner(BaseRunner):
 """
 
 
+# A client whose user has four runs. Two end while the page follows them: for one the connection was
+# lost, the other has failed.
+HISTORY = """
+const row = (model, more) => ({ id: model, model, version: 1, log_tail: "", progress: 5, ...more });
+const lost = new TypeError("Failed to fetch");
+const missing = { image: "storage://callme-outputs/gone.png", seed: 7 };
+const rows = [
+  row("plain", { status: "succeeded", output: { text: "hello" } }),
+  row("running", { status: "processing" }),
+  row("fails", { status: "processing" }),
+  row("gone", { status: "succeeded", output: missing }),
+];
+export const createCallme = () => ({
+  list: async () => rows.map((one) => ({ ...one })),
+  url: () => Promise.reject(new Error("Object not found")),
+  follow: async (id, { onProgress }) => {
+    const mine = rows.find((one) => one.id === id);
+    onProgress({ ...mine });
+    if (id === "running") throw lost;
+    Object.assign(mine, { status: "failed", error: "No memory", version: 2 });
+    throw new Error("No memory");
+  },
+});
+"""
+SESSION = "{ auth: { getSession: async () => ({ data: { session: {} } }) } }"
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         """Silent: a test prints what it needs."""
@@ -119,12 +146,14 @@ def make_site(folder: Path, url: str) -> None:
 
 
 @contextmanager
-def browsing(url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def browsing(
+    url: str, folder: Path, script: str = "jobs_page.mjs"
+) -> Iterator[subprocess.Popen[str]]:
     """A person at the page. Its output says what was seen."""
     chromium = importlib.import_module("tests.e2e.chromium").find_chromium()
     node = shutil.which("node") or pytest.skip("needs node on PATH, for puppeteer-core")
     (folder / "node_modules").symlink_to(npm_folder(PUPPETEER) / "node_modules")
-    shutil.copyfile(Path(__file__).with_name("jobs_page.mjs"), folder / "jobs_page.mjs")
+    shutil.copyfile(Path(__file__).with_name(script), folder / script)
     task = {
         "chromium": chromium,
         "url": url,
@@ -134,7 +163,7 @@ def browsing(url: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
         "limitMs": LIMIT_S * 1000,
     }
     process = subprocess.Popen(
-        [str(node), "jobs_page.mjs"],
+        [str(node), script],
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -271,3 +300,30 @@ def test_three_models_end_on_the_page_although_the_box_is_killed(
     assert all(pictures)
     assert report["complaints"] == []
     assert len(told) >= 3
+
+
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_one_bad_run_does_not_hide_the_others(tmp_path: Path) -> None:
+    """A picture that is gone leaves its card with the reason; a lost connection fails no run."""
+    site = tmp_path / "site"
+    site.mkdir()
+    page = PAGE.read_text().replace(CDN, "supabase.js")
+    (site / "index.html").write_text(page)
+    (site / "supabase.js").write_text(f"window.supabase = {{ createClient: () => ({SESSION}) }};")
+    (site / "callme.js").write_text(HISTORY)
+    with (
+        serving(functools.partial(_Quiet, directory=str(site))) as url,
+        browsing(url, tmp_path, "jobs_history.mjs") as browser,
+    ):
+        out, complaints = browser.communicate(timeout=LIMIT_S)
+    assert browser.returncode == 0, complaints
+    seen = json.loads(out.splitlines()[-1])
+    cards = seen["cards"]
+    assert set(cards) == {"plain", "running", "fails", "gone"}
+    assert cards["plain"][0] == "succeeded"
+    assert cards["gone"][0] == "succeeded"
+    assert "Object not found" in cards["gone"][1]
+    assert '"seed": 7' in cards["gone"][1]
+    assert cards["running"] == ["processing", ""]
+    assert cards["fails"] == ["failed", "No memory"]
+    assert seen["complaint"] == "Failed to fetch"
