@@ -228,6 +228,21 @@ def test_what_is_no_webhook_of_the_box_changes_nothing(app: App) -> None:
     assert app.report(event).status_code == 410, "the box need not try again"
 
 
+def test_a_body_too_large_to_read_can_only_fail_its_own_row(app: App) -> None:
+    """Its signature is not checked, so the URL's token alone says whose row it ends."""
+    row, other = app.run(), app.run()
+    event = {"id": other["id"], "status": "succeeded", "at": 1, "output": "x" * 9_000_000}
+    body = json.dumps(event).encode()
+    url = app.webhook_url(row["id"])
+    forged = url[:-1] + ("0" if url[-1] != "0" else "1")
+    assert app.http.post(forged, content=body).status_code == 401
+    assert {r["status"] for r in app.project.rows()} == {"starting"}
+    assert app.http.post(url, content=body).status_code == 204
+    ended = {r["id"]: (r["status"], r["error_code"], r["output"]) for r in app.project.rows()}
+    assert ended[row["id"]] == ("failed", "output_too_large", None)
+    assert ended[other["id"]] == ("starting", None, None), "the id in the body counts for nothing"
+
+
 @pytest.mark.parametrize(
     ("files", "code", "words"),
     [

@@ -32,7 +32,8 @@ export async function respond(request: Request, deps: Deps, entry: Entry): Promi
     bytes = await readBody(request, deps, BODY_BYTES);
   } catch (error) {
     if (!(error instanceof Refusal) || error.code !== "payload_too_large") throw error;
-    // Nobody but the box has the URL with this token. Its retries would be refused too.
+    // Unread, so the signature cannot be checked: the token alone, which the box has, lets its
+    // holder end this one row as failed. The box's retries would be too large too.
     await request.body?.cancel().catch(() => {});
     return await apply(tooLarge(id), platform, entry);
   }
