@@ -283,29 +283,6 @@ def test_the_picture_shows_the_pauses(measure: Measure, golden: Path) -> None:
     assert {colour_at(time, 5) for time in answer.syllables} == {ImageColor.getrgb("#c8385a")}
 
 
-def test_a_word_that_no_font_has_is_no_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a font for its script a word is left out, and the legend says so."""
-    import fonts
-
-    own = fonts.font_for("naïve Łódź Москва", 20)
-    assert own is not None
-    monkeypatch.setattr(fonts, "_files", tuple)
-    monkeypatch.setattr(fonts, "_of_script", {})
-    assert fonts.font_for("今天 hello", 20) is None
-    assert fonts.font_for("كيف", 20) is None
-
-
-def test_a_font_of_this_machine_is_used() -> None:
-    """For a script that it has and Pillow lacks."""
-    import fonts
-
-    if not any("DejaVuSans" in path for path in fonts._files()):
-        pytest.skip("needs DejaVu Sans, which has Armenian")
-    font = fonts.font_for("բարեւ", 20)
-    assert font is not None
-    assert "DejaVu" in font.getname()[0]  # type: ignore[union-attr]
-
-
 def test_a_picture_that_fails_leaves_no_file(
     measure: Measure, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
