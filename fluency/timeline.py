@@ -25,6 +25,7 @@ _WAVE_PX: Final = 112
 _DOTS_PX: Final = 14  # above the waveform
 _LINE_PX: Final = 31
 _LINES: Final = 3
+_TICK_PX: Final = 6
 ROW_PX: Final = _WAVE_PX + _LINES * _LINE_PX + 22
 
 _PAPER, _INK, _FAINT = "#ffffff", "#1f2430", "#626979"
@@ -174,7 +175,10 @@ def _waveform(row: _Row, samples: NDArray[np.float32]) -> None:
 
 
 def _words(row: _Row, words: Sequence[Word]) -> None:
-    """Each word at its start, in the first of three lines with room for it."""
+    """Each word at its start, in the first of three lines with room for it.
+
+    A word that would end beyond the picture is left out; a tick marks its start.
+    """
     free = [0.0] * _LINES
     for word in words:
         if not row.start_s <= word["start"] < row.start_s + ROW_S:
@@ -185,8 +189,12 @@ def _words(row: _Row, words: Sequence[Word]) -> None:
         x = max(min(x, WIDTH_PX - width - 4), 4.0)
         line = next((i for i, end in enumerate(free) if end <= x), int(np.argmin(free)))
         x = max(x, free[line])
-        y = row.top + _WAVE_PX + 2 + _LINE_PX * line
         colour = _KINDS.get(word["kind"], _INK)
+        if x + width > WIDTH_PX:
+            start, below = row.x(word["start"]), row.top + _WAVE_PX
+            row.draw.line((start, below, start, below + _TICK_PX), fill=colour, width=3)
+            continue
+        y = row.top + _WAVE_PX + 2 + _LINE_PX * line
         if font:
             _word(row.draw, (x, y), word["text"], colour, font)
         else:

@@ -108,3 +108,11 @@ def test_a_font_of_this_machine_is_used() -> None:
     font = fonts.font_for("բարեւ", 20)
     assert font is not None
     assert "DejaVu" in font.getname()[0]  # type: ignore[union-attr]
+
+
+def test_no_word_leaves_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many words at the end of a row, and of one wider than it, those that fit are written."""
+    crowd = [("crowded", 4.5 + i / 100) for i in range(40)]
+    found = drawn(monkeypatch, [("w" * 200, 0.0), *crowd])
+    assert max(end for _, end in found) <= timeline.WIDTH_PX
+    assert 3 <= [text for text, _ in found].count("crowded") < 40
