@@ -41,6 +41,11 @@ class Hardware:
         """
         chosen = self.dtype or (_DTYPES[half] if self.is_cuda else torch.float32)
         if chosen is torch.bfloat16 and self.is_cuda and not self.has_bfloat16:
+            if half != "bfloat16":  # only `DTYPE` asks for it
+                raise BadWeights(
+                    "Cannot start: 'DTYPE' is bfloat16, which this GPU does not have; leave it "
+                    "out or set float16"
+                )
             raise BadWeights(
                 "Cannot start: these weights need bfloat16, which this GPU does not have; set "
                 "'WEIGHTS' to sdxl-scribble or sd15-scribble, or 'DTYPE' to float32"

@@ -99,6 +99,11 @@ def test_a_card_without_bfloat16_is_refused_by_name(monkeypatch: pytest.MonkeyPa
     with pytest.raises(BadWeights, match=r"need bfloat16.*sdxl-scribble"):
         old.dtype_for(PRESETS["klein"].half)
     assert old.dtype_for("float16") == torch.float16
+    asked = hardware.Hardware("cuda", 24.0, has_bfloat16=False, dtype=torch.bfloat16)
+    with pytest.raises(BadWeights, match=r"'DTYPE' is bfloat16.*leave it out or set float16"):
+        asked.dtype_for(PRESETS["sd15-scribble"].half)
+    with pytest.raises(BadWeights, match="need bfloat16"):
+        asked.dtype_for(PRESETS["klein"].half)
     exact = hardware.Hardware("cuda", 24.0, has_bfloat16=False, dtype=torch.float32)
     assert exact.dtype_for("bfloat16") == torch.float32
 
