@@ -94,7 +94,7 @@ class Batcher(Generic[Job, Answer]):
 
 def forget_locals(error: BaseException) -> None:
     """Clear the local variables of the functions that an exception went through, those of its
-    causes included: they hold the tensors of a failed pass for as long as the exception lives."""
+    causes included: they hold the tensors of a failed batch for as long as the exception lives."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:

@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError, Future
 
 import torch
 from errors import OutOfMemory
-from memory import forget_frames
+from memory import forget_locals
 from PIL import Image
 from request import OnStep, Painter, Request, Step
 
@@ -161,7 +161,7 @@ class Batcher:
         try:
             return self.painter.paint([job.request for job in batch], on_step)
         except Exception as error:  # fails these requests; the thread must go on
-            forget_frames(error)
+            forget_locals(error)
             return error
 
 

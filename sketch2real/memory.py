@@ -61,17 +61,17 @@ def reset(pipe: Any) -> None:
             setattr(pipe, name, None)
 
 
-def forget_frames(error: BaseException) -> None:
-    """Clear the variables of all frames that `error` and its causes refer to; they still print."""
+def forget_locals(error: BaseException) -> None:
+    """Clear the local variables of the functions that an exception went through, those of its
+    causes included: they hold the tensors of a failed batch for as long as the exception lives."""
     seen: set[int] = set()
-    rest: list[BaseException | None] = [error]
-    while rest:
-        one = rest.pop()
-        if one is None or id(one) in seen:
-            continue
-        seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
-        rest += [one.__cause__, one.__context__]
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            waiting += [one.__cause__, one.__context__]
 
 
 def free(device: str) -> None:

@@ -176,3 +176,13 @@ def test_what_packages_share_is_the_same(module: str, packages: tuple[str, str])
     """They may not import each other, so what they have in common stands in both, word for word."""
     first, second = ((ROOT / package / module).read_text() for package in packages)
     assert first == second
+
+
+def test_a_failed_batch_is_forgotten_in_one_way() -> None:
+    """`forget_locals` is the same function wherever a package batches."""
+    paths = ("fluency/batching.py", "grounding/batching.py", "sketch2real/memory.py")
+    modules = [ast.parse((ROOT / path).read_text()).body for path in paths]
+    functions = [n for body in modules for n in body if isinstance(n, ast.FunctionDef)]
+    found = [ast.dump(n) for n in functions if n.name == "forget_locals"]
+    assert len(found) == 3
+    assert len(set(found)) == 1
