@@ -1,6 +1,6 @@
 """Fonts for any script: Pillow's own, and this machine's for letters that it lacks.
 
-A text that no font here can draw is told apart before it is drawn, because every letter would be
+A text that no font here can draw is recognised before it is drawn, because every letter would be
 the same empty box.
 """
 

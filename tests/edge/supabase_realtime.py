@@ -41,7 +41,7 @@ ClaimsOf = Callable[[str], dict[str, Any]]
 
 @dataclass
 class Realtime:
-    """The running stand-in. `refuses`: no join succeeds. `loses`: nobody is told anything.
+    """The running stand-in. `refuses`: no join succeeds. `loses`: no message is sent.
     `late_s`: how long each message is kept, and it is then sent twice; what is kept together
     comes in the opposite order. `joins`: each topic and whether it was allowed."""
 

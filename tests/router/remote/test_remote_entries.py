@@ -140,7 +140,7 @@ async def test_it_is_followed_and_canceled_where_it_is_known(
 
 
 async def test_it_is_sent_three_times_at_most(first: StandIn) -> None:
-    """Then its error is told; a crash of the model is told at once."""
+    """Then its error is reported; a crash of the model is reported at once."""
     first.script[PREDICT] = [502]
     assert code(await predict(first)) == "backend_failed"
     assert sent(first) == [1 + cog.SEND_AGAIN]
