@@ -137,12 +137,15 @@ class ControlNetPainter:
         pipe = self._pipe
         if speed.is_offloaded(pipe):  # each preview would swap the UNet for the VAE
             return None
-        levels = (preview.level(pipe.scheduler, at) for at in (done - 1, done))
-        clean = preview.clean_estimate(before, next(levels), after, next(levels))
+        levels = [preview.level(pipe.scheduler, at) for at in (done - 1, done)]
+        clean = preview.clean_estimate(before, levels[0], after, levels[1])
         if clean is None:
             return None
         return preview.decoded_small(
-            pipe, clean / pipe.vae.config.scaling_factor, request.control.size
+            pipe,
+            clean / pipe.vae.config.scaling_factor,
+            request.control.size,
+            preview.noise_of(levels[1]),
         )
 
 

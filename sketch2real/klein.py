@@ -201,8 +201,8 @@ class KleinPainter:
         pipe = self._pipe
         if speed.is_offloaded(pipe):  # each preview would swap the transformer for the VAE
             return None
-        levels = (preview.level(pipe.scheduler, at) for at in (done - 1, done))
-        clean = preview.clean_estimate(before, next(levels), after, next(levels))
+        levels = [preview.level(pipe.scheduler, at) for at in (done - 1, done)]
+        clean = preview.clean_estimate(before, levels[0], after, levels[1])
         if clean is None:
             return None
         # As the pipeline does after its last step: tokens to patches, the VAE's norm inverted.
@@ -213,4 +213,9 @@ class KleinPainter:
         patches = patches * spread.view(1, -1, 1, 1) + norm.running_mean.to(patches).view(
             1, -1, 1, 1
         )
-        return preview.decoded_small(pipe, pipe._unpatchify_latents(patches), request.control.size)
+        return preview.decoded_small(
+            pipe,
+            pipe._unpatchify_latents(patches),
+            request.control.size,
+            preview.noise_of(levels[1]),
+        )

@@ -10,7 +10,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 SIDE_PX = 128
-"""Longer side of a preview; as WebP it takes 1 to 4 kB."""
+"""Longer side of a preview; as WebP it takes 2 to 5 kB."""
+
+MOST_NOISE = 2.0
+"""More hides the picture, which is the point of a preview."""
 
 Level = tuple[float, float]
 """(a, s): latents are a × picture + s × noise."""
@@ -44,10 +47,21 @@ def clean_estimate(
     return (s * after.float() - r * before.float()) / (s * b - r * a)
 
 
-def decoded_small(pipe: Any, latents: torch.Tensor, size: tuple[int, int]) -> Image.Image:
+def noise_of(level: Level) -> float:
+    """How much noise a preview shows, for each part of picture: `MOST_NOISE` × the share of noise
+    in the latents. 0 after the last step."""
+    picture, noise = level
+    return MOST_NOISE * noise / (picture + noise)
+
+
+def decoded_small(
+    pipe: Any, latents: torch.Tensor, size: tuple[int, int], noise: float
+) -> Image.Image:
     """(1, C, h, w) `latents`, scaled as the VAE takes them, decoded at `SIDE_PX` or below.
 
-    size: of the whole picture, in px.
+    size: of the whole picture, in px. noise: what is shown of it, for each part of picture: what
+    the next steps may still change. Without it few-step models seem to be done at once. It is added
+    after the reduction, which would average it away, and is the same for every preview.
     """
     share = SIDE_PX / max(size)
     with torch.no_grad():
@@ -55,6 +69,9 @@ def decoded_small(pipe: Any, latents: torch.Tensor, size: tuple[int, int]) -> Im
             # Latents average as pictures do, roughly; decoding costs by the pixel.
             to = [max(2, round(side * share)) for side in latents.shape[-2:]]
             latents = F.interpolate(latents.float(), to, mode="area")
+        same = torch.Generator().manual_seed(0)
+        grain = torch.randn(latents.shape, generator=same).to(latents)
+        latents = latents + noise * latents.std() * grain
         pixels = pipe.vae.decode(latents.to(pipe.vae.dtype), return_dict=False)[0]
     picture: Image.Image = pipe.image_processor.postprocess(pixels, output_type="pil")[0]
     return picture

@@ -62,18 +62,40 @@ def test_small_pictures_in_the_pictures_shape(name: str, folders: dict[str, Path
         assert small.width / small.height == pytest.approx(128 / 192, rel=0.1)
 
 
-def test_the_last_preview_resembles_the_picture(package: Path) -> None:
-    """With the demo weights: before the last step it is nearer to the picture than to another's."""
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True),
+        diffusers.EulerDiscreteScheduler(timestep_spacing="trailing"),
+        diffusers.FlowMatchEulerDiscreteScheduler(),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_the_noise_goes_with_the_steps(scheduler: object) -> None:
+    """Most of it at first, less after each step, none at the end; for every kind of scheduler."""
+    scheduler.set_timesteps(6)  # type: ignore[attr-defined]
+    shown = [preview.noise_of(preview.level(scheduler, done)) for done in range(7)]
+    assert shown == sorted(set(shown), reverse=True)
+    assert 0.9 * preview.MOST_NOISE < shown[0] <= preview.MOST_NOISE
+    assert shown[-1] == 0.0
+
+
+def test_the_picture_emerges_from_noise(package: Path) -> None:
+    """With the demo weights: each preview is nearer to the picture than the one before, and the
+    last is nearer to it than to another's."""
     preset = choose("demo", 0.0, has_bfloat16=False)
     painter = pipeline.load(preset, "cpu", torch.float32, 0.0)
     lines = np.zeros((128, 128, 3), np.uint8)
     lines[80:82] = lines[30:80, [40, 90]] = lines[[30, 79], 40:91] = 255
     control = Image.fromarray(lines)
-    last = previews(painter, control, steps=preset.steps)[-1]
-    picture = painter.paint([make_request(control, preset.steps)], lambda _step: None)[0]
-    near = np.asarray(last.resize(picture.size), float) - np.asarray(picture, float)
-    far = np.asarray(last.resize(picture.size), float)[::-1] - np.asarray(picture, float)
-    assert np.abs(near).mean() < 0.5 * np.abs(far).mean()
+    shown = previews(painter, control, steps=preset.steps)
+    painted = painter.paint([make_request(control, preset.steps)], lambda _step: None)[0]
+    picture = np.asarray(painted, float)
+    small = [np.asarray(one.resize(painted.size), float) for one in shown]
+    away = [np.abs(one - picture).mean() for one in small]
+    assert away == sorted(away, reverse=True)
+    assert away[-1] < 0.5 * away[0]
+    assert away[-1] < 0.5 * np.abs(small[-1][::-1] - picture).mean()
 
 
 def make_request(control: Image.Image, steps: int) -> Request:
