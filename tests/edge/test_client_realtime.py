@@ -66,7 +66,7 @@ said.other = await again(one, "told");
 
 await supabase.realtime.setAuth();
 const channel = supabase.channel(`callme:user:${b.user.id}`, { config: { private: true } });
-said.other = await new Promise((resolve) => channel.subscribe(resolve));
+said.intruder = await new Promise((resolve) => channel.subscribe(resolve));
 said.gone = await callme.follow(crypto.randomUUID()).catch((error) => error.code);
 const left = new AbortController();
 const follows = callme.run("never", {}, { signal: left.signal }).catch((error) => error.name);
@@ -123,7 +123,7 @@ def test_a_result_comes_whatever_realtime_does(app: App, tmp_path: Path) -> None
     assert said["reads"] <= 6, "at the start, at the join, and at each message"
     assert (said["first"], said["second"]) == (3, 3), "joined again although it was leaving"
     assert said["beside"] == [3, 3]
-    assert said["other"] == "CHANNEL_ERROR"
+    assert said["intruder"] == "CHANNEL_ERROR"
     assert (said["gone"], said["left"]) == ("not_found", "AbortError")
     assert realtime.joins.count((f"callme:user:{A}", True)) >= 5
     assert (f"callme:user:{B}", True) in realtime.joins, "as the other user"
