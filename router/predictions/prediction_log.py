@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from itertools import chain
 
 from router.prediction import LogText
 
@@ -62,17 +63,19 @@ class PredictionLog:
         return self._head_bytes + self._tail_bytes
 
     def end(self, limit_bytes: int) -> str:
-        """The last lines, at most `limit_bytes`, after a gap line for all before them."""
+        """The last lines, at most `limit_bytes`, after a gap line for all before them if there are
+        any."""
         lines: deque[str] = deque()
         size, count = 0, self._count
-        for line, _, span, line_bytes in reversed(self._tail):
+        before_tail = () if self._gap_bytes else reversed(self._head)
+        for line, _, span, line_bytes in chain(reversed(self._tail), before_tail):
             if size + line_bytes > limit_bytes:
                 break
             lines.appendleft(line)
             size += line_bytes
             count -= span
         before = self.size_bytes + self._gap_bytes - size
-        return gap_line(count, before) + "".join(lines)
+        return (gap_line(count, before) if count else "") + "".join(lines)
 
     def text(self) -> str:
         """All kept lines, with the gap, as one text."""

@@ -93,3 +93,10 @@ def test_lines_longer_than_any_bound() -> None:
     text = logged(["y" * (2 << 20) + "\n", "end\n"]).text()
     assert text.endswith("end\n")
     assert len(text) < 100
+
+
+def test_the_end_of_a_short_log_is_all_of_it() -> None:
+    """Of one that is longer than what is asked for, the last lines and how many come before."""
+    kept = logged([f"{n}\n" for n in range(5)])
+    assert kept.end(10) == "0\n1\n2\n3\n4\n"
+    assert kept.end(9) == f"{gap_line(1, 2)}1\n2\n3\n4\n"
