@@ -240,7 +240,7 @@ def seconds_of(value: str | None) -> float | None:
         return min(float(text), AT_MOST_S)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year or an hour of twenty digits
         return None
     aware = when if when.tzinfo else when.replace(tzinfo=UTC)
     return min(max(aware.timestamp() - time.time(), 0.0), AT_MOST_S)

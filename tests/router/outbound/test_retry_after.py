@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from email.utils import formatdate
 
 import pytest
 
 from router.outbound.public_http import AT_MOST_S, seconds_of
+
+HUGE = "9" * 20
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's own time zone is five hours away."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "EST5")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -21,7 +34,13 @@ def test_seconds(value: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "", "soon", "-1", "inf", "nan", "1e9", "0x7", "²", "７", "7 s", "9" * 400, "Fri, 99"],
+    [
+        *(None, "", "soon", "-1", "inf", "nan", "1e9", "0x7", "²", "７", "7 s"),
+        *("9" * 400, "Fri, 99"),
+        f"Fri, 01 Jan {HUGE} 00:00:00 GMT",
+        f"Fri, 01 Jan 2027 {HUGE}:00:00 GMT",
+        f"Fri, 01 Jan 2027 00:00:00 +{HUGE}",
+    ],
 )
 def test_what_says_nothing(value: str | None) -> None:
     """Is as if it had not been there; nothing of it reaches a header of ours."""
@@ -36,3 +55,14 @@ def test_a_date(usegmt: bool) -> None:
     assert 50 < left_s <= 60
     assert seconds_of(formatdate(0, usegmt=usegmt)) == 0
     assert seconds_of(formatdate(time.time() + 1e7, usegmt=usegmt)) == AT_MOST_S
+
+
+@pytest.mark.parametrize(
+    ("zone", "seconds"),
+    [("GMT", 7200), ("-0000", 7200), ("", 7200), ("+0130", 1800), ("-0100", 10_800)],
+)
+@pytest.mark.usefixtures("far_from_utc")
+def test_the_zone_of_a_date(zone: str, seconds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a zone is in UTC, wherever this machine is."""
+    monkeypatch.setattr(time, "time", lambda: 1_798_804_800.0)  # noon, 1 January 2027
+    assert seconds_of(f"Fri, 01 Jan 2027 14:00:00 {zone}") == seconds
