@@ -74,8 +74,9 @@ class UrlFetcher:
         url = self._judge(text)
         for _ in range(MAX_REDIRECTS + 1):
             async with self._http.session().get(url, allow_redirects=False) as response:
-                if response.status in REDIRECTS:
-                    url = self._judge(url.join(parse_url(response.headers.get("Location", ""))))
+                to = response.headers.get("Location", "")
+                if to and response.status in REDIRECTS:
+                    url = self._judge(url.join(parse_url(to)))
                     continue
                 if response.status != 200:
                     raise _refused(field, f"answers {response.status}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator
@@ -11,10 +12,11 @@ import pytest
 from aiohttp import web
 
 from router.errors import InvalidInput, PayloadTooLarge
-from router.inputs.fetch import UrlFetcher
+from router.inputs import fetch
+from router.inputs.fetch import MAX_REDIRECTS, UrlFetcher
 from router.keys.key import TRUSTED
 from router.storage.spool import Spool
-from tests.waiting import free_port
+from tests.waiting import free_port, until
 
 TEXT = b"the content\n" * 1000
 
@@ -51,6 +53,26 @@ async def site() -> AsyncIterator[str]:
     async def moved(request: web.Request) -> web.Response:
         raise web.HTTPFound(request.query["to"])
 
+    async def hop(request: web.Request) -> web.Response:
+        """Redirected `n` times more, each time as the query says, and relative to this URL."""
+        n = int(request.query["n"])
+        if n == 0:
+            return web.Response(body=b"content")
+        status = int(request.query.get("status", "302"))
+        return web.Response(status=status, headers={"Location": f"?n={n - 1}"})
+
+    async def answer(request: web.Request) -> web.Response:
+        """The status in the query."""
+        return web.Response(status=int(request.query["status"]))
+
+    async def silent(request: web.Request) -> web.StreamResponse:
+        """The start of a file, and never the rest."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"x" * 1000)
+        await asyncio.Event().wait()
+        return response
+
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -69,7 +91,10 @@ async def site() -> AsyncIterator[str]:
     app.router.add_get("/a.PNG", file)
     app.router.add_get("/moved", moved)
     app.router.add_get("/endless", endless)
-    runner = web.AppRunner(app)
+    app.router.add_get("/silent", silent)
+    app.router.add_get("/answer", answer)
+    app.router.add_get("/hops/", hop)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -101,6 +126,68 @@ async def test_what_cannot_be_had(site: str, tmp_path: Path) -> None:
     with pytest.raises(PayloadTooLarge):
         await fetcher.fetch(f"{site}/a.PNG", "image", 3, TRUSTED)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/missing", "answers 404"),
+        ("/answer?status=206", "answers 206"),
+        ("/answer?status=304", "answers 304"),
+        (f"/hops/?n={MAX_REDIRECTS + 1}", "redirects too often"),
+        ("/answer?status=302", "answers 302"),  # it does not say where to
+        ("/moved?to=file:///etc/passwd", "cannot be fetched"),
+    ],
+)
+async def test_why_it_cannot_be_had(path: str, why: str, site: str, tmp_path: Path) -> None:
+    """For a person, and by the name of the input for a program."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    with pytest.raises(InvalidInput) as refusal:
+        await fetcher.fetch(site + path, "image", 100, TRUSTED)
+    await fetcher.close()
+    assert refusal.value.message == f"Cannot use 'image': its URL {why}"
+    problem = {"input": "image", "message": f"its URL {why}"}
+    assert refusal.value.details == {"problems": [problem]}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_every_kind_of_redirect(status: int, site: str, tmp_path: Path) -> None:
+    """As often as is allowed. A file whose URL has no name is called as its input."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    url = f"{site}/hops/?n={MAX_REDIRECTS if status == 302 else 1}&status={status}"
+    path, name = await fetcher.fetch(url, "image", 100, TRUSTED)
+    assert (Path(path).read_bytes(), name) == (b"content", "image")
+    await fetcher.close()
+
+
+async def test_one_that_does_not_arrive(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up after a while, and what has come of it is deleted; so it is when the caller
+    goes."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    task = asyncio.create_task(fetcher.fetch(f"{site}/silent", "image", 5000, TRUSTED))
+    await until(lambda: list(tmp_path.iterdir()))
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(fetch, "TOTAL_TIMEOUT_S", 0.5)
+    with pytest.raises(InvalidInput, match="did not arrive within 0 s"):
+        await fetcher.fetch(f"{site}/silent", "image", 5000, TRUSTED)
+    assert list(tmp_path.iterdir()) == []
+    await fetcher.close()
+
+
+async def test_how_many_bytes_are_too_many(site: str, tmp_path: Path) -> None:
+    """The refusal names the limit."""
+    fetcher = UrlFetcher(Spool(tmp_path), allow_private=True)
+    path, _ = await fetcher.fetch(f"{site}/a.PNG", "image", 7, TRUSTED)
+    assert Path(path).read_bytes() == b"content"
+    with pytest.raises(PayloadTooLarge) as refusal:
+        await fetcher.fetch(f"{site}/a.PNG", "image", 6, TRUSTED)
+    assert refusal.value.message == "Cannot use 'image': its URL has over 6 bytes"
+    await fetcher.close()
 
 
 @pytest.mark.parametrize(
