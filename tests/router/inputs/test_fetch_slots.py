@@ -64,6 +64,21 @@ async def test_one_callers_share() -> None:
     assert await asyncio.gather(*tasks) == [("/path", "http://a.example/")] * len(tasks)
 
 
+async def test_the_request_is_passed_on() -> None:
+    """As it came, when it has its slot."""
+    asked: list[tuple[object, ...]] = []
+
+    class Recording(Slow):
+        async def fetch(
+            self, url: str, field: str, max_bytes: int, caller: Caller
+        ) -> tuple[str, str]:
+            asked.append((url, field, max_bytes, caller))
+            return "/path", "name"
+
+    assert await ask(BoundedFetcher(Recording())) == ("/path", "name")
+    assert asked == [("http://a.example/", "image", 100, ONE)]
+
+
 async def test_all_together() -> None:
     """However many callers there are."""
     slow = Slow()
@@ -82,6 +97,7 @@ async def test_who_waits_too_long_is_told_when() -> None:
     with pytest.raises(RateLimited) as refusal:
         await ask(fetcher)
     assert (refusal.value.status, refusal.value.retry_after_s) == (429, RETRY_AFTER_S)
+    assert refusal.value.message.startswith("Cannot fetch 'image': 32 inputs of this key, or 96 of")
     slow.gate.set()
     await asyncio.gather(*tasks)
     assert await ask(fetcher)

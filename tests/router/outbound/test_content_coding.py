@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import itertools
 import random
 import resource
 import zlib
+from collections.abc import AsyncIterator
+from typing import cast
 
+import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from router.outbound.content_coding import MAX_MEMBERS, PIECE_BYTES, CodingError, Inflater
+from router.outbound.content_coding import (
+    MAX_MEMBERS,
+    OVERHEAD_BYTES,
+    PIECE_BYTES,
+    CodingError,
+    Inflater,
+    TooManyBytesError,
+    decoded,
+)
 
 
 def inflate(coding: str, body: bytes, cuts: list[int]) -> bytes:
@@ -35,6 +48,7 @@ CONTENTS = st.one_of(
 CUTS = st.lists(st.integers(0, 1 << 20), max_size=8)
 
 
+@settings(deadline=None)
 @given(contents=st.lists(CONTENTS, min_size=1, max_size=4), cuts=CUTS, zeros=st.integers(0, 9))
 def test_gzip(contents: list[bytes], cuts: list[int], zeros: int) -> None:
     """Of one member or many, padded with zeros or not."""
@@ -42,6 +56,7 @@ def test_gzip(contents: list[bytes], cuts: list[int], zeros: int) -> None:
     assert inflate("gzip", body, cuts) == b"".join(contents)
 
 
+@settings(deadline=None)
 @given(content=CONTENTS, cuts=CUTS, bare=st.booleans(), more=st.binary(max_size=5))
 def test_deflate(content: bytes, cuts: list[int], bare: bool, more: bytes) -> None:
     """With zlib's head or without; what follows its end is nothing."""
@@ -50,6 +65,7 @@ def test_deflate(content: bytes, cuts: list[int], bare: bool, more: bytes) -> No
     assert inflate("deflate", body, cuts) == content
 
 
+@settings(deadline=None)
 @given(content=CONTENTS, cuts=CUTS, missing=st.integers(1, 8))
 def test_what_ends_too_early(content: bytes, cuts: list[int], missing: int) -> None:
     """Its checksum has not come: it is not known to be whole."""
@@ -73,3 +89,115 @@ def test_a_gzip_body_of_too_many_members() -> None:
         assert b"".join(inflater.feed(member)) == b""
     with pytest.raises(CodingError, match="members"):
         list(inflater.feed(member))
+
+
+# ---- a response --------------------------------------------------------------------------
+
+
+class Answer:
+    """As much of a response as is read: `pieces` arrive one after the other."""
+
+    def __init__(
+        self, *pieces: bytes, coding: str | list[str] = "", length: int | None = None
+    ) -> None:
+        codings = [coding] if isinstance(coding, str) else coding
+        self.headers = CIMultiDict([("content-encoding", c) for c in codings])
+        self.content_length = length
+        self.content = self
+        self.total_bytes = 0
+        self._pieces = pieces
+
+    async def iter_chunked(self, n: int) -> AsyncIterator[bytes]:
+        """They are smaller than that."""
+        for piece in self._pieces:
+            assert len(piece) <= n
+            self.total_bytes += len(piece)
+            yield piece
+
+
+def whole(answer: Answer, max_bytes: int) -> AsyncIterator[bytes]:
+    """All that comes out of it."""
+    return decoded(cast(aiohttp.ClientResponse, answer), max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("coding", "length"),
+    [("", 101), ("identity", 101), ("gzip", 101 + OVERHEAD_BYTES)],
+)
+async def test_one_that_says_it_is_too_large(coding: str, length: int) -> None:
+    """Is not read at all. What was compressed may have grown a little by that."""
+    answer = Answer(b"x", coding=coding, length=length)
+    with pytest.raises(TooManyBytesError, match="over 100 bytes"):
+        [piece async for piece in whole(answer, 100)]
+    assert answer.total_bytes == 0
+
+
+NOISE = random.Random(7).randbytes(1000)  # grows when it is compressed
+NOTHING = gzip.compress(b"")
+
+
+@pytest.mark.parametrize(
+    ("answer", "content"),
+    [
+        (Answer(), b""),
+        (Answer(length=0), b""),
+        (Answer(b"ab", b"cd", length=4), b"abcd"),
+        (Answer(gzip.compress(NOISE), coding="gzip", length=1000 + OVERHEAD_BYTES), NOISE),
+        (Answer(NOTHING, bytes(OVERHEAD_BYTES - len(NOTHING)), coding="x-gzip"), b""),
+        (Answer(zlib.compress(b"abcd"), coding=["Identity", "", " DEFLATE "]), b"abcd"),
+    ],
+)
+async def test_as_many_bytes_as_are_allowed(answer: Answer, content: bytes) -> None:
+    """Are read; with one byte less they are too many."""
+    pieces = [piece async for piece in whole(answer, len(content))]
+    assert b"".join(pieces) == content
+    answer.content_length, answer.total_bytes = None, 0
+    if content:
+        with pytest.raises(TooManyBytesError):
+            [piece async for piece in whole(answer, len(content) - 1)]
+
+
+async def test_what_comes_in_is_counted() -> None:
+    """Though next to nothing comes out: one byte more than may come in is too much."""
+    coming = [gzip.compress(b"x"), *[NOTHING] * ((OVERHEAD_BYTES + 1) // len(NOTHING))]
+    answer = Answer(*coming, b"\0" * OVERHEAD_BYTES, gzip.compress(b"y"), coding="gzip")
+    with pytest.raises(TooManyBytesError, match="over 2 bytes"):
+        [piece async for piece in whole(answer, 2)]
+
+
+async def test_others_run_while_a_body_is_decoded() -> None:
+    """Between any two pieces, of which one chunk may become a thousand."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    seen = []
+    bomb = Answer(gzip.compress(bytes(64 * PIECE_BYTES)), coding="gzip")
+    async for piece in whole(bomb, 64 * PIECE_BYTES):
+        assert len(piece) <= PIECE_BYTES
+        seen.append(turns)
+    counting.cancel()
+    assert len(seen) >= 64
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("coding", "shown"),
+    [
+        ("br", "'br'"),
+        (["gzip", "DEFLATE"], "'gzip, deflate'"),
+        ("x" * 100, f"'{'x' * 60}'"),
+    ],
+)
+async def test_a_coding_that_is_not_known(coding: str | list[str], shown: str) -> None:
+    """Is named, as far as a name may go, before anything is read."""
+    answer = Answer(b"x", coding=coding)
+    with pytest.raises(CodingError) as refusal:
+        [piece async for piece in whole(answer, 100)]
+    assert str(refusal.value) == (f"answers in the content coding {shown}, which is not supported")
+    assert answer.total_bytes == 0

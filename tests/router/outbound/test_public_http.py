@@ -18,6 +18,7 @@ from aiohttp.web import Application, Request, Response, StreamResponse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from router import __version__
 from router.errors import InvalidInput
 from router.inputs.fetch import UrlFetcher
 from router.keys.key import TRUSTED
@@ -103,6 +104,7 @@ def test_this_machines_own_addresses() -> None:
     assert mine
     assert all(is_this_machine(a) for a in mine if not a.startswith("fe80"))
     assert not is_this_machine("93.184.215.14")
+    assert not is_this_machine("255.255.255.255")  # the kernel does not even try
 
 
 def test_its_own_public_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,6 +320,73 @@ async def test_the_socket_decides(trap: Trap) -> None:
             await http.session().get(f"http://{host}:{trap.port}/")
     await http.close()
     assert not trap.was_touched()
+
+
+async def test_how_it_asks() -> None:
+    """In the router's name, for a body that is not compressed; it keeps no cookie and no
+    connection, and may be closed and used again. It decodes nothing."""
+    asked = []
+
+    async def note(request: Request) -> StreamResponse:
+        asked.append(request.headers)
+        return Response(body=b"not gzip", headers={"Set-Cookie": "a=1", "Content-Encoding": "gzip"})
+
+    app = Application()
+    app.router.add_get("/", note)
+    server = TestServer(app)
+    await server.start_server()
+    http = PublicHttp(allow_private=True, make_resolver=lambda: Names("127.0.0.1"))
+    await http.close()  # it was never opened
+    for _ in range(2):
+        for _ in range(2):
+            session = http.session()
+            response = await session.get(f"http://a.example:{server.port}/")
+            assert await response.read() == b"not gzip"
+            assert session.connector is not None
+            assert not session.connector._conns
+        await http.close()
+        assert session.closed
+    await server.close()
+    assert {h["User-Agent"] for h in asked} == {f"callme/{__version__}"}
+    assert {h["Accept-Encoding"] for h in asked} == {"identity"}
+    assert not any("Cookie" in h for h in asked)
+
+
+async def test_a_resolver_is_used_as_it_was_asked_for() -> None:
+    """With the port and the family; it is closed with what uses it. No address is an error."""
+    calls: list[object] = []
+
+    class Recording(Names):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            calls.append((host, port, family))
+            return await super().resolve(host, port, family)
+
+        async def close(self) -> None:
+            calls.append("closed")
+
+    resolver = PublicResolver(Recording("93.184.215.14"))
+    (found,) = await resolver.resolve("a.example", 81, socket.AF_INET6)
+    assert found["host"] == "93.184.215.14"
+    await resolver.resolve("b.example")
+    await resolver.close()
+    assert calls == [
+        ("a.example", 81, socket.AF_INET6),
+        ("b.example", 0, socket.AF_UNSPEC),
+        "closed",
+    ]
+    with pytest.raises(OSError, match="no address"):
+        await PublicResolver(Recording()).resolve("a.example")
+    assert await PublicResolver(Recording("127.0.0.1"), allow_private=True).resolve("a.example")
+
+
+async def test_a_name_of_this_machine_is_no_public_one(spool: Spool) -> None:
+    """The refusal says so, though it is the connection that fails."""
+    fetcher = UrlFetcher(spool, allow_private=False, make_resolver=lambda: Names("127.0.0.1"))
+    with pytest.raises(InvalidInput, match="'f': its URL is not on the public internet"):
+        await fetcher.fetch("http://a.example/", "f", 100, TRUSTED)
+    await fetcher.close()
 
 
 async def test_no_proxy_of_the_environment(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
