@@ -56,7 +56,11 @@ def margins(ink: Mask, coloured: Mask) -> Mask:
     if (ink & coloured).sum() > ink.sum() / 2:
         return found
     for axis in (1, 0):
-        side, rest = ink.shape[axis], _straight(ink & coloured, axis)
+        side = ink.shape[axis]
+        # Each ruling that crosses a margin leaves a gap in it.
+        gap = [1, 1]
+        gap[axis] = max(9, side // 80)
+        rest = _straight(ndimage.binary_closing(ink & coloured, np.ones(gap, dtype=bool)), axis)
         while rest:
             longest = max(rest, key=lambda line: line.last - line.first)
             middle = np.array([side / 2.0])

@@ -154,14 +154,19 @@ def test_filled_areas_become_outlines() -> None:
     assert line_f1(lines, true) > 0.95
 
 
-def exercise_page(*, is_printed: bool, ground: bool = False) -> np.ndarray:
-    """A tent and a circle by a dark pen; printed with sloping rulings and one red margin."""
+def exercise_page(*, is_printed: bool, ground: bool = False, cut: bool = False) -> np.ndarray:
+    """A tent and a circle by a dark pen; printed with sloping rulings and one red margin.
+
+    ground: a line is drawn from edge to edge. cut: the rulings are printed over the margin.
+    """
     page = Image.new("RGB", (640, 480), (244, 242, 235))
     pen = ImageDraw.Draw(page)
     if is_printed:
         for top in range(20, 480, 26):
             pen.line((0, top, 640, top + 8), fill=(170, 190, 225), width=2)
         pen.line((60, 0, 62, 480), fill=(228, 120, 120), width=3)
+        for top in range(20, 480, 26) if cut else ():
+            pen.line((0, top, 640, top + 8), fill=(170, 190, 225), width=2)
     pen.polygon([(180, 300), (250, 120), (320, 300)], outline=(40, 40, 50), width=5)
     pen.ellipse((360, 150, 520, 310), outline=(40, 40, 50), width=5)
     if ground:
@@ -169,14 +174,29 @@ def exercise_page(*, is_printed: bool, ground: bool = False) -> np.ndarray:
     return np.asarray(page)
 
 
-@pytest.mark.parametrize("ground", [False, True])
-def test_printed_lines_go_and_drawn_ones_stay(ground: bool) -> None:
+@pytest.mark.parametrize(("ground", "cut"), [(False, False), (True, False), (False, True)])
+def test_printed_lines_go_and_drawn_ones_stay(ground: bool, cut: bool) -> None:
     """A lone margin goes, and the pieces of rulings within shapes; a drawn ground line stays."""
     bare = lines_of(exercise_page(is_printed=False, ground=ground))
-    found = lines_of(exercise_page(is_printed=True, ground=ground))
+    found = lines_of(exercise_page(is_printed=True, ground=ground, cut=cut))
     assert line_f1(found, bare, tolerance_px=3) > 0.99
     assert (~bare & found & (ndimage.distance_transform_edt(~bare) > 4)).sum() < 10
     assert found[390:415].any(axis=0).mean() > 0.95 or not ground
+
+
+@pytest.mark.parametrize("grain", [0.06, 0.12])
+def test_a_page_on_a_white_table_under_a_shadow_is_no_photograph(grain: float) -> None:
+    """A striped table as light as the page, and a hand's soft shadow over half of both."""
+    page = exercise_page(is_printed=False).astype(float) / 255
+    y, x = np.mgrid[:640, :860].astype(float)
+    table = 0.93 * (1 + grain * np.sin(x / 5))[..., None] * np.array([1.0, 0.985, 0.95])
+    table[80:560, 110:750] = page
+    hand = np.hypot(x - 700, y - 560) < 330
+    table *= 1 - 0.6 * ndimage.gaussian_filter(hand.astype(float), 14)[..., None]
+    ink = find_ink((table.clip(0, 1) * 255).astype(np.uint8))
+    assert not ink.is_photo
+    found = centrelines(ink.mask)[80:560, 110:750]
+    assert line_f1(found, lines_of(exercise_page(is_printed=False)), tolerance_px=3) > 0.97
 
 
 def test_a_photograph_gives_its_edges() -> None:
