@@ -8,6 +8,7 @@ waits for the disk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 FLUSH_S = 10.0
 KEPT_DAYS = 366
 DEFAULT_DAYS = 30  # that are shown, unless somebody asks for another number
+SHORT = 4096  # characters that are encoded sooner than looked at one by one
 MOST_LOOKED_AT = 200  # values of one input or output, before the rest is encoded
 
 
@@ -47,6 +49,7 @@ class Usage:
         self._runs_here = runs_here
         self._local = local
         self._rows: dict[tuple[str, str, str], UsageRow] = {}
+        self._last_minute = (-1, "")  # since the epoch, and its day
         self._writing = asyncio.Lock()
         self._write_task: asyncio.Task[RouterError | None] | None = None
         facts.add(self.note)
@@ -60,9 +63,12 @@ class Usage:
         if p.started_at is not None and p.completed_at is not None and self._runs_here(p):
             run_s = max(p.completed_at - p.started_at, 0.0)
         ended_at = p.completed_at or self._clock.time()
+        minute = int(ended_at // 60)  # a day begins with a minute, in every time zone
+        if minute != self._last_minute[0]:
+            self._last_minute = (minute, f"{self._local(minute * 60.0):%Y-%m-%d}")
         self._add(
             UsageRow(
-                day=f"{self._local(ended_at):%Y-%m-%d}",
+                day=self._last_minute[1],
                 owner=p.owner,
                 model=p.model,
                 predictions=1,
@@ -136,7 +142,25 @@ def json_bytes(value: Json) -> int:
     >>> json_bytes({"a": [1, "b"]}), json_bytes("x" * 2000), json_bytes(None)
     (13, 2002, 0)
     """
-    return 0 if value is None else _Measure().of(value)
+    if value is None:
+        return 0
+    if isinstance(value, dict) and _is_small(value):
+        with contextlib.suppress(TypeError):  # a number or a text that orjson refuses
+            return len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
+    return _Measure().of(value)
+
+
+def _is_small(values: dict[str, Json]) -> bool:
+    """Whether there are a few short values, none with values of its own: the usual inputs."""
+    characters = 0
+    for value in values.values():
+        if isinstance(value, str):
+            if not value.isascii():  # then bytes are no characters
+                return False
+            characters += len(value)
+        elif isinstance(value, dict | list):
+            return False
+    return characters < SHORT and len(values) < MOST_LOOKED_AT
 
 
 class _Measure:

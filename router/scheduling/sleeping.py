@@ -85,7 +85,10 @@ def judge_host_overcommitment(
     """The sleepers to stop because all copies take more than they may; as many as there are, when
     that is not enough."""
     models = list(models)
-    over = -host_room_bytes(models, budget_bytes) - _leaving_bytes(models)
+    over = -host_room_bytes(models, budget_bytes)
+    if over <= 0:  # nearly always, and this is asked after every event
+        return ()
+    over -= _leaving_bytes(models)
     coldest = _coldest(models, now)
     return (_enough(coldest, over) or tuple(coldest)) if over > 0 else ()
 

@@ -65,8 +65,12 @@ class UsageRow(Struct):
 
     def add(self, other: UsageRow) -> None:
         """Add the other's numbers."""
-        for name in NUMBERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.predictions += other.predictions
+        self.failed += other.failed
+        self.canceled += other.canceled
+        self.run_s += other.run_s
+        self.input_bytes += other.input_bytes
+        self.output_bytes += other.output_bytes
 
     def values(self) -> tuple[str | float, ...]:
         """All fields, in the order of the columns."""

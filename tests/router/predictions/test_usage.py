@@ -171,6 +171,9 @@ def test_the_size_of_a_value() -> None:
         deep = [deep]
     assert json_bytes(deep) == 2 * 301
     not_utf8 = "\ud800" + "x" * 100  # the encoder refuses it
+    assert json_bytes({"text": "a", "data": not_utf8}) == len('{"text":"a","data":""}') + 101
+    large = {"text": "abc", "steps": 4, "seed": 2**70}
+    assert json_bytes(large) == len('{"text":"abc","steps":4,"seed":}')
     assert json_bytes({"images": [{"data": not_utf8}]}) == len('{"images":[{"data":""}]}') + 101
     many = list(range(100_000))
     assert json_bytes({"numbers": many}) == len(f'{{"numbers":{many}}}'.replace(" ", ""))
