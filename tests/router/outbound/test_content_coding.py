@@ -73,6 +73,25 @@ def test_what_ends_too_early(content: bytes, cuts: list[int], missing: int) -> N
         inflate("gzip", gzip.compress(content)[:-missing], cuts)
 
 
+def test_the_last_bytes_of_a_bare_stream() -> None:
+    """All input is consumed while some output is still to come."""
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    content = bytes(PIECE_BYTES + 4)
+    body = packer.compress(content) + packer.flush()
+    assert b"".join(Inflater("deflate").feed(body)) == content[:PIECE_BYTES]
+    assert inflate("deflate", body, []) == content
+
+
+def test_only_zeros_may_follow() -> None:
+    """Anything else after the last member is damage."""
+    with pytest.raises(CodingError) as refusal:
+        inflate("gzip", gzip.compress(b"x") + b"XX", [])
+    assert str(refusal.value) == "answers with a compressed body that is damaged"
+    with pytest.raises(CodingError) as refusal:
+        inflate("gzip", gzip.compress(b"x")[:-1], [])
+    assert str(refusal.value) == "answers with a compressed body that ends too early"
+
+
 def test_a_bomb_comes_out_in_pieces() -> None:
     """Each is decoded when it is asked for: who has had enough stops."""
     pieces = Inflater("gzip").feed(gzip.compress(bytes(64 << 20)))

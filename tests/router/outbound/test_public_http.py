@@ -8,6 +8,7 @@ import socket
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from router.inputs.fetch import UrlFetcher
 from router.keys.key import TRUSTED
 from router.outbound import public_http
 from router.outbound.public_http import (
+    MAX_AUTHORITY_CHARS,
     PrivateAddressError,
     PublicHttp,
     PublicResolver,
@@ -105,6 +107,26 @@ def test_this_machines_own_addresses() -> None:
     assert all(is_this_machine(a) for a in mine if not a.startswith("fe80"))
     assert not is_this_machine("93.184.215.14")
     assert not is_this_machine("255.255.255.255")  # the kernel does not even try
+
+
+@pytest.mark.parametrize("address", [("93.184.215.14", 80), ("2606:2800:21f:cb07::1", 80, 0, 0)])
+def test_a_public_address_gets_its_socket(address: tuple[str, int]) -> None:
+    """Of the family, kind and protocol that were asked for, and not connected."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    for kind, protocol in (
+        (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+        (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    ):
+        with open_public_socket((family, kind, protocol, "", address)) as opened:
+            assert (opened.family, opened.type, opened.proto) == (family, kind, protocol)
+            with pytest.raises(OSError):
+                opened.getpeername()
+
+
+def test_what_is_no_address_gets_no_socket() -> None:
+    """As one that is not public."""
+    with pytest.raises(PrivateAddressError):
+        open_public_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("a.example", 80)))
 
 
 def test_its_own_public_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +217,20 @@ def test_what_is_long_but_no_host() -> None:
         assert str(parse_url(text)).endswith(long)
 
 
+def test_the_longest_host() -> None:
+    """With its user, and one character more."""
+    start = f"{'u' * (MAX_AUTHORITY_CHARS - 10)}@a.example"
+    assert parse_url(f"http://{start}/x").host == "a.example"
+    with pytest.raises(ValueError, match="too long"):
+        parse_url(f"http://u{start}/x")
+
+
 def test_what_may_be_tried() -> None:
     """A name's addresses are not the text's to tell."""
     for url in ("https://a.example/x?y=1", "HTTP://93.184.215.14:8080/", "http://ünï.example/"):
         assert judge_url(url, allow_private=False).raw_host
-    assert judge_url("http://127.0.0.1/", allow_private=True).raw_host == "127.0.0.1"
+    for host in ("127.0.0.1", "localhost", "a.localhost."):
+        assert judge_url(f"http://{host}/", allow_private=True).raw_host == host
 
 
 # ---- against a listener ------------------------------------------------------------------
@@ -335,7 +366,14 @@ async def test_how_it_asks() -> None:
     app.router.add_get("/", note)
     server = TestServer(app)
     await server.start_server()
-    http = PublicHttp(allow_private=True, make_resolver=lambda: Names("127.0.0.1"))
+    resolved: list[str] = []
+
+    class Recording(Names):
+        async def resolve(self, host: str, *args: Any, **more: Any) -> list[ResolveResult]:
+            resolved.append(host)
+            return await super().resolve(host, *args, **more)
+
+    http = PublicHttp(allow_private=True, make_resolver=lambda: Recording("127.0.0.1"))
     await http.close()  # it was never opened
     for _ in range(2):
         for _ in range(2):
@@ -344,12 +382,15 @@ async def test_how_it_asks() -> None:
             assert await response.read() == b"not gzip"
             assert session.connector is not None
             assert not session.connector._conns
+            assert session.connector.limit == 0
+            assert http.session() is session
         await http.close()
         assert session.closed
     await server.close()
     assert {h["User-Agent"] for h in asked} == {f"callme/{__version__}"}
     assert {h["Accept-Encoding"] for h in asked} == {"identity"}
     assert not any("Cookie" in h for h in asked)
+    assert resolved == ["a.example"] * 4  # each time: an answer is not kept
 
 
 async def test_a_resolver_is_used_as_it_was_asked_for() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from router.errors import RouterError
 from router.prediction import Prediction
-from router.predictions.overflow import Overflow, OverflowRule
+from router.predictions.overflow import LastMinute, Overflow, OverflowRule
 from router.scheduling import messages as msg
 from router.scheduling.scheduler import Policy, Scheduler
 from tests.router.fakes import HandClock
@@ -87,13 +87,14 @@ def test_here_first(town: Town) -> None:
     assert town.overflow.record(THERE) == (0, [])
 
 
-def test_whose_it_is_and_how_urgent_goes_with_it(town: Town) -> None:
+@pytest.mark.parametrize("model", [HERE, "other"])
+def test_whose_it_is_and_how_urgent_goes_with_it(model: str, town: Town) -> None:
     """Into the queue of either place: the most urgent first, then the owners in turn."""
-    p = [Prediction(str(n), HERE, {}, 0.0, owner="ann", priority=1) for n in range(3)]
-    p.append(Prediction("b", HERE, {}, 0.0, owner="bob", priority=0))
+    p = [Prediction(str(n), model, {}, 0.0, owner="ann", priority=1) for n in range(3)]
+    p.append(Prediction("b", model, {}, 0.0, owner="bob", priority=0))
     for prediction in p[1:]:
         town.overflow.submit(prediction)
-    first, *rest = town.scheduler.models[HERE].waiting.order(town.clock.now)
+    first, *rest = town.scheduler.models[model].waiting.order(town.clock.now)
     assert (first.id, first.owner, first.priority) == ("b", "bob", 0)
     assert {(w.owner, w.priority) for w in rest} == {("ann", 1)}
 
@@ -145,6 +146,7 @@ def test_it_does_not_fit_here() -> None:
     town = Town(budget=5)
     town.submit("1")
     assert town.where("1") == THERE
+    assert not town.clock.pending()  # who is there is not watched
 
 
 def test_a_full_queue_here(town: Town) -> None:
@@ -153,6 +155,7 @@ def test_a_full_queue_here(town: Town) -> None:
     assert [town.where(str(n)) for n in range(6)] == [HERE] * 3 + [THERE] * 3
     town.submit("late")
     assert town.dropped["late"].code == "queue_full"
+    assert len(town.clock.pending()) == 3  # of those who wait here
 
 
 def test_it_is_loaded_here_for_the_next(town: Town) -> None:
@@ -161,6 +164,7 @@ def test_it_is_loaded_here_for_the_next(town: Town) -> None:
     slow.scheduler.models[HERE].load_s = 60.0
     slow.submit("1")
     assert slow.where("1") == THERE
+    assert not slow.clock.pending()
     assert msg.Start(HERE, 1) in slow.effects
     slow.ready(HERE)
     slow.submit("2")
@@ -265,3 +269,14 @@ def test_the_last_minute_is_counted(town: Town) -> None:
     assert town.overflow.per_minute("other") == 4
     town.clock.now += 60.0
     assert town.overflow.per_minute("other") == 0
+
+
+def test_a_minute_has_sixty_seconds() -> None:
+    """What happens within one second is one entry, however much it is."""
+    minute = LastMinute()
+    for _ in range(5):
+        minute.add(1000.7)
+    assert (minute.count(1059.9), minute.count(1060.0)) == (5, 0)
+    for _ in range(5):
+        minute.add(1070.0)
+    assert len(minute._seconds) == 1
