@@ -51,6 +51,7 @@ from router.models.memory import (
 from router.observability.events import EventStream
 from router.observability.facts import Facts
 from router.observability.metrics import PrometheusMetrics
+from router.observability.otlp import open_traces
 from router.scheduling.messages import Draining
 from router.server_limits import bounded_server, running_server
 from router.settings import Settings, Weights
@@ -70,7 +71,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         log.warning(mistake)
     shutdown = Shutdown()
     facts = Facts()
-    telemetry = Telemetry(PrometheusMetrics(facts), EventStream(shutdown, facts), facts)
+    telemetry = Telemetry(
+        PrometheusMetrics(facts), EventStream(shutdown, facts), facts, open_traces(facts)
+    )
     keys = _make_keyring(settings)
 
     @contextlib.asynccontextmanager
@@ -88,6 +91,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 finally:
                     undo()
         facts.deliver()
+        if telemetry.traces is not None:
+            await telemetry.traces.close()
 
     app = FastAPI(
         title="CALLME GPU backend",
@@ -111,7 +116,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         reads=BodyReads(shutdown),
     )
     app.add_middleware(Pages)  # outside AuthMiddleware: the page itself needs no key
-    _observe_requests(app, telemetry.facts, settings.cors_origins)
+    _observe_requests(app, telemetry, settings.cors_origins)
     # A request is compared with the routes in this order: the most used ones come first, and
     # `/{model}`, which matches every short path, comes last.
     cog.add_routes(app)
@@ -130,14 +135,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _observe_requests(app: FastAPI, facts: Facts, cors_origins: Collection[str]) -> None:
+def _observe_requests(app: FastAPI, telemetry: Telemetry, cors_origins: Collection[str]) -> None:
     """Put these around the layer that answers unexpected exceptions with 500. `add_middleware`
     would put them inside it."""
     build = app.build_middleware_stack
 
     def build_all() -> ASGIApp:
         within = with_security_headers(build(), cors_origins)
-        return StartupErrors(RequestLog(within, facts))
+        begin_trace = telemetry.traces.begin if telemetry.traces else None
+        return StartupErrors(RequestLog(within, telemetry.facts, begin_trace))
 
     app.build_middleware_stack = build_all  # type: ignore[method-assign]
 

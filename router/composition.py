@@ -34,6 +34,7 @@ from router.models.schemas import Description
 from router.observability.events import EventStream
 from router.observability.facts import Facts
 from router.observability.metrics import PrometheusMetrics
+from router.observability.traces import Traces
 from router.prediction import Prediction
 from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
@@ -54,11 +55,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Metrics and the event stream, and `facts`, which both listen to."""
+    """Metrics, the event stream and traces, and `facts`, which they listen to. `traces`: None when
+    the environment names no receiver of traces."""
 
     metrics: PrometheusMetrics
     events: EventStream
     facts: Facts
+    traces: Traces | None = None
 
 
 @contextlib.asynccontextmanager
@@ -72,7 +75,7 @@ async def running(
         disk = open_disk(settings.state)
         schemas = ModelSchemas(backends.describe)
         shutdown.reset()
-        make_loop = partial(_make_loop, settings, backends, memory, schemas, facts=telemetry.facts)
+        make_loop = partial(_make_loop, settings, backends, memory, schemas, telemetry=telemetry)
         context = _make_context(
             *(settings, backends, make_loop, schemas),
             disk=disk,
@@ -206,7 +209,7 @@ def _make_loop(
     schemas: ModelSchemas,
     jobs: Jobs,
     *,
-    facts: Facts,
+    telemetry: Telemetry,
 ) -> SchedulerLoop:
     state = settings.state
     options = ProcessOptions(
@@ -216,6 +219,7 @@ def _make_loop(
         setup_timeout_s=settings.setup_timeout_s,
         measure=memory.measure,
         sleep_device=_sleep_device(settings, memory),
+        traced=telemetry.traces is not None,
     )
     policy = Policy(
         queue_limit=settings.queue_limit,
@@ -252,7 +256,7 @@ def _make_loop(
     return SchedulerLoop(
         *(scheduler, backends.scheduled, make_process, memory, SystemClock()),
         jobs=jobs,
-        facts=facts,
+        facts=telemetry.facts,
         copies_budget=partial(copies_budget_bytes, limit_bytes=settings.sleep_memory_bytes),
     )
 

@@ -21,7 +21,8 @@ import msgspec
 from msgspec.structs import replace
 
 from router import loop_detection
-from router.secret_inputs import NO_SECRETS, SecretValues
+from router.secret_inputs import NO_SECRETS, SecretValues, opened
+from router.trace_context import TraceContext
 
 Json = Any  # a JSON value; Python's type system cannot describe it usefully
 # The keys and indexes that lead to a value in JSON; () leads to the complete value.
@@ -97,13 +98,14 @@ class OutputFile:
 class Job:
     """The input of one run of a model. File inputs are in `files`, all others in `inputs`. `via`:
     the boxes that the request came through. `context`: the runner reads it as
-    `current_scope().context`."""
+    `current_scope().context`. `trace`: the span of the run."""
 
     id: str
     inputs: Mapping[str, Json] = field(repr=False)  # includes secret values
     files: tuple[FileRef, ...] = ()
     via: str = ""
     context: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,8 @@ class Prediction(msgspec.Struct, frozen=True):
     began (`router.predictions.overflow`), "" when it began here or not at all. `via`: the boxes
     that the request came through (`router.loop_detection`). `secrets`: the values of the inputs
     that are REDACTED in `inputs`, and the request's context (`router.secret_inputs`); kept only
-    until it ends.
+    until it ends. `read_at`: when its inputs had been read, 0 if that took no time. `trace`: the
+    span of its request, None when it belongs to no trace.
 
     This is a msgspec struct: each request makes one and two changed copies, and a frozen dataclass
     with so many fields takes five times as long for that.
@@ -239,10 +242,29 @@ class Prediction(msgspec.Struct, frozen=True):
     failure: Failure | None = None
     logs: str = ""
     metrics: Mapping[str, Json] = msgspec.field(default_factory=dict)
+    read_at: float = 0.0
+    trace: TraceContext | None = None
+
+    @property
+    def own_trace(self) -> TraceContext | None:
+        """Its span, from its creation to its end. It is below the request's."""
+        return self.trace.child(f"prediction {self.id}") if self.trace else None
+
+    @property
+    def run_trace(self) -> TraceContext | None:
+        """The span of its present run. Each run has one of its own."""
+        own = self.own_trace
+        return own.child(f"run {self.started_at}") if own else None
 
 
 # The times among a prediction's metrics, in seconds: of the run, and from its creation to its end.
 TIMES = ("predict_time", "total_time")
+
+
+def job_of(p: Prediction) -> Job:
+    """What its model is to run: with the values of its secret inputs."""
+    inputs, context = opened(p.inputs, p.secrets)
+    return Job(p.id, inputs, p.files, p.via, context, p.run_trace)
 
 
 def announced(p: Prediction) -> bool:

@@ -23,10 +23,15 @@ CORS_HEADERS = (
     "Last-Event-ID",
     "Prefer",
     "Range",
+    "Traceparent",
+    "Tracestate",
     "X-Callme-Priority",
     "X-Request-Id",
 )
-EXPOSED_HEADERS = ("Content-Range", "Location", "Retry-After", "X-Prediction-Id", "X-Request-Id")
+EXPOSED_HEADERS = (
+    *("Content-Range", "Location", "Retry-After", "Traceresponse"),
+    *("X-Prediction-Id", "X-Request-Id"),
+)
 Header = tuple[bytes, bytes]
 # A model's output that is shown as a page runs nothing, fetches nothing and cannot be framed. The
 # router's own pages set a policy of their own (router.pages.files).

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from router.http.auth import caller_of
 from router.http.context import context_of
 from router.http.prediction_params import deadline_at, priority
+from router.http.request_log import TRACE
 from router.inputs.input_schema import InputSchema
 from router.keys.key import Caller
 from router.models.catalog import Package
@@ -63,4 +64,6 @@ async def new_prediction(
         callback=callback,
         namespace=namespace,
         base_url=base_url,
+        read_at=time.time() if files else 0.0,
+        trace=request.scope.get(TRACE),
     )

@@ -1,4 +1,4 @@
-"""Request ids, the access log, and HTTP metrics: the outermost ASGI layer.
+"""Request ids, trace ids, the access log, and HTTP metrics: the outermost ASGI layer.
 
 It is outside even the layer that answers a bug with 500, so that this answer has an id too.
 """
@@ -9,7 +9,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
 from starlette.routing import BaseRoute, Mount, Route
@@ -17,22 +17,36 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.http.pages import ROUTE
 from router.observability.facts import Fact, Facts, RequestEnded
+from router.trace_context import RESPONSE_HEADER, TraceContext, parse
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 UNMATCHED = "unmatched"
+# In the scope: the request's span, absent when it belongs to no trace.
+TRACE = "callme_trace"
+# The first span of a trace is only one of these. What polls and probes would begin a trace each
+# time.
+BEGIN_TRACES = frozenset({"POST", "PUT"})
+TRACE_RESPONSE = RESPONSE_HEADER.encode()
+# The span of a request, from the caller's span; None when it is not to be traced.
+BeginTrace = Callable[[TraceContext | None], TraceContext | None]
 # A path may have 16 KiB, three times as much when quoted, and any client may send one.
 LOGGED_PATH_CHARS = 500
 
 
 class RequestLog:
     """Gives every response an `X-Request-Id`: the client's own if it is valid, else a new one.
-    Reports every request as a fact, and logs it."""
+    Reports every request as a fact, and logs it.
 
-    def __init__(self, app: ASGIApp, facts: Facts) -> None:
+    A request of a trace gets a span from `begin_trace`, and its response a `traceresponse`. Without
+    `begin_trace` no trace begins here, and the caller's span is only sent on.
+    """
+
+    def __init__(self, app: ASGIApp, facts: Facts, begin_trace: BeginTrace | None = None) -> None:
         self._app = app
         self._facts = facts
+        self._begin_trace = begin_trace
         facts.add(log_request)
         self._templates: dict[object, str] | None = None
 
@@ -42,15 +56,22 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = _request_id(scope)
+        request_id, parent = _read_headers(scope)
         scope["callme_request_id"] = request_id.decode()
+        added = [(b"x-request-id", request_id)]
+        trace, began_at = parent, 0.0
+        if self._begin_trace is not None and (parent or scope["method"] in BEGIN_TRACES):
+            trace, began_at = self._begin_trace(parent), time.time()
+        if trace is not None:
+            scope[TRACE] = trace
+            added.append((TRACE_RESPONSE, trace.header.encode()))
         status = 0
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         try:
@@ -64,6 +85,8 @@ class RequestLog:
                 seconds,
                 scope["path"],
                 scope["callme_request_id"],
+                trace,
+                began_at,
             )
             self._facts.tell(ended)
 
@@ -95,14 +118,26 @@ def log_request(fact: Fact) -> None:
             "status": fact.status,
             "seconds": round(fact.seconds, 4),
         }
+        if fact.trace is not None:
+            fields["trace_id"] = fact.trace.trace_id
         log.info("request", extra=fields)
 
 
-def _request_id(scope: Scope) -> bytes:
+def _read_headers(scope: Scope) -> tuple[bytes, TraceContext | None]:
+    """The request's id, and the caller's span. Two `traceparent` are none."""
+    request_id, parents, state = b"", [], b""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-            return bytes(value)
-    return secrets.token_hex(16).encode()
+        if name == b"x-request-id":
+            if not request_id and REQUEST_ID.fullmatch(value):
+                request_id = bytes(value)
+        elif name == b"traceparent":
+            parents.append(value)
+        elif name == b"tracestate":
+            state = state + b"," + value if state else value
+    trace = None
+    if len(parents) == 1:
+        trace = parse(parents[0].decode("latin-1"), state.decode("latin-1"))
+    return request_id or secrets.token_hex(16).encode(), trace
 
 
 def templates(routes: Iterable[BaseRoute]) -> dict[object, str]:

@@ -31,6 +31,12 @@ CONFIG_KEYS = frozenset(
     {"build", "concurrency", "environment", "image", "model", "observability", "predict", "run"}
     | {"train", "weights"}
 )
+# Of `observability.traces`, from the same schema. The default continues traces and begins none.
+DEFAULT_SAMPLER = "parentbased_always_off"
+SAMPLERS = (
+    *("always_on", "always_off", "traceidratio"),
+    *("parentbased_always_on", DEFAULT_SAMPLER, "parentbased_traceidratio"),
+)
 # Limits for a cog.yaml. Real ones are far below them.
 MAX_CONFIG_CHARS = 256 << 10
 MAX_NODES = 10_000
@@ -66,6 +72,7 @@ def read_package(folder: Path, env: Mapping[str, str]) -> Package:
         added_env=env,
         example=_read_example(folder),
         view=_read_view(folder),
+        traces=_read_traces(config),
     )
 
 
@@ -154,6 +161,34 @@ def _read_environment(config: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, _, value in (s.partition("=") for s in lines)}
 
 
+def _read_traces(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return `observability.traces` as the variables that `cog build` makes of it. Empty when it
+    does not enable them."""
+    observability = config.get("observability") or {}
+    traces = observability.get("traces") if isinstance(observability, dict) else None
+    if not isinstance(traces, dict) or traces.get("enabled") is not True:
+        return {}
+    sampler = traces.get("sampler", DEFAULT_SAMPLER)
+    if sampler not in SAMPLERS:
+        names = ", ".join(SAMPLERS)
+        raise PackageError(f"its cog.yaml's `observability.traces.sampler` must be one of {names}")
+    env = {"COG_TRACE_CONFIGURED": "true", "COG_TRACE_ENABLED": "true"}
+    ratio = traces.get("sampler_arg")
+    if sampler.endswith("ratio") != (ratio is not None):
+        raise PackageError(
+            "its cog.yaml's `observability.traces.sampler_arg` must be there for a ratio sampler, "
+            "and only for one"
+        )
+    if ratio is not None and not re.fullmatch(r"0(\.\d+)?|1(\.0+)?", str(ratio)):
+        raise PackageError(
+            "its cog.yaml's `observability.traces.sampler_arg` must be a number from 0 to 1"
+        )
+    env["COG_TRACE_SAMPLER"] = sampler
+    if ratio is not None:
+        env["COG_TRACE_SAMPLER_ARG"] = str(ratio)
+    return env
+
+
 def _read_concurrency(config: Mapping[str, Any]) -> int:
     """Return n of the deprecated `concurrency: max: n`, which is now `@concurrent(max=n)`."""
     concurrency = config.get("concurrency")
@@ -195,7 +230,8 @@ class Package:
     `streams`: whether its output can be read element by element. `env` is added to its process's
     environment; `added_env` is the part of it that comes from the router's settings. `example` is
     the flat JSON object of example.json, if the folder has one (`@file` values are relative to the
-    folder). `view` is its view.json (`router.models.view`).
+    folder). `view` is its view.json (`router.models.view`). `traces`: the variables with which
+    coglet reports spans, if its cog.yaml asks for that.
     """
 
     name: str
@@ -208,6 +244,7 @@ class Package:
     added_env: Mapping[str, str] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
     view: Mapping[str, Any] = field(default_factory=dict)
+    traces: Mapping[str, str] = field(default_factory=dict)
 
 
 def does_stream(schema: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from router.models.loopback_http import ConnectionLostError, LoopbackClient, Not
 from router.models.process_interface import NotStartedError
 from router.models.worker_hook.sitecustomize import FILE_URL_PREFIX
 from router.prediction import Job, Json, MetricUpdate, OutputChunk
+from router.trace_context import TraceContext
 
 EVENT_STREAM = "text/event-stream"
 JSON_TYPE = "application/json"
@@ -57,20 +58,24 @@ class CogClient:
             return {}
 
     async def predict(
-        self, body: bytes, is_broken: Callable[[], bool], on_progress: OnProgress | None = None
+        self,
+        body: bytes,
+        is_broken: Callable[[], bool],
+        on_progress: OnProgress | None = None,
+        trace: TraceContext | None = None,
     ) -> tuple[int, bytes]:
         """POST a prediction, again while the slot is not yet free. Return status and body.
 
         With `on_progress` the prediction is streamed. `on_progress` is called with each element
         of the output and each metric. The body is then the last event, in the shape of an answer
-        without streaming.
+        without streaming. With `trace` it continues that span.
         Raises NotStartedError when the prediction has certainly not begun, ConnectionLostError
         when it may have begun, and BodyTooLargeError when the answer is too large.
         """
         give_up = 0.0
         while True:
             try:
-                status, answer = await self._post(body, on_progress)
+                status, answer = await self._post(body, on_progress, trace)
             except NotListeningError as error:
                 raise NotStartedError("the model's server does not listen") from error
             if status != 409:
@@ -92,13 +97,18 @@ class CogClient:
             return answer.status == 200
         return False
 
-    async def _post(self, body: bytes, on_progress: OnProgress | None) -> tuple[int, bytes]:
+    async def _post(
+        self, body: bytes, on_progress: OnProgress | None, trace: TraceContext | None
+    ) -> tuple[int, bytes]:
         path = "/predictions"
+        headers = JSON_HEADERS if on_progress is None else STREAM_HEADERS
+        if trace is not None:
+            headers = {**headers, **trace.headers}
         if on_progress is None:
-            return await self._request("POST", path, headers=JSON_HEADERS, body=body)
+            return await self._request("POST", path, headers=headers, body=body)
         events = _Events(on_progress)
         answer = await self._http.request(
-            "POST", path, headers=STREAM_HEADERS, body=body, stream=(EVENT_STREAM, events.read)
+            "POST", path, headers=headers, body=body, stream=(EVENT_STREAM, events.read)
         )
         if answer.content_type != EVENT_STREAM:
             return answer.status, answer.body

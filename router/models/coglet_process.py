@@ -161,7 +161,7 @@ class CogProcess:
         self._running += 1
         self._log.reports[job.id] = report
         try:
-            answer = await self._client.predict(body, self._broken.done, on_progress)
+            answer = await self._client.predict(body, self._broken.done, on_progress, job.trace)
             outcome = read_outcome(*answer)
         except NotStartedError as error:
             self._note_broken(str(error))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +15,8 @@ from router.models.catalog import Package
 from router.models.process_group import SPOOL_NAME, inherited_environment
 from router.models.worker_hook.callme_sleep.control import DEVICE_NAME, PATH_NAME
 from router.models.worker_hook.callme_tracebacks import FILE_NAME as TRACEBACK_FILE
+
+log = logging.getLogger(__name__)
 
 # The file in the temporary folder to which the hook writes the traceback of a failed set-up.
 TRACEBACK = "callme_traceback"
@@ -27,6 +33,7 @@ class ProcessOptions:
 
     `measure` returns the bytes that these pids hold in the memory that models share.
     `sleep_device`: the memory that may sleep, `cuda` or `cpu`; "" when models are only stopped.
+    `traced`: the router reports spans, so a model that asks for it does too.
     """
 
     spool_dir: Path
@@ -35,6 +42,7 @@ class ProcessOptions:
     setup_timeout_s: float
     measure: Callable[[Sequence[int]], int]
     sleep_device: str = ""
+    traced: bool = False
 
 
 def control_socket(temp_folder: Path) -> Path:
@@ -67,6 +75,7 @@ def environment(
         # By default this cache is in TMPDIR, and would be deleted with it.
         "TORCHINDUCTOR_CACHE_DIR": str(options.cache_dir / "torchinductor"),
         **_sleep_environment(options.sleep_device, temp_folder),
+        **(_trace_environment(package) if options.traced else {}),
         **package.env,
     }
 
@@ -75,3 +84,34 @@ def _sleep_environment(device: str, temp_folder: Path) -> dict[str, str]:
     if not device:
         return {}
     return {PATH_NAME: str(control_socket(temp_folder)), DEVICE_NAME: device}
+
+
+def _trace_environment(package: Package) -> dict[str, str]:
+    """What coglet reads of cog.yaml's `observability.traces`; nothing if it does not enable them.
+
+    coglet imports OpenTelemetry's SDK then, and a set-up fails without it: such a model is not
+    traced.
+    """
+    if not package.traces:
+        return {}
+    if not has_module(package.python, "opentelemetry/sdk"):
+        log.warning(
+            "model is not traced: its environment lacks opentelemetry-sdk and "
+            "opentelemetry-exporter-otlp-proto-http",
+            extra={"model": package.name},
+        )
+        return {}
+    # The router's sampler has decided before: its models follow, as cog.yaml says.
+    sampler = {"OTEL_TRACES_SAMPLER": package.traces["COG_TRACE_SAMPLER"]}
+    if arg := package.traces.get("COG_TRACE_SAMPLER_ARG"):
+        sampler["OTEL_TRACES_SAMPLER_ARG"] = arg
+    return {**package.traces, **sampler, "OTEL_SERVICE_NAME": package.name}
+
+
+def has_module(python: Path, path: str) -> bool:
+    """Whether the interpreter's environment has the module in this folder, without running it."""
+    if python == Path(sys.executable):
+        with contextlib.suppress(ModuleNotFoundError):  # a package above it is not there
+            return importlib.util.find_spec(path.replace("/", ".")) is not None
+        return False
+    return any(python.parent.parent.glob(f"lib/python3*/site-packages/{path}"))

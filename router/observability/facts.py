@@ -1,7 +1,7 @@
 """What happened, as one stream of facts, and its listeners.
 
 A listener decides nothing and must be quick, as it is called synchronously. The listeners are
-metrics, the event stream, the log of requests, and the counts of usage.
+metrics, the event stream, the log of requests, the counts of usage, and traces.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from router.prediction import Prediction
+from router.trace_context import TraceContext
 
 log = logging.getLogger(__name__)
 # Facts wait this long, so that the next request of a quick caller does not wait for their
@@ -53,21 +54,24 @@ class ModelChanged(Struct, frozen=True):
 
 
 class LoadEnded(Struct, frozen=True):
-    """A start has succeeded (`ready`) or failed, after `seconds`."""
+    """A start has succeeded (`ready`) or failed, after `seconds`, at `ended_at` (seconds since the
+    epoch)."""
 
     model: str
     seconds: float
     ready: bool
+    ended_at: float = 0.0
 
 
 class MemoryMoved(Struct, frozen=True):
     """A model's memory was copied (`stage`), freed (`sleep`) or filled again (`wake`). `size`: the
-    bytes that were copied or freed."""
+    bytes that were copied or freed. `ended_at`: when, in seconds since the epoch."""
 
     model: str
     move: str
     size: int
     seconds: float
+    ended_at: float = 0.0
 
 
 class SleepRefused(Struct, frozen=True):
@@ -79,7 +83,8 @@ class SleepRefused(Struct, frozen=True):
 
 class RequestEnded(Struct, frozen=True):
     """An HTTP request was answered, after `seconds`. `route`: the template of its `path`. `status`:
-    0 when the client disconnected before the response."""
+    0 when the client disconnected before the response. `trace`: its span, which began at `began_at`
+    (seconds since the epoch); None when it belongs to no trace."""
 
     method: str
     route: str
@@ -87,6 +92,8 @@ class RequestEnded(Struct, frozen=True):
     seconds: float
     path: str
     request_id: str
+    trace: TraceContext | None = None
+    began_at: float = 0.0
 
 
 Fact = (

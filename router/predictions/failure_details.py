@@ -79,6 +79,8 @@ def log_place(p: Prediction, outcome: Outcome) -> None:
     if raised := last_raised(outcome.logs.splitlines()):
         name = raised.error.partition(":")[0]
         fields = {"prediction": p.id, "model": p.model, "raised": name, "at": raised.place}
+        if p.trace is not None:
+            fields["trace_id"] = p.trace.trace_id
         log.warning("prediction failed", extra=fields)
 
 

@@ -32,6 +32,7 @@ from router.prediction import (
     WebhookEvent,
     advance,
     conclude,
+    job_of,
 )
 from router.predictions.failure_details import log_place, scrubbed
 from router.predictions.in_flight import (
@@ -53,7 +54,6 @@ from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhook_events import notify_of_output, notify_of_progress
 from router.predictions.webhooks import Webhooks
 from router.scheduling import messages
-from router.secret_inputs import opened
 from router.storage.spool import size_of
 from router.storage.store import Cursor, Files, Store
 
@@ -240,8 +240,7 @@ class Predictions:
         in_flight.timer = self._call_later(limit_s, self._withdraw, p.id, too_long(limit_s))
         if p.callback is not None:
             self._webhooks.notify(p, WebhookEvent.START)
-        inputs, context = opened(p.inputs, p.secrets)
-        return Job(p.id, inputs, p.files, p.via, context)
+        return job_of(p)
 
     def progressed(self, prediction_id: str, progress: Progress) -> None:
         """Add to its log, output or metrics; wake followers and send a webhook if one is due."""

@@ -260,18 +260,19 @@ class SchedulerLoop:
                 exc_info=not known,
                 extra={"model": e.model, "reason": with_place(reason, place)},
             )
-            self._facts.tell(LoadEnded(e.model, self._clock.monotonic() - began, ready=False))
+            failed_s, now = self._clock.monotonic() - began, self._clock.time()
+            self._facts.tell(LoadEnded(e.model, failed_s, ready=False, ended_at=now))
             tail = failure_log_tail(process.log_tail())
             asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
             self.post(msg.StartFailed(e.model, e.generation, reason, tail, asked_s, place))
             return
-        load_s = self._clock.monotonic() - began
+        load_s, now = self._clock.monotonic() - began, self._clock.time()
         footprint = process.footprint_bytes()
         log.info(
             "model ready",
             extra={"model": e.model, "load_s": round(load_s, 2), "mib": footprint >> 20},
         )
-        self._facts.tell(LoadEnded(e.model, load_s, ready=True))
+        self._facts.tell(LoadEnded(e.model, load_s, ready=True, ended_at=now))
         process.watch_health(partial(self._health_changed, e))
         can_sleep = process.sleeper is not None
         self.post(msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))

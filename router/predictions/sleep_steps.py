@@ -94,7 +94,7 @@ class SleepSteps:
             self._post(msg.Woke(e.model, e.generation, wake_s, process.footprint_bytes()))
 
     def _moved(self, model: str, move: str, size: int, seconds: float) -> None:
-        fact = MemoryMoved(model, move, size, seconds)
+        fact = MemoryMoved(model, move, size, seconds, self._clock.time())
         self.last.setdefault(model, {})[move] = fact
         self._facts.tell(fact)
 

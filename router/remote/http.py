@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from router import __version__, loop_detection
+from router import __version__, loop_detection, trace_context
 from router.outbound.content_coding import CodingError, TooManyBytesError, decoded
 from router.outbound.public_http import PublicHttp, seconds_of
 from router.outbound.resolver import system_connector
@@ -172,7 +172,7 @@ class RemoteHttp:
         with_key: bool,
     ) -> RemoteResponse:
         """Send one request to one URL. See `ask`."""
-        own = {**AGENT, loop_detection.HEADER: loop_detection.onward()}
+        own = {**AGENT, loop_detection.HEADER: loop_detection.onward(), **trace_context.onward()}
         sent = {**own, **(self._key if with_key else {}), **(headers or {})}
         if json is not None:
             data = orjson.dumps(json)

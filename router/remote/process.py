@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from router import loop_detection
+from router import loop_detection, trace_context
 from router.errors import WorkerDied
 from router.models.process_interface import (
     LogLine,
@@ -118,7 +118,7 @@ class RemoteProcess:
             reason = self._spent(self._guards.allowance.wait_s())
             self._note_broken(reason)
             raise NotStartedError(reason)
-        with loop_detection.coming_through(job.via):
+        with loop_detection.coming_through(job.via), trace_context.within(job.trace):
             task = asyncio.ensure_future(self._backend.predict(job, report))
         self._running[job.id] = task
         try:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from tests.e2e.service import Service, running_service
+from tests.e2e.service import ROOT, Service, running_service
 from tests.waiting import wait_until
+
+DASHBOARD = ROOT / "deploy" / "grafana" / "callme.json"
 
 
 def scraped(service: Service, name: str, **labels: str) -> float | None:
@@ -151,3 +153,33 @@ def test_a_key_is_needed(echo_packages: Path, tmp_path: Path) -> None:
         service.http.headers["Authorization"] = "Bearer 0123456789abcdef0123456789abcdef"
         refused = {"route": "unmatched", "method": "GET", "status": "401"}
         wait_until(lambda: scraped(service, "callme_http_requests_total", **refused) == 2.0)
+
+
+def test_the_dashboard_asks_for_what_there_is(echo: Service) -> None:
+    """Each metric and each label in an expression is in /metrics, and each metric of ours in the
+    dashboard."""
+    assert echo.http.post("/echo", files={"text": (None, "hi")}).status_code == 200
+    text = echo.http.get("/metrics").text
+    kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.M))
+    series = set(kinds) | {f"{m}_bucket" for m, kind in kinds.items() if kind == "histogram"}
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = [t["expr"] for panel in dashboard["panels"] for t in panel["targets"]]
+    asked += [v["query"]["query"] for v in dashboard["templating"]["list"] if v["name"] == "model"]
+    used: set[str] = set()
+    for expression in asked:
+        names = set(re.findall(r"\b((?:callme|process)_\w+)", expression))
+        assert names, expression
+        assert names <= series, expression
+        used |= {name.removesuffix("_bucket") for name in names}
+        grouped = set(re.findall(r"\w+", ",".join(re.findall(r"by \(([^)]*)\)", expression))))
+        filtered = set(re.findall(r"(\w+)!?=", expression))
+        for name in names:
+            given = re.findall(rf"^{name}\{{(.*)\}} ", text, re.M)
+            labels = {label for line in given for label in re.findall(r'(\w+)="', line)}
+            # What has not happened yet has no line. Then its labels are not known here.
+            assert not given or grouped | filtered <= labels, (expression, labels)
+    ours = {n for n in kinds if n.startswith("callme_") and not n.endswith("_created")}
+    assert ours <= used
+    grid = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert all(g["x"] + g["w"] <= 24 for g in grid)
+    assert len({(g["x"], g["y"]) for g in grid}) == len(grid)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,9 @@ class RouterProcess:
 
 
 @contextmanager
-def running_router(packages: Path, state: Path, key: str) -> Iterator[RouterProcess]:
+def running_router(
+    packages: Path, state: Path, key: str, env: Mapping[str, str] | None = None
+) -> Iterator[RouterProcess]:
     """A router on a free loopback port, with one key (`id:secret`). It may reach this machine."""
     state.mkdir(mode=0o700, exist_ok=True)
     port = free_port()
@@ -51,7 +53,7 @@ def running_router(packages: Path, state: Path, key: str) -> Iterator[RouterProc
         process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "api:app", "--port", str(port)],
             cwd=ROOT,
-            env={**clean, **settings},
+            env={**clean, **settings, **(env or {})},
             stdout=out,
             stderr=subprocess.STDOUT,
         )

@@ -5,6 +5,7 @@ import { announcedBytes, readBytes } from "../backend_server/body.ts";
 import { corsHeaders, preflight } from "../backend_server/cors.ts";
 import { Refusal, refusalResponse } from "../backend_server/errors.ts";
 import type { Env } from "../backend_server/settings.ts";
+import { traceId } from "../backend_server/trace.ts";
 import { DatabaseError } from "./platform.ts";
 
 /** What a function needs from outside. */
@@ -33,6 +34,8 @@ export function createHandler(
     const fixed = { ...corsHeaders(request, deps.env), "X-Content-Type-Options": "nosniff" };
     for (const [name, value] of Object.entries(fixed)) response.headers.set(name, value);
     response.headers.set("X-Request-Id", String(entry.request_id));
+    const trace_id = traceId(request.headers.get("traceparent"));
+    if (trace_id !== undefined) entry.trace_id = trace_id;
     deps.log({ ...entry, status: response.status, ms: Math.round(deps.now() - startedMs) });
     return response;
   };

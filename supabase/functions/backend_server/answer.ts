@@ -9,7 +9,13 @@ import type { Memory } from "./memory.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-const RELAYED_HEADERS = ["content-type", "retry-after", "x-prediction-id", "x-request-id"];
+const RELAYED_HEADERS = [
+  "content-type",
+  "retry-after",
+  "traceresponse",
+  "x-prediction-id",
+  "x-request-id",
+];
 // An answer is read whole and checked before its status goes out. Past this size, and when the
 // answers on their way take all the memory that they may have, it is streamed as it comes.
 const CHECKED_BYTES = 8 * 1024 * 1024;

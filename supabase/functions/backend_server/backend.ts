@@ -34,6 +34,8 @@ export interface Outgoing {
   /** The body, one piece after the other. Sending it takes them out, so that they can be freed. */
   pieces: Uint8Array<ArrayBuffer>[];
   async: boolean;
+  /** The headers that continue the app's trace, if it has one. */
+  trace?: Record<string, string>;
 }
 
 /** Up to this size a body goes out in one piece, which fetch can send again if a connection ends. */
@@ -68,6 +70,7 @@ export async function send(
     "X-Request-Id": requestId,
     ...(request.contentType ? { "Content-Type": request.contentType } : {}),
     ...(request.async ? { "Prefer": "respond-async" } : {}),
+    ...request.trace,
     ...await credentials(request, url, backend, world),
   };
   try {

@@ -2,9 +2,10 @@
 
 import { type Env, readList } from "./settings.ts";
 
-const EXPOSED = "Retry-After, X-Prediction-Id, X-Request-Id";
+const EXPOSED = "Retry-After, Traceresponse, X-Prediction-Id, X-Request-Id";
 // What supabase-js sends. A wildcard would not cover Authorization.
-const ALLOWED_HEADERS = "authorization, x-client-info, apikey, content-type, x-request-id";
+const ALLOWED_HEADERS =
+  "authorization, x-client-info, apikey, content-type, traceparent, tracestate, x-request-id";
 const HEADER_LIST = /^[A-Za-z0-9!#$%&'*+.^_`|~-]+(\s*,\s*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*$/;
 const PREFLIGHT_MAX_AGE_S = 86_400;
 

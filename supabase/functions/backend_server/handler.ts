@@ -15,6 +15,7 @@ import { Refusal, refusalResponse } from "./errors.ts";
 import { JsonScan } from "./json_scan.ts";
 import { createRoom, type Lease, type Room } from "./memory.ts";
 import { type Env, type Limits, readBackend, readEndpoints, readLimits } from "./settings.ts";
+import { traceHeaders, traceId } from "./trace.ts";
 
 /** What the handler needs from outside. */
 export interface Deps extends World {
@@ -39,6 +40,10 @@ export function createHandler(deps: Deps): (request: Request) => Promise<Respons
     const fixed = { ...corsHeaders(request, deps.env), "X-Content-Type-Options": "nosniff" };
     for (const [name, value] of Object.entries(fixed)) response.headers.set(name, value);
     if (!response.headers.has("x-request-id")) response.headers.set("X-Request-Id", requestId);
+    const trace_id = traceId(
+      response.headers.get("traceresponse") ?? request.headers.get("traceparent"),
+    );
+    if (trace_id !== undefined) entry.trace_id = trace_id;
     deps.log({ ...entry, status: response.status, ms: Math.round(deps.now() - startedMs) });
     return response;
   };
@@ -111,7 +116,7 @@ async function prepare(
   scan.end();
   lease.complete();
   const call = parseCall(bytes, scan.files, readEndpoints(deps.env), limits);
-  return compose(call, `callme-${deps.newId()}`);
+  return { ...compose(call, `callme-${deps.newId()}`), trace: traceHeaders(request.headers) };
 }
 
 function methodNotAllowed(request: Request): Response {

@@ -24,12 +24,13 @@ export async function sendToBox(
   platform: Platform,
   deps: Deps,
   entry: Entry,
+  trace: Record<string, string> = {},
 ): Promise<Prediction> {
   let answer: Response;
   try {
     const backend = readBackend(deps.env);
     const body = JSON.stringify(await describe(row, platform, deps));
-    answer = await ask("PUT", path(row), body, backend, deps);
+    answer = await ask("PUT", path(row), body, backend, deps, trace);
     // 409: an earlier try has arrived, with other URLs of the same files.
     if (answer.ok || answer.status === 409) {
       await answer.body?.cancel();
@@ -134,9 +135,10 @@ async function ask(
   body: string,
   backend: Backend,
   deps: Deps,
+  trace: Record<string, string> = {},
 ): Promise<Response> {
   const pieces = [new TextEncoder().encode(body) as Uint8Array<ArrayBuffer>];
-  const request = { method, path, contentType: "application/json", pieces, async: true };
+  const request = { method, path, contentType: "application/json", pieces, async: true, trace };
   const stop = { deadline: deps.after(TIMEOUT_MS), gone: new AbortController().signal };
   return await send(request, backend, deps.newId(), deps, stop, () => {});
 }

@@ -11,6 +11,7 @@
  */
 
 import { Refusal } from "../backend_server/errors.ts";
+import { traceHeaders } from "../backend_server/trace.ts";
 import { DatabaseError, Platform, type Prediction } from "../_shared/platform.ts";
 import { type Deps, type Entry, parseObject, readBody } from "../_shared/serve.ts";
 import { cancelAtBox, sendToBox } from "./box.ts";
@@ -62,7 +63,10 @@ async function create(
   entry.prediction = row.id;
   if (row.sent_at === null && row.status === "starting") {
     const [claimed] = await platform.rpc<Prediction[]>("claim", { wanted: row.id, most: 1 });
-    if (claimed) row = await sendToBox(claimed, platform, deps, entry);
+    if (claimed) {
+      const trace = traceHeaders(request.headers);
+      row = await sendToBox(claimed, platform, deps, entry, trace);
+    }
   }
   return Response.json(shown(row), { status });
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -11,9 +12,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from router.http.request_log import RequestLog
-from router.observability.facts import Facts
+from router.http.request_log import TRACE as TRACE_KEY
+from router.http.request_log import BeginTrace, RequestLog
+from router.observability.facts import Fact, Facts, RequestEnded
 from router.observability.metrics import PrometheusMetrics
+from router.trace_context import TraceContext
 
 
 @pytest.fixture
@@ -117,3 +120,58 @@ async def test_a_long_path_is_cut_in_the_log(
     caplog.set_level("INFO")
     await client.get("/items/" + "%1b" * 5000)
     assert len(logged(caplog)["path"]) <= 1500
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+PARENT = f"00-{TRACE}-{SPAN}-01"
+
+
+def traced_client(facts: Facts, begin: BeginTrace | None) -> httpx.AsyncClient:
+    """A client of an application that shows the trace that a handler sees."""
+
+    async def answering(request: Request) -> Response:
+        trace = request.scope.get(TRACE_KEY)
+        return PlainTextResponse(trace.header if trace else "none")
+
+    app = Starlette()
+    app.add_route("/items/{item}", answering, methods=["GET", "POST"])
+    transport = httpx.ASGITransport(app=RequestLog(app, facts, begin))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+async def test_a_callers_trace_goes_on_when_none_are_reported(
+    facts: Facts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the answer, for the handlers and in the log. A request without one gets none."""
+    caplog.set_level(logging.INFO)
+    async with traced_client(facts, None) as client:
+        got = await client.get("/items/1", headers={"traceparent": PARENT})
+        assert got.text == got.headers["traceresponse"] == PARENT
+        other = await client.post("/items/1")
+        assert other.text == "none"
+        assert "traceresponse" not in other.headers
+        twice = [("traceparent", PARENT), ("traceparent", PARENT)]
+        assert (await client.get("/items/1", headers=twice)).text == "none"
+    logged = [getattr(r, "trace_id", None) for r in caplog.records if r.message == "request"]
+    assert logged == [TRACE, None, None]
+
+
+async def test_a_request_begins_a_trace(facts: Facts) -> None:
+    """A POST does, and a GET only continues one: probes and polls would begin one each time."""
+    ended: list[Fact] = []
+    facts.add(ended.append)
+    own = TraceContext("1" * 32, "2" * 16, recorded=True)
+    parents: list[TraceContext | None] = []
+
+    def begin(parent: TraceContext | None) -> TraceContext:
+        parents.append(parent)
+        return own
+
+    async with traced_client(facts, begin) as client:
+        assert (await client.get("/items/1")).text == "none"
+        assert (await client.post("/items/1")).headers["traceresponse"] == own.header
+        states = [("traceparent", PARENT), ("tracestate", "a=b"), ("tracestate", "c=d")]
+        assert (await client.get("/items/1", headers=states)).text == own.header
+    assert parents == [None, TraceContext(TRACE, SPAN, state="a=b,c=d")]
+    traces = [fact.trace for fact in ended if isinstance(fact, RequestEnded)]
+    assert traces == [None, own, own]
