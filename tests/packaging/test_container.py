@@ -71,6 +71,7 @@ def test_what_docker_is_asked_for(tmp_path: Path, package: Path) -> None:
     assert told["BASE"].startswith(f"nvidia/cuda:{config['build']['cuda']}.")
     assert told["RUNNER"] == "run.py:Runner"
     assert told["PYTHON_VERSION"] == "3.11"
+    assert told["SYSTEM_PACKAGES"].split() == config["build"].get("system_packages", [])
     assert texts["requirements.txt"] == (package / "requirements.txt").read_text()
     assert {"src/run.py", "src/cog.yaml", "runner_schema.py"} <= set(files)
     is_ignored = FilePatternMatcher(*texts[".dockerignore"].splitlines())

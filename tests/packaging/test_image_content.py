@@ -84,6 +84,19 @@ def git(folder: Path, *command: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+# For Latin to Arabic; for Chinese, Japanese and Korean; and what joins and orders letters.
+FONTS = {"fonts-dejavu-core", "fonts-wqy-microhei", "libfribidi0"}
+
+
+@each_package
+def test_a_package_that_draws_words_has_fonts_for_them(package: Path) -> None:
+    """Pillow's own font has ASCII only, and a slim base has no other."""
+    modules = [(package / name).read_text() for name in modules_from(package / "run.py")]
+    draws = any("ImageFont" in text for text in modules)
+    installed = set(cog_image.read_image_parts(package).system_packages)
+    assert installed >= FONTS if draws else not installed & FONTS
+
+
 @each_package
 def test_what_serving_needs_is_in_the_image(package: Path) -> None:
     """Runner, configuration, every module that can be imported, every file that is read."""
