@@ -35,17 +35,19 @@ from router.observability.events import EventStream
 from router.observability.facts import Facts
 from router.observability.metrics import PrometheusMetrics
 from router.observability.traces import Traces
-from router.prediction import Prediction
+from router.prediction import Prediction, model_of
 from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
 from router.predictions.replicate_prices import price_per_s
 from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.usage import Usage
+from router.predictions.versions import Canary, Versions
 from router.predictions.webhook_sender import HttpWebhookSender
 from router.predictions.webhooks import Webhooks
 from router.preload import prepare
 from router.scheduling.messages import Described
+from router.scheduling.model import Phase
 from router.scheduling.scheduler import OwnPolicy, Policy, Scheduler
 from router.settings import Settings
 from router.shutdown import Shutdown
@@ -137,8 +139,8 @@ def _make_context(
         time_limit_s=settings.prediction_timeout_s,
         time_limits_s={
             name: own.prediction_timeout_s
-            for name, own in settings.models.items()
-            if own.prediction_timeout_s is not None
+            for name in backends.packages
+            if (own := settings.of_model(name)) and own.prediction_timeout_s is not None
         },
         keep_results_s=keep_s,
         facts=telemetry.facts,
@@ -174,8 +176,30 @@ def _make_context(
         keyed_digest=disk.box_key.digest,
         backend_of=backends.kind,
         problems=disk.watch.problems,
+        versions=_make_versions(settings, backends, predictions.loop, schemas, telemetry.facts),
     )
     return context
+
+
+def _make_versions(
+    settings: Settings,
+    backends: Backends,
+    loop: SchedulerLoop,
+    schemas: ModelSchemas,
+    facts: Facts,
+) -> Versions:
+    def is_usable(version: str) -> bool:
+        model = loop.scheduler.models[version]
+        return bool(schemas.known(version) and model.phase is not Phase.FAILED)
+
+    canaries = {
+        name: Canary(own.canary, own.share)
+        for name, own in settings.models.items()
+        if own.canary in backends.packages
+        and name in backends.packages
+        and name == model_of(own.canary)
+    }
+    return Versions(settings.state, canaries, is_usable, facts)
 
 
 def _make_restarts(
@@ -183,7 +207,7 @@ def _make_restarts(
 ) -> Restarts:
     def read(model: str) -> Package:
         old = backends.packages[model]
-        return read_package(old.folder, old.added_env)
+        return read_package(old.folder, old.added_env, old.name)
 
     return Restarts(
         schemas,
@@ -236,7 +260,7 @@ def _make_loop(
         known = schemas.known(package.name)
         if known:
             package = replace(package, max_concurrency=known.max_concurrency, streams=known.streams)
-        own = settings.models.get(package.name)
+        own = settings.of_model(package.name)
         if own is not None and own.sleep == "never":
             return CogProcess(package, replace(options, sleep_device=""))
         return CogProcess(package, options)
@@ -250,7 +274,7 @@ def _make_loop(
                 *(own.idle_to_sleep_s, own.asleep_to_stop_s, own.queue_limit, own.priority)
             )
             for place in backends.concurrency
-            if (own := settings.models.get(backends.labels.get(place, place)))
+            if (own := settings.of_model(backends.labels.get(place, place)))
         },
     )
     return SchedulerLoop(

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from router.prediction import model_of
 from router.settings import CONFIG_NAME, Settings, default_packages_dir
 
 PREFIX = "CALLME_"
@@ -67,6 +68,12 @@ def mistakes(
         if name not in models:
             where = _where(("models", name), text, environ)
             yield f"{where}: there is no model '{name}'{did_you_mean(name, models)}"
+    for name, own in settings.models.items():
+        if own.canary and (own.canary not in models or model_of(own.canary) != name):
+            where = _where(("models", name, "canary"), text, environ)
+            versions = [model for model in models if model.startswith(f"{name}@")]
+            meant = did_you_mean(own.canary, versions)
+            yield f"{where}: canary: '{name}' has no version '{own.canary}'{meant}"
     for name in settings.preload:
         if name != "all" and name not in models:
             where = _where(("preload",), text, environ)

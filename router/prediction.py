@@ -267,6 +267,11 @@ def job_of(p: Prediction) -> Job:
     return Job(p.id, inputs, p.files, p.via, context, p.run_trace)
 
 
+def model_of(version: str) -> str:
+    """The model of a version's name: `grounding` of `grounding@next`, and of `grounding`."""
+    return version.partition("@")[0]
+
+
 def announced(p: Prediction) -> bool:
     """Whether a webhook is sent at its end."""
     return p.callback is not None and WebhookEvent.COMPLETED in p.callback.events

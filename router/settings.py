@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from router.keys.key import split_key
+from router.prediction import model_of
 from router.scheduling.tunables import Policy
 from router.scheduling.weekly_schedule import WeeklySchedule, parse_schedule
 
@@ -108,16 +109,11 @@ class ModelSettings(BaseModel):
     overflow_after_s: float = Field(
         30.0, gt=0, description="With `overflow`: the longest wait here before the remote."
     )
-
     sleep: Literal["auto", "never"] = Field(
         "auto", description="`never`: it is always stopped and never put to sleep."
     )
-    idle_to_sleep_s: float | None = Field(
-        None, gt=0, description="As the general setting, for this model."
-    )
-    asleep_to_stop_s: float | None = Field(
-        None, gt=0, description="As the general setting, for this model."
-    )
+    idle_to_sleep_s: float | None = Field(None, gt=0, description="As the general setting.")
+    asleep_to_stop_s: float | None = Field(None, gt=0, description="As the general setting.")
     keep_loaded: str = Field(
         "",
         description="When it stays loaded without use: `always`, or hours of the week such as "
@@ -135,6 +131,12 @@ class ModelSettings(BaseModel):
     prediction_timeout_s: float | None = Field(
         None, gt=0, description="As the general setting, for this model."
     )
+    canary: str = Field(
+        "",
+        pattern=r"^([a-z][a-z0-9_-]{0,62}@[a-z0-9][a-z0-9_.-]{0,62})?$",
+        description="Another version of it, `NAME@VERSION`: a folder of this name.",
+    )
+    share: float = Field(0.1, ge=0, le=1, description="Of its requests, for its canary.")
 
     @field_validator("keep_loaded")
     @classmethod
@@ -328,7 +330,6 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         description="The owner in `owner/name` for Replicate's clients.",
     )
-
     replicate_prices: dict[str, Annotated[float, Field(ge=0)]] = Field(
         {},
         description="US dollars a second on Replicate by a word of the hardware's name, for the "
@@ -373,6 +374,10 @@ class Settings(BaseSettings):
             if origin != "*" and not ORIGIN.fullmatch(origin):
                 raise ValueError(f"'{origin}' must be like https://app.example.com, without path")
         return origins
+
+    def of_model(self, name: str) -> ModelSettings | None:
+        """A model's settings. A version without its own has its model's."""
+        return self.models.get(name) or self.models.get(model_of(name))
 
     @property
     def state(self) -> Path:

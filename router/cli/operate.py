@@ -1,4 +1,5 @@
-"""`callme restart`, `load`, `unload`: what the operator wants of one model; `callme inputs`."""
+"""`callme restart`, `load`, `unload`, `promote`, `rollback`: what the operator wants of one model;
+`callme inputs`."""
 
 from __future__ import annotations
 
@@ -44,10 +45,12 @@ Model = Annotated[str, typer.Argument(help="The model's name.")]
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `restart`, `load`, `unload` and `inputs`."""
+    """Add `restart`, `load`, `unload`, `promote`, `rollback` and `inputs`."""
     app.command()(restart)
     app.command()(load)
     app.command()(unload)
+    app.command()(promote)
+    app.command()(rollback)
     app.command()(inputs)
 
 
@@ -64,6 +67,36 @@ def load(model: Model, url: Url = None, key: KeyOption = None) -> None:
 def unload(model: Model, url: Url = None, key: KeyOption = None) -> None:
     """Free a model's memory. Its next prediction loads it again."""
     _operate("unload", model, url, key)
+
+
+def promote(model: Model, url: Url = None, key: KeyOption = None) -> None:
+    """Send all requests for a model to its canary. What runs ends where it is."""
+    _turn("promote", model, url, key)
+
+
+def rollback(model: Model, url: Url = None, key: KeyOption = None) -> None:
+    """Send no request for a model to its canary. What runs ends where it is."""
+    _turn("rollback", model, url, key)
+
+
+def _turn(verb: str, model: str, url: str | None, key: str | None) -> None:
+    target = find_router(read_settings(), url, key)
+
+    async def ask() -> dict[str, Any]:
+        async with RouterClient(target) as router:
+            answer = await router.send("POST", f"/models/{quote(model, safe='')}/{verb}")
+            canary: dict[str, Any] = answer.json()["canary"]
+            return canary
+
+    try:
+        version = asyncio.run(ask())["version"]
+    except UnreachableError as error:
+        fail_unreachable(error)
+    except RefusedError as error:
+        fail_refused(error)
+    serving = version if verb == "promote" else model
+    back = f"; back: callme rollback {model}" if verb == "promote" else ""
+    console.print(f"{serving} serves all requests for {model} from now on{back}", soft_wrap=True)
 
 
 def _operate(verb: str, model: str, url: str | None, key: str | None) -> None:

@@ -228,7 +228,8 @@ async def _show(server: Server, settings: Settings) -> None:
         console.print(f"  [red]✗[/red] {name}  not served: {escape(reason)}", soft_wrap=True)
     console.print("\nTry in another terminal:\n")
     here = Path.cwd()
-    for name, package in context.packages.items():
+    for name in context.models:
+        package = context.packages[name]
         line = curl_line(package, base_url(settings), here, key_file)
         if line and gives_files(context.schemas.openapi.get(name, {})):
             line += f" | {_shown(Path(sys.executable).parent / 'callme', here)} save"

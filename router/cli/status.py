@@ -90,11 +90,24 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
     for name, reason in state.get("left_out", {}).items():
         console.print(f"[red]{name}[/red] is not served: {escape(reason)}", soft_wrap=True)
     for name, model in state["models"].items():
+        if canary := model.get("canary"):
+            console.print(compared(name, canary), soft_wrap=True)
+    for name, model in state["models"].items():
         if reason := model.get("unreadable"):
             console.print(f"[red]{name}[/red]: {escape(reason)}", soft_wrap=True)
         elif reason := model.get("last_failure"):
             retry = f"; tried again in {model['retry_in_s']:.0f} s" if model["retry_in_s"] else ""
             console.print(f"[red]{name}[/red]: {escape(reason)}{retry}", soft_wrap=True)
+
+
+def compared(model: str, canary: dict[str, Any]) -> str:
+    """One line about a model and its canary: the share, and what became of both."""
+    parts = [f"{canary['share']:.0%} of {model} to {canary['version']}"]
+    for name, record in canary["compared"].items():
+        ended = record["succeeded"] + record["failed"]
+        run = f", run {record['run_p50_s']:.2g} s" if record["succeeded"] else ""
+        parts.append(f"{name}: {record['failed']} of {ended} failed{run}")
+    return "; ".join(parts)
 
 
 def logs(

@@ -142,7 +142,8 @@ def types(
     """Write TypeScript types of the models' inputs and outputs, for supabase/client/callme.ts."""
     settings = read_settings(packages)
     forget_secrets()
-    found, left_out = survey(settings.packages_dir.resolve(), _model_env(settings))
+    every, left_out = survey(settings.packages_dir.resolve(), _model_env(settings))
+    found = {name: package for name, package in every.items() if "@" not in name}
     for name, reason in left_out.items():
         err_console.print(f"Left out: {name}: {reason}", markup=False, soft_wrap=True)
     if not found:

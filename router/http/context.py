@@ -20,6 +20,7 @@ from router.predictions.lifecycle import Predictions
 from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import SchedulerLoop
 from router.predictions.usage import Usage
+from router.predictions.versions import Versions
 from router.predictions.webhooks import Webhooks
 from router.shutdown import Shutdown
 from router.storage.store import Files
@@ -62,6 +63,7 @@ class Context:
     backend_of: Callable[[str], str]  # by the scheduler's model name: local, cog, replicate, modal
     # The present problems of the state folder, one sentence each.
     problems: Callable[[], Awaitable[Sequence[str]]] = no_problems
+    versions: Versions | None = None
 
     def wall_time(self, monotonic: float) -> float:
         """Return a time of the scheduler's clock in seconds since the epoch.
@@ -77,6 +79,18 @@ class Context:
             known = ", ".join(self.packages) or "none"
             raise UnknownModel(f"Cannot find model '{name[:80]}'; there are: {known}")
         return package
+
+    def serving(self, package: Package) -> Package:
+        """The version of the package that serves the next request for it."""
+        if self.versions is None:
+            return package
+        version = self.versions.choose(package.name)
+        return package if version == package.name else self.packages[version]
+
+    @property
+    def models(self) -> Sequence[str]:
+        """The names of the packages, without those that are versions of another one."""
+        return [name for name in self.packages if "@" not in name]
 
     async def input_schema(self, package: Package) -> InputSchema:
         """Return the model's inputs. Raises ModelUnavailable when its schema cannot be read."""

@@ -35,8 +35,10 @@ async def new_prediction(
     runner_context: Mapping[str, str] = NO_CONTEXT,
     namespace: str = "",
     base_url: str = "",
+    exact: bool = False,
 ) -> Prediction:
-    """Return the prediction that the request asks for.
+    """Return the prediction that the request asks for, of the version that serves it; with `exact`
+    of `package` itself.
 
     The caller must pass it to `Predictions.create` next, because its files are in the spool. Its
     deadline and priority come from the request's headers, its owner is the request's caller.
@@ -47,7 +49,10 @@ async def new_prediction(
     now = time.time()
     deadline, rank = deadline_at(request, now), priority(request)
     caller = caller_of(request)
-    input_schema = await context_of(request).input_schema(package)
+    context = context_of(request)
+    if not exact:
+        package = context.serving(package)
+    input_schema = await context.input_schema(package)
     inputs, files = await read_inputs(input_schema, caller)
     return Prediction(
         id=prediction_id or new_id(),

@@ -78,7 +78,7 @@ def build_openapi(context: Context) -> dict[str, Any]:
         },
     }
     paths |= replicate_paths()
-    for name in context.packages:
+    for name in context.models:
         schema = context.schemas.openapi.get(name)
         if schema is not None:
             _merge_schemas(name, schema, components)

@@ -96,7 +96,7 @@ def cog_paths(name: str, described: bool) -> dict[str, Any]:
         },
         **{
             f"{root}/{verb}": {"post": operation(f"{verb.capitalize()} {name}", "Operations")}
-            for verb in ("restart", "load", "unload")
+            for verb in ("restart", "load", "unload", "promote", "rollback")
         },
         f"{root}/health-check": {"get": operation(f"Health of {name}", tag)},
         f"{root}/openapi.json": {"get": operation(f"Schema of {name}", tag)},

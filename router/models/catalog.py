@@ -15,10 +15,14 @@ import orjson
 import yaml
 
 from router.models.view import ViewError, read_view
+from router.prediction import model_of
 
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+# A version of a model: `grounding@next`. The scheduler calls the remote of a model `grounding@cog`.
+VERSION = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+NO_VERSIONS = frozenset({"cog", "modal", "replicate"})
 # The router's own paths. A model with one of these names would hide that path.
 RESERVED = frozenset(
     {"docs", "events", "health", "metrics", "models", "openapi.json", "playground"}
@@ -47,12 +51,19 @@ class PackageError(Exception):
     """The folder has a cog.yaml but cannot be served. The message says why."""
 
 
-def read_package(folder: Path, env: Mapping[str, str]) -> Package:
-    """Return the package in `folder`. Raises PackageError when it cannot be served."""
-    name = folder.name
-    if not NAME.fullmatch(name):
+def read_package(folder: Path, env: Mapping[str, str], name: str = "") -> Package:
+    """Return the package in `folder`, under the folder's name or `name`. Raises PackageError when
+    it cannot be served."""
+    name = name or folder.name
+    model, is_version, version = name.partition("@")
+    if not NAME.fullmatch(model):
         raise PackageError("its name must be lower-case letters, digits, '-' and '_'")
-    if name in RESERVED:
+    if is_version and (not VERSION.fullmatch(version) or version in NO_VERSIONS):
+        raise PackageError(
+            "its version (after the @) must be lower-case letters, digits, '.', '-' and '_', and "
+            f"none of {', '.join(sorted(NO_VERSIONS))}"
+        )
+    if model in RESERVED:
         raise PackageError("its name is one of the router's own paths")
     config = _read_config(folder / "cog.yaml")
     if not isinstance(config, dict):
@@ -87,15 +98,16 @@ def survey(
     """Return every package in `folder` by name, and for each that is left out the reason.
 
     One that cannot be served is logged and left out. `env_of["*"]` is added to every model's
-    environment, then `env_of[name]` to that model's.
+    environment, then `env_of[name]` to that model's. A version gets its model's, too.
     """
     packages: dict[str, Package] = {}
     left_out: dict[str, str] = {}
     for cog_yaml in sorted(folder.glob("*/cog.yaml")):
         name = cog_yaml.parent.name
         try:
-            env = {**env_of.get("*", {}), **env_of.get(name, {})}
-            packages[name] = read_package(cog_yaml.parent.resolve(), env)
+            names = dict.fromkeys(("*", model_of(name), name))
+            env = {k: v for n in names for k, v in env_of.get(n, {}).items()}
+            packages[name] = read_package(cog_yaml.parent.resolve(), env, name)
         except PackageError as error:
             log.warning("package left out", extra={"package": name, "reason": str(error)})
             left_out[name] = str(error)

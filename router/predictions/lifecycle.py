@@ -33,6 +33,7 @@ from router.prediction import (
     advance,
     conclude,
     job_of,
+    model_of,
 )
 from router.predictions.failure_details import log_place, scrubbed
 from router.predictions.in_flight import (
@@ -169,7 +170,7 @@ class Predictions:
             known = await self._find(prediction_id)
             if known is None:
                 return await self.create(await make())
-            same = (known.model, known.digest) == (model, digest)
+            same = (model_of(known.model), known.digest) == (model_of(model), digest)
             if not same or not caller.may_see(known.owner):
                 raise _id_is_taken(prediction_id)
             return None

@@ -106,3 +106,13 @@ def test_what_has_no_effect(folder: Path) -> None:
         "CALLME_PRELAOD is no setting (did you mean 'CALLME_PRELOAD'?)",
     ]
     assert list(mistakes(Settings(), ["echo", "groundign", "gronding"], {})) == []
+
+
+def test_a_canary_that_does_not_exist(folder: Path) -> None:
+    """Or that is a version of another model."""
+    text = '[models.a]\ncanary = "a@nxt"\n[models.b]\nshare = 0.5\ncanary = "a@next"\n'
+    (folder / "callme.toml").write_text(text)
+    assert list(mistakes(Settings(), ["a", "a@next", "b"], {})) == [
+        "callme.toml, line 2: canary: 'a' has no version 'a@nxt' (did you mean 'a@next'?)",
+        "callme.toml, line 5: canary: 'b' has no version 'a@next'",
+    ]

@@ -38,7 +38,7 @@ from router.http.sse import EVENT_STREAM, accepts
 from router.inputs.data_uris import long_strings
 from router.keys.key import Caller
 from router.models.catalog import Package, does_stream
-from router.prediction import Json, Prediction, Status, new_id
+from router.prediction import Json, Prediction, Status, model_of, new_id
 
 # The id becomes part of URLs, and coglet makes it part of a file path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -244,7 +244,7 @@ async def _find(request: Request) -> Prediction:
     context = context_of(request)
     package = context.package(request.path_params["model"])
     p = await context.predictions.get(request.path_params["id"], caller_of(request))
-    if p.model != package.name:
+    if model_of(p.model) != model_of(package.name):
         raise UnknownPrediction(f"Cannot find prediction '{p.id}' of '{package.name}'")
     return p
 

@@ -101,6 +101,8 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
     }
     if unread := context.schemas.unreadable(m.name):
         view["unreadable"] = with_place(unread.reason, unread.place)
+    if context.versions is not None and (canary := context.versions.view(m.name)):
+        view["canary"] = canary
     if sleep := _sleep_view(context, m):
         view["sleep"] = sleep
     if m.problem:
@@ -187,6 +189,29 @@ async def unload(request: Request) -> Response:
     return _state(context, name)
 
 
+@admin_only
+async def promote(request: Request) -> Response:
+    """Send all requests for the model to its canary."""
+    context, name = _operated(request)
+    if context.versions is not None:
+        await context.versions.promote(name)
+    return _canary(context, name)
+
+
+@admin_only
+async def rollback(request: Request) -> Response:
+    """Send no request for the model to its canary."""
+    context, name = _operated(request)
+    if context.versions is not None:
+        await context.versions.rollback(name)
+    return _canary(context, name)
+
+
+def _canary(context: Context, model: str) -> Response:
+    view = context.versions.view(model) if context.versions else None
+    return json_response({"model": model, "canary": view})
+
+
 def _operated(request: Request) -> tuple[Context, str]:
     context = context_of(request)
     return context, context.package(request.path_params["model"]).name
@@ -214,3 +239,5 @@ def add_routes(app: Starlette) -> None:
     app.add_route("/models/{model}/restart", restart, methods=["POST"])
     app.add_route("/models/{model}/load", load, methods=["POST"])
     app.add_route("/models/{model}/unload", unload, methods=["POST"])
+    app.add_route("/models/{model}/promote", promote, methods=["POST"])
+    app.add_route("/models/{model}/rollback", rollback, methods=["POST"])

@@ -1,8 +1,10 @@
 """Replicate's API: the part that its official clients use to run models.
 
 Any owner is accepted and shown unchanged, because there is one model of each name here. A model
-has one version, the one that is served. Every prediction made here is durable, so that its state
-can be read later. A client that disconnects while it waits does not cancel it.
+has one version, and one more for each package `name@version`. A request that names a version gets
+that one; any other gets the one that is served, which may be the canary. Every prediction made here
+is durable, so that its state can be read later. A client that disconnects while it waits does not
+cancel it.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ async def create_by_model(request: Request) -> Response:
     context = context_of(request)
     package = context.package(request.path_params["name"])
     body = await read_json(request, context.max_upload_bytes)
-    return await _create(request, package, request.path_params["owner"], body)
+    return await _create(request, package, request.path_params["owner"], body, exact=False)
 
 
 async def create(request: Request) -> Response:
@@ -60,12 +62,12 @@ async def create(request: Request) -> Response:
     reference = body.get(key)
     if not isinstance(reference, str):
         raise wrong("version", "must be a version's id, owner/name or owner/name:version")
-    package, owner = await _resolve(context, reference, key)
-    return await _create(request, package, owner, body)
+    package, owner, exact = await _resolve(context, reference, key)
+    return await _create(request, package, owner, body, exact=exact)
 
 
 async def _create(
-    request: Request, package: Package, owner: str, body: dict[str, Json]
+    request: Request, package: Package, owner: str, body: dict[str, Json], *, exact: bool
 ) -> Response:
     context = context_of(request)
     wait_s = preferred_wait_s(request, WAIT_S)
@@ -81,6 +83,7 @@ async def _create(
         callback=read_callback(body, context.webhooks),
         namespace=owner,
         base_url=base,
+        exact=exact,
     )
     in_flight = await context.predictions.create(p)
     if wait_s is not None:
@@ -93,22 +96,40 @@ async def _create(
     return json_response(view, 201 if wait_s is None else 202)
 
 
-async def _resolve(context: Context, reference: str, key: str) -> tuple[Package, str]:
-    """Return the package and the owner to show, for `owner/name[:version]` or a version's id.
+async def _resolve(context: Context, reference: str, key: str) -> tuple[Package, str, bool]:
+    """Return the package, the owner to show, and whether a version is named: for
+    `owner/name[:version]` or a version's id. A version is its id, or NAME of `name@NAME`.
 
     Raises UnknownModel when there is no such model, InvalidInput when there is no such version.
     """
     if found := REFERENCE.fullmatch(reference):
         package = context.package(found["name"])
         await _describe(context, package)
-        if found["version"] in (None, context.schemas.versions.get(package.name)):
-            return package, found["owner"]
+        if (version := found["version"]) is None:
+            return package, found["owner"], False
+        for one in await _versions(context, package):
+            if version in _names(context, one):
+                return one, found["owner"], True
     else:
         for package in context.packages.values():
             await _describe(context, package)
             if reference == context.schemas.versions.get(package.name):
-                return package, context.replicate_owner
+                return package, context.replicate_owner, True
     raise wrong(key, "there is no such version")
+
+
+async def _versions(context: Context, package: Package) -> list[Package]:
+    """The package, and those that are versions of it, described if that is possible."""
+    named = f"{package.name}@"
+    found = [package, *(p for name, p in context.packages.items() if name.startswith(named))]
+    for one in found:
+        await _describe(context, one)
+    return found
+
+
+def _names(context: Context, package: Package) -> tuple[str | None, str | None]:
+    """The id of the version, and its name after the @."""
+    return context.schemas.versions.get(package.name), package.name.partition("@")[2] or None
 
 
 async def _describe(context: Context, package: Package) -> None:
@@ -142,7 +163,7 @@ async def list_models(request: Request) -> Response:
     """Return every model, on one page."""
     context = context_of(request)
     base = base_url(request)
-    results = [model_view(context, n, context.replicate_owner, base) for n in context.packages]
+    results = [model_view(context, n, context.replicate_owner, base) for n in context.models]
     return json_response({"previous": None, "next": None, "results": results})
 
 
@@ -154,19 +175,20 @@ async def get_model(request: Request) -> Response:
 
 
 async def list_versions(request: Request) -> Response:
-    """Return the only version."""
+    """Return every version, the one of the model's own name first."""
     context, package = await _model(request)
-    version = version_view(context, package.name)
-    return json_response({"previous": None, "next": None, "results": [version] if version else []})
+    found = [version_view(context, one.name) for one in await _versions(context, package)]
+    results = [version for version in found if version]
+    return json_response({"previous": None, "next": None, "results": results})
 
 
 async def get_version(request: Request) -> Response:
-    """Return the version that is served. Raises NotFound when it has another id."""
+    """Return one version. Raises NotFound when there is none of that id."""
     context, package = await _model(request)
-    version = version_view(context, package.name)
-    if version is None or version["id"] != request.path_params["version"]:
-        raise NotFound(f"Cannot find that version of '{package.name}'")
-    return json_response(version)
+    for one in await _versions(context, package):
+        if request.path_params["version"] in _names(context, one):
+            return json_response(version_view(context, one.name))
+    raise NotFound(f"Cannot find that version of '{package.name}'")
 
 
 async def _model(request: Request) -> tuple[Context, Package]:

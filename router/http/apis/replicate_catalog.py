@@ -118,7 +118,7 @@ async def search(request: Request) -> Response:
 def _found(context: Context, text: str, base: str) -> list[dict[str, Any]]:
     """Return the models that have each word in their name or description."""
     words = text.lower().split()
-    views = [model_view(context, n, context.replicate_owner, base) for n in context.packages]
+    views = [model_view(context, n, context.replicate_owner, base) for n in context.models]
     return [
         view
         for view in views

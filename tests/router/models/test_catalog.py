@@ -138,3 +138,24 @@ def test_an_example_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptur
     (sound / "example.json").write_text("[" * 100_000)
     assert read_package(sound, {}).example == {}
     assert "example.json" in caplog.text
+
+
+def test_a_version_is_a_folder_with_an_at_sign(tmp_path: Path) -> None:
+    """Or a link to one elsewhere, as of a Git worktree. It gets its model's variables, too."""
+    folder(tmp_path, "a")
+    folder(tmp_path / "worktree", "a")
+    (tmp_path / "a@next").symlink_to(tmp_path / "worktree" / "a")
+    env = {"*": {"X": "all", "Y": "all"}, "a": {"Y": "a", "Z": "a"}, "a@next": {"Z": "next"}}
+    found, _ = survey(tmp_path, env)
+    assert list(found) == ["a", "a@next"]
+    assert found["a@next"].folder == tmp_path / "worktree" / "a"
+    assert found["a@next"].env == {"X": "all", "Y": "a", "Z": "next"}
+
+
+@pytest.mark.parametrize("name", ["a@", "a@modal", "a@cog", "a@replicate", "a@B", "a@b@c", "@b"])
+def test_names_that_are_no_version(tmp_path: Path, name: str) -> None:
+    """The scheduler calls a model's remote by such a name."""
+    folder(tmp_path, name)
+    found, left_out = survey(tmp_path, {})
+    assert (list(found), list(left_out)) == ([], [name])
+    assert left_out[name].startswith("its ")
