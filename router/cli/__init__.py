@@ -9,6 +9,7 @@ from router.cli import (
     config,
     deploy,
     doctor,
+    install,
     keys,
     new,
     operate,
@@ -25,7 +26,7 @@ __all__ = ["app", "curl_line", "main"]
 
 # In the order of `callme --help`. A new group is a module with `add_commands`, added here.
 GROUPS = (
-    *(serve, predict, save, new, operate, status, usage, keys, doctor, config, supabase),
+    *(serve, predict, save, new, install, operate, status, usage, keys, doctor, config, supabase),
     deploy,
 )
 

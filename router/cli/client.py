@@ -162,7 +162,7 @@ def fail_refused(
         hint = "Give a key with --key or CALLME_KEY. `callme keys create NAME` makes one."
         if error.code == "forbidden":
             hint = "Give an admin key with --key or CALLME_KEY: `callme keys create NAME --admin`."
-    elif error.retry_after:
+    elif error.retry_after and not hint:
         hint = f"Try again in {error.retry_after} s"
     fail(with_place(str(error), place), hint)
 

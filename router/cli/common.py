@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -22,6 +23,8 @@ err_console = Console(highlight=False, stderr=True)
 
 FOREIGN_SECRETS = ("SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN")
 
+IMPORT_FAILED = re.compile(r"\b(?:ModuleNotFoundError|ImportError): ")
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
@@ -37,6 +40,13 @@ def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
     if hint:
         err_console.print(f"  {hint}", soft_wrap=True, markup=False)
     raise typer.Exit(code)
+
+
+def import_hint(reason: str, model: str) -> str:
+    """What to do about an import that failed; "" when the reason is another one."""
+    if not IMPORT_FAILED.search(reason):
+        return ""
+    return f"If requirements.txt does not name it, add it there. Then: callme install {model}"
 
 
 def read_settings(packages: Path | None = None, **given: Any) -> Settings:

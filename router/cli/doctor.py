@@ -21,10 +21,13 @@ from rich.markup import escape
 
 from router.cli.client import RouterClient, find_router
 from router.cli.common import Json, console, print_json, read_settings
+from router.cli.install import lacking_of_own, package_folders
 from router.cli.progress import hub_cache
 from router.keys.key import who_is_served
 from router.keys.key_store import FILE_NAME, KeyFile, KeyFileError
-from router.models.catalog import Package, discover
+from router.models.catalog import Package, PackageError, discover
+from router.models.install import State, missing_system_packages, state_of, version_of
+from router.models.requirements import Requirements, lacking, read_requirements
 from router.predictions.webhook_sender import WEBHOOK_FILE
 from router.settings import Settings, Weights
 from router.storage.private_files import is_readable_by_others
@@ -93,7 +96,19 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield finding
     packages = discover(settings.packages_dir.resolve(), {})
     yield from check_packages(settings, packages)
-    for python in sorted({package.python for package in packages.values()}):
+    needs = {}
+    for folder in package_folders(settings):
+        name = folder.name
+        if (package := packages.get(name)) is None:
+            continue
+        try:
+            needs[name] = read_requirements(package.folder)
+        except PackageError as error:
+            yield Finding(f"environment of {name}", CheckStatus.FAIL, str(error), "correct it")
+            continue
+        yield from check_environment(name, package, needs[name])
+    with_torch = {packages[name].python for name, needed in needs.items() if needed.names("torch")}
+    for python in sorted(with_torch):
         yield check_torch(python, has_gpu)
     yield from check_weights(settings, packages, has_gpu)
     yield check_disk("disk for state", settings.state)
@@ -145,6 +160,32 @@ def check_packages(settings: Settings, packages: dict[str, Package]) -> Iterator
     elif not left_out:
         fix = "set CALLME_PACKAGES_DIR to the folder that contains them"
         yield Finding("packages", CheckStatus.FAIL, f"none in {settings.packages_dir}", fix)
+
+
+def check_environment(name: str, package: Package, needs: Requirements) -> Iterator[Finding]:
+    """Whether a package's Python has what its cog.yaml names, and what the machine lacks of it."""
+    check, fix = f"environment of {name}", f"callme install {name}"
+    state = state_of(package.folder, needs)
+    version = version_of(package.python) or "none"
+    if state.needs_install:
+        lacks = ", ".join(lacking(needs)) if state is not State.CHANGED else ""
+        found = f"{state.value}{f', and the router has no {lacks}' if lacks else ''}"
+        worst = CheckStatus.WARN if state is State.CHANGED else CheckStatus.FAIL
+        yield Finding(check, worst, found, fix)
+    elif state is State.BY_HAND and (lacks := ", ".join(lacking_of_own(package.folder, needs))):
+        fix = f"install it with {package.python}, or: callme install --again {name}"
+        yield Finding(check, CheckStatus.FAIL, f"{state.value}, and lacks {lacks}", fix)
+    elif needs.python and not f"{version}.".startswith(f"{needs.python}."):
+        found = f"cog.yaml names Python {needs.python}, and it runs with {version}"
+        yield Finding(check, CheckStatus.WARN, found, f"callme install --again {name}")
+    else:
+        yield Finding(check, CheckStatus.OK, f"{state.value}, Python {version}")
+    if missing := missing_system_packages(needs.system_packages):
+        found = f"the machine lacks {', '.join(missing)}"
+        yield Finding(f"system of {name}", CheckStatus.WARN, found, f"{fix} --system")
+    if needs.commands:
+        found = f"cog.yaml's commands may not have been run: {'; '.join(needs.commands)}"
+        yield Finding(f"commands of {name}", CheckStatus.WARN, found, f"{fix} --system")
 
 
 def check_torch(python: Path, has_gpu: bool) -> Finding:

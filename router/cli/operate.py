@@ -26,7 +26,15 @@ from router.cli.client import (
     fail_unreachable,
     find_router,
 )
-from router.cli.common import Json, console, err_console, fail, print_json, read_settings
+from router.cli.common import (
+    Json,
+    console,
+    err_console,
+    fail,
+    import_hint,
+    print_json,
+    read_settings,
+)
 from router.cli.deploy import package_folder
 from router.cli.progress import shown_progress
 from router.models.catalog import read_package
@@ -106,9 +114,10 @@ def _operate(verb: str, model: str, url: str | None, key: str | None) -> None:
     except UnreachableError as error:
         fail_unreachable(error)
     except RefusedError as error:
-        fail_refused(error)
+        fail_refused(error, hint=import_hint(str(error), model))
     except StartError as error:
-        fail(str(error), f"more: callme logs {model}")
+        hint = import_hint(str(error), model)
+        fail(str(error), f"{hint}\n  more: callme logs {model}".removeprefix("\n  "))
     except KeyboardInterrupt:
         fail("Stopped waiting; the router goes on.", code=130)
 
@@ -169,7 +178,8 @@ def inputs(
     except StartError as error:
         for line in last_traceback(error.log):
             err_console.print(line, markup=False, soft_wrap=True)
-        fail(with_place(f"Cannot read '{model}': {error}", error.place))
+        reason = with_place(f"Cannot read '{model}': {error}", error.place)
+        fail(reason, import_hint(reason, model))
     found = {row[0]: row for row in input_rows(schema)}
     properties = schema["components"]["schemas"]["Input"].get("properties", {})
     if as_json:

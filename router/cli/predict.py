@@ -28,7 +28,15 @@ from router.cli.client import (
     fail_unreachable,
     find_router,
 )
-from router.cli.common import Json, err_console, fail, forget_secrets, print_json, read_settings
+from router.cli.common import (
+    Json,
+    err_console,
+    fail,
+    forget_secrets,
+    import_hint,
+    print_json,
+    read_settings,
+)
 from router.cli.ephemeral import TemporaryError, temporary_router
 from router.cli.progress import shown_progress
 from router.cli.save import take_files
@@ -90,8 +98,9 @@ def predict(
         for line in failed.traceback:
             err_console.print(line, markup=False, soft_wrap=True)
         if isinstance(failed.error, RefusedError):
-            fail_refused(failed.error, as_json, failed.place)
-        fail(with_place(str(failed.error), failed.place))
+            hint = import_hint(str(failed.error), model)
+            fail_refused(failed.error, as_json, failed.place, hint)
+        fail(with_place(str(failed.error), failed.place), import_hint(str(failed.error), model))
     except (TemporaryError, ValueError) as error:
         fail(str(error))
     except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from router.cli.common import console
+from router.cli.common import console, import_hint
 from router.errors import RouterError
 from router.models.source_files import Stamp, changed, stamps
 
@@ -57,6 +57,8 @@ async def _restart(
         await restart(model)
     except RouterError as error:
         console.print(f"  [red]✗[/red] {escape(error.message)}", soft_wrap=True)
+        if hint := import_hint(error.message, model):
+            console.print(f"      {hint}", soft_wrap=True, markup=False)
         console.print("      the old code goes on serving", markup=False)
     else:
         await show(model)

@@ -21,7 +21,16 @@ from rich.markup import escape
 
 from router.app import create_app
 from router.cli.client import Target, find_router
-from router.cli.common import base_url, console, err_console, fail, forget_secrets, read_settings
+from router.cli.common import (
+    base_url,
+    console,
+    err_console,
+    fail,
+    forget_secrets,
+    import_hint,
+    read_settings,
+)
+from router.cli.install import install_needed, install_one
 from router.cli.progress import shown_progress
 from router.cli.public import prepare, teller
 from router.cli.reload import restart_changed
@@ -86,6 +95,9 @@ def up(
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart a model when one of its files changes.")
     ] = False,
+    install: Annotated[
+        bool, typer.Option(help="First install what packages lack, as `callme install` does.")
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --public: show what would be published.")
     ] = False,
@@ -103,8 +115,11 @@ def up(
     if public:
         settings, exposed = prepare(settings, publish or (), dry_run)
     forget_secrets()
+    if install:
+        install_needed(settings)
     server = Server(settings)
-    _run(server, _serve_and_show(server, settings, exposed, reload=reload))
+    work = _serve_and_show(server, settings, exposed, reload=reload, install=install)
+    _run(server, work)
 
 
 class Server(uvicorn.Server):
@@ -181,17 +196,17 @@ def _run(server: Server, work: Coroutine[None, None, None]) -> None:
 
 
 async def _serve_and_show(
-    server: Server, settings: Settings, exposed: Exposed | None, *, reload: bool
+    server: Server, settings: Settings, exposed: Exposed | None, *, reload: bool, install: bool
 ) -> None:
     server.start_beside(_show(server, settings))
     if reload:
-        server.start_beside(_reload(server, settings))
+        server.start_beside(_reload(server, settings, install=install))
     if exposed is not None:
         server.start_beside(_expose(server, exposed))
     await server.serve()
 
 
-async def _reload(server: Server, settings: Settings) -> None:
+async def _reload(server: Server, settings: Settings, *, install: bool) -> None:
     await server.wait_started()
     context = _context(server)
     target = find_router(settings, None, None)
@@ -199,8 +214,13 @@ async def _reload(server: Server, settings: Settings) -> None:
     async def show(name: str) -> None:
         await _show_model(context, target, name)
 
+    async def restart(name: str) -> None:
+        if install:
+            await asyncio.to_thread(install_one, context.packages[name].folder, named=False)
+        await context.restarts.restart(name)
+
     local = {n: p.folder for n, p in context.packages.items() if context.restarts.is_local(n)}
-    await restart_changed(local, context.restarts.restart, show)
+    await restart_changed(local, restart, show)
 
 
 def _context(server: Server) -> Context:
@@ -281,6 +301,8 @@ def _is_coming(m: ModelSnapshot) -> bool:
 
 def _show_failure(name: str, reason: str) -> None:
     console.print(f"  [red]✗[/red] {name}  {escape(reason)}", soft_wrap=True)
+    if hint := import_hint(reason, name):
+        console.print(f"      {hint}", soft_wrap=True, markup=False)
     console.print(f"      more: callme logs {name}", soft_wrap=True, markup=False)
 
 

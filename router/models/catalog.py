@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import yaml
 
+from router.models.environment import own_python
 from router.models.view import ViewError, read_view
 from router.prediction import model_of
 
@@ -65,19 +66,18 @@ def read_package(folder: Path, env: Mapping[str, str], name: str = "") -> Packag
         )
     if model in RESERVED:
         raise PackageError("its name is one of the router's own paths")
-    config = _read_config(folder / "cog.yaml")
+    config = read_config(folder / "cog.yaml")
     if not isinstance(config, dict):
         raise PackageError("its cog.yaml is not a mapping")
     # `predict` is the deprecated name of the same key. Packages of other people still have it.
     runner = config.get("run") or config.get("predict")
     if not isinstance(runner, str) or not re.fullmatch(r"[\w./-]+\.py:\w+", runner):
         raise PackageError(f"its cog.yaml lacks `run: file.py:Class`{_did_you_mean(config)}")
-    own_python = folder / ".venv" / "bin" / "python"
     return Package(
         name=name,
         folder=folder,
         runner=runner,
-        python=own_python if own_python.exists() else Path(sys.executable),
+        python=own_python(folder) or Path(sys.executable),
         max_concurrency=_read_concurrency(config),
         env={**_read_environment(config), **env},
         added_env=env,
@@ -148,7 +148,7 @@ class _BoundedLoader(yaml.SafeLoader):
         return node
 
 
-def _read_config(path: Path) -> Any:
+def read_config(path: Path) -> Any:
     """Read a cog.yaml. Raises PackageError when it cannot be read; it says why and where."""
     try:
         text = path.read_text()

@@ -26,9 +26,10 @@ def source_files(folder: Path) -> Iterator[Path]:
 
 
 def stamps(folder: Path) -> Mapping[str, Stamp]:
-    """Return a stamp for each source file, by its path within the package."""
+    """Return a stamp for each source file and each file of requirements, by its path within the
+    package."""
     found: dict[str, Stamp] = {}
-    for path in source_files(folder):
+    for path in (*source_files(folder), *folder.glob("requirements*.txt")):
         with contextlib.suppress(OSError):  # deleted since it was listed
             stat = path.stat()
             found[str(path.relative_to(folder))] = stat.st_mtime_ns, stat.st_size

@@ -226,11 +226,14 @@ def test_doctor_finds_what_is_missing(state: Path, monkeypatch: pytest.MonkeyPat
 def test_doctor_knows_weights_and_interpreters(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Demo weights that are not there fail with how to make them; a package's own interpreter
-    is the one that is asked for torch."""
+    """Demo weights that are not there fail with how to make them; of packages that name torch, the
+    interpreters are asked for it."""
     package = state.parent / "packages" / "painter"
     (package / "weights").mkdir(parents=True)
-    (package / "cog.yaml").write_text("run: run.py:Runner\n")
+    needs_torch = "build: {python_packages: [torch]}\nrun: run.py:Runner\n"
+    for folder in (package, state.parent / "packages" / "sculptor"):
+        folder.mkdir(exist_ok=True)
+        (folder / "cog.yaml").write_text(needs_torch)
     own = package / ".venv" / "bin"
     own.mkdir(parents=True)
     (own / "python").write_text('#!/bin/sh\necho "9.9.9+cpu None False"\n')
