@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from pydantic import SecretStr
 from rich.markup import escape
 
 from router.cli.common import base_url, console, fail
+from router.errors import RouterError
+from router.http.context import Context
 from router.keys.key import split_key
 from router.predictions.webhook_sender import WEBHOOK_FILE, load_secret
 from router.settings import Settings
@@ -21,6 +24,8 @@ from router.tunnel.announcers import Publisher, PublishSetup, make_publisher
 from router.tunnel.cloudflared import TunnelOptions
 
 KEY_ID = "tunnel"
+# The names of inputs that the edge function reads.
+INPUT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 # The variables that other tools use for these.
 PROJECT, TOKEN, TUNNEL = "SUPABASE_PROJECT_ID", "SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN"
 NO_CLOUDFLARED = (
@@ -93,6 +98,22 @@ def _secret(configured: SecretStr | None, name: str) -> str | None:
     return configured.get_secret_value() if configured else os.environ.get(name)
 
 
+async def models_of(context: Context) -> str:
+    """The models that the box serves, each with the first file that it needs: the form of
+    `router.tunnel.announcers.Address`. It waits for the schemas of all models. One that cannot be
+    read is left out, so the web app is refused at once."""
+    found = []
+    for name in context.models:
+        try:
+            fields = (await context.input_schema(context.packages[name])).fields
+        except RouterError:
+            continue
+        needed = [n for n, field in fields.items() if field.is_file and field.required]
+        usable = [n for n in needed if INPUT.fullmatch(n)]
+        found.append(f"{name}:{usable[0]}" if usable else name)
+    return ",".join(found)
+
+
 def teller(exposed: Exposed) -> Tell:
     """A function that prints what happens to the tunnel."""
 
@@ -107,7 +128,7 @@ def _line(exposed: Exposed, kind: str, message: str) -> str:
     lines = {
         "tunnel": "Tunnel: opening …",
         "open": f"Tunnel: [bold]{text}[/bold] leads here",
-        "published": f"Published: {text} has the address and the key",
+        "published": f"Published: {text} has the address, the key and the models",
         "preview": f"Dry run, not published: {text}",
         "trouble": f"[yellow]Tunnel:[/yellow] {text}",
     }

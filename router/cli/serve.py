@@ -10,6 +10,8 @@ import shlex
 import socket
 import sys
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +34,7 @@ from router.cli.common import (
 )
 from router.cli.install import install_needed, install_one
 from router.cli.progress import shown_progress
-from router.cli.public import prepare, teller
+from router.cli.public import models_of, prepare, teller
 from router.cli.reload import restart_changed
 from router.errors import RouterError
 from router.http.context import Context
@@ -232,6 +234,7 @@ def _context(server: Server) -> Context:
 
 async def _expose(server: Server, exposed: Exposed) -> None:
     await server.wait_started()
+    exposed = replace(exposed, models=partial(models_of, _context(server)))
     await Exposure(exposed, teller(exposed)).run()
 
 

@@ -44,7 +44,8 @@ class ProbeError(Exception):
 @dataclass(frozen=True, slots=True)
 class Exposed:
     """How the box is exposed. Without publishers only the person at the terminal sees the
-    address."""
+    address. `models`: waits until it is known which models there are, and returns them
+    (`Address`)."""
 
     tunnel: TunnelOptions
     key_id: str
@@ -52,6 +53,7 @@ class Exposed:
     publishers: Sequence[Publisher]
     dry_run: bool = False
     retry_first_s: float = PROBE_FIRST_S
+    models: Callable[[], Awaitable[str]] | None = None
 
 
 class Exposure:
@@ -87,9 +89,11 @@ class Exposure:
     async def _announce(self, url: str) -> None:
         await self._until_done(lambda: probe(url))
         self._tell("open", url)
-        address = Address(url, self._exposed.key_id, self._exposed.key)
+        models = await self._exposed.models() if self._exposed.models else ""
+        address = Address(url, self._exposed.key_id, self._exposed.key, models)
         if not self._exposed.publishers:
-            self._tell("by hand", address.url)
+            values = f" GPU_BACKEND_MODELS={models}" if models else ""
+            self._tell("by hand", address.url + values)
         await asyncio.gather(
             *(self._publish(i, p, address) for i, p in enumerate(self._exposed.publishers))
         )

@@ -52,19 +52,22 @@ class PublishError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What callers need to reach the box."""
+    """What callers need to reach the box. `models`: the models that it serves, each with the file
+    that it needs, as `caption:image,translate`; "" when that is not known."""
 
     url: str
     key_id: str
     key: str = field(repr=False)
+    models: str = ""
 
     def secrets(self) -> dict[str, str]:
         """The values under the names that the edge function uses (supabase/README.md)."""
-        return {
+        values = {
             "GPU_BACKEND_URL": self.url,
             "GPU_BACKEND_KEY": self.key,
             "GPU_BACKEND_KEY_ID": self.key_id,
         }
+        return {**values, "GPU_BACKEND_MODELS": self.models} if self.models else values
 
 
 class Publisher(Protocol):
@@ -163,8 +166,8 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class WebhookPublisher:
-    """A POST of `{"url", "key", "key_id"}`, signed with the box's webhook secret as
-    https://www.standardwebhooks.com specifies."""
+    """A POST of `{"url", "key", "key_id"}`, and `models` if they are known, signed with the box's
+    webhook secret as https://www.standardwebhooks.com specifies."""
 
     url: str
     secret: str = field(repr=False)
@@ -177,6 +180,8 @@ class WebhookPublisher:
     async def publish(self, address: Address) -> None:
         """POST it. Raises PublishError when that fails."""
         document = {"url": address.url, "key": address.key, "key_id": address.key_id}
+        if address.models:
+            document["models"] = address.models
         body = orjson.dumps(document)
         now, message_id = datetime.now(UTC), f"msg_{secrets.token_hex(12)}"
         headers = {

@@ -190,6 +190,7 @@ def test_one_command_and_the_web_app_works(
         wait_until(lambda: platform.secrets)
         secrets = dict(platform.secrets)
         assert secrets["GPU_BACKEND_URL"] == first
+        assert secrets["GPU_BACKEND_MODELS"] == "echo,parrot"
         with outside(cloudflared) as http:
             key = {"Authorization": f"Bearer {secrets['GPU_BACKEND_KEY']}"}
             answer = http.post(f"{first}/echo", headers=key, files={"text": (None, "hi")})

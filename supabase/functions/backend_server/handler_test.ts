@@ -186,6 +186,20 @@ Deno.test("GPU_BACKEND_ENDPOINTS admits a fourth model without a new deployment"
   assert.equal((await formOf(sent[1]!)).get("photo"), "https://a.example/p.png");
 });
 
+Deno.test("what the box has published is what it is asked for, and nothing else", async () => {
+  const { call, env, sent } = bench();
+  env.set("GPU_BACKEND_MODELS", "caption:photo,translate");
+  assert.equal((await call({ endpoint: "translate", text: "hi" })).status, 200);
+  assert.equal(await messageOf(await call({ endpoint: "caption" })), "missing photo");
+  assert.equal((await call({ endpoint: "fluency", audio: AUDIO })).status, 400);
+  env.set("GPU_BACKEND_ENDPOINTS", "fluency:audio");
+  assert.equal((await call({ endpoint: "fluency", audio: AUDIO })).status, 200);
+  assert.equal(sent.length, 2);
+  env.set("GPU_BACKEND_MODELS", "caption photo");
+  const wrong = await call({ endpoint: "translate" });
+  assert.match(await messageOf(wrong), /'GPU_BACKEND_MODELS' must be name or name:field/);
+});
+
 Deno.test("an identifier goes to the box and comes back, also on errors", async () => {
   const { call, sent } = bench(() =>
     new Response("{}", { headers: { "content-type": "application/json" } })

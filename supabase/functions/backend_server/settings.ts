@@ -85,15 +85,24 @@ export function readLimits(env: Env): Limits {
   };
 }
 
-/** The shipped endpoints and those of `GPU_BACKEND_ENDPOINTS`, such as `caption:image,translate`. */
+/**
+ * What the box has published as `GPU_BACKEND_MODELS`, such as `caption:image,translate`, else the
+ * shipped endpoints; and those of `GPU_BACKEND_ENDPOINTS`, which a person sets. No other model is
+ * asked for.
+ */
 export function readEndpoints(env: Env): Endpoints {
-  const endpoints = new Map<string, string | null>(SHIPPED_ENDPOINTS);
-  for (const entry of readList(env("GPU_BACKEND_ENDPOINTS"))) {
-    const match = ENDPOINT.exec(entry);
-    if (!match) {
-      throw notConfigured(`'GPU_BACKEND_ENDPOINTS' must be name or name:field, got ${entry}`);
+  const published = readList(env("GPU_BACKEND_MODELS"));
+  const endpoints = new Map<string, string | null>(published.length > 0 ? [] : SHIPPED_ENDPOINTS);
+  const lists: [string, string[]][] = [
+    ["GPU_BACKEND_MODELS", published],
+    ["GPU_BACKEND_ENDPOINTS", readList(env("GPU_BACKEND_ENDPOINTS"))],
+  ];
+  for (const [name, entries] of lists) {
+    for (const entry of entries) {
+      const match = ENDPOINT.exec(entry);
+      if (!match) throw notConfigured(`'${name}' must be name or name:field, got ${entry}`);
+      endpoints.set(match[1]!, match[2] ?? null);
     }
-    endpoints.set(match[1]!, match[2] ?? null);
   }
   return endpoints;
 }

@@ -9,6 +9,7 @@ import os
 import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ async def test_supabase_gets_its_secrets(listener: Listener) -> None:
         {"name": "GPU_BACKEND_KEY", "value": KEY},
         {"name": "GPU_BACKEND_KEY_ID", "value": "tunnel"},
     ]
+    told = replace(ADDRESS, models="caption:image,translate")
+    await SupabaseSecrets("abc", "sbp_token", listener.url).publish(told)
+    last = json.loads(listener.got[1][2])[-1]
+    assert last == {"name": "GPU_BACKEND_MODELS", "value": "caption:image,translate"}
 
 
 @pytest.mark.parametrize(
@@ -216,6 +221,9 @@ async def test_a_webhook_is_signed(listener: Listener) -> None:
     assert path == "/hook"
     told: Any = Webhook(HOOK_SECRET).verify(body.decode(), headers)
     assert told == {"url": ADDRESS.url, "key": KEY, "key_id": "tunnel"}
+    more = replace(ADDRESS, models="caption:image")
+    await WebhookPublisher(f"{listener.url}/hook", HOOK_SECRET).publish(more)
+    assert json.loads(listener.got[1][2]) == {**told, "models": "caption:image"}
 
 
 def test_what_can_be_published_to() -> None:
