@@ -36,9 +36,17 @@ class RouterProcess:
 
 @contextmanager
 def running_router(
-    packages: Path, state: Path, key: str, env: Mapping[str, str] | None = None
+    packages: Path,
+    state: Path,
+    key: str,
+    env: Mapping[str, str] | None = None,
+    *,
+    public: bool = False,
 ) -> Iterator[RouterProcess]:
-    """A router on a free loopback port, with one key (`id:secret`). It may reach this machine."""
+    """A router on a free loopback port, with one key (`id:secret`). It may reach this machine.
+
+    `public`: it is `callme up --public`, which finds its tunnel and the platform by `env`.
+    """
     state.mkdir(mode=0o700, exist_ok=True)
     port = free_port()
     log = state.with_suffix(".log")
@@ -50,8 +58,9 @@ def running_router(
         "CALLME_ALLOW_PRIVATE_URLS": "true",
     }
     with log.open("ab") as out:
+        command = ["router.cli", "up", "--public"] if public else ["uvicorn", "api:app"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "api:app", "--port", str(port)],
+            [sys.executable, "-m", *command, "--port", str(port)],
             cwd=ROOT,
             env={**clean, **settings, **(env or {})},
             stdout=out,

@@ -17,7 +17,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,15 +53,15 @@ def token_of(user: str, lifetime_s: int = 3600) -> str:
 
 @dataclass
 class Project:
-    """The running stand-in. `files` by bucket and name; `functions`: the address of each by its
-    name. `down` makes every request fail."""
+    """The running stand-in. `files` by bucket and name; `functions`: by name, the address of
+    each, or what tells it at a call. `down` makes every request fail."""
 
     url: str
     database: Database
     realtime: Realtime
     files: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     tokens: dict[str, tuple[str, str]] = field(default_factory=dict)
-    functions: dict[str, str] = field(default_factory=dict)
+    functions: dict[str, str | Callable[[], str]] = field(default_factory=dict)
     exposed: set[str] = field(default_factory=lambda: {"public", "callme"})
     requests: list[tuple[str, str]] = field(default_factory=list)
     down: bool = False
@@ -144,7 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _forward(self, path: list[str]) -> None:
         """To a function, as the gateway does it."""
         kept = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
-        url = f"{self.project.functions[path[0]]}/{'/'.join(path)}"
+        function = self.project.functions[path[0]]
+        url = f"{function() if callable(function) else function}/{'/'.join(path)}"
         query = urlsplit(self.path).query
         with httpx.Client(timeout=150) as http:  # the platform answers 504 after that
             said = http.request(self.command, f"{url}?{query}", content=self.body, headers=kept)
