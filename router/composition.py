@@ -23,11 +23,8 @@ from router.inputs.request_inputs import RequestInputs
 from router.inputs.uploaded_ahead import Uploads
 from router.models.catalog import Package, read_package
 from router.models.coglet_process import CogProcess
-from router.models.memory import (
-    GpuMemory,
-    copies_budget_bytes,
-    hardware_name,
-)
+from router.models.driver_client import DriverClient
+from router.models.memory import GpuMemory, copies_budget_bytes, hardware_name
 from router.models.process_interface import Memory, Process
 from router.models.process_options import ProcessOptions
 from router.models.schemas import Description
@@ -77,7 +74,10 @@ async def running(
         disk = open_disk(settings.state)
         schemas = ModelSchemas(backends.describe)
         shutdown.reset()
-        make_loop = partial(_make_loop, settings, backends, memory, schemas, telemetry=telemetry)
+        driver = _driver(settings, memory)
+        make_loop = partial(
+            _make_loop, settings, backends, memory, schemas, driver=driver, telemetry=telemetry
+        )
         context = _make_context(
             *(settings, backends, make_loop, schemas),
             disk=disk,
@@ -107,6 +107,8 @@ async def running(
             saving.cancel()
             await disk.watch.close()
             await loop.close(settings.shutdown_grace_s)
+            if driver is not None:
+                await driver.close()
             await context.predictions.close()
             await context.uploads.close()
             await context.webhooks.close()
@@ -233,6 +235,7 @@ def _make_loop(
     schemas: ModelSchemas,
     jobs: Jobs,
     *,
+    driver: DriverClient | None,
     telemetry: Telemetry,
 ) -> SchedulerLoop:
     state = settings.state
@@ -244,6 +247,7 @@ def _make_loop(
         measure=memory.measure,
         sleep_device=_sleep_device(settings, memory),
         traced=telemetry.traces is not None,
+        driver=driver,
     )
     policy = Policy(
         queue_limit=settings.queue_limit,
@@ -269,6 +273,7 @@ def _make_loop(
     scheduler = Scheduler(
         *(backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels),
         host_budget_bytes=copies_budget_bytes(0, settings.sleep_memory_bytes),
+        most_bytes=memory.most_bytes(),
         own_policies={
             place: OwnPolicy(
                 *(own.idle_to_sleep_s, own.asleep_to_stop_s, own.queue_limit, own.priority)
@@ -291,3 +296,10 @@ def _sleep_device(settings: Settings, memory: Memory) -> str:
     if settings.sleep == "auto":
         return "cuda" if isinstance(memory, GpuMemory) else ""
     return "cpu" if settings.sleep == "cpu" else ""
+
+
+def _driver(settings: Settings, memory: Memory) -> DriverClient | None:
+    """What suspends processes on a GPU; None without one, or when no model sleeps."""
+    if settings.sleep == "auto" and isinstance(memory, GpuMemory):
+        return DriverClient(memory.held_by, memory.free_bytes)
+    return None

@@ -34,6 +34,7 @@ from router.models.coglet_responses import (
     set_up_log,
     start_error,
 )
+from router.models.ladder import Ladder
 from router.models.loopback_http import ConnectionLostError
 from router.models.process_group import ProcessGroup
 from router.models.process_interface import LogLine, NotStartedError, Report, StartError
@@ -81,10 +82,11 @@ class CogProcess:
         self._problem = ""
         self._on_health: Callable[[str], None] | None = None
         self._calm = asyncio.Lock()
-        self._sleeper: SleepClient | None = None
+        self._sleeper: Ladder | None = None
         if options.sleep_device:
             socket_path = control_socket(self._tmp.path)
-            self._sleeper = SleepClient(socket_path, self.pids, options.measure, self._calm)
+            hook = SleepClient(socket_path, self.pids, options.measure, self._calm)
+            self._sleeper = Ladder(hook, options.driver, self.pids, self._calm)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -106,6 +108,8 @@ class CogProcess:
 
     async def stop(self, grace_s: float) -> None:
         """End the group, gently for `grace_s` seconds, and remove what it left behind."""
+        if self._sleeper is not None and self._sleeper.is_suspended:
+            grace_s = 0.0  # it could not end by itself
         self._forget_worker()
         for task in list(self._tasks):
             task.cancel()
@@ -117,8 +121,8 @@ class CogProcess:
         await self._left_behind.close()
 
     @property
-    def sleeper(self) -> SleepClient | None:
-        """The hook in its worker; None when models do not sleep here."""
+    def sleeper(self) -> Ladder | None:
+        """How it sleeps; None when models do not sleep here."""
         return self._sleeper
 
     def watch_health(self, tell: Callable[[str], None]) -> None:

@@ -16,6 +16,8 @@ from router.models.process_interface import Memory
 # The driver frees memory some time after a process ends. Ollama polls in this way too.
 FREED_POLL_S = 0.25
 FREED_LIMIT_S = 5.0
+# NVML counts in pages, and a driver keeps some of them.
+SLACK_BYTES = 64 << 20
 # A CUDA context alone takes more than this.
 NOTICEABLE_BYTES = 128 << 20
 
@@ -41,6 +43,11 @@ class HostMemory:
         free = psutil.virtual_memory().available
         budget = max(free + held_by_models - self._reserve_bytes, 0)
         return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
+
+    def most_bytes(self) -> int:
+        """Return what the machine has, less the reserve."""
+        most = max(psutil.virtual_memory().total - self._reserve_bytes, 0)
+        return most if self._limit_bytes is None else min(most, self._limit_bytes)
 
     async def wait_freed(self, pids: Iterable[int]) -> None:
         """Return at once: the kernel frees a process's memory before the process is gone."""
@@ -79,6 +86,21 @@ class GpuMemory:
         budget = max(int(info.total) - max(by_others, 0) - self._reserve_bytes, 0)
         return budget if self._limit_bytes is None else min(budget, self._limit_bytes)
 
+    def free_bytes(self) -> int:
+        """Return what nobody uses now."""
+        return int(pynvml.nvmlDeviceGetMemoryInfo(self._device).free)
+
+    def most_bytes(self) -> int:
+        """Return the card's total, less the reserve."""
+        total = int(pynvml.nvmlDeviceGetMemoryInfo(self._device).total)
+        most = max(total - self._reserve_bytes, 0)
+        return most if self._limit_bytes is None else min(most, self._limit_bytes)
+
+    def held_by(self, pids: Sequence[int]) -> dict[int, int]:
+        """Return the bytes that each of these processes holds, without those that hold none."""
+        used_by_pid = self._used_by_pid()
+        return {pid: used for pid in pids if (used := used_by_pid.get(pid, 0)) > 0}
+
     def device_name(self) -> str:
         """Return the card's name from the driver, such as "NVIDIA H100 80GB HBM3"."""
         name = pynvml.nvmlDeviceGetName(self._device)
@@ -115,6 +137,15 @@ async def wait_below(measure: Callable[[], int], limit_bytes: int) -> int:
             raise TimeoutError(f"{held >> 20} MiB are still held, expected {limit_bytes >> 20} MiB")
         await asyncio.sleep(FREED_POLL_S)
     return held
+
+
+async def wait_until_free(free_bytes: Callable[[], int], needed_bytes: int) -> None:
+    """Wait until so much is free. Raises TimeoutError after FREED_LIMIT_S seconds."""
+    deadline = time.monotonic() + FREED_LIMIT_S
+    while (free := free_bytes()) < needed_bytes:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{free >> 20} MiB are free, {needed_bytes >> 20} MiB are needed")
+        await asyncio.sleep(FREED_POLL_S)
 
 
 def _first_visible_device() -> object:

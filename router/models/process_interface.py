@@ -93,19 +93,27 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Slept:
-    """A process is asleep. `residue_bytes`: what it still holds of the shared memory, as measured;
-    None if that cannot be measured."""
+    """A process is asleep. `copied`: by its hook, all 0 when that has copied nothing.
+    `residue_bytes`: what it still holds of the shared memory, as measured; None if that cannot be
+    measured. `suspended_bytes`: what the driver has moved to main memory, in `suspend_s`; 0 when it
+    has not, and if it was asked, `suspend_refusal` says why."""
 
     copied: Copied
     residue_bytes: int | None
+    suspended_bytes: int = 0
+    suspend_s: float = 0.0
+    suspend_refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """A process is awake again, after `copied_bytes` were copied in `seconds`."""
+    """A process is awake again, after `copied_bytes` were copied in `seconds`, and before that
+    `resumed_bytes` by the driver in `resume_s`."""
 
     copied_bytes: int
     seconds: float
+    resumed_bytes: int = 0
+    resume_s: float = 0.0
 
 
 class Sleeper(Protocol):
@@ -118,11 +126,16 @@ class Sleeper(Protocol):
         process will not; another exception when it does not answer.
         """
 
-    async def sleep(self, limit_bytes: int) -> Slept:
+    async def why_not_suspended(self) -> str:
+        """Return why the driver cannot suspend it; "" when nothing is known against it."""
+
+    async def sleep(self, limit_bytes: int, *, hook: bool = True, driver: bool = False) -> Slept:
         """Give up the shared memory, and return when it is measured to be free.
 
-        Raises SleepRefusedError with nothing touched. After any other exception the process has to
-        be stopped.
+        It may take `limit_bytes` of main memory. `hook`: the worker hook frees torch's memory; not
+        when it has done so already. `driver`: then the driver suspends the process. Raises
+        SleepRefusedError with nothing touched. After any other exception the process has to be
+        stopped.
         """
 
     async def wake(self) -> Woken:
@@ -197,6 +210,9 @@ class Memory(Protocol):
 
     def budget_bytes(self, held_by_models: int) -> int:
         """Return the bytes that all models may use together, without other programs' use."""
+
+    def most_bytes(self) -> int:
+        """Return the bytes that all models could use if no other program used any."""
 
     async def wait_freed(self, pids: Iterable[int]) -> None:
         """Return when the driver has freed the memory of these ended processes."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router.models.catalog import Package
+from router.models.driver_client import DriverClient
 from router.models.process_group import SPOOL_NAME, inherited_environment
 from router.models.worker_hook.callme_sleep.control import DEVICE_NAME, PATH_NAME
 from router.models.worker_hook.callme_tracebacks import FILE_NAME as TRACEBACK_FILE
@@ -34,6 +35,7 @@ class ProcessOptions:
     `measure` returns the bytes that these pids hold in the memory that models share.
     `sleep_device`: the memory that may sleep, `cuda` or `cpu`; "" when models are only stopped.
     `traced`: the router reports spans, so a model that asks for it does too.
+    `driver`: suspends processes on a GPU; None when none are.
     """
 
     spool_dir: Path
@@ -43,6 +45,7 @@ class ProcessOptions:
     measure: Callable[[Sequence[int]], int]
     sleep_device: str = ""
     traced: bool = False
+    driver: DriverClient | None = None
 
 
 def control_socket(temp_folder: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from router.models.memory import wait_below
+from router.models.memory import SLACK_BYTES, wait_below
 from router.models.process_interface import Copied, SleepRefusedError, Slept, Woken
 
 # A thread of the package may go on for some moments after an answer.
@@ -28,12 +28,10 @@ PATIENCE = 10.0
 SHORTEST_LIMIT_S = 10.0
 # Assumed until it was measured: less than any PCIe link with 16 lanes carries.
 SLOW_BYTES_PER_S = 1 << 30
-# NVML counts in pages, and a driver keeps some of them.
-SLACK_BYTES = 64 << 20
 
 
 class SleepClient:
-    """Implements `router.models.process_interface.Sleeper`.
+    """The upper rung of `router.models.ladder.Ladder`: the worker hook.
 
     `socket_path`: of the hook's socket. `pids`: the model's processes now. `measure`: the bytes
     that these hold in the memory that models share. `calm`: is held by each command, and by all

@@ -111,7 +111,7 @@ class Overflow:
         """Put the prediction into the queue of the place where it is likely to start first."""
         rule = self._rules.get(p.model)
         if rule is None or (rule.to_box and p.via):
-            self._post(messages.Submitted(p.id, p.model, p.owner, p.priority))
+            self._post(messages.Submitted(p.id, p.model, p.owner, p.priority, p.durable))
             return
         if p.home == rule.remote:
             placement = self._placements[p.id] = Placement(p, p.home, refused_by={p.model})
@@ -177,7 +177,7 @@ class Overflow:
         p = placement.prediction
         placement.stop_timer()
         placement.place = place
-        self._post(messages.Submitted(p.id, place, p.owner, p.priority))
+        self._post(messages.Submitted(p.id, place, p.owner, p.priority, p.durable))
         # By now it may have been refused and sent to the other place, or it may have ended.
         stays = self._placements.get(p.id) is placement and placement.place == place
         if place == p.model and stays:

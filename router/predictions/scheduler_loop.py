@@ -36,7 +36,7 @@ from router.models.tracebacks import with_place
 from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
 from router.predictions.failure_details import failure_log_tail, with_log_tail
-from router.predictions.sleep_steps import SleepSteps
+from router.predictions.sleep_steps import SleepSteps, rungs_of
 from router.scheduling import messages as msg
 from router.scheduling.model import COMING, GONE, LEAVING, Phase
 from router.scheduling.scheduler import Scheduler
@@ -274,8 +274,8 @@ class SchedulerLoop:
         )
         self._facts.tell(LoadEnded(e.model, load_s, ready=True, ended_at=now))
         process.watch_health(partial(self._health_changed, e))
-        can_sleep = process.sleeper is not None
-        self.post(msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))
+        rungs = await rungs_of(process)
+        self.post(msg.Ready(e.model, e.generation, load_s, footprint, *rungs))
         self._measure()
         self._spawn(self._report_death(process, e))
 

@@ -15,6 +15,14 @@ from router.scheduling import messages as msg
 log = logging.getLogger(__name__)
 
 
+async def rungs_of(process: Process) -> tuple[bool, bool, str]:
+    """Return whether the process can sleep, whether the driver can suspend it, and why not."""
+    if (sleeper := process.sleeper) is None:
+        return False, False, ""
+    why = await sleeper.why_not_suspended()
+    return True, not why, why
+
+
 class SleepSteps:
     """`processes`: of the models that have one, by name. `post` passes a report to the scheduler.
 
@@ -52,11 +60,12 @@ class SleepSteps:
             self._post(msg.Staged(e.model, e.generation, copied.host_bytes, copied.freed_bytes))
 
     async def sleep(self, e: msg.Sleep) -> None:
-        """Put an idle process to sleep."""
+        """Put an idle process to sleep, by the rungs that are asked for."""
         log.info("model falling asleep", extra={"model": e.model, "reason": e.reason})
         began = self._clock.monotonic()
         try:
-            slept = await self._sleeper(e.model).sleep(e.limit_bytes)
+            sleeper = self._sleeper(e.model)
+            slept = await sleeper.sleep(e.limit_bytes, hook=e.hook, driver=e.driver)
         except SleepRefusedError as error:
             reason = self._tell_refusal(e.model, error)
             self._post(msg.SleepRefused(e.model, e.generation, reason, error.again))
@@ -66,11 +75,17 @@ class SleepSteps:
         else:
             seconds, copied = self._clock.monotonic() - began, slept.copied
             log.info("model asleep", extra={"model": e.model, "sleep_s": round(seconds, 3)})
-            self._moved(e.model, "sleep", copied.freed_bytes, seconds)
+            if e.hook:
+                self._moved(e.model, "sleep", copied.freed_bytes, seconds - slept.suspend_s)
+            if slept.suspended_bytes:
+                self._moved(e.model, "suspend", slept.suspended_bytes, slept.suspend_s)
+            if slept.suspend_refusal:
+                self._tell_refusal(e.model, SleepRefusedError(slept.suspend_refusal))
             self._post(
                 msg.Slept(
                     *(e.model, e.generation, slept.residue_bytes),
                     *(copied.freed_bytes, copied.host_bytes, seconds),
+                    *(slept.suspended_bytes, without_paths(slept.suspend_refusal)),
                 )
             )
 
@@ -88,9 +103,12 @@ class SleepSteps:
         else:
             wake_s = self._clock.monotonic() - began
             log.info("model awake", extra={"model": e.model, "wake_s": round(wake_s, 3)})
-            self._moved(e.model, "wake", woken.copied_bytes, woken.seconds)
-            rate = woken.copied_bytes / max(woken.seconds, 1e-6)
-            self.best_bytes_per_s = max(self.best_bytes_per_s, rate)
+            if woken.resumed_bytes:
+                self._moved(e.model, "resume", woken.resumed_bytes, woken.resume_s)
+            if woken.copied_bytes:
+                self._moved(e.model, "wake", woken.copied_bytes, woken.seconds)
+                rate = woken.copied_bytes / max(woken.seconds, 1e-6)
+                self.best_bytes_per_s = max(self.best_bytes_per_s, rate)
             self._post(msg.Woke(e.model, e.generation, wake_s, process.footprint_bytes()))
 
     def _moved(self, model: str, move: str, size: int, seconds: float) -> None:

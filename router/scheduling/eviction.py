@@ -10,23 +10,34 @@ Rules, in order:
    granted nothing new, and is evicted when its last run ends. So a busy model cannot starve
    another without a limit. By then it has been ready for at least the time that it took to bring,
    so two models cannot spend all their time on evicting each other.
-4. A model that can sleep is evicted by sleep. What it holds asleep is taken too, by a stop, when
-   all that sleeps would free is not enough: of sleepers first, then of models that would sleep.
+4. A model that can sleep is evicted by sleep. What it holds asleep is taken too when all that
+   sleeps would free is not enough: of sleepers first, then of models that would sleep. The driver
+   suspends them; where it cannot, or where that takes longer than a start, they are stopped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from router.scheduling.model import GONE, LEAVING, Model, Phase
 from router.scheduling.tunables import Policy
 
 
+class Depth(Enum):
+    """What models give back: all but what they hold asleep; or that too, those that the driver can
+    suspend; or that too, all of them."""
+
+    SLEEP = auto()
+    SUSPEND = auto()
+    WHOLE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimDecision:
-    """What to do for one claim: evict `stop`, stop `end` although some of them could sleep, drain
-    `drain`. When `fits` is false and all are empty: wait."""
+    """What to do for one claim: evict `stop`, have `end` hold nothing at all although some of them
+    could sleep, drain `drain`. When `fits` is false and all are empty: wait."""
 
     fits: bool
     stop: tuple[Model, ...] = ()
@@ -94,20 +105,25 @@ def _chosen(
     """The models to take for that much memory: the first choice that is enough; None when none
     is."""
     idle, sleepers = _idle(models, now, policy), _sleepers(models, now)
-    for candidates in (idle, idle + sleepers):
-        if victims := enough_of(candidates, bytes_needed):
-            return _decision(victims)
-    if victims := enough_of(idle + sleepers, bytes_needed, whole=True):
-        return _decision((), end=victims)
-    if not impatient:
-        return None
-    busy = _busy(models, now, policy)
-    for candidates in (idle + busy, idle + sleepers + busy):
-        if victims := enough_of(candidates, bytes_needed):
-            return _decision(victims)
-    if victims := enough_of(idle + sleepers + busy, bytes_needed, whole=True):
-        at_work = [m for m in victims if m.running]
-        return _decision(at_work, end=[m for m in victims if not m.running])
+    to_suspend = [m for m in sleepers if m.may_suspend]
+    tries = [
+        (idle, Depth.SLEEP),
+        (idle + to_suspend, Depth.SLEEP),
+        (idle + to_suspend, Depth.SUSPEND),
+        (idle + sleepers, Depth.SLEEP),
+        (idle + sleepers, Depth.WHOLE),
+    ]
+    if impatient:
+        busy = _busy(models, now, policy)
+        tries += [
+            (idle + busy, Depth.SLEEP),
+            (idle + sleepers + busy, Depth.SLEEP),
+            (idle + sleepers + busy, Depth.WHOLE),
+        ]
+    for candidates, depth in tries:
+        if victims := enough_of(candidates, bytes_needed, depth):
+            ends = [m for m in victims if not m.running and _is_emptied(m, depth)]
+            return _decision([m for m in victims if m not in ends], end=ends)
     return None
 
 
@@ -137,6 +153,10 @@ def _busy(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
     return sorted(busy, key=lambda m: (not m.draining, m.cost_to_evict(now)))
 
 
+def _is_emptied(m: Model, depth: Depth) -> bool:
+    return depth is Depth.WHOLE or (depth is Depth.SUSPEND and m.may_suspend)
+
+
 def _decision(chosen: Iterable[Model], *, end: Iterable[Model] = ()) -> ClaimDecision:
     chosen = list(chosen)
     return ClaimDecision(
@@ -148,12 +168,14 @@ def _decision(chosen: Iterable[Model], *, end: Iterable[Model] = ()) -> ClaimDec
 
 
 def enough_of(
-    candidates: Sequence[Model], bytes_needed: int, *, whole: bool = False
+    candidates: Sequence[Model], bytes_needed: int, depth: Depth = Depth.SLEEP
 ) -> list[Model]:
     """The first candidates that together free at least `bytes_needed`, without those that turn out
-    not to be needed; empty when all candidates together free less. `whole`: they are stopped, and
-    free what they would hold asleep as well."""
-    freed_by = {m.name: m.held_bytes if whole else m.freed_by_leaving_bytes for m in candidates}
+    not to be needed; empty when all candidates together free less."""
+    freed_by = {
+        m.name: m.held_bytes if _is_emptied(m, depth) else m.freed_by_leaving_bytes
+        for m in candidates
+    }
     chosen: list[Model] = []
     freed = 0
     for m in candidates:

@@ -16,12 +16,14 @@ from router.errors import RouterError
 
 
 class Submitted(Struct, frozen=True):
-    """A prediction is to run. Priority is 0 (first) to 2 (last)."""
+    """A prediction is to run. Priority is 0 (first) to 2 (last). `patient`: it waits, and is not
+    refused, while another program holds the memory that the model needs."""
 
     id: str
     model: str
     owner: str = ""
     priority: int = 1
+    patient: bool = False
 
 
 class Withdrawn(Struct, frozen=True):
@@ -49,13 +51,16 @@ class Requeued(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True):
-    """The process has done its set-up, in `load_s` seconds."""
+    """The process has done its set-up, in `load_s` seconds. `can_suspend`: the driver can suspend
+    it; if not, `suspend_refusal` says why."""
 
     model: str
     generation: int
     load_s: float
     footprint_bytes: int
     can_sleep: bool = False
+    can_suspend: bool = False
+    suspend_refusal: str = ""
 
 
 class Staged(Struct, frozen=True):
@@ -71,7 +76,9 @@ class Staged(Struct, frozen=True):
 class Slept(Struct, frozen=True):
     """The process is asleep and can be woken. `residue_bytes`: what a measurement shows that it
     still holds of the shared memory; None if that cannot be measured. `freed_bytes`: what it freed.
-    `host_bytes`: what its copies take of main memory."""
+    `host_bytes`: what its copies take of main memory; 0 when it has none. `suspended_bytes`: what
+    the driver has moved to main memory as well; 0 when it has not, and if it was asked,
+    `suspend_refusal` says why."""
 
     model: str
     generation: int
@@ -79,6 +86,8 @@ class Slept(Struct, frozen=True):
     freed_bytes: int = 0
     host_bytes: int = 0
     sleep_s: float = 0.0
+    suspended_bytes: int = 0
+    suspend_refusal: str = ""
 
 
 class SleepRefused(Struct, frozen=True):
@@ -251,12 +260,16 @@ class Stage(Struct, frozen=True):
 
 class Sleep(Struct, frozen=True):
     """Put the idle process to sleep, wait until its memory is free, and report Slept, SleepRefused
-    or SleepFailed. The copies may take at most `limit_bytes` of main memory."""
+    or SleepFailed. It may take at most `limit_bytes` of main memory, with the copies that it has.
+    `hook`: the worker hook frees torch's memory; not for one that is asleep already. `driver`: then
+    the driver suspends the process."""
 
     model: str
     generation: int
     reason: str
     limit_bytes: int = 0
+    hook: bool = True
+    driver: bool = False
 
 
 class Wake(Struct, frozen=True):

@@ -10,16 +10,11 @@ from enum import StrEnum
 from msgspec import Struct
 
 from router.scheduling.queue import Waiter, WaitingLine
+from router.scheduling.sleep_record import SleepRecord, smooth
 from router.scheduling.tunables import OwnPolicy, Policy
 
-# Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
-SMOOTHING = 0.2
 # Demand is a count of requests; half of it is forgotten in this time. See `demand`.
 DEMAND_HALF_LIFE_S = 600.0
-# Assumed of a wake that was never measured: half of what a PCIe 3.0 link with 16 lanes carries.
-WAKE_BYTES_PER_S = 6 << 30
-# A process that was at work this many times when it should sleep is stopped instead.
-MOST_REFUSALS = 3
 THE_POLICYS = OwnPolicy()
 # A first load may include a download of many minutes. A model is not protected from draining for
 # that long because of it.
@@ -59,7 +54,7 @@ class Run(Struct, frozen=True):
 
 
 @dataclass(slots=True, eq=False)
-class Model:
+class Model(SleepRecord):
     """One model's state. Only the scheduler changes it. Moments are seconds of the scheduler's
     clock."""
 
@@ -83,15 +78,6 @@ class Model:
     set_up_since: float = 0.0  # when its last set-up began
     set_up_until: float = 0.0  # when its last set-up succeeded or failed
     own: OwnPolicy = THE_POLICYS
-    can_sleep: bool = False
-    sleep_refusal: str = ""  # why its process did not sleep when it was last asked
-    refusals: int = 0  # in a row
-    staged: bool = False
-    host_bytes: int = 0  # main memory that the copies of its process take
-    host_limit_bytes: int | None = None  # what they may take while a copy is under way
-    stage_after: float = 0.0
-    residue_bytes: int | None = None  # what it holds asleep, by the last measurement
-    freed_bytes: int | None = None  # what a sleep frees, by the last copy
     last_used: float = 0.0
     failures: int = 0
     retry_at: float = 0.0
@@ -103,8 +89,6 @@ class Model:
     problem_since: float = 0.0
     footprint_bytes: int | None = None
     load_s: float | None = None
-    wake_s: float | None = None
-    sleep_s: float | None = None
     service_s: float | None = None
     loads: int = 0
     evictions: int = 0
@@ -141,7 +125,7 @@ class Model:
         """Memory that counts as the model's now: all it needs, or what its sleep has left."""
         if self.holds_memory:
             return self.need_bytes
-        return 0 if self.phase in GONE else self.expected_residue_bytes
+        return 0 if self.phase in GONE or self.suspended else self.expected_residue_bytes
 
     @property
     def claim_bytes(self) -> int:
@@ -150,15 +134,11 @@ class Model:
 
     @property
     def freed_by_leaving_bytes(self) -> int:
-        """Memory that is freed when it is evicted: by sleep if it can, else by a stop; for a model
-        that is leaving, what it is giving back now."""
-        sleeps = self.phase is Phase.SUSPENDING or (self.phase is Phase.READY and self.can_sleep)
-        return self.held_bytes - (self.expected_residue_bytes if sleeps else 0)
-
-    @property
-    def held_host_bytes(self) -> int:
-        """Main memory that the copies of its process take now, or may take before long."""
-        return max(self.host_bytes, self.host_limit_bytes or 0)
+        """Memory that is freed when it is evicted: all of it, unless the hook puts it to sleep; for
+        a model that is leaving, what it is giving back now."""
+        falls = self.phase is Phase.SUSPENDING and not self.to_suspend
+        keeps = falls or (self.phase is Phase.READY and self.can_sleep)
+        return self.held_bytes - (self.expected_residue_bytes if keeps else 0)
 
     @property
     def likely_host_bytes(self) -> int:
@@ -166,6 +146,32 @@ class Model:
         holds, because memory comes in whole pages and a model may grow."""
         known = self.host_bytes or self.need_bytes
         return max(self.held_host_bytes, known + known // 8)
+
+    @property
+    def driver_bytes(self) -> int:
+        """Memory that the driver would move to main memory: what a sleep leaves, or all of it."""
+        return self.expected_residue_bytes if self.can_sleep else self.need_bytes
+
+    def likely_host_bytes_of(self, *, hook: bool, driver: bool) -> int:
+        """Main memory that it may take asleep, by these rungs."""
+        copies = self.likely_host_bytes if hook else self.held_host_bytes
+        return copies + (self.driver_bytes + self.driver_bytes // 8 if driver else 0)
+
+    @property
+    def may_suspend(self) -> bool:
+        """Whether the driver can suspend its process, and that takes less time than a start."""
+        return (
+            self.can_suspend
+            and not self.suspended
+            and (self.load_s is None or self.suspension_s(self.driver_bytes) < self.load_s)
+        )
+
+    @property
+    def likely_wake_s(self) -> float | None:
+        """Seconds that its wake takes from where it is or will be; None if that is not known."""
+        if self.suspended or self.to_suspend:
+            return self.expected_resume_s(self.driver_bytes)
+        return self.expected_wake_s
 
     @property
     def is_idle(self) -> bool:
@@ -192,37 +198,17 @@ class Model:
         elif phase in GONE or phase is Phase.ASLEEP:
             self.holds_memory = False
         if phase in GONE:
-            self._forget_process()
-
-    def _forget_process(self) -> None:
-        """Forget what was known of the process that has gone. What it held asleep is remembered:
-        the next one will hold about as much."""
-        self.can_sleep = self.staged = False
-        self.host_bytes = self.refusals = 0
-        self.host_limit_bytes = None
+            self.forget_process()
 
     def note_ready(self, now: float, brought_in_s: float) -> None:
         """Remember when it became ready, and how long that took."""
         self.ready_since = now
         self.brought_in_s = brought_in_s
 
-    def note_copies(self, host_bytes: int, freed_bytes: int) -> None:
-        """Remember what its copies take and what a sleep frees."""
-        self.staged = True
-        self.host_bytes, self.freed_bytes = host_bytes, freed_bytes
-        self.refusals, self.sleep_refusal = 0, ""
-
     def end_copying(self, *, unless: Phase | None = None) -> None:
         """Its copies do not grow any more."""
         if self.phase is not unless:
             self.host_limit_bytes = None
-
-    def note_refusal(self, reason: str, stage_after: float, *, again: bool) -> None:
-        """Remember that its process would not sleep, or not let its memory be copied."""
-        self.sleep_refusal = reason
-        self.refusals += 1
-        self.stage_after = stage_after
-        self.can_sleep = self.can_sleep and again and self.refusals < MOST_REFUSALS
 
     def note_health(self, problem: str, now: float) -> None:
         """Remember the result of the runner's own health check, "" when healthy. The problem is
@@ -248,20 +234,12 @@ class Model:
 
     def note_load(self, seconds: float) -> None:
         """Count a completed set-up and update the average load time."""
-        self.load_s = _smooth(self.load_s, seconds)
+        self.load_s = smooth(self.load_s, seconds)
         self.loads += 1
-
-    def note_wake(self, seconds: float) -> None:
-        """Update the average wake time."""
-        self.wake_s = _smooth(self.wake_s, seconds)
-
-    def note_sleep(self, seconds: float) -> None:
-        """Update the average time to fall asleep."""
-        self.sleep_s = _smooth(self.sleep_s, seconds)
 
     def note_service(self, seconds: float) -> None:
         """Update the average service time."""
-        self.service_s = _smooth(self.service_s, seconds)
+        self.service_s = smooth(self.service_s, seconds)
 
     def note_footprint(self, measured_bytes: int) -> None:
         """Remember the most memory measured: a peak that was reached once will be reached again. 0
@@ -324,7 +302,7 @@ class Model:
     def impatient_at(self, p: Policy) -> float:
         """When busy models are drained for its claim."""
         asleep = self.phase is Phase.ASLEEP
-        return self.claim_since() + p.claim_patience_s(self.expected_wake_s if asleep else None)
+        return self.claim_since() + p.claim_patience_s(self.likely_wake_s if asleep else None)
 
     def claim_since(self) -> float:
         """Since when a model that is not resident claims memory: since its oldest waiter joined,
@@ -360,24 +338,21 @@ class Model:
         The model with the smallest cost is evicted first. Demand is at least one request a day, so
         that among unused models the one that is quick to bring back is evicted first.
         """
-        reload_s = self.wake_s if self.can_sleep and self.phase is Phase.READY else self.load_s
-        if reload_s is None:
-            reload_s = 1.0
-        return reload_s * max(self.demand(now), 1 / 86400) / max(self.freed_by_leaving_bytes, 1)
+        if self.phase is Phase.READY and self.can_sleep:
+            lost_s = self.wake_s
+        elif self.may_suspend:
+            lost_s = self.suspension_s(self.driver_bytes)
+        else:
+            lost_s = self.load_s
+        lost_s = 1.0 if lost_s is None else lost_s
+        return lost_s * max(self.demand(now), 1 / 86400) / max(self.freed_by_leaving_bytes, 1)
 
     def cost_to_end_sleep(self, now: float) -> float:
         """Expected seconds lost per byte of main memory that is freed when a sleeper is stopped, or
         when a model is stopped that could sleep."""
-        lost_s = max((self.load_s or 1.0) - (self.expected_wake_s or 0.0), 0.0)
-        return lost_s * max(self.demand(now), 1 / 86400) / max(self.host_bytes, 1)
-
-    @property
-    def expected_wake_s(self) -> float | None:
-        """Seconds that a wake takes: measured, or by the bytes to copy; None if neither is
-        known."""
-        if self.wake_s is not None or not self.host_bytes:
-            return self.wake_s
-        return self.host_bytes / WAKE_BYTES_PER_S
+        lost_s = max((self.load_s or 1.0) - (self.likely_wake_s or 0.0), 0.0)
+        taken = self.host_bytes + self.suspended_bytes
+        return lost_s * max(self.demand(now), 1 / 86400) / max(taken, 1)
 
     def wait_for_start_s(self, now: float, unknown_load_s: float) -> float:
         """Seconds until the model could be ready; 0 when it is ready."""
@@ -390,10 +365,6 @@ class Model:
             case Phase.STARTING:
                 return max(load_s - (now - self.phase_since), 0.5)
             case Phase.SUSPENDING | Phase.ASLEEP | Phase.WAKING:
-                return load_s if self.expected_wake_s is None else self.expected_wake_s
+                return load_s if self.likely_wake_s is None else self.likely_wake_s
             case _:
                 return max(self.retry_at - now, 0.0) + load_s
-
-
-def _smooth(old: float | None, new: float) -> float:
-    return new if old is None else old + SMOOTHING * (new - old)

@@ -21,13 +21,15 @@ from msgspec.structs import replace
 
 class Waiter(Struct, frozen=True):
     """One waiting prediction. `since`: when it joined, in seconds of the scheduler's clock.
-    `returned`: it was granted before and was handed back."""
+    `returned`: it was granted before and was handed back. `patient`: it waits although the model
+    does not fit now."""
 
     id: str
     owner: str
     priority: int
     since: float
     returned: bool = False
+    patient: bool = False
 
 
 class WaitingLine:
@@ -104,9 +106,10 @@ class WaitingLine:
             out.append(best)
         return out
 
-    def clear(self) -> list[Waiter]:
-        """Remove and return all waiters."""
-        out, self._waiters = self._waiters, []
+    def clear(self, *, keep_patient: bool = False) -> list[Waiter]:
+        """Remove and return all waiters, or those that are not patient."""
+        out = [w for w in self._waiters if not (keep_patient and w.patient)]
+        self._waiters = [w for w in self._waiters if keep_patient and w.patient]
         return out
 
     def _admit(self, owner: str) -> None:

@@ -96,15 +96,22 @@ class Residency:
         if steps.draining or not (claiming := claims(steps.models.values(), now, steps.policy)):
             return drain
         free = steps.budget_bytes - held_bytes(steps.models.values())
+        # A model that waits for its memory does not lose what it holds to a younger claim.
+        others = list(steps.models.values())
         for m in claiming:
+            if m.phase is not Phase.ASLEEP and m.phase not in GONE:
+                continue  # it has just been evicted for an older claim
             claim_bytes = m.claim_bytes  # before `bring`: then it is held
             if m.need_bytes > steps.budget_bytes:
                 m.wanted = False
-                steps.drop_waiters(m, refusals.too_large(m, steps.budget_bytes))
+                # What another program holds may get free again.
+                for_now = m.need_bytes <= steps.most_bytes
+                error = refusals.too_large(m, steps.budget_bytes)
+                steps.drop_waiters(m, error, keep_patient=for_now)
                 continue
             decision = judge_claim(
                 m,
-                steps.models.values(),
+                others,
                 free,
                 now,
                 impatient=now >= m.impatient_at(steps.policy),
@@ -121,6 +128,8 @@ class Residency:
             drain.update(v.name for v in decision.drain)
             # The memory that an older claim waits for is not given to a younger, smaller one.
             free -= claim_bytes
+            if not decision.fits:
+                others.remove(m)
         return drain
 
     def _relieve(self, now: float) -> set[str]:

@@ -15,7 +15,12 @@ and, for a process that can sleep:
     READY ─Sleep▶ SUSPENDING ─Slept▶ ASLEEP ─Wake▶ WAKING ─Woke▶ READY
 
 From these, Died, SleepFailed and, after a long sleep, Stop lead to STOPPING. SleepRefused leads
-from SUSPENDING back to READY. The copies that a sleep needs are made before it, in READY (Stage).
+from SUSPENDING back to where it was. The copies that a sleep needs are made before it, in READY
+(Stage).
+
+What a sleeper still holds is given back too when another model needs it: a second Sleep leads from
+ASLEEP through SUSPENDING to ASLEEP, and the driver has then suspended the process
+(`Model.suspended`). A process that the hook cannot put to sleep is suspended as a whole.
 
 A ready model whose own health check fails is granted no predictions: they wait. What already
 runs on it goes on. When nothing runs any more and the check has failed for
@@ -55,7 +60,8 @@ class Scheduler:
     run at once. `weightless`: the models that run on other machines and take no memory here.
     `labels`: what messages call a model, where that is not its name. `host_budget_bytes`: the main
     memory that the copies of all sleepers together may take; None: without a limit. `own_policies`:
-    of models that have some of the policy's numbers of their own."""
+    of models that have some of the policy's numbers of their own. `most_bytes`: what models could
+    share if no other program took any; None: not known."""
 
     def __init__(
         self,
@@ -66,6 +72,7 @@ class Scheduler:
         labels: Mapping[str, str] | None = None,
         *,
         host_budget_bytes: int | None = None,
+        most_bytes: int | None = None,
         own_policies: Mapping[str, OwnPolicy] | None = None,
     ) -> None:
         self.policy = policy or Policy()
@@ -81,7 +88,8 @@ class Scheduler:
             for name, parallel in concurrency.items()
         }
         host_bytes = UNLIMITED if host_budget_bytes is None else host_budget_bytes
-        self._steps = Transitions(self.models, self.policy, budget_bytes, host_bytes)
+        most_bytes = budget_bytes if most_bytes is None else most_bytes
+        self._steps = Transitions(self.models, self.policy, budget_bytes, host_bytes, most_bytes)
         self._residency = Residency(self._steps)
         self._handled_at = 0.0
 
@@ -111,7 +119,7 @@ class Scheduler:
             case msg.Staged() | msg.Slept() | msg.SleepRefused() | msg.SleepFailed() | msg.Woke():
                 self._sleep_changed(event, now)
             case msg.Measured():
-                self._steps.budget_bytes = event.budget_bytes
+                self._steps.note_budget(event.budget_bytes)
                 if event.host_budget_bytes is not None:
                     self._steps.host_budget_bytes = event.host_budget_bytes
                 for name, measured in event.footprints.items():
@@ -172,7 +180,7 @@ class Scheduler:
         if refusal := self._refusal(m, e.owner, now):
             self._steps.effects.append(msg.Drop(e.id, refusal))
             return
-        m.waiting.join(Waiter(e.id, e.owner, e.priority, now))
+        m.waiting.join(Waiter(e.id, e.owner, e.priority, now, patient=e.patient))
         self._steps.model_of[e.id] = m
 
     def _refusal(self, m: Model, owner: str, now: float) -> RouterError | None:
@@ -247,6 +255,7 @@ class Scheduler:
                 m.set_up_until = now
                 m.wanted = False
                 m.can_sleep = e.can_sleep
+                m.can_suspend, m.suspend_refusal = e.can_suspend, e.suspend_refusal
                 m.note_load(e.load_s)
                 m.note_footprint(e.footprint_bytes)
             case msg.HealthChanged() if m.phase in (Phase.STARTING, Phase.READY):

@@ -41,15 +41,17 @@ def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
             m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
             m.end_copying(unless=Phase.SUSPENDING)
         case msg.Slept() if m.phase is Phase.SUSPENDING:
-            m.note_copies(e.host_bytes, e.freed_bytes)
+            _note_slept(m, e)
             m.end_copying()
-            m.residue_bytes = e.residue_bytes
-            m.note_sleep(e.sleep_s)
             m.enter(Phase.ASLEEP, now)
         case msg.SleepRefused() if m.phase is Phase.SUSPENDING:
-            m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
+            if m.holds_memory and m.can_sleep:
+                m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
+                m.to_suspend = False
+            else:  # the hook was not asked
+                m.note_no_suspension(e.reason)
             m.end_copying()
-            m.enter(Phase.READY, now)
+            m.enter(Phase.READY if m.holds_memory else Phase.ASLEEP, now)
         case msg.Woke() if m.phase is Phase.WAKING:
             m.enter(Phase.READY, now)
             m.note_ready(now, e.wake_s)
@@ -60,15 +62,28 @@ def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
             pass
 
 
+def _note_slept(m: Model, e: msg.Slept) -> None:
+    if e.host_bytes:
+        m.note_copies(e.host_bytes, e.freed_bytes)
+    if e.suspended_bytes:
+        m.note_suspension(e.suspended_bytes, e.sleep_s)
+        return
+    if m.to_suspend:
+        m.note_no_suspension(e.suspend_refusal)
+    m.note_sleep(e.residue_bytes, e.sleep_s)
+
+
 def host_room_bytes(models: Iterable[Model], budget_bytes: int) -> int:
     """Main memory that further copies may take; it may be negative."""
     return budget_bytes - sum(m.held_host_bytes for m in models)
 
 
-def judge_copies(m: Model, models: Iterable[Model], budget_bytes: int, now: float) -> HostDecision:
-    """Decide whether the copies of `m` have room now."""
+def judge_copies(
+    m: Model, host_bytes: int, models: Iterable[Model], budget_bytes: int, now: float
+) -> HostDecision:
+    """Decide whether `m` may take `host_bytes` of main memory now."""
     models = list(models)
-    short = m.likely_host_bytes - m.held_host_bytes - host_room_bytes(models, budget_bytes)
+    short = host_bytes - m.held_host_bytes - host_room_bytes(models, budget_bytes)
     if short <= 0:
         return HostDecision(fits=True)
     short -= _leaving_bytes(models)

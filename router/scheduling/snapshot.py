@@ -56,7 +56,10 @@ class ModelSnapshot:
     `can_sleep`: its process may be put to sleep. `staged`: its memory has been copied.
     `host_bytes`: what the copies take of main memory. `residue_bytes`: what it holds asleep,
     `freed_bytes`: what a sleep frees, both None before they are known. `wake_s`, `sleep_s`:
-    averages. `sleep_refusal`: why it did not sleep when it was last asked, "" when it did."""
+    averages. `sleep_refusal`: why it did not sleep when it was last asked, "" when it did.
+
+    `can_suspend`: the driver can suspend its process; if not, `suspend_refusal` says why.
+    `suspended`: it has. `suspend_s`, `resume_s`: averages of that, and of a wake from there."""
 
     name: str
     phase: Phase
@@ -92,6 +95,11 @@ class ModelSnapshot:
     wake_s: float | None = None
     sleep_s: float | None = None
     sleep_refusal: str = ""
+    can_suspend: bool = False
+    suspend_refusal: str = ""
+    suspended: bool = False
+    suspend_s: float | None = None
+    resume_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,11 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         wake_s=m.wake_s,
         sleep_s=m.sleep_s,
         sleep_refusal=m.sleep_refusal,
+        can_suspend=m.can_suspend,
+        suspend_refusal=m.suspend_refusal,
+        suspended=m.suspended,
+        suspend_s=m.suspend_s,
+        resume_s=m.resume_s,
     )
 
 

@@ -21,6 +21,7 @@ from router.scheduling.tunables import Policy
 class Transitions:
     """The models, the memory that they share (bytes), and the steps.
 
+    `most_bytes`: what they could share if no other program took any.
     `model_of`: by its id, the model of every prediction that waits or runs. `effects`: those of
     the event that is being handled.
     """
@@ -29,9 +30,15 @@ class Transitions:
     policy: Policy
     budget_bytes: int
     host_budget_bytes: int
+    most_bytes: int
     draining: bool = False
     model_of: dict[str, Model] = field(default_factory=dict)
     effects: list[msg.Effect] = field(default_factory=list)
+
+    def note_budget(self, budget_bytes: int) -> None:
+        """The models may share so much now."""
+        self.budget_bytes = budget_bytes
+        self.most_bytes = max(self.most_bytes, budget_bytes)
 
     def bring(self, m: Model, now: float) -> None:
         """Wake the model when it is asleep, else start it."""
@@ -54,19 +61,24 @@ class Transitions:
             m.evictions += 1
 
     def end(self, m: Model, reason: str, now: float) -> None:
-        """Stop a model that must give back even what it would hold asleep."""
-        if m.phase is Phase.STOPPING:
-            return
-        m.evictions += 1
-        self.stop(m, reason, now)
+        """Have a model give back even what it would hold asleep: by the driver if that can suspend
+        it, else by a stop."""
+        if m.phase is not Phase.STOPPING and self.give_back(m, reason, now, whole=True):
+            m.evictions += 1
 
-    def give_back(self, m: Model, reason: str, now: float) -> bool:
+    def give_back(self, m: Model, reason: str, now: float, *, whole: bool = False) -> bool:
         """Free the memory of a model that runs nothing: by sleep if it can, else by a stop. False
-        when a sleeper is being stopped first, to make room for its copies."""
-        if not m.can_sleep:
+        when a sleeper is being stopped first, to make room for its copies. `whole`: it must not
+        hold anything asleep."""
+        hook = m.can_sleep and m.phase is Phase.READY
+        driver = m.may_suspend and (whole or not hook)
+        if not driver and (whole or not hook):
             self.stop(m, reason, now)
             return True
-        decision = sleeping.judge_copies(m, self.models.values(), self.host_budget_bytes, now)
+        host_bytes = m.likely_host_bytes_of(hook=hook, driver=driver)
+        decision = sleeping.judge_copies(
+            m, host_bytes, self.models.values(), self.host_budget_bytes, now
+        )
         for sleeper in decision.stop:
             self.stop(sleeper, "host memory", now)
         if decision.stop or decision.wait:
@@ -75,9 +87,11 @@ class Transitions:
             self.stop(m, reason, now)
             return True
         m.problem = ""
-        m.host_limit_bytes = m.likely_host_bytes
+        m.host_limit_bytes, m.to_suspend = host_bytes, driver
         m.enter(Phase.SUSPENDING, now)
-        self.effects.append(msg.Sleep(m.name, m.generation, reason, m.host_limit_bytes))
+        self.effects.append(
+            msg.Sleep(m.name, m.generation, reason, host_bytes, hook=hook, driver=driver)
+        )
         return True
 
     def stage(self, m: Model) -> None:
@@ -131,7 +145,7 @@ class Transitions:
         self.model_of.pop(prediction_id, None)
         self.effects.append(msg.Drop(prediction_id, error))
 
-    def drop_waiters(self, m: Model, error: RouterError) -> None:
-        """Refuse every prediction that waits for the model."""
-        for w in m.waiting.clear():
+    def drop_waiters(self, m: Model, error: RouterError, *, keep_patient: bool = False) -> None:
+        """Refuse the predictions that wait for the model: all, or those that are not patient."""
+        for w in m.waiting.clear(keep_patient=keep_patient):
             self.drop(w.id, error)

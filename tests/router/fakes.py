@@ -88,6 +88,10 @@ class PlentyOfMemory:
         """Plenty."""
         return 1 << 40
 
+    def most_bytes(self) -> int:
+        """As much."""
+        return 1 << 40
+
     async def wait_freed(self, pids: Iterable[int]) -> None:
         """At once."""
 

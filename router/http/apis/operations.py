@@ -130,6 +130,9 @@ def _sleep_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "holds_asleep_bytes": m.residue_bytes,
         "sleep_s": _rounded(m.sleep_s),
         "wake_s": _rounded(m.wake_s),
+        "suspended": m.suspended,
+        "suspend_s": _rounded(m.suspend_s),
+        "resume_s": _rounded(m.resume_s),
     }
     for move, last in moves.items():
         rate = last.size / max(last.seconds, 1e-6)
@@ -142,6 +145,8 @@ def _sleep_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
             view[move]["of_best"] = round(rate / steps.best_bytes_per_s, 2)
     if m.sleep_refusal:
         view["refusal"] = m.sleep_refusal
+    if m.suspend_refusal:
+        view["suspend_refusal"] = m.suspend_refusal
     return view
 
 

@@ -15,10 +15,11 @@ import pytest
 from router.models import coglet_process, sleep_client
 from router.models.catalog import Package
 from router.models.coglet_process import CogProcess
+from router.models.driver_client import DriverClient
+from router.models.ladder import Ladder
 from router.models.memory import HostMemory
 from router.models.process_interface import SleepRefusedError
 from router.models.process_options import CONTROL_SOCKET, ProcessOptions
-from router.models.sleep_client import SleepClient
 from router.prediction import Job, Status
 from tests.waiting import until
 
@@ -30,8 +31,8 @@ ROOM = 1 << 30
 
 @contextlib.asynccontextmanager
 async def started(
-    folder: Path, runner: str = "Runner"
-) -> AsyncIterator[tuple[CogProcess, SleepClient]]:
+    folder: Path, runner: str = "Runner", driver: DriverClient | None = None
+) -> AsyncIterator[tuple[CogProcess, Ladder]]:
     """A process of the package, in folders with long names."""
     folder /= "x" * 100
     for name in ("spool", "tmp", "cache"):
@@ -43,6 +44,7 @@ async def started(
         setup_timeout_s=200,
         measure=HostMemory(0).measure,
         sleep_device="cpu",
+        driver=driver,
     )
     package = Package("dreamer", DREAMER, f"run.py:{runner}", Path(sys.executable))
     process = CogProcess(package, options)
@@ -88,7 +90,7 @@ async def test_fifty_sleeps(runner: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert before != first
 
 
-async def refusal(sleeper: SleepClient, room: int = ROOM) -> SleepRefusedError:
+async def refusal(sleeper: Ladder, room: int = ROOM) -> SleepRefusedError:
     """Why it does not sleep."""
     with pytest.raises(SleepRefusedError) as refused:
         await sleeper.sleep(room)
@@ -148,7 +150,7 @@ async def test_killed_while_it_wakes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as patch:
             patch.setattr("router.models.memory.FREED_LIMIT_S", 0.1)
             patch.setattr(sleep_client, "SLACK_BYTES", 0)
-            patch.setattr(sleeper, "_measure", lambda pids: 1 << 40)
+            patch.setattr(sleeper.hook, "_measure", lambda pids: 1 << 40)
             with pytest.raises(TimeoutError, match="still held"):
                 await sleeper.sleep(ROOM)
         worker = worker_of(process)

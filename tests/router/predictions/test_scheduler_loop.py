@@ -44,15 +44,22 @@ class FakeSleeper:
         await self._wait("stage")
         return Copied(7, 5, 5, 0.1)
 
-    async def sleep(self, limit_bytes: int) -> Slept:
+    async def why_not_suspended(self) -> str:
+        """It could be."""
+        return ""
+
+    async def sleep(self, limit_bytes: int, *, hook: bool = True, driver: bool = False) -> Slept:
         """As the test says."""
-        await self._wait("sleep")
+        await self._wait("sleep" if hook else "suspend")
+        if driver:
+            return Slept(Copied(0, 0, 0, 0.0), 0, suspended_bytes=3, suspend_s=0.5)
         return Slept(Copied(7, 5, 1, 0.1), residue_bytes=2)
 
     async def wake(self) -> Woken:
         """As the test says."""
+        is_suspended = self.asked[-1] == "suspend"
         await self._wait("wake")
-        return Woken(5, 0.25)
+        return Woken(0, 0.0, 3, 0.5) if is_suspended else Woken(5, 0.25)
 
     async def _wait(self, what: str) -> None:
         self.asked.append(what)
@@ -437,6 +444,34 @@ async def test_a_sleep_that_is_refused(world: World) -> None:
     world.loop.post(msg.Tick())
     await settle()
     assert process.stopped_with is not None
+
+
+async def test_suspended_by_the_driver(world: World) -> None:
+    """What its hook cannot do, the driver does; each of its moves is counted as its own."""
+    world.can_sleep = True
+    world.loop.post(msg.Warm("m"))
+    process = await world.ready()
+    model = world.loop.scheduler.models["m"]
+    assert (model.can_suspend, model.suspend_refusal) == (True, "")
+    model.load_s, model.can_sleep = 60.0, False
+    world.clock.now += 400
+    world.loop.post(msg.Tick())
+    await settle()
+    sleeper = process.sleeper
+    assert sleeper is not None
+    sleeper.done.set_result(None)
+    await settle()
+    assert (model.suspended, model.held_bytes, model.suspended_bytes) == (True, 0, 3)
+    world.loop.post(msg.Submitted("a", "m"))
+    await settle()
+    sleeper.done.set_result(None)
+    await settle()
+    assert sleeper.asked == ["suspend", "wake"]
+    moves = world.loop.sleep_steps.last["m"]
+    assert {move: fact.size for move, fact in moves.items()} == {"suspend": 3, "resume": 3}
+    assert world.loop.sleep_steps.best_bytes_per_s == 0
+    process.answers["a"].set_result(GOOD)
+    await settle()
 
 
 async def test_closing_while_one_falls_asleep(world: World) -> None:

@@ -26,6 +26,7 @@ class Story:
         policy: Policy | None = None,
         *,
         budget: int = 10,
+        most: int | None = None,
         concurrency: Mapping[str, int] | None = None,
         weightless: Collection[str] = (),
         own_policies: Mapping[str, OwnPolicy] | None = None,
@@ -34,7 +35,9 @@ class Story:
         self.policy = policy or Policy(default_footprint_bytes=10)
         parallel = {"alpha": 1, "beta": 1, "gamma": 1} | dict(concurrency or {})
         self.scheduler = Scheduler(
-            parallel, budget, self.policy, weightless, own_policies=own_policies
+            *(parallel, budget, self.policy, weightless),
+            most_bytes=most,
+            own_policies=own_policies,
         )
         self.effects: list[msg.Effect] = []
 
@@ -60,11 +63,13 @@ class Story:
                 return self.effects
         raise AssertionError(f"woken for nothing\n{self.picture()}")
 
-    def submit(self, model: str, *ids: str, owner: str = "", priority: int = 1) -> list[msg.Effect]:
+    def submit(
+        self, model: str, *ids: str, owner: str = "", priority: int = 1, patient: bool = False
+    ) -> list[msg.Effect]:
         """Predictions arrive, all now."""
         effects = []
         for prediction_id in ids:
-            effects += self.tell(msg.Submitted(prediction_id, model, owner, priority))
+            effects += self.tell(msg.Submitted(prediction_id, model, owner, priority, patient))
         return effects
 
     def ready(
@@ -74,31 +79,43 @@ class Story:
         load_s: float = LOAD_S,
         footprint: int | None = None,
         can_sleep: bool = False,
+        can_suspend: bool = False,
     ) -> list[msg.Effect]:
         """The model's set-up is done, after `load_s`."""
         self.now += load_s
         held = self.model(model).need_bytes if footprint is None else footprint
         generation = self.model(model).generation
-        return self.tell(msg.Ready(model, generation, load_s, held, can_sleep))
+        return self.tell(msg.Ready(model, generation, load_s, held, can_sleep, can_suspend))
 
-    def asleep(self, *models: str) -> None:
+    def asleep(self, *models: str, residue: int = 0, can_suspend: bool = False) -> None:
         """Make models that can sleep resident, and have them fall asleep for want of work."""
         for name in models:
             self.tell(msg.Warm(name))
-            self.ready(name, can_sleep=True)
+            self.ready(name, can_sleep=True, can_suspend=can_suspend)
             assert self.wait(self.policy.idle_to_sleep_s) == [self.sleep(name, "idle")]
-            self.slept(name)
+            self.slept(name, residue=residue)
 
-    def sleep(self, model: str, reason: str) -> msg.Effect:
-        """The effect that puts it to sleep, with what its copies may take."""
+    def sleep(
+        self, model: str, reason: str, *, hook: bool = True, driver: bool = False
+    ) -> msg.Effect:
+        """The effect that puts it to sleep, with what it may take of main memory."""
         m = self.model(model)
-        return msg.Sleep(model, m.generation, reason, m.likely_host_bytes)
+        host = m.held_host_bytes or m.likely_host_bytes
+        return msg.Sleep(model, m.generation, reason, host, hook=hook, driver=driver)
 
     def slept(self, model: str, *, residue: int | None = 0, host: int = 10) -> list[msg.Effect]:
         """It has fallen asleep."""
         m = self.model(model)
         freed = m.need_bytes - (residue or 0)
         return self.tell(msg.Slept(model, m.generation, residue, freed, host))
+
+    def suspended(
+        self, model: str, size: int, *, host: int = 10, seconds: float = 0.5
+    ) -> list[msg.Effect]:
+        """The driver has suspended it, after its sleep if it has copies (`host`)."""
+        m = self.model(model)
+        freed = m.need_bytes - size if host else 0
+        return self.tell(msg.Slept(model, m.generation, 0, freed, host, seconds, size))
 
     def woke(self, model: str, *, wake_s: float = 0.5) -> list[msg.Effect]:
         """It is awake again, after `wake_s`."""

@@ -41,10 +41,14 @@ class Proc:
     ready_at: float | None = None
     stopping: bool = False
     dead: bool = False
-    sleep: str = ""  # "falling", "deep", "rising"
+    sleep: str = ""  # "falling", "deep", "sinking" (the driver suspends it then), "rising"
+    suspended: bool = False
+    asked: tuple[bool, bool] = (False, False)  # the hook, the driver, by the last sleep
+    no_driver: bool = False  # the driver has refused it
     problem: str = ""
     protected_s: float = 0.0  # since ready_at
     host: int = 0  # main memory that its copies take
+    driver_host: int = 0  # and what the driver has moved there
     stage_limit: int = 0  # or may take before long, by a copy in idle time
     stage_ends: float = 0.0  # when that is done
     sleep_limit: int = 0  # the same for a sleep, which waits for it
@@ -52,8 +56,8 @@ class Proc:
 
     @property
     def is_deep(self) -> bool:
-        """It holds only what its sleep has left."""
-        return self.sleep == "deep"
+        """It holds only what its sleep has left, or nothing."""
+        return self.sleep in ("deep", "sinking")
 
 
 @dataclass(slots=True)
@@ -95,6 +99,9 @@ class World:
         self.longest_wait_s = 0.0
         self.procs: dict[str, Proc] = {}
         self.waiting: dict[str, float] = {}  # since when
+        self.model_of: dict[str, str] = {}
+        # Since when the budget would hold the model.
+        self.fits_since = dict.fromkeys(MODELS, 0.0)
         self.running: dict[str, Running] = {}
         self.ended: set[str] = set()
         self.submitted = 0
@@ -105,6 +112,7 @@ class World:
         self.policy = random_policy(r)
         self.footprints = {name: r.randint(1, 6) for name in MODELS}
         self.can_sleep = {name: r.random() < 0.8 for name in MODELS}
+        self.can_suspend = {name: r.random() < 0.6 for name in MODELS}
         # What stays on the card asleep, and what cannot be measured there.
         self.residues = {name: r.randint(0, min(2, f - 1)) for name, f in self.footprints.items()}
         self.measures_residue = r.random() < 0.7
@@ -125,7 +133,9 @@ class World:
         prediction_id = str(self.submitted)
         self.submitted += 1
         self.waiting[prediction_id] = self.now
-        self.tell(msg.Submitted(prediction_id, model, owner, priority))
+        self.model_of[prediction_id] = model
+        patient = self.random.random() < 0.5
+        self.tell(msg.Submitted(prediction_id, model, owner, priority, patient))
 
     def submit_again(self) -> None:
         """A prediction that waits or runs is submitted once more."""
@@ -298,12 +308,18 @@ class World:
             case _ if proc.stopping:
                 pass  # one that was told to stop meanwhile may still report
             case msg.SleepRefused():
-                proc.sleep_limit, proc.sleep = 0, ""
+                proc.sleep = "deep" if proc.sleep == "sinking" else ""
+                proc.sleep_limit, proc.seen_free = 0, True
+                proc.no_driver = proc.no_driver or not proc.asked[0]
             case msg.Slept():
                 proc.sleep, proc.ready_at = "deep", self.now
                 proc.host, proc.sleep_limit, proc.seen_free = event.host_bytes, 0, True
+                proc.driver_host = event.suspended_bytes
+                proc.suspended = event.suspended_bytes > 0
+                proc.no_driver = proc.no_driver or (proc.asked[1] and not proc.suspended)
             case msg.Woke():
                 proc.sleep, proc.ready_at = "", self.now
+                proc.suspended, proc.driver_host = False, 0
                 proc.protected_s = self.policy.protection_s(event.wake_s)
 
     def end_runs(self, model: str, generation: int) -> None:
@@ -324,6 +340,8 @@ class World:
     def tell(self, event: msg.Event) -> list[msg.Effect]:
         """One step: the scheduler handles an event; perform and check what it decides."""
         self.steps += 1
+        if isinstance(event, msg.Measured):
+            self.note_budget(event.budget_bytes)
         effects = self.scheduler.handle(event, self.now)
         self.told.append(f"{self.now:.3f} {event} -> {effects}")
         for effect in effects:
@@ -360,27 +378,60 @@ class World:
         else:
             footprint = self.footprints[e.model]
             can_sleep = self.can_sleep[e.model]
-            self.report(load_s, msg.Ready(e.model, e.generation, load_s, footprint, can_sleep))
+            rungs = (can_sleep, self.can_suspend[e.model])
+            self.report(load_s, msg.Ready(e.model, e.generation, load_s, footprint, *rungs))
+
+    def note_budget(self, budget: int) -> None:
+        for name, footprint in self.footprints.items():
+            if footprint > budget:
+                self.fits_since[name] = float("inf")
+            elif self.fits_since[name] > self.now:
+                self.fits_since[name] = self.now
+
+    def waited_s(self, prediction_id: str, since: float) -> float:
+        """How long it has waited, without the time when it could not but wait."""
+        return self.now - max(since, self.fits_since[self.model_of[prediction_id]])
 
     def sleep(self, e: msg.Sleep) -> None:
         proc = self.procs[e.model]
-        assert self.can_sleep[e.model], self.picture()
-        assert (proc.generation, proc.stopping, proc.sleep) == (e.generation, False, "")
-        self.check_given_up(e.model, proc)
-        proc.sleep, proc.problem = "falling", ""  # what it said is forgotten
-        proc.sleep_limit, proc.seen_free = e.limit_bytes, False
+        assert (proc.generation, proc.stopping, proc.suspended) == (e.generation, False, False)
+        assert e.driver or e.hook, self.picture()
+        assert not e.driver or (self.can_suspend[e.model] and not proc.no_driver), self.picture()
+        assert not e.hook or (self.can_sleep[e.model] and not proc.sleep), self.picture()
+        if proc.sleep:
+            assert proc.sleep == "deep", self.picture()
+        else:
+            self.check_given_up(e.model, proc)
+        proc.sleep = "sinking" if proc.sleep else "falling"
+        proc.problem = ""  # what it said is forgotten
+        proc.asked = (e.hook, e.driver)
+        proc.sleep_limit, proc.seen_free = e.limit_bytes, proc.is_deep
         self.check_host(e.limit_bytes)
-        freed = self.footprints[e.model] - self.residues[e.model]
-        residue = self.residues[e.model] if self.measures_residue else None
-        host = min(freed, e.limit_bytes)
-        event: msg.Event = msg.Slept(e.model, e.generation, residue, freed, host, 0.1)
-        dice = self.random.random()
-        if proc.dead or dice < 0.1:
-            event = msg.SleepFailed(e.model, e.generation)
-        elif dice < 0.3:
-            event = msg.SleepRefused(e.model, e.generation, "busy", again=dice < 0.25)
+        event = self.end_of_sleep(e, proc)
         # It waits for a copy that is under way.
         self.report(max(proc.stage_ends - self.now, 0.0) + self.random.uniform(0, 2), event)
+
+    def end_of_sleep(self, e: msg.Sleep, proc: Proc) -> msg.Event:
+        """What the process or the driver makes of it."""
+        dice = self.random.random()
+        if proc.dead or dice < 0.1:
+            return msg.SleepFailed(e.model, e.generation)
+        if e.hook and dice < 0.3:
+            return msg.SleepRefused(e.model, e.generation, "busy", again=dice < 0.25)
+        footprint, residue = self.footprints[e.model], self.residues[e.model]
+        freed = footprint - residue if e.hook or proc.is_deep else 0
+        host = min(freed, e.limit_bytes) if e.hook else proc.host if proc.is_deep else 0
+        held = footprint - freed
+        suspends = (
+            *(e.driver, self.measures_residue, self.random.random() < 0.8),
+            *(held > 0, host + held <= e.limit_bytes),
+        )
+        if all(suspends):
+            return msg.Slept(e.model, e.generation, 0, freed, host, dice, held)
+        if not e.hook:
+            return msg.SleepRefused(e.model, e.generation, "the driver will not")
+        seen = residue if self.measures_residue else None
+        return msg.Slept(e.model, e.generation, seen, freed, host, 0.1, 0, "no")
 
     def stage(self, e: msg.Stage) -> None:
         proc = self.procs[e.model]
@@ -400,7 +451,9 @@ class World:
         self.report(after_s, event)
 
     def check_host(self, limit: int) -> None:
-        taken = sum(max(p.host, p.stage_limit, p.sleep_limit) for p in self.procs.values())
+        taken = sum(
+            max(p.host + p.driver_host, p.stage_limit, p.sleep_limit) for p in self.procs.values()
+        )
         assert limit > 0, self.picture()
         assert taken <= self.host_budget, f"over the budget of copies\n{self.picture()}"
 
@@ -418,7 +471,11 @@ class World:
 
     def check_budget(self) -> None:
         held = sum(
-            self.residues[n] if proc.is_deep else self.footprints[n]
+            0
+            if proc.is_deep and proc.suspended
+            else self.residues[n]
+            if proc.is_deep
+            else self.footprints[n]
             for n, proc in self.procs.items()
         )
         assert held <= self.scheduler.budget_bytes, f"over the budget\n{self.picture()}"
@@ -444,7 +501,7 @@ class World:
             ]
             assert not busy, f"a busy model is stopped\n{self.picture()}"
         if e.reason in ("cannot sleep", "long asleep", "host memory"):
-            assert proc.sleep in ("falling", "deep"), self.picture()
+            assert proc.sleep in ("falling", "deep", "sinking"), self.picture()
         elif proc.sleep:
             assert e.reason not in ("idle", "unhealthy"), self.picture()
         elif e.reason == "unhealthy":
@@ -466,7 +523,7 @@ class World:
         assert e.id not in self.running, f"run twice\n{self.picture()}"
         since = self.waiting.pop(e.id, None)
         assert since is not None, f"{e.id} does not wait\n{self.picture()}"
-        self.longest_wait_s = max(self.longest_wait_s, self.now - since)
+        self.longest_wait_s = max(self.longest_wait_s, self.waited_s(e.id, since))
         end: msg.Event = msg.Finished(e.id, e.model, e.generation, 1.0)
         after_s = self.random.uniform(0.01, 4)
         if proc.dead:  # the first to notice that the process is dead
@@ -509,7 +566,7 @@ class World:
         models = self.scheduler.models.values()
         assert {w.id for m in models for w in m.waiting} == self.waiting.keys(), self.picture()
         assert {i for m in models for i in m.running} == self.running.keys(), self.picture()
-        waited_s = self.now - min(self.waiting.values(), default=self.now)
+        waited_s = max((self.waited_s(i, at) for i, at in self.waiting.items()), default=0.0)
         assert waited_s < LONGEST_WAIT_S, f"somebody starves\n{self.picture()}"
         again = self.scheduler.handle(msg.Tick(), self.now)
         assert not again, f"left undone: {again}\n{self.picture()}"

@@ -305,3 +305,18 @@ def test_times_of_its_own() -> None:
     story.slept("alpha")
     assert story.wait(6.9) == []
     assert story.wake() == [msg.Stop("alpha", 1, "long asleep")]
+
+
+def test_an_older_claim_keeps_what_it_holds(story: Story) -> None:
+    """A sleeper that waits for its memory is not stopped for a younger claim."""
+    story.tell(msg.Measured(12, {"gamma": 4}))
+    story.asleep("alpha", residue=2)
+    story.submit("beta", "1")
+    story.ready("beta")
+    story.submit("alpha", "2")
+    story.now += 1
+    assert story.submit("gamma", "3") == []
+    story.wait(story.policy.patience_s)
+    assert story.finish("1") == [msg.Stop("beta", 1, "evicted for alpha")]
+    assert story.phase("alpha") is Phase.ASLEEP
+    assert story.stopped("beta") == [msg.Wake("alpha", 1)]

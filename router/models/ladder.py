@@ -1,0 +1,108 @@
+"""The ways in which a process gives its memory on the card back without ending, one below the
+other: awake, asleep by the worker hook, suspended by the driver."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from router.models.driver_client import DriverClient
+from router.models.process_interface import Copied, SleepRefusedError, Slept, Woken
+from router.models.sleep_client import SleepClient
+
+NO_DRIVER = "models do not sleep on a GPU here"
+NO_COPIES = Copied(0, 0, 0, 0.0)
+
+
+class Ladder:
+    """Implements `router.models.process_interface.Sleeper`.
+
+    `hook`: in the worker. `driver`: None when the driver suspends nothing here. `pids`, `calm`: as
+    for `SleepClient`.
+    """
+
+    def __init__(
+        self,
+        hook: SleepClient,
+        driver: DriverClient | None,
+        pids: Callable[[], Sequence[int]],
+        calm: asyncio.Lock,
+    ) -> None:
+        self.hook = hook
+        self._driver = driver
+        self._pids = pids
+        self._calm = calm
+        self._copied = NO_COPIES  # by the sleep that the hook is in
+        self._suspended: dict[int, int] = {}  # pid to bytes; or may be
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it must not be asked to do anything now."""
+        return self.hook.asleep or self.is_suspended
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the driver has suspended it, or may have. Only SIGKILL ends it then."""
+        return bool(self._suspended)
+
+    async def why_not_suspended(self) -> str:
+        """See `router.models.process_interface.Sleeper`."""
+        return NO_DRIVER if self._driver is None else await self._driver.why_unfit()
+
+    async def stage(self, limit_bytes: int) -> Copied:
+        """See `router.models.process_interface.Sleeper`."""
+        return await self.hook.stage(limit_bytes)
+
+    async def sleep(self, limit_bytes: int, *, hook: bool = True, driver: bool = False) -> Slept:
+        """See `router.models.process_interface.Sleeper`."""
+        slept = Slept(self._copied, None)
+        if hook:
+            slept = await self.hook.sleep(limit_bytes)
+            self._copied = slept.copied
+        if not driver:
+            return slept
+        began = time.monotonic()
+        try:
+            size = await self._suspend(limit_bytes - self._copied.host_bytes)
+        except SleepRefusedError as error:
+            if not hook:
+                raise
+            return replace(slept, suspend_refusal=str(error))
+        seconds = time.monotonic() - began
+        return replace(slept, residue_bytes=0, suspended_bytes=size, suspend_s=seconds)
+
+    async def _suspend(self, limit_bytes: int) -> int:
+        """Have the driver suspend all of its processes that hold memory. Return the bytes."""
+        if self._driver is None:
+            raise SleepRefusedError(NO_DRIVER)
+        async with self._calm:
+            held = dict(self._driver.held_by(self._pids()))
+            size = sum(held.values())
+            if not size:
+                # Then nobody could say either whether there is room to resume it.
+                raise SleepRefusedError("what its processes hold on the card cannot be measured")
+            if size > limit_bytes:
+                raise SleepRefusedError("main memory has no room for what it holds on the card")
+            self._suspended = held
+            try:
+                await self._driver.suspend(held)
+            except SleepRefusedError:
+                self._suspended = {}
+                raise
+            return size
+
+    async def wake(self) -> Woken:
+        """See `router.models.process_interface.Sleeper`."""
+        resumed, resume_s = sum(self._suspended.values()), 0.0
+        if self._suspended:
+            assert self._driver is not None, "it has suspended it"  # noqa: S101
+            began = time.monotonic()
+            async with self._calm:
+                await self._driver.resume(self._suspended)
+                self._suspended = {}
+            resume_s = time.monotonic() - began
+        self._copied = NO_COPIES
+        woken = await self.hook.wake() if self.hook.asleep else Woken(0, 0.0)
+        return replace(woken, resumed_bytes=resumed, resume_s=resume_s)
