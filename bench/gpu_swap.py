@@ -1,10 +1,11 @@
 """How quickly do models give a GPU to each other? One command, no hub, no network.
 
-    python bench/gpu_swap.py [--part hook router] [--tiny] [--out FILE]
+    python bench/gpu_swap.py [--part hook router driver] [--tiny] [--out FILE]
 
 `hook` measures the worker hook by itself: the rate of pinned copies, and stage, sleep and wake of 1
 to 16 GB. `router` measures three models that do not fit on the card together, through the router:
-asleep and restarted, with a card that is full and a worker that is killed. Each part runs in a
+asleep and restarted, with a card that is full and a worker that is killed. `driver` measures how
+the driver suspends a process, asleep or not. Each part runs in a
 process of its own with a time limit, and prints one JSON row per figure as soon as it has it. The
 rows are appended to --out (bench/results/gpu_swap.jsonl). `--tiny` runs the same code with tiny
 weights, also on a processor: the rehearsal.
@@ -29,7 +30,11 @@ from router.models.worker_hook.callme_descendants import find, kill_all  # noqa:
 OUT = ROOT / "bench" / "results" / "gpu_swap.jsonl"
 MARK_NAME = "GPU_SWAP_RUN"  # in the environment of all that this starts
 # Name of a part: its module, and the most seconds that it may take.
-PARTS = {"hook": ("bench.gpu_swap_hook", 130.0), "router": ("bench.gpu_swap_router", 180.0)}
+PARTS = {
+    "hook": ("bench.gpu_swap_hook", 130.0),
+    "router": ("bench.gpu_swap_router", 180.0),
+    "driver": ("bench.gpu_swap_driver", 120.0),
+}
 TINY_S = 560.0  # of a part, on a busy processor
 
 
