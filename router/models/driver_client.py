@@ -142,6 +142,8 @@ class DriverClient:
             raise DriverCallError(str(why), int(said["code"]), str(said.get("state", "")))
 
     async def _start(self) -> None:
+        if self._reader is not None:
+            await self._reader  # it tells those that asked the last helper that it has ended
         self._helper = await asyncio.create_subprocess_exec(
             *self._argv,
             stdin=asyncio.subprocess.PIPE,

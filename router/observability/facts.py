@@ -64,8 +64,9 @@ class LoadEnded(Struct, frozen=True):
 
 
 class MemoryMoved(Struct, frozen=True):
-    """A model's memory was copied (`stage`), freed (`sleep`) or filled again (`wake`). `size`: the
-    bytes that were copied or freed. `ended_at`: when, in seconds since the epoch."""
+    """A model's memory was copied (`stage`), freed (`sleep`) or filled again (`wake`), or the
+    driver moved it away (`suspend`) or back (`resume`). `size`: the bytes. `ended_at`: when, in
+    seconds since the epoch."""
 
     model: str
     move: str

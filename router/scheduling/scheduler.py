@@ -294,9 +294,15 @@ class Scheduler:
 
     def _pump(self, now: float) -> None:
         """Decide what is in memory, then which predictions begin."""
-        draining = self._residency.review(now)
+        # Who drains depends on who drains already, so it is decided until nothing changes any more.
+        for _ in self.models:
+            draining = self._residency.review(now)
+            changed = [m for m in self.models.values() if m.draining != (m.name in draining)]
+            for m in changed:
+                m.draining = not m.draining
+            if not changed:
+                break
         for m in self.models.values():
-            m.draining = m.name in draining
             while (
                 m.phase is Phase.READY
                 and m.waiting

@@ -104,6 +104,8 @@ def test_two_models_take_turns(packages: Path, tmp_path: Path) -> None:
             assert view["wake"]["bytes"] > 200 << 20, view
             assert view["copies_bytes"] >= view["frees_bytes"] > 200 << 20, view
             assert 0 < view["wake"]["of_best"] <= 1
+            assert not view["suspended"]
+            assert "GPU" in view["suspend_refusal"]
         memory = service.http.get("/metrics", headers=admin(service)).text
         assert 'callme_model_moved_bytes_total{model="second",move="wake"}' in memory
 

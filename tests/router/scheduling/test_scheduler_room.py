@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from router.errors import ModelUnavailable
 from router.scheduling import messages as msg
 from router.scheduling.model import Phase
-
-if TYPE_CHECKING:
-    from tests.router.scheduling.conftest import Story
+from tests.router.scheduling.conftest import Story
 
 
 def measured(story: Story, budget: int, **footprints: int) -> list[msg.Effect]:
@@ -117,6 +113,26 @@ def test_patience(story: Story) -> None:
     assert story.finish("a2") == [msg.Stop("alpha", 1, "evicted for beta")]
     assert story.waiting("alpha") == ["a3", "a4"]
     assert story.stopped("alpha") == [msg.Start("beta", 1)]
+
+
+def test_who_drains_is_decided_at_once() -> None:
+    """When a large model may drain too, and is enough for two claims, the small one that drained
+    until then serves on in the same moment."""
+    story = Story(budget=8, concurrency={"gamma": 2, "delta": 1})
+    measured(story, 8, alpha=2, beta=6, gamma=2, delta=2)
+    story.submit("gamma", "g1", "g2", "g3")
+    story.ready("gamma")
+    story.submit("beta", "b1", "b2")
+    story.ready("beta", load_s=50)
+    story.model("beta").load_s = 1.0  # it is usually quicker
+    story.submit("alpha", "a1")
+    story.submit("delta", "d1")
+    story.wait(story.policy.patience_s)
+    assert story.model("gamma").draining
+    assert story.finish("g2") == []
+    assert story.wait(50 - story.policy.patience_s) == [msg.Run("g3", "gamma", 1)]
+    assert story.model("beta").draining
+    assert story.wait(1) == []
 
 
 def test_the_drained_models_waiters_do_not_bring_it_back_first(story: Story) -> None:
