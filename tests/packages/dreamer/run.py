@@ -75,9 +75,9 @@ class Runner(BaseRunner):
 
     def linger(self) -> None:
         """Go on with the weights for a second after the answer."""
-        until = time.monotonic() + 1
+        until, large = time.monotonic() + 1, self.net.large
         while time.monotonic() < until:
-            self.net.large.sum()
+            large.sum()
 
 
 class AsyncRunner(Runner):
