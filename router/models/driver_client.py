@@ -121,7 +121,8 @@ class DriverClient:
     async def _call(self, step: str, pid: int | None, limit_s: float) -> None:
         """Ask the helper. Raises DriverCallError; OSError when it ends; TimeoutError."""
         async with self._starting:
-            if self._helper is None or self._helper.returncode is not None:
+            # Its reader is done as soon as the helper has ended, its exit code comes later.
+            if self._reader is None or self._reader.done():
                 await self._start()
         assert self._helper is not None  # noqa: S101
         assert self._helper.stdin is not None  # noqa: S101
@@ -142,8 +143,6 @@ class DriverClient:
             raise DriverCallError(str(why), int(said["code"]), str(said.get("state", "")))
 
     async def _start(self) -> None:
-        if self._reader is not None:
-            await self._reader  # it tells those that asked the last helper that it has ended
         self._helper = await asyncio.create_subprocess_exec(
             *self._argv,
             stdin=asyncio.subprocess.PIPE,
