@@ -70,8 +70,11 @@ class RefusedError(Exception):
 
     def __init__(self, answer: Answer) -> None:
         try:
-            error = answer.json()["error"]
-            self.code, message = str(error["code"]), str(error["message"])
+            body = answer.json()
+            if "detail" in body:  # Cog's API, of inputs that are wrong
+                self.code, message = "invalid_input", "; ".join(p["msg"] for p in body["detail"])
+            else:
+                self.code, message = str(body["error"]["code"]), str(body["error"]["message"])
         except (ValueError, KeyError, TypeError):
             self.code, message = "unknown", f"it answered {answer.status}; it is no callme router"
         super().__init__(message)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +21,17 @@ class TemporaryError(Exception):
     """The router did not start. The message is for a person."""
 
 
+@contextlib.contextmanager
+def settings_of_one(package: Path, settings: Settings) -> Iterator[Settings]:
+    """The settings for a router of this package alone, with a temporary state folder."""
+    with tempfile.TemporaryDirectory(prefix="callme-") as temp:
+        packages = Path(temp) / "packages"
+        packages.mkdir()
+        (packages / package.name).symlink_to(package)
+        folders = {"packages_dir": packages, "state_dir": Path(temp) / "state"}
+        yield settings.model_copy(update={**folders, "preload": ()})
+
+
 @contextlib.asynccontextmanager
 async def temporary_router(package: Path, settings: Settings) -> AsyncIterator[Target]:
     """A complete router for `package` alone. The router and its models are stopped at the end.
@@ -28,20 +39,10 @@ async def temporary_router(package: Path, settings: Settings) -> AsyncIterator[T
     `settings` are used except for the folders, the address and the keys. Raises TemporaryError when
     the router does not start.
     """
-    with tempfile.TemporaryDirectory(prefix="callme-") as temp:
-        packages, key = Path(temp) / "packages", secrets.token_urlsafe(32)
-        packages.mkdir()
-        (packages / package.name).symlink_to(package)
-        own = settings.model_copy(
-            update={
-                "packages_dir": packages,
-                "state_dir": Path(temp) / "state",
-                "host": "127.0.0.1",
-                "keys": (),
-                "admin_keys": (SecretStr(f"cli:{key}"),),
-                "preload": (),
-            }
-        )
+    with settings_of_one(package, settings) as one:
+        key = secrets.token_urlsafe(32)
+        keys = {"keys": (), "admin_keys": (SecretStr(f"cli:{key}"),)}
+        own = one.model_copy(update={"host": "127.0.0.1", **keys})
         config = uvicorn.Config(create_app(own), host=own.host, port=0, log_config=None)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve())

@@ -7,8 +7,8 @@ import contextlib
 import json
 import logging
 import os
-import shlex
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -29,28 +29,25 @@ from router.cli.client import (
     find_router,
 )
 from router.cli.common import (
-    Json,
     err_console,
     fail,
     forget_secrets,
     import_hint,
-    print_json,
     read_settings,
 )
 from router.cli.ephemeral import TemporaryError, temporary_router
+from router.cli.predict_inputs import Pair, forgotten_at, read_json, read_pairs, read_variables
 from router.cli.progress import shown_progress
 from router.cli.save import take_files
 from router.logs import configure_logging
 from router.models.catalog import PackageError, read_package
-from router.models.tracebacks import last_raised, last_traceback, with_place
-from router.settings import Settings
+from router.models.tracebacks import last_raised, last_traceback, with_place, without_tracebacks
+from router.settings import ModelSettings, Settings
 
 # Errors for which the model's log may have a traceback.
 OF_THE_MODEL = frozenset({"prediction_failed", "model_unavailable", "worker_died"})
 POLL_S = 1.0
-LONGEST_PATH = 1024
 ENDED = frozenset({"succeeded", "failed", "canceled", "aborted"})
-Pair = tuple[str, str]
 
 
 class FailedError(Exception):
@@ -65,12 +62,34 @@ class FailedError(Exception):
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `predict`."""
+    """Add `predict`, and `run`, which is Cog's name for it."""
     app.command()(predict)
+    app.command(name="run")(predict)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the model is asked: `pairs` of the form, or `inputs` as JSON; and the `variables` of its
+    process."""
+
+    pairs: Sequence[Pair]
+    inputs: Mapping[str, Any] | None
+    variables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A prediction's output and, when it was asked as JSON, the prediction as Cog shows it."""
+
+    output: Any
+    shown: dict[str, Any] | None = None
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A model's name, or the folder of its package.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model's name, or the folder of its package; default: this folder."),
+    ] = None,
     *,
     given: Annotated[
         list[str] | None,
@@ -78,29 +97,49 @@ def predict(
             "--input", "-i", help="name=value, or name=@path for a file; repeat it for a list."
         ),
     ] = None,
+    json_inputs: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            help="All inputs as a JSON object, @path of one, or - for stdin; prints JSON too.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write the output, or the file in it, to."),
+        typer.Option("--output", "-o", help="Where to write the output, or the file in it."),
+    ] = None,
+    variables: Annotated[
+        list[str] | None,
+        typer.Option("--env", "-e", help="NAME=value for the model's process; starts one for it."),
     ] = None,
     url: Url = None,
     key: KeyOption = None,
-    as_json: Json = False,
 ) -> None:
     """Run a model once. Without a running router, the package is started and stopped for this."""
-    inputs = read_inputs(given or [])
+    if given and json_inputs is not None:
+        fail("Cannot use -i and --json together: give all inputs by one of them", code=2)
+    if variables and url:
+        fail("Cannot use -e with --url: a running model's variables cannot be changed", code=2)
+    asked = Given(
+        read_pairs(given or []),
+        None if json_inputs is None else read_json(json_inputs),
+        read_variables(variables or []),
+    )
     settings = read_settings()
     configure_logging(logging.ERROR)
     forget_secrets()
+    as_json = asked.inputs is not None
+    name = _named(model)
     try:
-        work = _predict(settings, model, inputs, find_router(settings, url, key))
-        _deliver(*asyncio.run(work), output, as_json)
+        work = _predict(settings, name, asked, find_router(settings, url, key))
+        _deliver(asyncio.run(work), output)
     except FailedError as failed:
         for line in failed.traceback:
             err_console.print(line, markup=False, soft_wrap=True)
+        hint = import_hint(str(failed.error), name)
         if isinstance(failed.error, RefusedError):
-            hint = import_hint(str(failed.error), model)
             fail_refused(failed.error, as_json, failed.place, hint)
-        fail(with_place(str(failed.error), failed.place), import_hint(str(failed.error), model))
+        fail(with_place(str(failed.error), failed.place), hint)
     except (TemporaryError, ValueError) as error:
         fail(str(error))
     except OSError as error:
@@ -108,58 +147,72 @@ def predict(
     except UnreachableError as error:
         fail_unreachable(error)
     except RefusedError as error:
-        fail_refused(error, as_json, hint=_forgotten_at(inputs) if error.status == 422 else "")
+        wrong = error.status == 422
+        fail_refused(error, as_json, hint=forgotten_at(asked.pairs) if wrong else "")
     except KeyboardInterrupt:
         fail("Stopped; the prediction is canceled.", code=130)
 
 
-def _deliver(prediction_id: str, result: Any, output: Path | None, as_json: bool) -> None:
-    """Write the output's files to disk, and print the rest. An output without files is written to
-    `output`, if given, instead of printed."""
-    value, files = take_files(result, output)
-    if output and not files:
-        output.write_text(_text(value))
-    for path in files or ([output] if output else []):
-        err_console.print(f"Written: {path}", soft_wrap=True)
-    if as_json:
-        print_json({"id": prediction_id, "output": value, "files": [str(path) for path in files]})
-    elif not output or files:
+def _named(model: str | None) -> str:
+    """The model that is meant. Ends with code 2 when none is."""
+    if model is None:
+        if not Path("cog.yaml").is_file():
+            fail("Cannot run a model: name one, or go to the folder of a package", code=2)
+        return "."
+    if "=" in model:
+        fail(f"Cannot find a model '{model}': did you forget -i?", code=2)
+    return model
+
+
+def _deliver(ended: Ended, output: Path | None) -> None:
+    """Write the output's files to disk, and print the rest, as Cog does.
+
+    An output without files is written to `output`, if given, instead of printed. Ends with code 1
+    when the prediction has not succeeded.
+    """
+    destination = output.expanduser() if output else None
+    shown = ended.shown
+    beside = destination.with_suffix("") if destination and shown is not None else destination
+    value, files = take_files(ended.output, beside)
+    for path in files:
+        _written(path)
+    if shown is not None:
+        value = {**shown, "output": value}
+        files.clear()  # their paths are in the JSON
+    if value is None:
+        err_console.print("[yellow]No output generated[/yellow]")
+    elif files and (isinstance(value, str) or _is_list_of(files, value)):
+        pass  # said already
+    elif destination and not files:
+        if destination.is_dir():
+            destination /= "output" if shown is None else "output.json"
+        destination.write_text(_text(value))
+        _written(destination)
+    else:
         typer.echo(_text(value))
+    if shown is not None and shown.get("status") != "succeeded":
+        raise typer.Exit(1)
 
 
-def read_inputs(given: Sequence[str]) -> list[Pair]:
-    """The pairs of `name=value` and `name=@path`. Ends with code 2 when a text is neither, or there
-    is no such file."""
-    pairs = []
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            fail(f"Cannot read -i '{text}': it must be name=value or name=@path", code=2)
-        if value.startswith("@") and not Path(value[1:]).is_file():
-            fail(f"Cannot read -i '{text}': there is no file '{value[1:]}'", code=2)
-        pairs.append((name, value))
-    return pairs
+def _is_list_of(files: Sequence[Path], value: Any) -> bool:
+    return isinstance(value, list) and {*map(str, files)} >= {*map(str, value)}
 
 
-def _forgotten_at(inputs: Sequence[Pair]) -> str:
-    """A question about the first value that is the path of a file, and "" when there is none."""
-    for name, value in inputs:
-        if len(value) < LONGEST_PATH and Path(value).is_file():
-            return f"Did you mean the file? -i {shlex.quote(f'{name}=@{value}')}"
-    return ""
+def _written(path: Path) -> None:
+    err_console.print(f"Written output to: {path}", soft_wrap=True, markup=False)
 
 
-async def _predict(
-    settings: Settings, model: str, inputs: Sequence[Pair], target: Target
-) -> tuple[str, Any]:
-    """The prediction's id and output."""
+async def _predict(settings: Settings, model: str, given: Given, target: Target) -> Ended:
+    """Run it and return how it has ended."""
     async with (
-        _router_for(settings, model, target) as (found, name),
+        _router_for(settings, model, given.variables, target) as (found, name),
         RouterClient(found) as router,
         shown_progress(found, name),
     ):
         try:
-            return await _ask(router, name, inputs)
+            if given.inputs is not None:
+                return await _ask_as_json(router, name, given.inputs)
+            return Ended(await _ask(router, name, given.pairs))
         except RefusedError as error:
             if error.code not in OF_THE_MODEL:
                 raise
@@ -179,12 +232,12 @@ async def _log_of(router: RouterClient, model: str, error: RefusedError) -> Sequ
 
 @contextlib.asynccontextmanager
 async def _router_for(
-    settings: Settings, model: str, target: Target
+    settings: Settings, model: str, variables: Mapping[str, str], target: Target
 ) -> AsyncIterator[tuple[Target, str]]:
-    """A router that has the model, and the model's name."""
+    """A router that has the model, and the model's name. With `variables` it is a temporary one."""
     folder = Path(model)
     is_folder = os.sep in model or model in (".", "..")
-    if not is_folder and await _answers(target):
+    if not is_folder and not variables and await _answers(target):
         yield target, model
         return
     if not target.own:
@@ -195,7 +248,11 @@ async def _router_for(
     except PackageError as error:
         raise ValueError(f"Cannot start '{model}': {error}") from error
     if err_console.is_terminal:
-        err_console.print(f"No router runs; starting {name} for this prediction.")
+        err_console.print(f"Starting {name} for this prediction.")
+    if variables:
+        before = settings.models.get(name, ModelSettings())
+        one = before.model_copy(update={"env": {**before.env, **variables}})
+        settings = settings.model_copy(update={"models": {**settings.models, name: one}})
     async with temporary_router(package, settings) as own:
         yield own, name
 
@@ -205,14 +262,25 @@ async def _answers(target: Target) -> bool:
         return await router.is_router()
 
 
-async def _ask(router: RouterClient, model: str, inputs: Sequence[Pair]) -> tuple[str, Any]:
+async def _ask_as_json(router: RouterClient, model: str, inputs: Mapping[str, Any]) -> Ended:
+    """Ask by Cog's API, which shows the whole prediction."""
+    path = f"/models/{quote(model, safe='')}/predictions"
+    shown = (await router.send("POST", path, json={"input": inputs})).json()
+    while shown["status"] not in ENDED:
+        await asyncio.sleep(POLL_S)
+        shown = await router.get(f"{path}/{shown['id']}")
+    for line in last_traceback((shown.get("logs") or "").splitlines()):
+        err_console.print(line, markup=False, soft_wrap=True)
+    shown["logs"] = without_tracebacks(shown.get("logs") or "")
+    shown.pop("input", None)
+    return Ended(shown["output"], shown)
+
+
+async def _ask(router: RouterClient, model: str, inputs: Sequence[Pair]) -> Any:
     with contextlib.ExitStack() as files:
         form = _form(inputs, files)
         answer = await router.send("POST", f"/{quote(model, safe='')}", data=form)
-    prediction_id = answer.headers.get("X-Prediction-Id", "")
-    if answer.status == 202:
-        return prediction_id, await _wait_for(router, answer)
-    return prediction_id, answer.json()
+    return await _wait_for(router, answer) if answer.status == 202 else answer.json()
 
 
 def _form(inputs: Sequence[Pair], files: contextlib.ExitStack) -> aiohttp.FormData:

@@ -84,10 +84,11 @@ def take_files(output: Any, destination: Path | None) -> tuple[Any, list[Path]]:
     """Write every file in the output. Returns the output with paths in place of the files, and the
     paths.
 
-    One file is written to `destination`; several are written next to it, with the names of their
-    fields. Without a destination the name is `output`, the files of a list are `output.0.png` as
-    in Cog, and no file is overwritten. Stderr says when the suffix of `destination` is not that of
-    the file's type. Raises ValueError when a data: URI is not valid, and OSError.
+    One file is written to `destination`, with the suffix of its type if it has none, or into it if
+    it is a folder. Several are written next to it, with the names of their fields. Without a
+    destination the name is `output`, the files of a list are `output.0.png` as in Cog, and no file
+    is overwritten. Stderr says when the suffix of `destination` is not that of the file's type.
+    Raises ValueError when a data: URI is not valid, and OSError.
     """
     found = list(_data_uris(output, ()))
     written: dict[str, Path] = {}
@@ -113,12 +114,14 @@ def warn_of_suffix(path: Path, kind: str) -> None:
 def _path(place: tuple[str, ...], kind: str, destination: Path | None) -> Path:
     suffix = SUFFIXES.get(kind) or mimetypes.guess_extension(kind) or ".bin"
     name = "-".join(place)
-    if destination is not None:
-        if not name:
-            return destination
-        return destination.with_name(f"{destination.stem}-{name}{destination.suffix or suffix}")
     # As Cog names the files of a list: output.0.png.
     joint = "." if len(place) == 1 and name.isdigit() else "-"
+    if destination is not None:
+        if destination.is_dir():
+            destination /= DEFAULT_STEM
+        suffix = destination.suffix or suffix
+        stem = destination.name.removesuffix(destination.suffix)
+        return destination.with_name(f"{stem}{joint if name else ''}{name}{suffix}")
     stem = f"{DEFAULT_STEM}{joint}{name}" if name else DEFAULT_STEM
     path, i = Path(f"{stem}{suffix}"), 1
     while path.exists():

@@ -20,6 +20,7 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from rich.markup import escape
+from starlette.types import ASGIApp
 
 from router.app import create_app
 from router.cli.client import Target, find_router
@@ -32,10 +33,13 @@ from router.cli.common import (
     import_hint,
     read_settings,
 )
+from router.cli.deploy import package_folder
+from router.cli.ephemeral import settings_of_one
 from router.cli.install import install_needed, install_one
 from router.cli.progress import shown_progress
 from router.cli.public import models_of, prepare, teller
 from router.cli.reload import restart_changed
+from router.cli.serve_one import PORT, CogAtRoot
 from router.errors import RouterError
 from router.http.context import Context
 from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
@@ -62,7 +66,9 @@ Packages = Annotated[
         file_okay=False,
     ),
 ]
-Port = Annotated[int | None, typer.Option(help="Port to listen on.", min=1, max=65535)]
+Port = Annotated[
+    int | None, typer.Option("--port", "-p", help="Port to listen on.", min=1, max=65535)
+]
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -71,15 +77,36 @@ def add_commands(app: typer.Typer) -> None:
     app.command()(up)
 
 
-def serve(packages: Packages = None, host: Host = None, port: Port = None) -> None:
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Only this model, with Cog's API on port 8393, as `cog serve`."),
+    ] = None,
+    *,
+    packages: Packages = None,
+    host: Host = None,
+    port: Port = None,
+) -> None:
     """Serve, with logs on stderr. A model starts with its first prediction."""
     tune_allocator()
     configure_logging()
+    if model is not None:
+        _serve_one(package_folder(model), read_settings(packages, host=host, port=port or PORT))
+        return
     settings = read_settings(packages, host=host, port=port)
     forget_secrets()
     require_free_port(settings.host, settings.port)
     server = Server(settings)
     _run(server, server.serve())
+
+
+def _serve_one(package: Path, settings: Settings) -> None:
+    require_free_port(settings.host, settings.port)
+    forget_secrets()
+    with settings_of_one(package, settings) as one:
+        server = Server(one.model_copy(update={"preload": ("all",)}), only=package.name)
+        err_console.print(f"Serving {package.name} at {base_url(settings)}/predictions")
+        _run(server, server.serve())
 
 
 def up(
@@ -126,12 +153,12 @@ def up(
 
 class Server(uvicorn.Server):
     """uvicorn's server with background tasks. It stops when a task fails, and all tasks end with
-    it."""
+    it. With `only`, the paths of a Cog server lead to that model."""
 
-    def __init__(self, settings: Settings) -> None:
-        config = uvicorn.Config(
-            create_app(settings), host=settings.host, port=settings.port, log_config=None
-        )
+    def __init__(self, settings: Settings, only: str = "") -> None:
+        app: ASGIApp = create_app(settings)
+        app = CogAtRoot(app, only) if only else app
+        config = uvicorn.Config(app, host=settings.host, port=settings.port, log_config=None)
         super().__init__(config)
         self._beside: list[asyncio.Task[None]] = []
 

@@ -82,8 +82,8 @@ def test_predict_on_a_running_router(callme: Callme, tmp_path: Path) -> None:
     done = callme("predict", "echo", "-o", str(tmp_path / "out.json"))
     assert (done.exit_code, done.stdout) == (0, "")
     assert json.loads((tmp_path / "out.json").read_text())["text"] == "hello"
-    detailed = told(callme("predict", "echo", "--json"))
-    assert (detailed["output"]["text"], detailed["files"]) == ("hello", [])
+    detailed = told(callme("predict", "echo", "--json", "{}"))
+    assert (detailed["output"]["text"], detailed["status"]) == ("hello", "succeeded")
     assert len(detailed["id"]) >= 20
 
 
@@ -92,9 +92,9 @@ def test_a_refused_input_is_told(callme: Callme) -> None:
     done = callme("predict", "echo", "-i", "number=many")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "number" in done.stderr
-    done = callme("predict", "echo", "-i", "number=many", "--json")
+    done = callme("predict", "echo", "--json", '{"number": "many"}')
     assert (done.exit_code, json.loads(done.stdout)["error"]["code"]) == (1, "invalid_input")
-    done = callme("predict", "nosuch", "--json")
+    done = callme("predict", "nosuch", "--json", "{}")
     assert (done.exit_code, json.loads(done.stdout)["error"]["code"]) == (1, "unknown_model")
 
 

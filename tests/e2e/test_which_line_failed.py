@@ -300,7 +300,7 @@ def test_predict_shows_it(service: Service, packages: Path, tmp_path: Path) -> N
     assert done.stderr.startswith(IN_A_LIBRARY.replace("¦ ", ""))
     assert done.stderr.endswith("(char 1) (helper.py:6 in read)\n")
     alone = {**env, "CALLME_STATE_DIR": str(tmp_path)}
-    argv = [*command, str(packages / "sets_up"), "--json"]
+    argv = [*command, str(packages / "sets_up"), "--json", "{}"]
     done = subprocess.run(argv, env=alone, check=False, **CAPTURED)
     assert "its set-up failed: KeyError" in json.loads(done.stdout)["error"]["message"]
     assert '  File "run.py", line 8, in setup\n' in done.stderr

@@ -31,6 +31,14 @@ def test_one_file_goes_where_it_was_asked_for(here: Path) -> None:
     assert told == {"seed": 7, "images": [{"image": str(here / "out.png")}]}
 
 
+def test_a_name_without_a_suffix_and_a_folder(here: Path) -> None:
+    """As in Cog: the file gets the suffix of its type, and files of a list are numbered."""
+    assert take_files(uri(b"a"), Path("out"))[1] == [Path("out.png")]
+    assert take_files(uri(b"a"), here)[1] == [here / "output.png"]
+    written = take_files([uri(b"a"), uri(b"b")], Path("out.png"))[1]
+    assert written == [Path("out.0.png"), Path("out.1.png")]
+
+
 def test_without_a_destination_nothing_is_overwritten(here: Path) -> None:
     """`output` with the suffix of its type, numbered if there is one already."""
     assert take_files(uri(b"a"), None)[1] == [Path("output.png")]
@@ -84,7 +92,7 @@ def test_the_files_of_a_list_are_named_as_cog_does(here: Path) -> None:
         ("out.png", "image/webp", "out.png is image/webp: out.webp would be its name"),
         ("out.jpg", "image/png", "out.jpg is image/png: out.png would be its name"),
         *[("out.jpg", "image/jpeg", ""), ("out.jpeg", "image/jpeg", "")],
-        *[("OUT.WAV", "audio/wav", ""), ("out.wav", "audio/x-wav", ""), ("out", "image/png", "")],
+        *[("OUT.WAV", "audio/wav", ""), ("out.wav", "audio/x-wav", ""), ("out.x", "image/png", "")],
     ],
 )
 def test_a_suffix_that_is_not_true(
