@@ -11,6 +11,8 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
 PARALLEL := -n $(JOBS) --dist loadfile
+# One cache for all runs: the libraries are the same, and torch alone takes a minute.
+MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
 .PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu lock clean
 
@@ -50,10 +52,10 @@ format: setup ## let ruff put things in order
 	$(BIN)/ruff format .
 
 type: setup ## mypy, strict; one run per package since each has a run.py
-	$(BIN)/mypy api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py bench/scaling.py bench/gpu.py bench/gpu_figures.py
-	@echo "mypy tests/edge"; cd tests/edge && ../../$(BIN)/mypy --config-file ../../pyproject.toml .
-	@echo "mypy deploy"; cd deploy && ../$(BIN)/mypy --config-file ../pyproject.toml .
-	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && ../$(BIN)/mypy --config-file ../pyproject.toml .) || exit 1; done
+	$(MYPY) api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py bench/scaling.py bench/gpu.py bench/gpu_figures.py bench/gpu_rows.py
+	@echo "mypy tests/edge"; cd tests/edge && $(MYPY) .
+	@echo "mypy deploy"; cd deploy && $(MYPY) .
+	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done
 
 test: lint type test-router test-packages test-original test-packaging test-edge test-e2e ## everything; sets itself up
 

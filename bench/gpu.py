@@ -134,12 +134,11 @@ def run(name: str, out: Path | None, folder: Path, *, is_tiny: bool) -> None:
     from importlib import import_module  # noqa: PLC0415
 
     work = getattr(import_module(module), function)
-    figures = import_module("gpu_figures")
+    figures, rows = import_module("gpu_figures"), import_module("gpu_rows")
     line = sys.stdin.readline()
     if not line:  # the parent has ended
         return
-    constant = {"bench": "gpu", "part": name, "weights": "tiny" if is_tiny else "full size, random"}
-    made = figures.Figures(constant | figures.provenance(ROOT), out, float(line))
+    made = figures.Figures(rows.reporter("gpu", name, out, is_tiny=is_tiny), float(line))
     work(made, folder, is_tiny)
     made.row(measure="part", seconds=round(made.spent_s(), 1), errors=made.errors)
     sys.exit(1 if made.errors else 0)

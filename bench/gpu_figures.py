@@ -1,17 +1,11 @@
-"""Rows of bench/gpu.py, and what its parts measure with."""
+"""The figures of bench/gpu.py's parts, and what they are measured with."""
 
 import gc
-import importlib.metadata
-import json
-import os
-import platform
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,13 +24,12 @@ CONTEXT_GIB = 0.5
 
 
 class Figures:
-    """Prints and keeps rows; a figure that fails or comes too late is a row too."""
+    """Reports rows; a figure that fails or comes too late is a row too."""
 
-    def __init__(self, constant: dict[str, Any], out: Path | None, limit_s: float) -> None:
-        """constant: fields of every row. limit_s: no figure begins later than this."""
+    def __init__(self, report: Callable[..., None], limit_s: float) -> None:
+        """report: of gpu_rows.reporter. limit_s: no figure begins later than this."""
         self.errors = 0
-        self._constant = constant
-        self._out = out
+        self._report = report
         self._limit_s = limit_s
         self._begun = time.perf_counter()
 
@@ -46,11 +39,7 @@ class Figures:
 
     def row(self, **fields: Any) -> None:
         """Print and keep one row."""
-        line = json.dumps(self._constant | fields | {"at_s": round(self.spent_s(), 1)})
-        print(line, flush=True)
-        if self._out is not None:
-            with self._out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        self._report(**fields, at_s=round(self.spent_s(), 1))
 
     def measure(
         self, measure: str, work: Callable[[], dict[str, Any] | None], **fields: Any
@@ -77,31 +66,6 @@ class Figures:
         release()
         self.row(**fields, error=reason)
         return False
-
-
-def provenance(root: Path) -> dict[str, Any]:
-    """The device, the libraries' versions, the commit, the day."""
-    commit = os.environ.get("COMMIT", "")
-    if not commit:
-        commit = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "--short", "HEAD"],
-            capture_output=True, text=True, check=False,
-        ).stdout.strip()  # fmt: skip
-    return {
-        "device": torch.cuda.get_device_name() if IS_CUDA else platform.processor() or "cpu",
-        "memory_gib": round(total_gib(), 1),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "transformers", "diffusers")},
-        "commit": commit,
-        "date": time.strftime("%Y-%m-%d"),
-    }
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def total_gib() -> float:

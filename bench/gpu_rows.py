@@ -4,6 +4,7 @@ each part, which runs in a process of its own."""
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -47,21 +48,34 @@ def rounded(value: Any) -> Any:
 
 
 def provenance() -> dict[str, Any]:
-    """Return the device, the libraries' versions, the commit where git is, and the day."""
+    """Return the device and its memory, the libraries' versions, the commit and the day.
+
+    The commit is that of the variable COMMIT, for a machine without git, else what git says.
+    """
     torch = importlib.import_module("torch")
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
-        capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
+    commit = os.environ.get("COMMIT", "")
+    if not commit:
+        commit = subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"],
+            capture_output=True, text=True, check=False,
+        ).stdout.strip()  # fmt: skip
+    has_gpu = torch.cuda.is_available()
+    memory_bytes = torch.cuda.get_device_properties(0).total_memory if has_gpu else 0
     return {
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else platform.processor() or "cpu",
-        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if has_gpu else platform.processor() or "cpu",
+        "memory_gib": round(memory_bytes / 2**30, 1),
         "python": platform.python_version(),
+        **{name: _version(name) for name in ("torch", "transformers", "diffusers")},
         "commit": commit,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def run_limited(command: Sequence[str], limit_s: float, env: dict[str, str]) -> str:

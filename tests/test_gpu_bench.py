@@ -10,6 +10,7 @@ import pytest
 
 from bench import gpu
 from bench.gpu_figures import Figures
+from bench.gpu_rows import reporter
 from tests.waiting import wait_until
 
 
@@ -20,7 +21,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def test_a_figure_that_fails_is_a_row_and_the_next_is_measured(tmp_path: Path) -> None:
     """Each row is on the disk as soon as its figure is there."""
     out = tmp_path / "rows.jsonl"
-    figures = Figures({"part": "some"}, out, 60.0)
+    figures = Figures(reporter("gpu", "some", out, is_tiny=True), 60.0)
 
     def fail() -> None:
         assert [row["measure"] for row in rows_of(out)] == ["first"]
@@ -38,7 +39,8 @@ def test_a_figure_that_fails_is_a_row_and_the_next_is_measured(tmp_path: Path) -
 def test_no_figure_begins_after_the_parts_time(tmp_path: Path) -> None:
     """It is named, so that nobody takes its absence for a figure."""
     out = tmp_path / "rows.jsonl"
-    assert not Figures({}, out, 0.0).measure("late", lambda: pytest.fail("it was begun"))
+    figures = Figures(reporter("gpu", "some", out, is_tiny=True), 0.0)
+    assert not figures.measure("late", lambda: pytest.fail("it was begun"))
     assert rows_of(out)[0]["skipped"] == "no time left"
 
 
