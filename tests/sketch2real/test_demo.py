@@ -161,7 +161,7 @@ def test_a_whole_run_makes_weights_that_production_loads(
 ) -> None:
     """Seconds of each stage: data, VAE, diffusion, export; then the painter paints with it.
 
-    The batches are small: without bfloat16 in the processor, one step of the usual size takes 15 s.
+    The batches are small, so that a step takes little time.
     """
     monkeypatch.setattr(stages, "VAE_BATCH", 3)
     monkeypatch.setattr(stages, "BATCH", 2)
