@@ -51,7 +51,7 @@ class Placement:
     it."""
 
     prediction: Prediction
-    place: str
+    place: str = ""  # until it is sent to one
     refused_by: set[str] = field(default_factory=set)
     timer: Timer | None = None
 
@@ -114,12 +114,12 @@ class Overflow:
             self._post(messages.Submitted(p.id, p.model, p.owner, p.priority, p.durable))
             return
         if p.home == rule.remote:
-            placement = self._placements[p.id] = Placement(p, p.home, refused_by={p.model})
+            placement = self._placements[p.id] = Placement(p, refused_by={p.model})
             self._go(placement, p.home)
             return
         now = self._clock.monotonic()
         too_long = self._scheduler.estimate(p.model, p.owner, now).wait_s > rule.after_s
-        placement = self._placements[p.id] = Placement(p, p.model)
+        placement = self._placements[p.id] = Placement(p)
         if too_long and self._scheduler.estimate(rule.remote, p.owner, now).accepted:
             self._go(placement, rule.remote)
             # Without this, nothing would start the model here again. It takes only free memory.
