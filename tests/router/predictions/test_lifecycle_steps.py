@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from router.errors import InsufficientStorage, ModelUnavailable, QueueFull, RouterError
 from router.keys.key import TRUSTED, Caller
@@ -24,7 +25,7 @@ from router.prediction import (
     Status,
 )
 from router.predictions.custom_metrics import MAX_BYTES
-from router.predictions.in_flight import CANCELED
+from router.predictions.in_flight import CANCELED, MAX_ATTEMPTS
 from router.scheduling import messages
 from tests.router.fakes import GOOD, QUEUE_LIMIT, TIME_LIMIT_S, World
 from tests.waiting import LIMIT_S, until
@@ -379,6 +380,39 @@ async def test_the_next_start_says_what_it_took_up(world: World) -> None:
     assert again.router.predictions.eta("c") is not None
     again.clock.advance(0.1)
     await again.stored("c", Status.ABORTED)
+
+
+@pytest.mark.parametrize(
+    ("how", "after"),
+    [
+        ((1, False, False), (0, "")),
+        ((1, True, False), (1, "there")),
+        ((1, True, True), (0, "there")),
+        ((2, False, False), (1, "there")),
+        ((MAX_ATTEMPTS, True, True), (MAX_ATTEMPTS - 1, "there")),
+        ((MAX_ATTEMPTS, False, False), (MAX_ATTEMPTS - 1, "there")),
+    ],
+)
+async def test_where_one_goes_that_was_handed_back(
+    how: tuple[int, bool, bool],
+    after: tuple[int, str],
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To the remote where it may have begun; anywhere if it has begun nowhere."""
+    attempts, may_have_begun, draining = how
+    predictions = world.router.predictions
+    monkeypatch.setattr(predictions.overflow, "remote_of", lambda _: "there")
+    in_flight = await predictions.create(made("a"))
+    await world.running("a")
+    in_flight.prediction = replace(in_flight.prediction, attempts=attempts)
+    if draining:
+        world.router.loop.post(messages.Draining())
+    assert in_flight.prediction.home == "there"
+    assert predictions.handed_back("a", may_have_begun=may_have_begun)
+    stored = await world.stored("a", Status.STARTING)
+    assert (stored.attempts, stored.home) == after
+    assert stored == in_flight.prediction
 
 
 async def test_one_handed_back_has_its_time_again(world: World) -> None:
