@@ -173,7 +173,7 @@ async def test_one_that_does_not_arrive(
     assert task.cancelled()
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(fetch, "TOTAL_TIMEOUT_S", 0.5)
-    with pytest.raises(InvalidInput, match="did not arrive within 0 s"):
+    with pytest.raises(InvalidInput, match="'image': its URL did not arrive within 0 s"):
         await fetcher.fetch(f"{site}/silent", "image", 5000, TRUSTED)
     assert list(tmp_path.iterdir()) == []
     await fetcher.close()
@@ -329,6 +329,6 @@ async def test_no_spelling_reaches_this_machine(spelling: str, site: str, tmp_pa
 async def test_private_addresses_are_refused(url: str, tmp_path: Path) -> None:
     """Before anything is connected to: at once, and in one sentence for all."""
     fetcher = UrlFetcher(Spool(tmp_path), allow_private=False)
-    with pytest.raises(InvalidInput, match="public internet"):
+    with pytest.raises(InvalidInput, match="'image': its URL is not on the public internet$"):
         await fetcher.fetch(url, "image", 100, TRUSTED)
     await fetcher.close()

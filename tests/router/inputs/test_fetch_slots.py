@@ -97,7 +97,9 @@ async def test_who_waits_too_long_is_told_when() -> None:
     with pytest.raises(RateLimited) as refusal:
         await ask(fetcher)
     assert (refusal.value.status, refusal.value.retry_after_s) == (429, RETRY_AFTER_S)
-    assert refusal.value.message.startswith("Cannot fetch 'image': 32 inputs of this key, or 96 of")
+    assert refusal.value.message == (
+        "Cannot fetch 'image': 32 inputs of this key, or 96 of all, are being fetched"
+    )
     slow.gate.set()
     await asyncio.gather(*tasks)
     assert await ask(fetcher)

@@ -228,6 +228,8 @@ async def test_an_end_without_any_progress() -> None:
     for status in (Status.SUCCEEDED, Status.FAILED):
         outcome = Outcome(status, logs=GAP)
         assert running().with_progress(outcome) == outcome
+        short = Outcome(Status.SUCCEEDED, logs="a line\n")
+        assert running().with_progress(short) is short  # no copy is made
         long = Outcome(status, logs="a line\n" * ((HEAD_BYTES + TAIL_BYTES) // 7 + 1000))
         end = running().with_progress(long)
         assert (end.status, end.output) == (status, None)
@@ -269,6 +271,14 @@ async def test_what_a_follower_has_not_seen() -> None:
         chunks, lines = in_flight.progress_since(seen, seen)
         assert chunks == [1, 2, 3, 4][seen:]
         assert numbered(lines) == [(n, f"{n}\n") for n in range(seen + 1, 6)]
+
+
+async def test_a_log_that_came_only_at_the_end() -> None:
+    """A follower gets all of it."""
+    in_flight = running()
+    outcome = Outcome(Status.SUCCEEDED, logs="1\n2\n")
+    in_flight.prediction = conclude(in_flight.prediction, outcome, 3.0)
+    assert numbered(in_flight.progress_since(0, 0)[1]) == [(1, "1\n"), (2, "2\n")]
 
 
 @pytest.mark.parametrize(("output", "chunks"), [(None, []), ([1, 2], [1, 2]), (0, [0]), ("", [""])])

@@ -22,6 +22,7 @@ from router.observability.facts import Fact, Facts, PredictionChanged
 from router.prediction import (
     Failure,
     FileRef,
+    Job,
     LogText,
     Outcome,
     OutputChunk,
@@ -31,7 +32,7 @@ from router.prediction import (
 from router.predictions import output_links
 from router.predictions.in_flight import CANCELED, MAX_ATTEMPTS
 from router.scheduling import messages
-from router.secret_inputs import SecretValues
+from router.secret_inputs import CONTEXT, SecretValues
 from tests.router.fakes import QUEUE_LIMIT, TIME_LIMIT_S, World
 from tests.waiting import until
 
@@ -60,11 +61,12 @@ async def test_on_disk_before_it_is_acknowledged(world: World) -> None:
 async def test_secrets_reach_the_model_alone(world: World) -> None:
     """The job has the values; the prediction shows none, and has none once it has ended. A
     failure that quotes one is scrubbed."""
-    secrets = SecretValues({"n": "hunter2"})
-    in_flight = await world.router.predictions.create(made("a", secrets=secrets))
+    secrets = SecretValues({"n": "hunter2", CONTEXT: {"user": "ada"}})
+    in_flight = await world.router.predictions.create(made("a", secrets=secrets, via="box"))
     await world.running("a")
-    (job,) = world.router.model.jobs
-    assert job.inputs == {"n": "hunter2"}
+    assert world.router.model.jobs == [
+        Job("a", {"n": "hunter2"}, FILES, via="box", context={"user": "ada"})
+    ]
     assert (await world.router.predictions.get("a", TRUSTED)).inputs == {"n": 1}
     failure = Failure("prediction_failed", "401 for hunter2")
     world.answer("a", Outcome(Status.FAILED, failure=failure))

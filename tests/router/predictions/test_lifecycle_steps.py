@@ -402,7 +402,7 @@ async def test_where_one_goes_that_was_handed_back(
     """To the remote where it may have begun; anywhere if it has begun nowhere."""
     attempts, may_have_begun, draining = how
     predictions = world.router.predictions
-    monkeypatch.setattr(predictions.overflow, "remote_of", lambda _: "there")
+    monkeypatch.setattr(predictions.overflow, "remote_of", {"a": "there"}.__getitem__)
     in_flight = await predictions.create(made("a"))
     await world.running("a")
     in_flight.prediction = replace(in_flight.prediction, attempts=attempts)
