@@ -197,8 +197,19 @@ async def test_a_name_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_what_is_no_url(url: str) -> None:
     """And what never connects."""
-    with pytest.raises(ValueError):
-        judge_url(url, allow_private=True)
+    for allow_private in (True, False):
+        with pytest.raises(ValueError):
+            judge_url(url, allow_private=allow_private)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.0.0.1.", "0x7f.1", "[::1]"],
+)
+def test_what_is_refused_by_its_text(host: str) -> None:
+    """Before a name is resolved."""
+    with pytest.raises(PrivateAddressError):
+        judge_url(f"http://{host}/", allow_private=False)
 
 
 @pytest.mark.parametrize("start", ["http://", "//", "ht\ttp:/\n/", "HTTPS://user@", " http://"])
@@ -430,13 +441,17 @@ async def test_a_name_of_this_machine_is_no_public_one(spool: Spool) -> None:
     await fetcher.close()
 
 
-async def test_no_proxy_of_the_environment(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("allow_private", [False, True])
+async def test_no_proxy_of_the_environment(
+    allow_private: bool, trap: Trap, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would connect to what it is asked for, from inside the network."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{trap.port}")
-    http = PublicHttp(allow_private=False, make_resolver=Names)
+    http = PublicHttp(allow_private=allow_private, make_resolver=Names)
     with pytest.raises(ClientError):
-        await http.session().get("http://a.example/")
+        async with asyncio.timeout(60):  # the trap would never answer
+            await http.session().get("http://a.example/")
     await http.close()
     assert not trap.was_touched()
 

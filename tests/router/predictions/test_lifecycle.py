@@ -74,6 +74,10 @@ async def test_secrets_reach_the_model_alone(world: World) -> None:
     end = await world.stored("a", Status.FAILED)
     assert end.failure == Failure("prediction_failed", "401 for **********")
     assert end.secrets == in_flight.prediction.secrets == {}
+    await world.router.predictions.create(made("b", secrets=secrets))
+    await world.running("b")
+    world.answer("b")
+    assert (await world.stored("b", Status.SUCCEEDED)).failure is None
 
 
 async def test_one_whose_secrets_are_lost_does_not_run(world: World) -> None:
