@@ -14,7 +14,7 @@ PARALLEL := -n $(JOBS) --dist loadfile
 # One cache for all runs: the libraries are the same, and torch alone takes a minute.
 MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -131,8 +131,19 @@ gpu: ## the full presets on an NVIDIA GPU, without network: PART=grounding, SECO
 	@.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt -r bench/requirements.txt
 	@touch $@
 
+docs: .venv-docs/.installed ## build the documents as a site: var/docs/site/index.html
+	@rm -rf var/docs && mkdir -p var/docs/source
+	@git ls-files '*.md' '*.webp' '*.jsonl' docs supabase/client LICENSE | tar cf - -T - | tar xf - -C var/docs/source
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@echo "Open var/docs/site/index.html"
+
+.venv-docs/.installed: docs/requirements.txt
+	@test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch $@
+
 lock: setup ## write constraints.txt from what is installed
 	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
 
 clean: ## remove what make made, .venv and weights included
-	rm -rf .venv .venv-bench var fluency/weights */.cog .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-bench .venv-docs var fluency/weights */.cog .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -60,6 +60,13 @@ def test_no_table_is_cut() -> None:
                 assert re.fullmatch(r"\|( *:?-+:? *\|)+", after), f"{path.name}: {line}"
 
 
+def test_every_document_is_in_the_site() -> None:
+    """`mkdocs.yml` lists each document once, and no file that does not exist."""
+    listed = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/**/*.md")]
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in documents)
+
+
 def test_make_targets_in_the_readme_exist() -> None:
     """`make x` in a document is a target."""
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
