@@ -133,7 +133,8 @@ def _base_url_advice(request: Request) -> str:
     path = request.scope["path"]
     if path.startswith(TWICE):
         return "The base URL has /v1 twice: leave it out of the base URL, this client adds it"
-    if path.startswith(REPLICATE_PATHS):
+    # A document of the native API, such as /models/NAME/openapi.json, is no model of an owner.
+    if path.startswith(REPLICATE_PATHS) or path.endswith(".json"):
         return ""
     wanted = {**request.scope, "path": f"/v1{path}"}
     if any(route.matches(wanted)[0] is Match.FULL for route in request.app.routes):

@@ -62,6 +62,8 @@ export function showResult(place, p, { specs, view, files, order, isOneText }) {
   for (const [key, value] of Object.entries(rest)) {
     if (isObject(value) && Object.keys(value).length) parts.push(h("details", {}, h("summary", {}, words(key)), factsOf(value) ?? json(value)));
   }
+  const gone = specs.filter((s) => s.media && !files[s.name]?.length && p.input?.[s.name]);
+  if (gone.length && isDone(p)) parts.push(h("p", { class: "small muted" }, `${gone.map((s) => words(s.name)).join(", ")}: not shown here. The box deletes what was sent; only the browser that sent it keeps it.`));
   parts.push(whole(p));
   place.querySelectorAll("video, audio").forEach((m) => m.pause());
   place.replaceChildren(...parts);

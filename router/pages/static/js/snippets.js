@@ -22,8 +22,13 @@ export function makeSnippets(model, specs) {
     tabs.forEach((t) => t.setAttribute("aria-pressed", String(t.textContent === name)));
     show();
   }
+  /** What must be sent and is not in the form, by its name: without it the code would not run. */
+  function lacking() {
+    const missing = specs.filter((s) => s.required && s.fallback === undefined && !values[s.name]?.length);
+    return Object.fromEntries(missing.map((s) => [s.name, [s.kind === "file" || s.items === "file" ? new File([], "FILE") : `<${s.name}>`]]));
+  }
   function show() {
-    say(code, makers[chosen](model, typed(values, kinds)));
+    say(code, makers[chosen](model, typed({ ...lacking(), ...values }, kinds)));
     say(copied, "");
   }
   async function onCopy() {
