@@ -19,7 +19,7 @@ HERE = Path(__file__).with_name("pages")
 # The last puppeteer-core that runs on node 20.
 PUPPETEER = ("puppeteer-core", "24.8.2")
 AXE = ("axe-core", "4.14.1")
-LIMIT_S = 120
+LIMIT_S = 240
 
 
 def visit(
@@ -42,7 +42,7 @@ def visit(
     modules = folder / "node_modules"
     if not modules.exists():
         modules.symlink_to(npm_folder(PUPPETEER) / "node_modules")
-    for name in ("visit.mjs", "scenarios.mjs", "screenshots.mjs"):
+    for name in ("visit.mjs", "scenarios.mjs", "packages.mjs", "screenshots.mjs"):
         shutil.copyfile(HERE / name, folder / name)
     body = {
         "chromium": chromium,

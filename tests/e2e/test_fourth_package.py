@@ -81,6 +81,9 @@ def test_unknown_models_and_methods(echo: Service) -> None:
     """404 and 405 in the one shape."""
     missing = echo.http.post("/nosuch", files={"a": (None, "b")})
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "unknown_model")
+    document = echo.http.get("/models/nosuch/openapi.json")
+    assert document.json()["error"]["code"] == "unknown_model"
+    assert "base URL" not in document.json()["error"]["message"]  # nothing of Replicate's API
     wrong = echo.http.get("/echo")
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (405, "method_not_allowed")
     deep = echo.http.get("/no/such/path")

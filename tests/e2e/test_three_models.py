@@ -10,6 +10,7 @@ import re
 import struct
 import subprocess
 import sys
+import wave
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.e2e.page_pixels import check_boxes, check_comparison, check_timeline
+from tests.e2e.page_visits import visit
 from tests.e2e.service import ROOT, Service, running_service
 from tests.edge.deno_server import edge_function
 from tests.waiting import wait_until
@@ -196,6 +199,50 @@ def test_from_the_edge_function_to_the_models(service: Service) -> None:
         )
         assert broken.status_code == 422
         assert broken.json()["error"]["code"] == "invalid_input"
+
+
+# A boat: hull, mast, sail. Shares of the board's width and height.
+STROKES = [
+    [(0.2, 0.6), (0.3, 0.75), (0.7, 0.75), (0.8, 0.6), (0.2, 0.6)],
+    [(0.5, 0.6), (0.5, 0.15)],
+    [(0.5, 0.15), (0.75, 0.55), (0.5, 0.55)],
+]
+
+
+@pytest.mark.timeout(600)
+def test_on_the_page(service: Service, tmp_path: Path) -> None:
+    """In Chromium: speak, choose a photo, draw. The waveform with its intervals, the boxes on the
+    photo and the picture beside the drawing are there, pixel by pixel; axe-core finds nothing, and
+    a phone need not scroll sideways."""
+    speech = ROOT / "fluency" / "samples" / "speech.wav"
+    photo = ROOT / "grounding" / "samples" / "coffee.jpg"
+    with wave.open(str(speech)) as spoken:
+        spoken_s = spoken.getnframes() / spoken.getframerate()
+    saw = visit(
+        *(service.url, tmp_path / "visit", "packages"),
+        limit_s=560,
+        limitMs=280_000,
+        speech=str(speech),
+        spokenS=int(spoken_s) + 2,
+        photo=str(photo),
+        strokes=STROKES,
+        pictures=str(tmp_path),
+    )
+    seen = saw["result"]
+    outputs = {}
+    for model, shown in seen.items():
+        assert (shown["state"], shown["axe"], shown["phone"]) == ("succeeded", [], 0), model
+        answer = service.http.get(f"/predictions/{shown['address'].rsplit('/', 1)[1]}")
+        outputs[model] = answer.json()["output"]
+    heard = words(outputs["fluency"]["transcript"])
+    assert "leisure to consider how much there might be" in " ".join(heard)
+    assert seen["fluency"]["headline"][0] == f"{outputs['fluency']['fluency_score']:g} of 100"
+    check_timeline(tmp_path / "timeline.png", seen["fluency"]["drawn"], outputs["fluency"])
+    check_boxes(tmp_path / "boxes.png", seen["grounding"], outputs["grounding"], photo)
+    picture = base64.b64decode(outputs["sketch2real"]["image"].partition(",")[2])
+    check_comparison(tmp_path, seen["sketch2real"]["cut"], STROKES, picture)
+    assert seen["sketch2real"]["previews"] >= 1
+    assert saw["complaints"] == []
 
 
 def test_signed_requests_through_the_edge_function(echo_packages: Path, tmp_path: Path) -> None:

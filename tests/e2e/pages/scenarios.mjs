@@ -7,15 +7,20 @@ export async function glance({ open, until, axe, sideways, texts, task }) {
   const page = await open("/");
   await until(page, ".model-card", "stopped");
   await until(page, ".link-state", "live");
+  const other = await open("/");
+  await until(other, ".link-state", "live");
   const card = `.model-card:nth-child(${task.card})`;
   const before = await page.$eval(`${card} .state`, (n) => n.innerText);
   const run = fetch(`${task.url}/echo`, { method: "POST", body: form({ delay_s: "2" }) });
   await until(page, `${card} .state`, "starting");
   await until(page, `${card} .state`, "busy");
+  await until(other, `${card} .state`, "busy");
   const memory = await page.$eval(".memory", (n) => ({ label: n.getAttribute("aria-label"), parts: n.children.length }));
   await run;
-  await until(page, `${card} .state`, "ready");
-  await until(page, "section", "succeeded");
+  for (const one of [page, other]) {
+    await until(one, `${card} .state`, "ready");
+    await until(one, "section", "succeeded");
+  }
   const operated = await operate(page, card, { until, axe, task });
   const wide = { cards: await texts(page, ".model-card h2"), leftOut: await texts(page, "section"), axe: await axe(page) };
   const phone = await open("/", { width: 360, height: 740, scheme: "dark" });
@@ -79,17 +84,23 @@ export async function keys({ open, until, axe, task, texts }) {
 export async function restart({ open, until, tell, texts, task }) {
   const page = await open("/");
   await until(page, ".link-state", "live");
-  await tell("stop");
+  const run = await open("/models/poet");
+  await begin(run, "beside the white chickens");
+  await until(run, ".output .state", "running");
+  await tell("kill");
   await until(page, ".link-state", "lost");
   const lost = await texts(page, ".notice");
+  await until(run, ".output", "The run goes on; trying again");
   await tell("start");
   await until(page, ".link-state", "live");
+  await result(run);
+  const after = await texts(run, ".prose");
   // Without a network the stream goes on without a word.
   await page.setOfflineMode(true);
   await until(page, ".link-state", "lost");
   await page.setOfflineMode(false);
   await until(page, ".link-state", "live");
-  return { lost, cards: await texts(page, ".model-card h2"), url: task.url };
+  return { lost, after, cards: await texts(page, ".model-card h2"), url: task.url };
 }
 
 function form(fields) {
@@ -103,10 +114,10 @@ const button = async (page, name) => {
   for (const one of found) if ((await one.evaluate((n) => n.textContent)).trim() === name) return one;
   throw new Error(`no button '${name}'`);
 };
-const press = async (page, name) => (await button(page, name)).click();
+export const press = async (page, name) => (await button(page, name)).click();
 
 /** Wait for the end of the run; what is drawn of its result. */
-async function result(page) {
+export async function result(page) {
   await page.waitForFunction(() => ["succeeded", "failed", "canceled"].includes(document.querySelector(".output .state")?.textContent), { polling: 50 });
   return await page.evaluate(async () => {
     const all = (css) => [...document.querySelectorAll(`.output ${css}`)];
@@ -132,6 +143,7 @@ async function result(page) {
 export async function everything({ open, until, axe, sideways, task }) {
   const page = await open("/models/allkinds");
   await page.waitForSelector("form button[type=submit]");
+  const empty = await page.$eval("pre[aria-label=Code]", (n) => n.textContent);
   await press(page, "Run");
   await until(page, "[data-input=photo] .error", "required");
   await press(page, "Use the example");
@@ -209,7 +221,7 @@ export async function everything({ open, until, axe, sideways, task }) {
   await bin.click();
   await bin.click();
   await until(page, "main", "There are no predictions yet");
-  return { stored, first, again, kept, code, address, history, phone, formAxe, resultAxe };
+  return { empty, stored, first, again, kept, code, address, history, phone, formAxe, resultAxe };
 }
 
 /** Draw, cancel, follow the log, a model's own objection, and a run that goes on without the page. */
@@ -240,6 +252,10 @@ export async function drawing({ open, until, task }) {
   await press(page, "Run");
   await until(page, ".output .state", "running");
   await until(page, ".output", "% done");
+  // A reload in the middle: the run goes on, and so does what is shown of it.
+  await page.reload();
+  await until(page, ".output .state", "running");
+  await until(page, ".output", "% done");
   await press(page, "Cancel");
   const canceled = await result(page);
   await page.$eval("#in-delay_s", (n) => (n.value = ""));
@@ -251,20 +267,33 @@ export async function drawing({ open, until, task }) {
   await page.close();
   const later = await open(address.slice(task.url.length));
   const found = await result(later);
+  // Another browser, which does not have the drawing.
+  await until(later, ".output", "Photo: not shown here");
   return { ink, objected, beside, canceled: canceled.state, found: found.state };
 }
 
-/** A model that streams: its text is there while it still runs. */
+/** A model that streams, on two pages at once: each has its own text while it still runs. */
 export async function streaming({ open, until, texts }) {
   const page = await open("/models/poet");
-  await page.waitForSelector("form button[type=submit]");
-  await page.$eval("#in-text", (n) => (n.value = ""));
-  await page.type("#in-text", "so much depends upon a red wheel barrow");
-  await page.$eval("#in-delay_s", (n) => (n.value = ""));
-  await page.type("#in-delay_s", "1");
-  await press(page, "Run");
+  const other = await open("/models/poet");
+  await begin(other, "glazed with rain water");
+  await begin(page, "so much depends upon a red wheel barrow"); // waits for the other's end
   await until(page, ".output .prose", "so much");
   const during = [await page.$eval(".output .state", (n) => n.textContent), (await texts(page, ".prose"))[0]];
-  await result(page);
-  return { during, after: await texts(page, ".prose") };
+  const both = [];
+  for (const one of [page, other]) {
+    await result(one);
+    both.push(await texts(one, ".prose"));
+  }
+  return { during, both };
+}
+
+/** Run the poet, slowly. */
+async function begin(page, text) {
+  await page.waitForSelector("form button[type=submit]");
+  for (const [name, value] of [["text", text], ["delay_s", "1"]]) {
+    await page.$eval(`#in-${name}`, (n) => (n.value = ""));
+    await page.type(`#in-${name}`, value);
+  }
+  await press(page, "Run");
 }

@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 
 import puppeteer from "puppeteer-core";
 
+import * as packages from "./packages.mjs";
 import * as scenarios from "./scenarios.mjs";
 import * as screenshots from "./screenshots.mjs";
 
@@ -20,6 +21,10 @@ const browser = await puppeteer.launch({
     "--disable-dev-shm-usage",
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
+    // What its microphone hears, once; without a file it beeps.
+    ...(task.speech ? [`--use-file-for-fake-audio-capture=${task.speech}%noloop`] : []),
+    // No network but the box, whatever the page or the browser itself asks for.
+    `--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE ${new URL(task.url).hostname}`,
   ],
 });
 const seen = { complaints: [], elsewhere: [] };
@@ -65,7 +70,7 @@ const tell = (line) => new Promise((resolve) => process.stdout.write(`${line}\n`
 
 try {
   const tools = { open, axe, until, sideways, texts, tell, task, seen };
-  seen.result = await { ...scenarios, ...screenshots }[task.scenario](tools);
+  seen.result = await { ...scenarios, ...packages, ...screenshots }[task.scenario](tools);
 } catch (error) {
   console.error(JSON.stringify(seen)); // what the page complained of says more than the time-out
   throw error;
