@@ -5,7 +5,8 @@ detection system for spontaneous speech recognition", Eurospeech: a filled pause
 shows little movement of the pitch and little deformation of the spectral
 envelope. There are two kinds:
 
-- drawn out: such a stretch of at least 0.28 s, anywhere;
+- drawn out: such a stretch of at least 0.28 s, anywhere, that is longer than the speaker's
+  syllables usually are: who speaks slowly holds every vowel;
 - alone between two silences, as most are (H. H. Clark & J. E. Fox Tree 2002,
   "Using uh and um in spontaneous speaking", Cognition 84): shorter, with one
   change of sound ("um") and a falling pitch allowed.
@@ -29,6 +30,7 @@ from scipy.signal import get_window
 from vad import runs
 
 MIN_DURATION_S: Final = 0.28  # longer than a stressed vowel in running speech
+_ENOUGH_SYLLABLES: Final = 5  # to know what is usual
 MAX_PITCH_SLOPE: Final = 12.0  # semitones per s: a filler is level or falls slowly
 MAX_FLUX_DB: Final = 2.0  # root mean square change of the mel spectrum between 20 ms steps
 # Of a sound between two silences.
@@ -86,10 +88,18 @@ def filled_pauses(
     drawn_out = [
         Interval(start * HOP_S, end * HOP_S)
         for start, end in runs(level)
-        if (end - start) * HOP_S >= MIN_DURATION_S
+        if (end - start) * HOP_S >= _shortest_s(sounding, nuclei_s)
     ]
     others = [one for one in drawn_out if not any(_overlap(one, stretch) for stretch in alone)]
     return sorted([*alone, *others], key=lambda filler: filler.start_s)
+
+
+def _shortest_s(sounding: NDArray[np.bool_], nuclei_s: NDArray[np.float64]) -> float:
+    """How long a drawn-out vowel of this speaker lasts at least."""
+    if len(nuclei_s) < _ENOUGH_SYLLABLES:
+        return MIN_DURATION_S
+    usual_s = np.count_nonzero(sounding) * intensity.HOP_S / len(nuclei_s)
+    return max(MIN_DURATION_S, usual_s)
 
 
 def _between_silences(sounding: NDArray[np.bool_]) -> list[Interval]:
