@@ -8,6 +8,6 @@ COUNT = int(os.environ.get("MUTATED_FILES", "112"))
 
 
 def test_damaged_files_are_read_or_refused() -> None:
-    """Eight of each container, by default; MUTATED_FILES=5000 takes an hour."""
+    """Eight of each container, by default; MUTATED_FILES says how many in all."""
     found, _ = mutated_files.run(COUNT, seed=0)
     assert {result for _, result in found} == {"read", "refused"}, found
