@@ -120,7 +120,8 @@ class Failure:
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How one attempt at a prediction ended. `status` is terminal. `metrics`: the model's own."""
+    """How one attempt at a prediction ended. `status` is terminal. `metrics`: the model's own.
+    `refused`: its remote takes none now, and has begun nothing."""
 
     status: Status
     output: Json = None
@@ -128,6 +129,7 @@ class Outcome(msgspec.Struct, frozen=True):
     logs: str = ""
     predict_time_s: float | None = None
     metrics: Mapping[str, Json] = msgspec.field(default_factory=dict)
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class StartError(Exception):
     """A model's process did not become ready. The message is for a person.
 
     `retry_after_s`: another try within these seconds is of no use; None when that is not known.
+    `outage`: the model's other machine is away for now, so predictions may wait for it.
     `place`: the line of the package that raised it, as in "run.py:12 in setup", for the operator
     only; "" when it is not known. `log`: the last lines that were printed, when no process has
     them.
@@ -44,8 +45,10 @@ class StartError(Exception):
         retry_after_s: float | None = None,
         place: str = "",
         log: Sequence[str] = (),
+        outage: bool = False,
     ) -> None:
         super().__init__(message)
+        self.outage = outage
         self.retry_after_s = retry_after_s
         self.place = place
         self.log = log

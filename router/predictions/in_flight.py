@@ -45,6 +45,10 @@ from router.secret_inputs import is_lost
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
+# The router has asked the remote several times by then.
+REFUSED_AGAIN_S = 5.0
+# A remote that wants to be left alone for longer has no room; it is not away.
+REFUSED_LONGEST_S = 300.0
 # All metrics that a running prediction records, together. Its final metrics are bounded by
 # `custom_metrics.MAX_BYTES`.
 MAX_METRIC_BYTES = 256 << 10
@@ -125,6 +129,14 @@ class InFlight:
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
     shelf: Shelf | None = None  # the files of its output, once it has one
     version: int = 0  # counts every change that wakes followers
+
+    def try_again_s(self, outcome: Outcome) -> float | None:
+        """Seconds until it is submitted again, for a durable prediction that its remote refuses for
+        now, and not for long: its caller waits for no response. None for any other."""
+        if not outcome.refused or not self.prediction.durable or self.end_reason is not None:
+            return None
+        asked_s = (outcome.failure.retry_after_s if outcome.failure else None) or 0.0
+        return max(asked_s, REFUSED_AGAIN_S) if asked_s <= REFUSED_LONGEST_S else None
 
     def shelved(self) -> Shelf:
         """The shelf of its output files; made when there is none yet."""

@@ -130,11 +130,9 @@ class Predictions:
 
         Returns its state, to wait for its end. Raises the refusal (QueueFull, ModelUnavailable or
         ShuttingDown) when it is refused at once; then nothing of it is kept. Raises IdConflict when
-        it is durable and its id is taken, and InsufficientStorage when the disk is full.
-        """
+        it is durable and its id is taken, and InsufficientStorage when the disk is full."""
         if p.durable:
-            # When the caller is cancelled here, the prediction stays accepted: its row may be on
-            # disk.
+            # A caller that is cancelled here leaves it accepted: its row may be on disk.
             try:
                 if not await self._store.claim(p):
                     raise _id_is_taken(p.id)
@@ -194,8 +192,7 @@ class Predictions:
         after: Cursor | None = None,
         limit: int = 100,
     ) -> Sequence[Prediction]:
-        """The caller's durable predictions in their present state, newest first; see
-        `Store.page`."""
+        """The caller's durable predictions as they are now, newest first; see `Store.page`."""
         owner = caller.only_owner
         stored = await self._store.page(owner, before=before, after=after, limit=limit)
         return [
@@ -272,8 +269,12 @@ class Predictions:
         return True
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
-        """Store the outcome and wake all waiters."""
+        """Store the outcome and wake all waiters. One that is refused for now waits again."""
         in_flight = self._in_flight[prediction_id]
+        if (again_s := in_flight.try_again_s(outcome)) is not None:
+            self.handed_back(prediction_id, may_have_begun=False)
+            self._call_later(again_s, self._submit, prediction_id)
+            return None
         died = outcome.failure is not None and outcome.failure.code == errors.WorkerDied.code
         if died and self.loop.scheduler.draining:
             if in_flight.prediction.durable:

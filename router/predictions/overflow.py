@@ -177,7 +177,9 @@ class Overflow:
         p = placement.prediction
         placement.stop_timer()
         placement.place = place
-        self._post(messages.Submitted(p.id, place, p.owner, p.priority, p.durable))
+        # It waits for a remote that is away only when no other place may take it.
+        patient = p.durable and (place == p.model or bool(placement.refused_by))
+        self._post(messages.Submitted(p.id, place, p.owner, p.priority, patient))
         # By now it may have been refused and sent to the other place, or it may have ended.
         stays = self._placements.get(p.id) is placement and placement.place == place
         if place == p.model and stays:

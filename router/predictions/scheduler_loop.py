@@ -264,7 +264,8 @@ class SchedulerLoop:
             self._facts.tell(LoadEnded(e.model, failed_s, ready=False, ended_at=now))
             tail = failure_log_tail(process.log_tail())
             asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
-            self.post(msg.StartFailed(e.model, e.generation, reason, tail, asked_s, place))
+            outage = isinstance(error, StartError) and error.outage
+            self.post(msg.StartFailed(e.model, e.generation, reason, tail, asked_s, place, outage))
             return
         load_s, now = self._clock.monotonic() - began, self._clock.time()
         footprint = process.footprint_bytes()

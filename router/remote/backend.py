@@ -82,7 +82,7 @@ class Guards:
 
 def make_guards(options: RemoteOptions, clock: Clock) -> Guards:
     """New guards, with nothing spent and the breaker closed."""
-    return Guards(Allowance(options.requests_per_hour, clock), Breaker())
+    return Guards(Allowance(options.requests_per_hour, clock), Breaker(clock))
 
 
 def make_backend(options: RemoteOptions) -> Backend:

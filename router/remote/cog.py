@@ -54,6 +54,8 @@ MODAL_HOLDS_S = 150.0
 # entry; when none is left, it waits in the queue.
 SEND_AGAIN = 2
 SEND_AGAIN_AFTER_S = 1.0
+# The states of a Cog server that is started again by whatever looks after it.
+RECOVERS = frozenset({"DEFUNCT", "UNHEALTHY"})
 # The statuses with which a proxy answers when it has lost the server behind it.
 CUT_OFF = frozenset({500, 502, 504})
 # After these to a POST the prediction may still run there.
@@ -113,14 +115,14 @@ class CogBackend:
             if status in ("READY", "BUSY"):
                 return
             if status != "STARTING" or time.monotonic() > give_up:
-                raise StartError(f"the back-end is {status}")
+                raise StartError(f"the back-end is {status}", outage=status in RECOVERS)
             await asyncio.sleep(PROBE_EVERY_S)
 
     async def _health(self) -> str:
         try:
             answer = await self._http.ask_safely("GET", "/health-check", timeout_s=PROBE_TIMEOUT_S)
         except (NotSentError, BrokenOffError) as error:
-            raise StartError(f"the back-end cannot be reached: {error}") from error
+            raise StartError(f"the back-end cannot be reached: {error}", outage=True) from error
         if answer.status != 200:
             raise answers.start_error(answer)
         return str(answer.object().get("status") or "not a Cog server")
@@ -173,6 +175,11 @@ class CogBackend:
                 if not sent:
                     raise
                 raise MayHaveBegunError(str(error)) from error
+            if answer is not None and answer.status in answers.REFUSED:
+                outcome = answers.refused(answer)
+                if sent and outcome.failure is not None:
+                    raise MayHaveBegunError(outcome.failure.message)
+                return outcome
             if self._canceled[prediction_id] and (answer is None or answer.status in MAY_RUN):
                 await self.cancel(prediction_id)  # the first may have come before the prediction
             try:

@@ -6,6 +6,7 @@ Both know nothing of HTTP. The time comes from a clock that is given to them.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from router.clock import Clock
@@ -13,6 +14,8 @@ from router.clock import Clock
 HOUR_S = 3600.0
 # One or two lost connections in a row may be chance; the third is a problem of the back-end.
 FAILURES_TO_OPEN = 3
+# What is lost together, as when a server in front of the back-end ends, is one problem.
+SAME_MOMENT_S = 1.0
 
 
 class Allowance:
@@ -56,18 +59,25 @@ class Allowance:
 
 class Breaker:
     """Opens after FAILURES_TO_OPEN failures in a row, and closes after a success: the first request
-    after a pause decides.
+    after a pause decides. Failures within SAME_MOMENT_S of the one that was counted are not counted
+    again.
 
     The scheduler decides how long the pause is: a model whose process is broken is started again
     after a back-off that doubles. Until then callers get an error at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._in_a_row = 0
+        self._counted_at = -math.inf
         self.is_open = False
 
     def failed(self) -> None:
         """Count a failure of the back-end; open at FAILURES_TO_OPEN in a row."""
+        now = self._clock.monotonic()
+        if now < self._counted_at + SAME_MOMENT_S:
+            return
+        self._counted_at = now
         self._in_a_row += 1
         if self._in_a_row >= FAILURES_TO_OPEN:
             self.is_open = True

@@ -28,7 +28,8 @@ from router.remote.responses import TROUBLE, canceled, failed
 
 log = logging.getLogger(__name__)
 
-# When the breaker opens, running predictions may still succeed, so they get this long to end.
+# When the back-end is not used any more, running predictions may still succeed, so they get this
+# long to end.
 OPENED_GRACE_S = 10.0
 # After this the router stops waiting for a back-end that does not react to a cancel.
 CANCEL_GRACE_S = 4.0
@@ -70,7 +71,7 @@ class RemoteProcess:
 
     async def stop(self, grace_s: float) -> None:
         """Wait up to `grace_s` for running predictions to end, then abandon them."""
-        if self._guards.breaker.is_open:
+        if self._broken.done():
             grace_s = max(grace_s, OPENED_GRACE_S)
         if self._running:
             await asyncio.wait(set(self._running.values()), timeout=grace_s)

@@ -101,7 +101,7 @@ class ReplicateBackend:
         try:
             answer = await self._http.ask_safely("GET", path, timeout_s=30)
         except (NotSentError, BrokenOffError) as error:
-            raise StartError(f"the back-end cannot be reached: {error}") from error
+            raise StartError(f"the back-end cannot be reached: {error}", outage=True) from error
         if answer.status != 200:
             raise answers.start_error(answer)
         return answer.object()

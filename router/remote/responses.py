@@ -31,6 +31,9 @@ UNAVAILABLE = ModelUnavailable.code
 # Errors of the back-end itself. A time-out is one too, as a local model that hangs is killed.
 TROUBLE = frozenset({BACKEND_FAILED, UNAVAILABLE, DeadlineExceeded.code})
 LOOP_DETECTED = LoopDetected.code  # caused by the request's route, so not an error of the back-end
+LOOP_STATUS = 508
+# The answers of one that does not serve the model now: it has begun nothing.
+REFUSED = frozenset({404, 409, 429, 503})
 LEADS_BACK = "The back-end leads back to this box"
 SHOWN_CHARS = 300
 
@@ -75,7 +78,7 @@ def of_status(status: int, answer: Mapping[str, Json]) -> Outcome:
         return _invalid_input(answer, message)
     if status == 413:
         return failed(InvalidInput.code, "The input is larger than the back-end accepts")
-    if status == 508:
+    if status == LOOP_STATUS:
         return failed(LOOP_DETECTED, LEADS_BACK)
     refusal = {
         401: "The back-end does not accept the router's key",
@@ -97,6 +100,11 @@ def of_answer(answer: RemoteResponse) -> Outcome:
     return to_be_retried(outcome, answer.retry_after_s())
 
 
+def refused(answer: RemoteResponse) -> Outcome:
+    """The outcome of a response of REFUSED."""
+    return replace(of_answer(answer), refused=True)
+
+
 def to_be_retried(outcome: Outcome, retry_after_s: float | None) -> Outcome:
     """The outcome with that Retry-After, if it is an error of the back-end; else unchanged."""
     failure = outcome.failure
@@ -109,7 +117,8 @@ def start_error(answer: RemoteResponse) -> StartError:
     """The error of a start for a back-end that answered with an error."""
     failure = of_answer(answer).failure
     reason = failure.message if failure else "no answer"
-    return StartError(reason, retry_after_s=answer.retry_after_s())
+    outage = answer.status in REFUSED or (answer.status >= 500 and answer.status != LOOP_STATUS)
+    return StartError(reason, retry_after_s=answer.retry_after_s(), outage=outage)
 
 
 def _invalid_input(answer: Mapping[str, Json], message: str) -> Outcome:

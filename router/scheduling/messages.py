@@ -17,7 +17,8 @@ from router.errors import RouterError
 
 class Submitted(Struct, frozen=True):
     """A prediction is to run. Priority is 0 (first) to 2 (last). `patient`: it waits, and is not
-    refused, while another program holds the memory that the model needs."""
+    refused, while another program holds the memory that the model needs, or the other machine of
+    the model is away."""
 
     id: str
     model: str
@@ -130,7 +131,8 @@ class HealthChanged(Struct, frozen=True):
 class StartFailed(Struct, frozen=True):
     """The process could not be started or its set-up failed; it is gone. `log_tail`: the last lines
     that it printed and that callers may see. `retry_after_s`: a try before that would fail too.
-    `place`: the line of the package that failed, for the operator only."""
+    `place`: the line of the package that failed, for the operator only. `outage`: the model's other
+    machine is away for now."""
 
     model: str
     generation: int
@@ -138,6 +140,7 @@ class StartFailed(Struct, frozen=True):
     log_tail: tuple[str, ...] = ()
     retry_after_s: float = 0.0
     place: str = ""
+    outage: bool = False
 
 
 class Died(Struct, frozen=True):

@@ -63,6 +63,7 @@ class Model(SleepRecord):
     waiting: WaitingLine
     default_footprint_bytes: int
     label: str = ""  # its name in messages
+    elsewhere: bool = False  # it runs on another machine
     phase: Phase = Phase.STOPPED
     generation: int = 0
     running: dict[str, Run] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class Model(SleepRecord):
     failure_place: str = ""
     log_tail: tuple[str, ...] = ()
     crashed: bool = False
+    outage: bool = False  # its other machine is away
     problem: str = ""  # what the runner's own health check reports; see `note_health`
     problem_since: float = 0.0
     footprint_bytes: int | None = None
@@ -242,9 +244,8 @@ class Model(SleepRecord):
         self.service_s = smooth(self.service_s, seconds)
 
     def note_footprint(self, measured_bytes: int) -> None:
-        """Remember the most memory measured: a peak that was reached once will be reached again. 0
-        means that it could not be measured (a driver that sees other pids), not that it is free.
-        """
+        """Remember the most memory measured: a peak that was reached once will be reached again.
+        0 means that it could not be measured (a driver that sees other pids), not that none is."""
         if measured_bytes > 0:
             self.footprint_bytes = max(self.footprint_bytes or 0, measured_bytes)
 

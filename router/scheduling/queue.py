@@ -22,7 +22,7 @@ from msgspec.structs import replace
 class Waiter(Struct, frozen=True):
     """One waiting prediction. `since`: when it joined, in seconds of the scheduler's clock.
     `returned`: it was granted before and was handed back. `patient`: it waits although the model
-    does not fit now."""
+    cannot start now."""
 
     id: str
     owner: str

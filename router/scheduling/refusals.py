@@ -15,9 +15,11 @@ RETRY_NO_ROOM_S = 30.0
 RETRY_SHUTDOWN_S = 10.0
 
 
-def refusal(m: Model, owner: str, policy: Policy, now: float) -> RouterError | None:
+def refusal(
+    m: Model, owner: str, policy: Policy, now: float, *, patient: bool = False
+) -> RouterError | None:
     """Why one more prediction of this owner is refused; None when it is accepted."""
-    if must_not_wait(m, policy, now):
+    if must_not_wait(m, policy, now, patient=patient):
         return backing_off(m, now)
     limit = policy.queue_limit if m.own.queue_limit is None else m.own.queue_limit
     if not m.waiting.has_room(owner, limit):
@@ -25,12 +27,15 @@ def refusal(m: Model, owner: str, policy: Policy, now: float) -> RouterError | N
     return None
 
 
-def must_not_wait(m: Model, policy: Policy, now: float) -> bool:
+def must_not_wait(m: Model, policy: Policy, now: float, *, patient: bool = False) -> bool:
     """Whether predictions are refused at once during the back-off.
 
     A crash will probably not happen again after the next start, so predictions wait for the end
-    of a short back-off after a crash. A set-up that failed will most likely fail again.
+    of a short back-off after a crash. A set-up that failed will most likely fail again. A patient
+    prediction waits for a machine that is away until that is back.
     """
+    if patient and m.outage:
+        return False
     backoff_left_s = m.retry_at - now
     short = m.crashed and backoff_left_s <= policy.wait_out_backoff_s
     return backoff_left_s > 0 and not short

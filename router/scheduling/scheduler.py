@@ -83,6 +83,7 @@ class Scheduler:
                 WaitingLine(self.policy.ageing_s),
                 0 if name in weightless else self.policy.default_footprint_bytes,
                 (labels or {}).get(name, name),
+                name in weightless,
                 own=(own_policies or {}).get(name, OwnPolicy()),
             )
             for name, parallel in concurrency.items()
@@ -177,16 +178,16 @@ class Scheduler:
             return  # it waits or runs already, and must not run twice
         m = self.models[e.model]
         m.note_request(now)
-        if refusal := self._refusal(m, e.owner, now):
+        if refusal := self._refusal(m, e, now):
             self._steps.effects.append(msg.Drop(e.id, refusal))
             return
         m.waiting.join(Waiter(e.id, e.owner, e.priority, now, patient=e.patient))
         self._steps.model_of[e.id] = m
 
-    def _refusal(self, m: Model, owner: str, now: float) -> RouterError | None:
+    def _refusal(self, m: Model, e: msg.Submitted, now: float) -> RouterError | None:
         if self.draining:
             return refusals.shutting_down()
-        return refusals.refusal(m, owner, self.policy, now)
+        return refusals.refusal(m, e.owner, self.policy, now, patient=e.patient)
 
     def _withdrawn(self, e: msg.Withdrawn) -> None:
         m = self._steps.model_of.get(e.id)
@@ -235,7 +236,7 @@ class Scheduler:
             self._steps.drop(run.waiter.id, refusals.canceled())
         elif self.draining:
             self._steps.drop(run.waiter.id, refusals.shutting_down())
-        elif refusals.must_not_wait(m, self.policy, now):
+        elif refusals.must_not_wait(m, self.policy, now, patient=run.waiter.patient):
             self._steps.drop(run.waiter.id, refusals.backing_off(m, now))
         else:
             m.waiting.rejoin(run.waiter)

@@ -136,9 +136,10 @@ class Transitions:
         m.failure_reason, m.log_tail = e.reason, e.log_tail
         m.failure_place = e.place if isinstance(e, msg.StartFailed) else ""
         m.crashed = crashed
+        m.outage = m.elsewhere and (isinstance(e, msg.Died) or e.outage)
         m.wanted = False
         if not crashed or refusals.must_not_wait(m, self.policy, now):
-            self.drop_waiters(m, refusals.backing_off(m, now))
+            self.drop_waiters(m, refusals.backing_off(m, now), keep_patient=m.outage)
 
     def drop(self, prediction_id: str, error: RouterError) -> None:
         """Refuse a prediction that waits or was about to wait."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -436,6 +438,34 @@ async def test_handed_back_after_a_cancel(world: World) -> None:
     end = await world.stored("a", Status.CANCELED)
     assert end.failure == Failure("canceled", "The prediction was canceled")
     assert [j.id for j in model.jobs] == ["a"]
+
+
+def submitted(world: World, times: int) -> bool:
+    """Whether the model was given so many predictions."""
+    return len(world.router.model.jobs) == times
+
+
+async def test_what_its_remote_refuses_for_now_is_submitted_again(world: World) -> None:
+    """A durable one waits, however often; one whose caller waits for the answer is told."""
+    unavailable = Failure("model_unavailable", "not now", retry_after_s=7)
+    refused = Outcome(Status.FAILED, failure=unavailable, refused=True)
+    in_flight = await world.router.predictions.create(made("a"))
+    for n in range(MAX_ATTEMPTS + 2):
+        await until(partial(submitted, world, n + 1))
+        world.router.model.answers.pop("a").set_result(refused)
+        await until(lambda: in_flight.prediction.status is Status.STARTING)
+        world.clock.advance(7)
+    await world.running("a")
+    world.answer("a")
+    assert (await world.stored("a", Status.SUCCEEDED)).attempts == 1
+    for_long = replace(unavailable, retry_after_s=3600)
+    for name, durable, failure in (("b", False, unavailable), ("c", True, for_long)):
+        asked = await world.router.predictions.create(made(name, durable=durable))
+        await until(partial(world.router.model.answers.__contains__, name))
+        outcome = Outcome(Status.FAILED, failure=failure, refused=True)
+        world.router.model.answers[name].set_result(outcome)
+        await asked.wait(5)
+        assert asked.prediction.failure == failure
 
 
 async def test_one_that_never_began_counts_no_attempt(world: World) -> None:

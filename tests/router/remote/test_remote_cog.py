@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from router.models.process_interface import NotStartedError, StartError
+from router.models.process_interface import MayHaveBegunError, NotStartedError, StartError
 from router.prediction import FileRef, Job, LogText, Outcome, Progress, Status
 from router.remote import cog, http
 from router.remote.backend import Kind, RemoteOptions, make_backend
@@ -241,6 +241,26 @@ async def test_nobody_there() -> None:
     await backend.close()
 
 
+@pytest.mark.parametrize("status", [404, 409, 429, 503])
+async def test_a_refusal_is_told_from_a_failure(other: StandIn, status: int) -> None:
+    """Nothing has begun, so who has time may wait. After a cut-off something may have."""
+    refused = answers(status, {"error": {"code": "id_conflict", "message": "no"}})
+    outcome = await run(other, refused)
+    assert (code(outcome), outcome.refused) == ("model_unavailable", True)
+    other.script["GET /predictions/p1"] = [answers(404, None)]
+    other.script["POST /predictions"] = [answers(502, None), refused]
+    backend = backend_of(other.url, again=True)
+    with pytest.raises(MayHaveBegunError):
+        await backend.predict(Job("p1", {}), ignore)
+    await backend.close()
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_what_waiting_cannot_help_is_a_failure(other: StandIn, status: int) -> None:
+    """A key that is not accepted, or that has not paid."""
+    assert not (await run(other, answers(status, None))).refused
+
+
 @pytest.mark.parametrize("status", [429, 503])
 async def test_not_now_is_tried_again(other: StandIn, status: int) -> None:
     """As often as is decent; what is still refused then is 503 with its own words."""
@@ -284,6 +304,11 @@ async def test_not_even_there_yet(other: StandIn) -> None:
         with pytest.raises(StartError) as refusal:
             await ask()
         assert refusal.value.retry_after_s == 90
+    for status, is_away in ((503, True), (404, True), (401, False), (508, False)):
+        other.script["GET /health-check"] = [answers(status, None)]
+        with pytest.raises(StartError) as refusal:
+            await backend.probe()
+        assert refusal.value.outage is is_away
     await backend.close()
 
 

@@ -200,7 +200,7 @@ async def test_without_an_entry_it_goes_back_to_the_queue() -> None:
         def process() -> RemoteProcess:
             return RemoteProcess(backend_of(only.url, again=True), guards, repeatable=True)
 
-        guards = Guards(Allowance(None, SystemClock()), Breaker())
+        guards = Guards(Allowance(None, SystemClock()), Breaker(SystemClock()))
         only.script |= {PREDICT: [dies, SUCCEEDED], "GET /health-check": [{"status": "READY"}]}
         cut_off = process()
         await cut_off.start()

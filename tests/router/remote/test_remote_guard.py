@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, Allowance, Breaker
+from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, SAME_MOMENT_S, Allowance, Breaker
 from tests.router.fakes import HandClock
 
 
@@ -50,26 +50,42 @@ def test_no_limit_and_none_at_all() -> None:
     assert shut.wait_s() > 0
 
 
+def fail(breaker: Breaker, clock: HandClock, times: int) -> None:
+    """So many failures, each some time after the one before."""
+    for _ in range(times):
+        clock.advance(SAME_MOMENT_S)
+        breaker.failed()
+
+
 def test_a_breaker_opens_on_failures_in_a_row() -> None:
     """A success between them starts the count again."""
-    breaker = Breaker()
-    for _ in range(FAILURES_TO_OPEN - 1):
-        breaker.failed()
+    clock = HandClock()
+    breaker = Breaker(clock)
+    fail(breaker, clock, FAILURES_TO_OPEN - 1)
     breaker.succeeded()
-    for _ in range(FAILURES_TO_OPEN - 1):
-        breaker.failed()
+    fail(breaker, clock, FAILURES_TO_OPEN - 1)
     assert not is_open(breaker)
-    breaker.failed()
+    fail(breaker, clock, 1)
     assert is_open(breaker)
 
 
 def test_once_open_one_request_decides() -> None:
     """A failure leaves it open; a success closes it for good."""
-    breaker = Breaker()
-    for _ in range(FAILURES_TO_OPEN + 1):
-        breaker.failed()
+    clock = HandClock()
+    breaker = Breaker(clock)
+    fail(breaker, clock, FAILURES_TO_OPEN + 1)
     assert is_open(breaker)
     breaker.succeeded()
+    fail(breaker, clock, FAILURES_TO_OPEN - 1)
+    assert not is_open(breaker)
+
+
+def test_what_is_lost_together_counts_once() -> None:
+    """Nine predictions were on their way through a server that ended: that is one failure."""
+    clock = HandClock()
+    breaker = Breaker(clock)
     for _ in range(FAILURES_TO_OPEN - 1):
-        breaker.failed()
+        clock.advance(SAME_MOMENT_S)
+        for _ in range(9):
+            breaker.failed()
     assert not is_open(breaker)

@@ -30,7 +30,7 @@ async def test_the_boxes_it_came_through_are_told(other: StandIn) -> None:
     other.script["POST /predictions"] = [SUCCEEDED]
     other.script["GET /health-check"] = [{"status": "READY"}]
     backend = make_backend(RemoteOptions(Kind.COG, (other.url,)))
-    guards = Guards(Allowance(None, SystemClock()), Breaker())
+    guards = Guards(Allowance(None, SystemClock()), Breaker(SystemClock()))
     process = RemoteProcess(backend, guards)
     with loop_detection.coming_through("e" * 16):  # of the request that started it
         await process.start()

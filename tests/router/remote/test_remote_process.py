@@ -14,7 +14,7 @@ from router.models.process_interface import (
 )
 from router.prediction import Job, Json, Outcome, Progress, Status
 from router.remote.backend import Guards
-from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, Allowance, Breaker
+from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, SAME_MOMENT_S, Allowance, Breaker
 from router.remote.process import RemoteProcess
 from router.remote.responses import failed
 from tests.router.fakes import HandClock
@@ -71,7 +71,7 @@ class World:
     def __init__(self, per_hour: int | None = None, *, repeatable: bool = False) -> None:
         self.clock = HandClock()
         self.backend = Scripted()
-        self.guards = Guards(Allowance(per_hour, self.clock), Breaker())
+        self.guards = Guards(Allowance(per_hour, self.clock), Breaker(self.clock))
         self.process = RemoteProcess(self.backend, self.guards, repeatable=repeatable)
 
     def again(self) -> RemoteProcess:
@@ -86,7 +86,9 @@ class World:
         return task
 
     async def run(self, name: str, outcome: Outcome) -> Outcome:
-        """A prediction that ends so."""
+        """A prediction that ends so; a failure comes some time after the one before."""
+        if outcome is not GOOD:
+            self.clock.advance(SAME_MOMENT_S)
         task = await self.begin(name)
         self.backend.results[name].set_result(outcome)
         return await task

@@ -72,3 +72,64 @@ def test_a_full_queue_takes_none(story: Story) -> None:
     """The limit is the same as for everybody."""
     story.submit("gamma", *(str(n) for n in range(story.policy.queue_limit)))
     assert not story.scheduler.estimate("gamma", "", story.now).accepted
+
+
+def patient(story: Story, *ids: str) -> list[msg.Effect]:
+    """Asynchronous predictions arrive for gamma."""
+    effects = []
+    for prediction_id in ids:
+        effects += story.tell(msg.Submitted(prediction_id, "gamma", patient=True))
+    return effects
+
+
+def away(story: Story) -> list[msg.Effect]:
+    """gamma's machine is not reached."""
+    generation = story.model("gamma").generation
+    return story.tell(msg.StartFailed("gamma", generation, "not there", outage=True))
+
+
+def test_a_patient_one_waits_for_a_machine_that_is_away(story: Story) -> None:
+    """Through any number of tries; others are refused at once. When it is back, all run."""
+    patient(story, "1")
+    story.submit("gamma", "2")
+    assert [type(e) for e in away(story)] == [msg.Drop]
+    assert patient(story, "3") == []
+    assert [type(e) for e in story.submit("gamma", "4")] == [msg.Drop]
+    for generation in range(2, 12):
+        assert story.wake() == [msg.Start("gamma", generation)]
+        assert away(story) == []
+    story.wake()
+    assert story.ready("gamma", footprint=0) == [msg.Run("1", "gamma", 12)]
+    assert story.finish("1") == [msg.Run("3", "gamma", 12)]
+
+
+def test_a_patient_one_that_is_handed_back_waits(story: Story) -> None:
+    """Its machine was lost while it ran, and is away for longer than anybody else waits."""
+    patient(story, "1", "2")
+    story.ready("gamma", footprint=0)
+    for _ in range(6):
+        story.die("gamma")
+        if story.running("gamma"):
+            assert story.hand_back("1") == []
+        story.stopped("gamma")
+        assert story.waiting("gamma") == ["1", "2"]
+        story.wake()
+        assert [type(e) for e in story.ready("gamma", footprint=0)] == [msg.Run]
+
+
+def test_a_patient_one_does_not_wait_for_what_will_fail_again(story: Story) -> None:
+    """A key that is not accepted, or the set-up of a model of this machine."""
+    patient(story, "1")
+    story.tell(msg.StartFailed("gamma", 1, "does not accept the key"))
+    assert [e.id for e in story.effects if isinstance(e, msg.Drop)] == ["1"]
+    story.tell(msg.Submitted("2", "alpha", patient=True))
+    story.tell(msg.StartFailed("alpha", 1, "no weights", outage=True))
+    assert [e.id for e in story.effects if isinstance(e, msg.Drop)] == ["2"]
+
+
+def test_a_patient_one_needs_a_place(story: Story) -> None:
+    """The queue's limit holds for everybody."""
+    patient(story, "0")
+    away(story)
+    assert patient(story, *(str(n) for n in range(1, story.policy.queue_limit))) == []
+    assert [type(e) for e in patient(story, "one more")] == [msg.Drop]
