@@ -22,6 +22,7 @@ class Acoustics:
 
     samples: NDArray[np.float32]
     segments: list[Interval]
+    phrases: list[Interval]  # the same between pauses of 0.25 s, whatever the threshold
     silences: list[Interval]
     fillers: list[Interval]
     nuclei_s: list[float]
@@ -61,6 +62,7 @@ def analyse(
     return Acoustics(
         samples=levelled.samples,
         segments=segments,
+        phrases=pauses.phrases(mask),
         silences=silences,
         fillers=[
             filler

@@ -4,7 +4,7 @@ The recording is cut at pauses into windows of at most 28 s, so that no fixed 30
 and the windows can share a batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -109,10 +109,13 @@ class Transcriber:
         spans: list[Interval],
         language: str | None,
         check: Callable[[], None] = lambda: None,
+        nuclei_s: Sequence[float] = (),
     ) -> Transcript:
         """Words of the windows `spans`. samples: (n,) 16 kHz; language None: detect it.
 
-        `check` is called before each batch of windows; an exception from it ends the work.
+        nuclei_s: the syllables of the signal, against which repetitions are checked. `check` is
+        called before each batch of windows and, where no other request shares it, before each step
+        of the decoder; an exception from it ends the work.
         """
         words: list[Word] = []
         warnings: list[str] = []
@@ -120,7 +123,7 @@ class Transcriber:
         for start in range(0, len(spans), self.recogniser.batch):
             check()
             part = spans[start : start + self.recogniser.batch]
-            heard = self.recogniser.hear(self._windows(samples, part, language))
+            heard = self.recogniser.hear(self._windows(samples, part, language, nuclei_s, check))
             if language is None:  # from the first batch: up to two minutes of speech on a CPU
                 language, probability = heard.language, heard.probability
             for span, decoded, attention in zip(part, heard.decoded, heard.attention, strict=True):
@@ -131,13 +134,25 @@ class Transcriber:
         return Transcript(words, language or "en", probability, warnings)
 
     def _windows(
-        self, samples: NDArray[np.float32], spans: list[Interval], language: str | None
+        self,
+        samples: NDArray[np.float32],
+        spans: list[Interval],
+        language: str | None,
+        nuclei_s: Sequence[float] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> Windows:
         cuts = [
             samples[int(s.start_s * SAMPLE_RATE_HZ) : int(s.end_s * SAMPLE_RATE_HZ)] for s in spans
         ]
         features = self.features(cuts, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt")
-        return Windows(features.input_features, [span.duration_s for span in spans], language)
+        counts = np.searchsorted(nuclei_s, [(span.start_s, span.end_s) for span in spans])
+        return Windows(
+            features.input_features,
+            [span.duration_s for span in spans],
+            language,
+            [int(last - first) for first, last in counts],
+            check,
+        )
 
     def _words(
         self, decoded: Decoded, attention: NDArray[np.float32], span: Interval, language: str

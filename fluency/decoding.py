@@ -6,6 +6,7 @@ itself, and uses one encoding for language, text and times.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,10 @@ MAX_COMPRESSION: Final = 2.4
 # ... and one that is less likely than this is a guess. Both are tried again at a temperature.
 MIN_LOG_PROBABILITY: Final = -1.0
 TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+# A drill repeats a phrase as often as the transcript has it. So a loop is one only beyond what
+# the sound has room for: this many tokens for each of its syllables (English has 0.8).
+_TOKENS_PER_SYLLABLE: Final = 2.0
+_TOKENS_AT_LEAST: Final = 8
 # A phrase of p tokens, repeated this often in a row, is a loop.
 _LOOP_REPEATS: Final = {1: 12, 2: 8, 3: 6, **dict.fromkeys(range(4, 21), 4)}
 
@@ -28,7 +33,14 @@ class Decoded:
     tokens: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
     looped: bool = False
-    finished: bool = False
+    finished: bool = False  # by an end token, or as a loop
+    full: bool = False  # by the limit of tokens
+    room: int = 0  # tokens that the sound's syllables have room for
+
+    @property
+    def is_drill(self) -> bool:
+        """Whether it ended by itself, in as many tokens as the sound has room for, and no fewer."""
+        return not self.looped and self.finished and self.room / 8 <= len(self.tokens) <= self.room
 
     @property
     def log_probability(self) -> float:
@@ -70,21 +82,26 @@ def decode(
     prompts: list[list[int]],
     max_tokens: list[int],
     *,
+    syllables: list[int] | None = None,
     temperature: float = 0.0,
     seed: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> list[Decoded]:
     """Decode each window of a batch; the result is the same as alone.
 
     encoded: (batch, frames, width) encoder states; prompts: each window's task
-    tokens, all of one length; max_tokens: each window's. Temperature 0 is greedy,
-    above it tokens are drawn, for each window from a generator with the given seed.
+    tokens, all of one length; max_tokens, syllables: each window's; as many repetitions as the
+    syllables have room for are no loop. Temperature 0 is greedy, above it tokens are drawn, for
+    each window from a generator with the given seed. `check` is called before each step; an
+    exception from it ends the work.
     """
     words = vocabulary(model)
-    results = [Decoded() for _ in prompts]
+    results = [Decoded(room=room_for(count)) for count in syllables or [0] * len(prompts)]
     cache = None
     tokens = torch.tensor(prompts, device=encoded.device)
     random = [torch.Generator(device=encoded.device).manual_seed(seed) for _ in prompts]
     for step in range(max(max_tokens)):
+        check()
         output = model.model.decoder(
             input_ids=tokens, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
         )
@@ -101,8 +118,8 @@ def decode(
             results, tokens.flatten().tolist(), chosen, max_tokens, strict=True
         ):
             _take(result, token, probability, words.end)
-            result.finished |= len(result.tokens) >= limit
-        if all(result.finished for result in results):
+            result.full |= len(result.tokens) >= limit
+        if all(result.finished or result.full for result in results):
             break
     return results
 
@@ -116,17 +133,22 @@ def _draw(chances: Tensor, random: list[torch.Generator]) -> Tensor:
 
 
 def _take(result: Decoded, token: int, probability: float, end: int) -> None:
-    if result.finished:
+    if result.finished or result.full:
         return
     if token == end:
         result.finished = True
         return
     result.tokens.append(token)
     result.probabilities.append(probability)
-    if period := loop_period(result.tokens):
+    if len(result.tokens) > result.room and (period := loop_period(result.tokens)):
         keep = len(result.tokens) - period * (_LOOP_REPEATS[period] - 1)
         del result.tokens[keep:], result.probabilities[keep:]
         result.looped = result.finished = True
+
+
+def room_for(syllables: int) -> int:
+    """How many tokens a window of so many syllables has room for; 0 for none."""
+    return _TOKENS_AT_LEAST + round(_TOKENS_PER_SYLLABLE * syllables) if syllables else 0
 
 
 def loop_period(tokens: list[int]) -> int:

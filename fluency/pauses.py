@@ -35,6 +35,8 @@ _SUBTRACTED_DB: Final = -3.0
 FRICATIVES_BELOW_DB: Final = -30.0
 _SURELY: Final = 0.93  # in three recordings breath has 0.91 at most, the weakest [s] 0.96
 _NO_ROOM_DB: Final = -100.0  # no microphone is so quiet: a program inserted zeros
+PAUSE_S: Final = 0.25  # de Jong & Bosker 2013
+_LONG_PHRASE_S: Final = 28.0  # of Whisper's 30
 MIN_SOUNDING_S: Final = 0.1  # de Jong & Wempe 2009: min. sounding interval
 _BREATH_GAP_S: Final = 0.2
 _SURE: Final = 0.75  # mean speech probability; phrases of the test recordings have 0.85 and more
@@ -148,6 +150,16 @@ def silent_pauses(mask: NDArray[np.bool_], threshold_s: float) -> list[Interval]
         for start, end in runs(~mask)
         if start > 0 and end < len(mask) and (end - start) * HOP_S >= threshold_s - 1e-9
     ]
+
+
+def phrases(mask: NDArray[np.bool_]) -> list[Interval]:
+    """The stretches between pauses of 0.25 s; one longer than 28 s between shorter gaps."""
+    found: list[Interval] = []
+    finer = speech_segments(mask, silent_pauses(mask, MIN_SOUNDING_S))
+    for segment in speech_segments(mask, silent_pauses(mask, PAUSE_S)):
+        inside = [one for one in finer if segment.start_s <= one.start_s < segment.end_s]
+        found += inside if segment.duration_s > _LONG_PHRASE_S else [segment]
+    return found
 
 
 def speech_segments(mask: NDArray[np.bool_], silences: list[Interval]) -> list[Interval]:

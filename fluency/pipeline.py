@@ -61,9 +61,11 @@ class Pipeline:
             return report.silence(recording.duration_s, options.pause_threshold_s, self.scores)
         understood = None
         if options.transcribe:
-            spans = windows(heard.segments, recording.duration_s)
+            spans = windows(heard.phrases, recording.duration_s)
             known = self._language(options)
-            understood = self.transcriber.transcribe(heard.samples, spans, known, check)
+            understood = self.transcriber.transcribe(
+                heard.samples, spans, known, check, heard.nuclei_s
+            )
         check()
         answer = report.compose(
             heard,

@@ -5,6 +5,7 @@ A window whose text repeats itself or is improbable is decoded again at rising t
 its result is the same as alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Final
@@ -38,16 +39,26 @@ class Windows:
     """Some windows of one recording.
 
     mel: (k, bands, 3000) of `WhisperFeatureExtractor`; durations_s: k lengths; language:
-    ISO 639-1, or None to detect it in these windows.
+    ISO 639-1, or None to detect it in these windows; syllables: how many the signal of each has, if
+    that is known; check: called between the decoder's steps where no other request shares the
+    batch; an exception from it ends the work.
     """
 
     mel: Tensor
     durations_s: list[float]
     language: str | None
+    syllables: list[int] | None = None
+    check: Callable[[], None] = lambda: None
 
     def part(self, first: int, end: int | None = None) -> "Windows":
         """The windows from `first` on, as far as `end`."""
-        return replace(self, mel=self.mel[first:end], durations_s=self.durations_s[first:end])
+        counts = self.syllables and self.syllables[first:end]
+        return replace(
+            self,
+            mel=self.mel[first:end],
+            durations_s=self.durations_s[first:end],
+            syllables=counts,
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,10 @@ class Recogniser:
             for _ in job.durations_s
         ]
         limits = [min(max_tokens, 16 + round(_TOKENS_PER_S * length)) for length in durations_s]
-        decoded = self._decode(encoded, prompts, limits)
+        syllables = [count for job in jobs for count in job.syllables or [0] * len(job.durations_s)]
+        # One request's end must not end the others of its batch.
+        check = jobs[0].check if len(jobs) == 1 else lambda: None
+        decoded = self._decode(encoded, prompts, limits, syllables, check)
         attention = self._attention(encoded, prompts, decoded, durations_s)
         return [
             Heard(language, probability, decoded[first:last], attention[first:last])
@@ -177,7 +191,12 @@ class Recogniser:
         return [*prompt, config.no_timestamps_token_id]
 
     def _decode(
-        self, encoded: Tensor, prompts: list[list[int]], limits: list[int]
+        self,
+        encoded: Tensor,
+        prompts: list[list[int]],
+        limits: list[int],
+        syllables: list[int],
+        check: Callable[[], None],
     ) -> list[Decoded]:
         results: dict[int, Decoded] = {}
         open_windows = list(range(len(prompts)))
@@ -187,6 +206,8 @@ class Recogniser:
                 encoded[open_windows],
                 [prompts[window] for window in open_windows],
                 [limits[window] for window in open_windows],
+                syllables=[syllables[window] for window in open_windows],
+                check=check,
                 temperature=temperature,
             )
             again = []
@@ -204,9 +225,10 @@ class Recogniser:
 
     def _is_good(self, attempt: Decoded) -> bool:
         text = self.tokenizer.decode(attempt.tokens)
+        repeats = decoding.compression_ratio(text) > decoding.MAX_COMPRESSION
         return (
             not attempt.looped
-            and decoding.compression_ratio(text) <= decoding.MAX_COMPRESSION
+            and (not repeats or attempt.is_drill)
             and attempt.log_probability >= decoding.MIN_LOG_PROBABILITY
         )
 

@@ -24,6 +24,7 @@ NUCLEI = [1.1, 1.4, 1.7, 2.0, 2.3, 2.8, 3.6, 4.0, 4.5, 6.1, 6.4, 6.9]
 HEARD = Acoustics(
     samples=np.zeros(128_000, np.float32),
     segments=SEGMENTS,
+    phrases=SEGMENTS,
     silences=SILENCES,
     fillers=[Interval(3.55, 3.85)],
     nuclei_s=NUCLEI,
