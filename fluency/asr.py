@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
+import spelling
 import word_times
 from decoding import Decoded
 from numpy.typing import NDArray
@@ -21,6 +22,11 @@ from weights import Choice
 SAMPLE_RATE_HZ: Final = 16_000
 WINDOW_S: Final = 28.0  # of Whisper's 30, to leave room for the margins
 MARGIN_S: Final = 0.3
+# A window whose words have less than this share of its syllables is read again in short ones:
+# Whisper leaves out repetitions in a long window.
+THIN: Final = 0.6
+FEW_SYLLABLES: Final = 8  # too few to say that words are missing
+SHORT_WINDOW_S: Final = 3.0
 # Languages written without spaces: the text does not show where words end.
 UNSPACED: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
@@ -56,10 +62,29 @@ class Transcript:
         return joint.join(word.text for word in self.words)
 
 
-def windows(segments: list[Interval], duration_s: float) -> list[Interval]:
-    """Group speech segments into windows of at most 28 s, with some silence around each.
+@dataclass(frozen=True)
+class _Part:
+    """What was heard in one window. syllables: of the signal."""
 
-    A longer segment is cut into equal parts.
+    span: Interval
+    words: list[Word]
+    looped: bool
+    syllables: int
+
+    def coverage(self, language: str) -> float | None:
+        """Syllables of the words over those of the signal; None where they cannot be compared."""
+        spoken = spelling.syllables((word.text for word in self.words), language)
+        if spoken is None or self.syllables < FEW_SYLLABLES:
+            return None
+        return spoken / self.syllables
+
+
+def windows(
+    segments: list[Interval], duration_s: float, longest_s: float = WINDOW_S
+) -> list[Interval]:
+    """Group speech segments into windows of at most longest_s, with some silence around each.
+
+    A segment of more than 28 s is cut into equal parts; a shorter one stays whole.
     """
     parts: list[Interval] = []
     for segment in segments:
@@ -68,7 +93,7 @@ def windows(segments: list[Interval], duration_s: float) -> list[Interval]:
         parts += [Interval(float(a), float(b)) for a, b in pairwise(edges)]
     groups: list[Interval] = []
     for part in parts:
-        if groups and part.end_s - groups[-1].start_s <= WINDOW_S:
+        if groups and part.end_s - groups[-1].start_s <= longest_s:
             groups[-1] = Interval(groups[-1].start_s, part.end_s)
         else:
             groups.append(part)
@@ -86,6 +111,24 @@ def windows(segments: list[Interval], duration_s: float) -> list[Interval]:
             )
         )
     return padded
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What each of a recording's passes needs; see `transcribe`."""
+
+    samples: NDArray[np.float32]
+    check: Callable[[], None]
+    nuclei_s: Sequence[float]
+
+
+def _doubts(part: _Part, language: str) -> list[str]:
+    """What is to be said of a window whose words do not fit its sound."""
+    coverage = part.coverage(language)
+    near = f"near {part.span.start_s:.0f} s"
+    if coverage is not None and coverage < THIN:
+        return [f"{near} the words have {100 * coverage:.0f} % of the syllables: some are missing"]
+    return [f"the transcript {near} repeated itself"] if part.looped else []
 
 
 class Transcriber:
@@ -109,29 +152,63 @@ class Transcriber:
         spans: list[Interval],
         language: str | None,
         check: Callable[[], None] = lambda: None,
+        *,
         nuclei_s: Sequence[float] = (),
+        phrases: Sequence[Interval] = (),
     ) -> Transcript:
         """Words of the windows `spans`. samples: (n,) 16 kHz; language None: detect it.
 
-        nuclei_s: the syllables of the signal, against which repetitions are checked. `check` is
-        called before each batch of windows and, where no other request shares it, before each step
-        of the decoder; an exception from it ends the work.
+        nuclei_s: the syllables of the signal, against which the words are checked; phrases: where a
+        window that lost words may be cut. `check` is called before each batch of windows and, where
+        no other request shares it, before each step of the decoder; an exception from it ends the
+        work.
         """
+        duration_s = len(samples) / SAMPLE_RATE_HZ
+        job = _Job(samples, check, nuclei_s)
+        parts, language, probability = self._parts(job, spans, language)
         words: list[Word] = []
         warnings: list[str] = []
+        for part in parts:
+            inside = [one for one in phrases if part.span.start_s <= one.start_s < part.span.end_s]
+            finer = [
+                Interval(max(one.start_s, part.span.start_s), min(one.end_s, part.span.end_s))
+                for one in windows(inside, duration_s, SHORT_WINDOW_S)
+            ]
+            best = self._again(job, part, finer, language)
+            warnings += _doubts(best, language)
+            words += best.words
+        return Transcript(words, language, probability, warnings)
+
+    def _parts(
+        self, job: "_Job", spans: list[Interval], language: str | None
+    ) -> tuple[list[_Part], str, float]:
+        """Each window's words, the language and its probability."""
+        parts: list[_Part] = []
         probability = 1.0
         for start in range(0, len(spans), self.recogniser.batch):
-            check()
-            part = spans[start : start + self.recogniser.batch]
-            heard = self.recogniser.hear(self._windows(samples, part, language, nuclei_s, check))
+            job.check()
+            some = spans[start : start + self.recogniser.batch]
+            made = self._windows(job.samples, some, language, job.nuclei_s, job.check)
+            heard = self.recogniser.hear(made)
             if language is None:  # from the first batch: up to two minutes of speech on a CPU
                 language, probability = heard.language, heard.probability
-            for span, decoded, attention in zip(part, heard.decoded, heard.attention, strict=True):
-                if decoded.looped:
-                    warnings.append(f"the transcript near {span.start_s:.0f} s repeated itself")
-                if attention is not None:
-                    words += self._words(decoded, attention, span, language)
-        return Transcript(words, language or "en", probability, warnings)
+            for index, span in enumerate(some):
+                decoded, attention = heard.decoded[index], heard.attention[index]
+                words = [] if attention is None else self._words(decoded, attention, span, language)
+                parts.append(_Part(span, words, decoded.looped, (made.syllables or [])[index]))
+        return parts, language or "en", probability
+
+    def _again(self, job: "_Job", part: _Part, finer: list[Interval], language: str) -> _Part:
+        """The part, or what its shorter windows hold, where they hold more of its syllables."""
+        before = part.coverage(language)
+        if before is None or len(finer) < 2 or not (part.looped or before < THIN):
+            return part
+        pieces, _, _ = self._parts(job, finer, language)
+        words = [word for piece in pieces for word in piece.words]
+        looped = any(piece.looped for piece in pieces)
+        made = _Part(part.span, words, looped, part.syllables)
+        after = made.coverage(language)
+        return made if after is not None and abs(1 - after) < abs(1 - before) else part
 
     def _windows(
         self,

@@ -141,9 +141,17 @@ def _take(result: Decoded, token: int, probability: float, end: int) -> None:
     result.tokens.append(token)
     result.probabilities.append(probability)
     if len(result.tokens) > result.room and (period := loop_period(result.tokens)):
-        keep = len(result.tokens) - period * (_LOOP_REPEATS[period] - 1)
+        keep = _before_loop(result.tokens, period) + period
         del result.tokens[keep:], result.probabilities[keep:]
         result.looped = result.finished = True
+
+
+def _before_loop(tokens: list[int], period: int) -> int:
+    """How many tokens come before the phrase of this length that is repeated up to the end."""
+    start = len(tokens) - period
+    while start and tokens[start - 1] == tokens[start - 1 + period]:
+        start -= 1
+    return start
 
 
 def room_for(syllables: int) -> int:

@@ -61,10 +61,13 @@ class Pipeline:
             return report.silence(recording.duration_s, options.pause_threshold_s, self.scores)
         understood = None
         if options.transcribe:
-            spans = windows(heard.phrases, recording.duration_s)
-            known = self._language(options)
             understood = self.transcriber.transcribe(
-                heard.samples, spans, known, check, heard.nuclei_s
+                heard.samples,
+                windows(heard.phrases, recording.duration_s),
+                self._language(options),
+                check,
+                nuclei_s=heard.nuclei_s,
+                phrases=heard.phrases,
             )
         check()
         answer = report.compose(

@@ -106,7 +106,9 @@ def test_a_looping_decoder_ends(transcriber: asr.Transcriber, monkeypatch: Any) 
     """A model that only ever repeats itself: the prediction ends, with a warning, in few words."""
     attempts = []
 
-    def looping(_model: Any, encoded: Any, *_: Any, temperature: float = 0.0) -> list[Decoded]:
+    def looping(
+        _model: Any, encoded: Any, *_: Any, temperature: float = 0.0, **__: Any
+    ) -> list[Decoded]:
         attempts.append(temperature)
         made = Decoded()
         for token in [440, 670] * 50:
