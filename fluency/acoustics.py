@@ -24,6 +24,7 @@ class Acoustics:
     segments: list[Interval]
     phrases: list[Interval]  # the same between pauses of 0.25 s, whatever the threshold
     silences: list[Interval]
+    standard_pauses: list[Interval]  # silences of 0.25 s and more, whatever the threshold
     fillers: list[Interval]
     nuclei_s: list[float]
     pitch: pitch.Pitch
@@ -64,6 +65,7 @@ def analyse(
         segments=segments,
         phrases=pauses.phrases(mask),
         silences=silences,
+        standard_pauses=pauses.silent_pauses(mask, pauses.PAUSE_S),
         fillers=[
             filler
             for filler in fillers.filled_pauses(voice, tone, mask, nuclei)

@@ -68,6 +68,8 @@ def compose(
     """The output for speech. `understood` is None if no transcript was requested."""
     measures = measure(heard.segments, heard.silences, heard.nuclei_s)
     total_s = measures.total_time_s
+    # The score's map was drawn for pauses of 0.25 s, whatever the list shows.
+    standard = measure(heard.segments, heard.standard_pauses, heard.nuclei_s)
     words = snap(understood.words, _quiet(heard)) if understood else []
     shown = words
     is_spaced = understood is not None and understood.is_spaced
@@ -80,7 +82,7 @@ def compose(
     repetitions = disfluency.count(kinds, disfluency.REPETITION) if is_spaced else None
     repairs = disfluency.count(kinds, disfluency.REPAIR) if is_spaced else None
     hesitations = len(fillers) + (repetitions or 0) + (repairs or 0)
-    values = {**asdict(measures), "repairs_per_minute": per_minute(hesitations, total_s)}
+    values = {**asdict(standard), "repairs_per_minute": per_minute(hesitations, total_s)}
     if values["mean_silent_pause_s"] is None:
         values["mean_silent_pause_s"] = 0.0  # no pause is the best value, not a missing one
     scored = Score(None, None, None, None)
@@ -166,9 +168,9 @@ def snap(words: Sequence[Word], silences: Sequence[Interval]) -> list[Word]:
 
 
 def _quiet(heard: Acoustics) -> list[Interval]:
-    """All time without speech: before the first sound, the pauses, after the last."""
+    """All time without speech: before the first sound, the pauses of 0.25 s, after the last."""
     before = Interval(-math.inf, heard.segments[0].start_s)
-    return [before, *heard.silences, Interval(heard.segments[-1].end_s, math.inf)]
+    return [before, *heard.standard_pauses, Interval(heard.segments[-1].end_s, math.inf)]
 
 
 def merge_fillers(

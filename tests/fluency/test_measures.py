@@ -1,6 +1,6 @@
 """Every measure against timelines worked out by hand, and the text measures."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import disfluency
@@ -26,6 +26,7 @@ HEARD = Acoustics(
     segments=SEGMENTS,
     phrases=SEGMENTS,
     silences=SILENCES,
+    standard_pauses=SILENCES,
     fillers=[Interval(3.55, 3.85)],
     nuclei_s=NUCLEI,
     pitch=Pitch(np.full(401, 120.0), np.zeros(401), np.zeros(401, bool)),
@@ -239,6 +240,24 @@ def test_every_field_of_an_answer_worked_out_by_hand() -> None:
     assert answer.reading["words_correct_per_minute"] == 60.0
     assert answer.reading["omissions"] == ["the"]
     assert answer.reading["insertions"] == ["i", "um"]
+
+
+@pytest.mark.parametrize("threshold_s", [0.1, 0.25, 1.5])
+def test_the_score_does_not_depend_on_the_threshold(threshold_s: float) -> None:
+    """The list shows pauses of 1.5 s, of which there are none: the score knows those of 0.25 s."""
+    long = [pause for pause in SILENCES if pause.duration_s >= threshold_s]
+    heard = replace(HEARD, silences=long, segments=SEGMENTS if long else [Interval(1.0, 7.0)])
+    answer = report.compose(
+        heard,
+        None,
+        duration_s=8.0,
+        pause_threshold_s=threshold_s,
+        reference=None,
+        scores=ScoreMap.load(),
+        model=None,
+    )
+    assert answer.silent_pause_count == len(long)
+    assert (answer.speed_score, answer.breakdown_score) == (45.0, 79.0)
 
 
 def test_a_script_without_spaces_has_no_word_measures() -> None:
