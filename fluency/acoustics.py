@@ -10,6 +10,7 @@ import noise
 import numpy as np
 import pauses
 import pitch
+import quality
 import syllables
 from numpy.typing import NDArray
 from pauses import Interval
@@ -29,7 +30,7 @@ class Acoustics:
     nuclei_s: list[float]
     pitch: pitch.Pitch
     intensity_db: NDArray[np.float64]  # at 10 ms steps, with the recording's own gain
-    noise_db: float | None  # of the room, when the speech is at -20 dB
+    quality: quality.SoundQuality
 
 
 def analyse(
@@ -74,7 +75,7 @@ def analyse(
         nuclei_s=[float(time) for time in nuclei],
         pitch=tone,
         intensity_db=intensity.contour(clean),
-        noise_db=room_db,
+        quality=quality.of(samples, levelled.samples, mask, room_db),
     )
 
 

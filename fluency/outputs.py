@@ -68,6 +68,25 @@ class Reading(TypedDict):
     substitutions: list[str]
 
 
+class Quality(TypedDict):
+    """How far the answer can be trusted. Null: it cannot be measured.
+
+    signal_to_noise_db: the loudest second of speech over the room, both below 3.4 kHz.
+    bandwidth_hz: up to where the speech has sound, at most 8000. clipped_share: of the samples of
+    speech, those at the edge of the range. heard_share: of the time that is loud enough for
+    speech, what was taken for speech. language_confidence: 1 if the language was given.
+    words_to_syllables: the syllables of the words, by their spelling, over those of the signal; 1
+    is agreement. The shares are in [0, 1].
+    """
+
+    signal_to_noise_db: float | None
+    bandwidth_hz: int | None
+    clipped_share: float | None
+    heard_share: float
+    language_confidence: float | None
+    words_to_syllables: float | None
+
+
 class Fluency(BaseModel):
     """All measures of one recording."""
 
@@ -77,6 +96,7 @@ class Fluency(BaseModel):
     speed_score: float | None
     breakdown_score: float | None
     repair_score: float | None
+    score_withheld: str | None  # why there is no score
     calibration: str
     # Times in s. total_time_s is from the first sound to the last, without silence at the ends.
     duration_s: float
@@ -120,4 +140,5 @@ class Fluency(BaseModel):
     intensity_db: list[float] | None
     timeline: Path | None
     model: str | None
+    quality: Quality
     warnings: list[str]

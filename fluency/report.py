@@ -8,13 +8,16 @@ from typing import Any, Final
 import disfluency
 import numpy as np
 import reading
+import spelling
+import trust
 from acoustics import Acoustics
 from asr import Transcript, Word
 from measures import Measures, measure, per_minute, ratio
 from outputs import FilledPause, Fluency, Pause, Reading, Segment
 from outputs import Word as WordOut
 from pauses import Interval
-from score import Score, ScoreMap, is_scorable
+from quality import NO_SPEECH
+from score import Score, ScoreMap
 
 # Of a detected language. Real recordings of 2 s and more in one language reach 0.78.
 MIN_CONFIDENCE: Final = 0.5
@@ -49,7 +52,9 @@ def silence(duration_s: float, pause_threshold_s: float, scores: ScoreMap) -> Fl
         intensity_db=None,
         timeline=None,
         model=None,
-        warnings=["no speech was found in the recording"],
+        quality=trust.output(NO_SPEECH, None, None),
+        score_withheld=trust.NO_SPEECH_FOUND,
+        warnings=[trust.NO_SPEECH_FOUND],
         **nothing,
     )
 
@@ -85,9 +90,9 @@ def compose(
     values = {**asdict(standard), "repairs_per_minute": per_minute(hesitations, total_s)}
     if values["mean_silent_pause_s"] is None:
         values["mean_silent_pause_s"] = 0.0  # no pause is the best value, not a missing one
-    scored = Score(None, None, None, None)
-    if is_scorable(measures.syllable_count, total_s):
-        scored = scores.score(values)
+    fit = _fit(heard, understood)
+    withheld = trust.withheld(heard.quality, measures.syllable_count, total_s, fit)
+    scored = Score(None, None, None, None) if withheld else scores.score(values)
     within = sum(pause["position"] == "within" for pause in silences)
     return Fluency(
         speech_detected=True,
@@ -111,7 +116,9 @@ def compose(
         ],
         timeline=None,
         model=model,
-        warnings=_warnings(heard, measures, understood, reference),
+        quality=trust.output(heard.quality, understood, fit),
+        score_withheld=withheld,
+        warnings=[*_warnings(understood, reference), *trust.warnings(heard.quality, total_s, fit)],
         **_timelines(heard, contours),
         **_transcript(understood),
         **_rounded(measures),
@@ -258,25 +265,27 @@ def _words_per_minute(kinds: Sequence[str], total_s: float) -> float | None:
     return _round(per_minute(sum(kind != disfluency.FILLER for kind in kinds), total_s))
 
 
-def _warnings(
-    heard: Acoustics,
-    measures: Measures,
-    understood: Transcript | None,
-    reference: Sequence[str] | None,
-) -> list[str]:
-    warnings = list(understood.warnings) if understood else []
-    if understood and understood.language_probability < MIN_CONFIDENCE:
+def _fit(heard: Acoustics, understood: Transcript | None) -> float | None:
+    """Syllables of the words over those of the signal; None where the language is a guess."""
+    if understood is None or understood.language_probability < MIN_CONFIDENCE:
+        return None
+    spelled = spelling.syllables((word.text for word in understood.words), understood.language)
+    return None if spelled is None else ratio(spelled, len(heard.nuclei_s))
+
+
+def _warnings(understood: Transcript | None, reference: Sequence[str] | None) -> list[str]:
+    """What is to be said of the words."""
+    if understood is None:
+        return []
+    warnings = list(understood.warnings)
+    if understood.language_probability < MIN_CONFIDENCE:
         share = round(100 * understood.language_probability)
         warnings.append(
             f"the language is a guess ({understood.language}, {share} %), so the words are not "
             "scored: say which language it is"
         )
-    if reference and understood and not understood.is_spaced:
+    if reference and not understood.is_spaced:
         warnings.append("the reading was not compared: its script has no spaces between words")
-    if not is_scorable(measures.syllable_count, measures.total_time_s):
-        warnings.append("too little speech for a score")
-    if heard.noise_db is not None and heard.noise_db > -35:
-        warnings.append("the room is loud: quiet sounds may be missed and pauses be less exact")
     return warnings
 
 

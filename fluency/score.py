@@ -14,8 +14,6 @@ from typing import Any, Final
 import numpy as np
 
 DEFAULT_MAP: Final = Path(__file__).with_name("score_map.json")
-MIN_SYLLABLES: Final = 5  # with fewer, one error of the detector changes a rate too much
-MIN_TIME_S: Final = 1.0
 SUB_SCORES: Final = ("speed", "breakdown", "repair")
 
 
@@ -68,8 +66,3 @@ class ScoreMap:
         if not scores or sum(weights) <= 0:
             return None
         return round(float(np.average(list(scores.values()), weights=weights)), 1)
-
-
-def is_scorable(syllables: int, total_time_s: float) -> bool:
-    """Whether there is enough speech for a score."""
-    return syllables >= MIN_SYLLABLES and total_time_s >= MIN_TIME_S

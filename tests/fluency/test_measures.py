@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from measures import measure
 from pauses import Interval
 from pitch import Pitch
-from score import ScoreMap, is_scorable
+from quality import SoundQuality
+from score import ScoreMap
 
 # 0-2 s: 6 syllables; pause of 0.5 s; 2.5-4 s: 3; pause of 1 s; 5-6 s: 3.
 SEGMENTS = [Interval(1.0, 3.0), Interval(3.5, 5.0), Interval(6.0, 7.0)]
@@ -31,7 +32,7 @@ HEARD = Acoustics(
     nuclei_s=NUCLEI,
     pitch=Pitch(np.full(401, 120.0), np.zeros(401), np.zeros(401, bool)),
     intensity_db=np.full(801, -30.0),
-    noise_db=-60.0,
+    quality=SoundQuality(40.0, 8000, 0.0, 1.0),
 )
 
 
@@ -390,12 +391,10 @@ def test_the_map_weights_by_published_correlations() -> None:
         assert entry["source"]
 
 
-def test_too_little_speech_has_no_score() -> None:
-    """Four syllables, or less than a second."""
-    assert not is_scorable(4, 10.0)
-    assert not is_scorable(20, 0.9)
-    assert is_scorable(5, 1.0)
-    assert np.isfinite(ScoreMap.load().points("articulation_rate", 0.0))
+def test_a_value_beyond_the_map_is_held() -> None:
+    """The first and the last point hold beyond the ends."""
+    assert ScoreMap.load().points("articulation_rate", 0.0) == 0
+    assert ScoreMap.load().points("articulation_rate", 99.0) == 100
 
 
 @pytest.mark.parametrize(
