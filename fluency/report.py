@@ -107,7 +107,7 @@ def compose(
         repetition_count=repetitions,
         repair_count=repairs,
         repairs_per_minute=_round(values["repairs_per_minute"]) if is_spaced else None,
-        reading=_reading(words, reference, total_s) if is_spaced and reference else None,
+        reading=_reading(words, reference, total_s, language) if is_spaced and reference else None,
         pauses=silences,
         filled_pauses=fillers,
         words=[
@@ -146,9 +146,11 @@ def _transcript(understood: Transcript | None) -> dict[str, Any]:
     }
 
 
-def _reading(words: Sequence[Word], reference: Sequence[str], total_s: float) -> Reading:
-    said = reading.words_of(" ".join(word.text for word in words))
-    return reading.compare(reference, said, total_s)
+def _reading(
+    words: Sequence[Word], reference: Sequence[str], total_s: float, language: str
+) -> Reading:
+    said = reading.tokens_of(" ".join(word.text for word in words))
+    return reading.compare(reference, said, total_s, language)
 
 
 def snap(words: Sequence[Word], silences: Sequence[Interval]) -> list[Word]:
