@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
+from repetitions import Double, is_repetition
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -27,13 +29,6 @@ FILLERS: Final = _words(
 )
 # Fillers that are ordinary words in other languages: German "er" and "um", Portuguese "um", "em".
 FILLERS_OF: Final = {"en": _words("um er em"), "es": _words("em")}
-# Repeated on purpose or by grammar: no repetition.
-INTENDED: Final = _words(
-    """
-    very really so no yes yeah ha haha bye long many had that is blah knock please now wait
-    okay ok well far again hello hi night nous vous
-    """
-)
 EDITING_TERMS: Final = (
     ("i", "mean"),
     ("or", "rather"),
@@ -72,12 +67,18 @@ def is_cut_off(word: str) -> bool:
     return bool(re.search(r"\w[-–—]$", word.strip()))
 
 
-def classify(words: Sequence[str], language: str = "en", *, is_spaced: bool = True) -> list[str]:
+def classify(
+    words: Sequence[str],
+    language: str = "en",
+    *,
+    is_spaced: bool = True,
+    gaps_s: Sequence[float] = (),
+) -> list[str]:
     """The kind of each word. Of two equal phrases the first is the repetition.
 
-    language: ISO 639-1; it decides what is a filler. Without spaces between words (is_spaced
-    false) only fillers are found: the pieces of a transcript are characters there, and "妈妈" is
-    one word.
+    language: ISO 639-1; it decides what is a filler and which doubles are grammar. gaps_s: the
+    silence after each word, if it is known. Without spaces between words (is_spaced false) only
+    fillers are found: the pieces of a transcript are characters there, and "妈妈" is one word.
 
     >>> classify(["I", "I", "went", "um", "home"])
     ['repetition', 'fluent', 'fluent', 'filler', 'fluent']
@@ -92,7 +93,7 @@ def classify(words: Sequence[str], language: str = "en", *, is_spaced: bool = Tr
         if is_cut_off(words[index]):
             kinds[index] = REPAIR
     for position in range(len(kept)):
-        size = _repeated_at(words, kept, plain, position)
+        size = _repeated_at(words, kept, position, language, gaps_s)
         for index in kept[position : position + size]:
             if kinds[index] == FLUENT:
                 kinds[index] = REPETITION
@@ -109,21 +110,41 @@ def classify(words: Sequence[str], language: str = "en", *, is_spaced: bool = Tr
 
 
 def _repeated_at(
-    words: Sequence[str], kept: Sequence[int], plain: Sequence[str], position: int
+    words: Sequence[str],
+    kept: Sequence[int],
+    position: int,
+    language: str,
+    gaps_s: Sequence[float],
 ) -> int:
-    """How many words from this position on are repeated directly after; 0 for none."""
+    """How many of the kept words from this position on are repeated directly after; 0 for none."""
+    nearby = range(max(position - 1, 0), min(position + 2 * _LONGEST_PHRASE + 1, len(kept)))
+    plain = {index: normalise(words[kept[index]]) for index in nearby}
     for size in range(_LONGEST_PHRASE, 0, -1):
-        first = plain[position : position + size]
-        second = plain[position + size : position + 2 * size]
-        if len(second) < size or list(first) != list(second):
+        middle, end = position + size, position + 2 * size
+        if end > len(kept) or any(
+            plain[index] != plain[index + size] for index in range(position, middle)
+        ):
             continue
-        if size == 1 and first[0] in INTENDED:
-            continue
-        # "the best of times. The best of times …": with a full stop between it is intended.
-        if _ends_with(words[kept[position + size - 1]], _SENTENCE_ENDS):
-            continue
-        return size
+        last, following = kept[middle - 1], kept[middle]
+        double = Double(
+            plain=[plain[index] for index in range(position, middle)],
+            capitals=[_is_capital(words[index]) for index in kept[middle:end]],
+            gap_s=sum(gaps_s[last:following]),
+            has_filler=following - last > 1,
+            clause_end=_ends_with(words[last], _CLAUSE_ENDS + "–—"),
+            # "I… I went": a hesitation, as Whisper writes it.
+            sentence_end=_ends_with(words[last], _SENTENCE_ENDS)
+            and not words[last].endswith(("…", "...")),
+            before=plain.get(position - 1, ""),
+            following=plain.get(end, ""),
+        )
+        if is_repetition(double, language):
+            return size
     return 0
+
+
+def _is_capital(word: str) -> bool:
+    return next((character.isupper() for character in word if character.isalpha()), False)
 
 
 def _stands_apart(words: Sequence[str], kept: Sequence[int], position: int) -> bool:

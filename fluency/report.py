@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any, Final
 
 import disfluency
@@ -81,7 +82,12 @@ def compose(
     if understood and understood.language_probability < MIN_CONFIDENCE:
         words, is_spaced = [], False  # they may be invented: nothing is counted in them
     language = understood.language if understood else "en"
-    kinds = disfluency.classify([word.text for word in words], language, is_spaced=is_spaced)
+    kinds = disfluency.classify(
+        [word.text for word in words],
+        language,
+        is_spaced=is_spaced,
+        gaps_s=[after.start_s - word.end_s for word, after in pairwise(words)],
+    )
     fillers = merge_fillers(heard.fillers, words, kinds)
     silences = [_pause(pause, words, language) for pause in heard.silences]
     repetitions = disfluency.count(kinds, disfluency.REPETITION) if is_spaced else None
