@@ -137,12 +137,6 @@ def test_a_filler_of_one_language_is_a_word_of_another(
     assert ["i" if kind == "filler" else kind[0] for kind in found] == list(kinds)
 
 
-def test_a_clause_opens_in_english_only() -> None:
-    """Portuguese "as" is an article."""
-    assert disfluency.pause_position("vi", "as", "pt") == "within"
-    assert disfluency.pause_position("know", "as", "en") == "between"
-
-
 def test_doubled_characters_are_no_repetition() -> None:
     """Where a script has no spaces the pieces are characters: "妈妈" is one word, 嗯 a filler."""
     kinds = disfluency.classify([*"嗯我爱妈妈"], is_spaced=False)
@@ -153,21 +147,6 @@ def test_a_repeated_phrase_counts_once() -> None:
     """Three repeated words in a row are one repetition."""
     kinds = disfluency.classify(["he", "was", "not", "he", "was", "not", "an", "ill", "man", "man"])
     assert disfluency.count(kinds, "repetition") == 2
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "position"),
-    [
-        ("times,", "it", "between"),
-        ("home.", "Then", "between"),
-        ("home", "because", "between"),
-        ("the", "house", "within"),
-        ("received", "for", "within"),
-    ],
-)
-def test_where_a_pause_stands(before: str, after: str, position: str) -> None:
-    """Punctuation before or a conjunction after: between two clauses."""
-    assert disfluency.pause_position(before, after) == position
 
 
 def test_words_leave_the_pauses() -> None:
@@ -395,29 +374,3 @@ def test_a_value_beyond_the_map_is_held() -> None:
     """The first and the last point hold beyond the ends."""
     assert ScoreMap.load().points("articulation_rate", 0.0) == 0
     assert ScoreMap.load().points("articulation_rate", 99.0) == 100
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "said,”",
-        "sagte.“",
-        "„gut“,",
-        "dit.»",
-        "قال،",
-        "لماذا؟",
-        "कहा।",
-        "言った。」",
-        "好！』",
-        "end.)",
-    ],
-)
-def test_clauses_end_in_every_script(word: str) -> None:
-    """At its marks, before closing quotes and behind them."""
-    assert disfluency.pause_position(word, "x", "xx") == "between"
-
-
-@pytest.mark.parametrize("word", ["„gut“", "(end)", "said", "好", "i.e"])
-def test_a_quote_alone_ends_no_clause(word: str) -> None:
-    """What stands in quotes may be one word of a clause."""
-    assert disfluency.pause_position(word, "x", "xx") == "within"
