@@ -34,6 +34,7 @@ def test_the_package_imports_nothing_of_its_neighbours() -> None:
         "av",
         "cog",
         "librosa",
+        "num2words",
         "numpy",
         "scipy",
         "torch",
