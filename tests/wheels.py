@@ -9,8 +9,10 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 # What a model's environment needs to run Cog's server.
-COG = ("cog", "coglet", "typing_extensions", "PyYAML", "structlog", "requests")
-COG += ("charset-normalizer", "idna", "urllib3", "certifi")
+COG = (
+    *("cog", "coglet", "typing_extensions", "PyYAML", "structlog", "requests"),
+    *("charset-normalizer", "idna", "urllib3", "certifi"),
+)
 
 
 def pack(folder: Path, names: Iterable[str] = COG) -> None:

@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpclib
-from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
-from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.json_format import MessageToDict
 from grpclib.server import Server, Stream
 from modal_proto import api_grpc
 from modal_proto import api_pb2 as pb
