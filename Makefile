@@ -52,7 +52,7 @@ format: setup ## let ruff put things in order
 	$(BIN)/ruff format .
 
 type: setup ## mypy, strict; one run per package since each has a run.py
-	$(MYPY) api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py bench/scaling.py bench/gpu.py bench/gpu_figures.py bench/gpu_rows.py
+	$(MYPY) api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py bench/scaling.py bench/gpu.py bench/gpu_figures.py bench/gpu_rows.py tests/linked_environment.py
 	@echo "mypy tests/edge"; cd tests/edge && $(MYPY) .
 	@echo "mypy deploy"; cd deploy && $(MYPY) .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done

@@ -1,5 +1,5 @@
-"""A package the way its image would be: a fresh virtual environment from its own
-requirements.txt, a copy of its folder less .dockerignore, and Cog's own server in it.
+"""A package the way its image would be: a fresh virtual environment of what its own
+requirements.txt brings, a copy of its folder less .dockerignore, and Cog's own server in it.
 
 `cog build` needs Docker. What it puts into the image beside the base does not: the Python of
 cog.yaml, the requirements, the folder, the schema read from the runner, the environment.
@@ -28,10 +28,12 @@ import httpx
 import yaml
 from modal import FilePatternMatcher
 
+from tests.linked_environment import link
+
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
 SCHEMA_SCRIPT = ROOT / "router" / "models" / "runner_schema.py"
-INSTALL_TIMEOUT_S = 900  # gigabytes where nothing is cached
+STEP_TIMEOUT_S = 900
 READY_TIMEOUT_S = 300
 UNCOPIED = (".venv", ".cog", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 sys.path.insert(0, str(ROOT / "deploy"))
@@ -50,7 +52,7 @@ def step(name: str, command: Sequence[str | Path], env: Mapping[str, str], cwd: 
         env=dict(env),
         capture_output=True,
         text=True,
-        timeout=INSTALL_TIMEOUT_S,
+        timeout=STEP_TIMEOUT_S,
         check=False,
     )
     if done.returncode != 0:
@@ -88,18 +90,11 @@ def build(package: Path, scratch: Path) -> Image:
         os.environ,
         scratch,
     )
-    # By pip from outside: it knows the machine's way to its packages, and stays out of the image.
-    step(
-        "install requirements.txt",
-        [
-            *(sys.executable, "-m", "pip", "--python", venv / "bin" / "python", "install"),
-            "--no-compile",  # what is imported is compiled then
-            *("--constraint", ROOT / "constraints.txt"),
-            *("--requirement", package / build_part["python_requirements"]),
-        ],
-        {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "PYTHONPATH")},
-        scratch,
-    )
+    lines = (package / build_part["python_requirements"]).read_text().splitlines()
+    try:
+        link((line for line in lines if line and not line.startswith("#")), venv)
+    except LookupError as error:
+        raise StepError(f"step 'install requirements.txt' failed: {error}") from error
     _copy(package, folder)
     variables = dict(line.split("=", 1) for line in config.get("environment") or [])
     # Nothing of this process's environment: what an image has, and where temp files may lie.

@@ -32,7 +32,7 @@ PACKAGES = sorted(p.parent for p in ROOT.glob("*/cog.yaml"))
 def image(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Image]:
-    """The package, built; a gigabyte that is removed at once afterwards."""
+    """The package, built; 40,000 files that are removed at once afterwards."""
     package: Path = request.param
     scratch = tmp_path_factory.mktemp(f"{package.name}-image")
     yield build(package, scratch)
