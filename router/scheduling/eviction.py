@@ -63,7 +63,6 @@ def judge_claim(
     now: float,
     *,
     impatient: bool,
-    policy: Policy,
 ) -> ClaimDecision:
     """Decide how `claim` gets its memory when `free_bytes` are free.
 
@@ -77,7 +76,7 @@ def judge_claim(
     short = claim.claim_bytes - free_bytes - leaving_bytes(others)
     if short <= 0:
         return ClaimDecision(fits=False)
-    chosen = _chosen(others, short, now, impatient=impatient, policy=policy)
+    chosen = _chosen(others, short, now, impatient=impatient)
     return chosen or ClaimDecision(fits=False)
 
 
@@ -87,24 +86,23 @@ def judge_overcommitment(
     now: float,
     *,
     impatient: bool,
-    policy: Policy,
 ) -> ClaimDecision:
     """Decide which models give back `over_bytes`, the memory held above the budget. When all
     candidates together hold less, take them all."""
     models = list(models)
-    if chosen := _chosen(models, over_bytes, now, impatient=impatient, policy=policy):
+    if chosen := _chosen(models, over_bytes, now, impatient=impatient):
         return chosen
-    idle, sleepers = _idle(models, now, policy), _sleepers(models, now)
-    busy = _busy(models, now, policy) if impatient else []
+    idle, sleepers = _idle(models, now), _sleepers(models, now)
+    busy = _busy(models, now) if impatient else []
     return _decision(busy, end=(*idle, *sleepers))
 
 
 def _chosen(
-    models: list[Model], bytes_needed: int, now: float, *, impatient: bool, policy: Policy
+    models: list[Model], bytes_needed: int, now: float, *, impatient: bool
 ) -> ClaimDecision | None:
     """The models to take for that much memory: the first choice that is enough; None when none
     is."""
-    idle, sleepers = _idle(models, now, policy), _sleepers(models, now)
+    idle, sleepers = _idle(models, now), _sleepers(models, now)
     to_suspend = [m for m in sleepers if m.may_suspend]
     tries = [
         (idle, Depth.SLEEP),
@@ -114,7 +112,7 @@ def _chosen(
         (idle + sleepers, Depth.WHOLE),
     ]
     if impatient:
-        busy = _busy(models, now, policy)
+        busy = _busy(models, now)
         tries += [
             (idle + busy, Depth.SLEEP),
             (idle + sleepers + busy, Depth.SLEEP),
@@ -127,9 +125,9 @@ def _chosen(
     return None
 
 
-def _idle(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
+def _idle(models: Iterable[Model], now: float) -> list[Model]:
     """The models that may be evicted now, in the order of rule 2."""
-    idle = [m for m in models if m.is_idle and m.held_bytes and now >= m.settled_at(policy)]
+    idle = [m for m in models if m.is_idle and m.held_bytes and now >= m.settled_at]
     return sorted(idle, key=lambda m: (m.kept, -m.own.priority, m.cost_to_evict(now)))
 
 
@@ -139,16 +137,13 @@ def _sleepers(models: Iterable[Model], now: float) -> list[Model]:
     return sorted(asleep, key=lambda m: (bool(m.waiting), m.cost_to_evict(now)))
 
 
-def _busy(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
+def _busy(models: Iterable[Model], now: float) -> list[Model]:
     """The models that may be drained now. One that is draining already stays the first choice;
     otherwise two could be drained in turns, and none would ever be empty."""
     busy = [
         m
         for m in models
-        if m.phase is Phase.READY
-        and not m.is_idle
-        and m.held_bytes
-        and now >= m.drainable_at(policy)
+        if m.phase is Phase.READY and not m.is_idle and m.held_bytes and now >= m.drainable_at
     ]
     return sorted(busy, key=lambda m: (not m.draining, m.cost_to_evict(now)))
 

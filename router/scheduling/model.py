@@ -75,7 +75,10 @@ class Model(SleepRecord):
     phase_since: float = 0.0
     holds_memory: bool = False
     ready_since: float = 0.0
-    brought_in_s: float = 0.0  # how long the last load or wake took
+    settled_at: float = 0.0  # from when it may be stopped, if it is idle
+    # From when it may be drained. It stays at least as long as it took to bring, so that models
+    # that take turns spend at most half of the time loading.
+    drainable_at: float = 0.0
     set_up_since: float = 0.0  # when its last set-up began
     set_up_until: float = 0.0  # when its last set-up succeeded or failed
     own: OwnPolicy = THE_POLICYS
@@ -202,10 +205,12 @@ class Model(SleepRecord):
         if phase in GONE:
             self.forget_process()
 
-    def note_ready(self, now: float, brought_in_s: float) -> None:
-        """Remember when it became ready, and how long that took."""
+    def note_ready(self, now: float, brought_in_s: float, p: Policy) -> None:
+        """Remember when it became ready and how long that took, which decides when it may go."""
         self.ready_since = now
-        self.brought_in_s = brought_in_s
+        self.settled_at = now + p.protection_s(brought_in_s)
+        worth_s = min(brought_in_s, LONGEST_PROTECTION_S)
+        self.drainable_at = max(self.settled_at, now + worth_s)
 
     def end_copying(self, *, unless: Phase | None = None) -> None:
         """Its copies do not grow any more."""
@@ -253,16 +258,6 @@ class Model(SleepRecord):
     # `now` with these, and `Scheduler.next_wakeup` returns the first of these. Both use the same
     # sums, so that no rounding makes a wake-up come just before its time.
 
-    def settled_at(self, p: Policy) -> float:
-        """When a ready model may be stopped, if it is idle."""
-        return self.ready_since + p.protection_s(self.brought_in_s)
-
-    def drainable_at(self, p: Policy) -> float:
-        """When a ready model may be drained. It stays at least as long as it took to bring, so that
-        models that take turns spend at most half of the time loading."""
-        worth_s = min(self.brought_in_s, LONGEST_PROTECTION_S)
-        return self.ready_since + max(p.protection_s(self.brought_in_s), worth_s)
-
     def restart_at(self, unhealthy_to_restart_s: float) -> float:
         """When a ready but unhealthy model is restarted, if it runs nothing."""
         return self.problem_since + unhealthy_to_restart_s
@@ -278,7 +273,7 @@ class Model(SleepRecord):
         idle_s = p.idle_to_sleep_s if own_s is None else own_s
         # After a refusal it is asked again, but not at once.
         asked_again_at = self.stage_after if self.refusals else 0.0
-        return max(self.idle_since + idle_s, self.settled_at(p), asked_again_at)
+        return max(self.idle_since + idle_s, self.settled_at, asked_again_at)
 
     def stage_at(self, p: Policy) -> float:
         """When the memory of an idle model may be copied."""
@@ -317,8 +312,8 @@ class Model(SleepRecord):
         """The moments after which the scheduler may do something with it that it must not do
         now."""
         if self.phase is Phase.READY:
-            yield self.settled_at(p)
-            yield self.drainable_at(p)
+            yield self.settled_at
+            yield self.drainable_at
             if self.problem:
                 yield self.restart_at(p.unhealthy_to_restart_s)
             if self.is_idle and not self.kept:

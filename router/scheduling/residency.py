@@ -29,6 +29,9 @@ class Residency:
         """Change what has to be changed now. Return the names of the models that must drain: they
         may begin no prediction."""
         steps = self._steps
+        if self._is_settled():
+            self._over_since = None
+            return set()
         self._restart_unhealthy(now)
         draining = self._do_as_asked(now)
         draining |= self._admit_claims(now) | self._relieve(now)
@@ -36,6 +39,18 @@ class Residency:
         for sleeper in sleeping.judge_host_overcommitment(models, steps.host_budget_bytes, now):
             steps.stop(sleeper, "host memory", now)
         return draining
+
+    def _is_settled(self) -> bool:
+        """Whether nothing has to be changed: no model is unhealthy or asked to leave, none wants to
+        be resident that is not, and memory suffices. So it is after nearly every event, and this
+        one look costs a fifth of the whole review."""
+        held = host = 0
+        for m in self._steps.models.values():
+            if m.asked or m.problem or (m.phase is not Phase.READY and m.claims_memory):
+                return False
+            held += m.held_bytes
+            host += m.held_host_bytes
+        return held <= self._steps.budget_bytes and host <= self._steps.host_budget_bytes
 
     def relief_due_at(self) -> float | None:
         """When busy models must drain too, since stopping idle ones has not been enough. None
@@ -115,7 +130,6 @@ class Residency:
                 free,
                 now,
                 impatient=now >= m.impatient_at(steps.policy),
-                policy=steps.policy,
             )
             if decision.fits:
                 steps.bring(m, now)
@@ -150,7 +164,6 @@ class Residency:
             over,
             now,
             impatient=now >= self._over_since + steps.policy.patience_s,
-            policy=steps.policy,
         )
         for m in relief.stop:
             steps.evict(m, "memory", now)

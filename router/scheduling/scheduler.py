@@ -252,7 +252,7 @@ class Scheduler:
         match e:
             case msg.Ready() if m.phase is Phase.STARTING:
                 m.enter(Phase.READY, now)
-                m.note_ready(now, e.load_s)
+                m.note_ready(now, e.load_s, self.policy)
                 m.set_up_until = now
                 m.wanted = False
                 m.can_sleep = e.can_sleep

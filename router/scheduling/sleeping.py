@@ -54,7 +54,7 @@ def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
             m.enter(Phase.READY if m.holds_memory else Phase.ASLEEP, now)
         case msg.Woke() if m.phase is Phase.WAKING:
             m.enter(Phase.READY, now)
-            m.note_ready(now, e.wake_s)
+            m.note_ready(now, e.wake_s, policy)
             m.wanted = False
             m.note_wake(e.wake_s)
             m.note_footprint(e.footprint_bytes)

@@ -38,7 +38,7 @@ def model(
     m.load_s = load_s
     m.enter(Phase.STARTING, NOW - ready_for_s)
     m.enter(phase, NOW - ready_for_s)
-    m.note_ready(NOW - ready_for_s, load_s)
+    m.note_ready(NOW - ready_for_s, load_s, POLICY)
     for _ in range(requests):
         m.note_request(NOW - ready_for_s)
     if busy:
@@ -51,7 +51,7 @@ def judge(
 ) -> ClaimDecision:
     """A claim of `need` bytes now."""
     claim = model("claim", need, phase=Phase.STOPPED)
-    return judge_claim(claim, others, free, NOW, impatient=impatient, policy=POLICY)
+    return judge_claim(claim, others, free, NOW, impatient=impatient)
 
 
 def names(models: Sequence[Model]) -> set[str]:
@@ -173,7 +173,7 @@ def test_a_busy_model_stays_as_long_as_it_took_to_load() -> None:
     """A model that loads for half a minute serves for as long before it is drained."""
     slow = model("slow", load_s=30, ready_for_s=29.9, busy=True)
     assert judge(10, [slow], free=0, impatient=True) == ClaimDecision(fits=False)
-    slow.ready_since = NOW - 30
+    slow.note_ready(NOW - 30, 30, POLICY)
     assert names(judge(10, [slow], free=0, impatient=True).drain) == {"slow"}
 
 
@@ -181,7 +181,7 @@ def test_a_download_protects_for_a_minute_only() -> None:
     """A first load of many minutes does not keep others waiting for as long."""
     slow = model("slow", load_s=900, ready_for_s=59.9, busy=True)
     assert judge(10, [slow], free=0, impatient=True) == ClaimDecision(fits=False)
-    slow.ready_since = NOW - 60
+    slow.note_ready(NOW - 60, 900, POLICY)
     assert names(judge(10, [slow], free=0, impatient=True).drain) == {"slow"}
 
 
@@ -216,7 +216,7 @@ def test_overcommitment_drains_no_more_than_it_must() -> None:
     busy = [model("a", busy=True), model("b", busy=True)]
 
     def relief(over_bytes: int) -> ClaimDecision:
-        return judge_overcommitment(busy, over_bytes, NOW, impatient=True, policy=POLICY)
+        return judge_overcommitment(busy, over_bytes, NOW, impatient=True)
 
     assert len(relief(10).drain) == 1
     assert names(relief(30).drain) == {"a", "b"}
