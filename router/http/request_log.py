@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.http.pages import ROUTE
-from router.observability.facts import Fact, Facts, RequestEnded
+from router.observability.facts import Facts, RequestEnded
 from router.trace_context import RESPONSE_HEADER, TraceContext, parse
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class RequestLog:
         self._app = app
         self._facts = facts
         self._begin_trace = begin_trace
-        facts.add(log_request)
+        facts.add(log_request, RequestEnded)
         self._templates: dict[object, str] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,22 +105,20 @@ class RequestLog:
         return self._templates.get(endpoint, UNMATCHED)
 
 
-def log_request(fact: Fact) -> None:
-    """Log the request in one line, if it is one. This is a listener of
-    `router.observability.facts`."""
-    if isinstance(fact, RequestEnded):
-        fields = {
-            "request_id": fact.request_id,
-            "method": fact.method,
-            # Quoted, because a client could send control characters for a terminal.
-            "path": quote(fact.path[:LOGGED_PATH_CHARS]),
-            "route": fact.route,
-            "status": fact.status,
-            "seconds": round(fact.seconds, 4),
-        }
-        if fact.trace is not None:
-            fields["trace_id"] = fact.trace.trace_id
-        log.info("request", extra=fields)
+def log_request(fact: RequestEnded) -> None:
+    """Log the request in one line. This is a listener of `router.observability.facts`."""
+    fields = {
+        "request_id": fact.request_id,
+        "method": fact.method,
+        # Quoted, because a client could send control characters for a terminal.
+        "path": quote(fact.path[:LOGGED_PATH_CHARS]),
+        "route": fact.route,
+        "status": fact.status,
+        "seconds": round(fact.seconds, 4),
+    }
+    if fact.trace is not None:
+        fields["trace_id"] = fact.trace.trace_id
+    log.info("request", extra=fields)
 
 
 def _read_headers(scope: Scope) -> tuple[bytes, TraceContext | None]:

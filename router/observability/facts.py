@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -107,28 +107,32 @@ Fact = (
     | SleepRefused
     | RequestEnded
 )
-Listener = Callable[[Fact], None]
+# Called with the facts of its kinds.
+Listener = Callable[[Any], None]
 
 
 class Facts:
-    """Calls every listener with every fact, in order, a little later. The exception of a listener
-    is logged, and the others are still called."""
+    """Calls each listener with the facts of its kinds, in order, a little later. The exception of a
+    listener is logged, and the others are still called."""
 
     def __init__(self, listeners: Iterable[Listener] = (), delay_s: float = DELAY_S) -> None:
         """delay_s: how long a fact waits; 0: `tell` delivers it at once."""
-        self._listeners = list(listeners)
+        self._kinds: dict[Listener, tuple[type[Fact], ...]] = dict.fromkeys(listeners, ())
+        self._listeners: dict[type, list[Listener]] = {}  # by kind, found when first needed
         self._delay_s = delay_s
         self._waiting: list[Fact] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, listener: Listener) -> None:
-        """Call this one, too, with every fact from now on."""
+    def add(self, listener: Listener, *kinds: type[Fact]) -> None:
+        """Call this one, too, with every fact of these kinds from now on; of all, without any."""
         self.deliver()
-        self._listeners.append(listener)
+        self._kinds[listener] = kinds
+        self._listeners.clear()
 
     def remove(self, listener: Listener) -> None:
         """Do not call this one any more."""
-        self._listeners.remove(listener)
+        del self._kinds[listener]
+        self._listeners.clear()
 
     def tell(self, fact: Fact) -> None:
         """Deliver the fact `delay_s` from now. Needs a running event loop unless that is 0."""
@@ -145,8 +149,13 @@ class Facts:
             self._timer = None
         facts, self._waiting = self._waiting, []
         for fact in facts:
-            for listener in self._listeners:
+            for listener in self._listeners.get(fact.__class__) or self._of(fact.__class__):
                 try:
                     listener(fact)
                 except Exception:
                     log.exception("a listener failed")
+
+    def _of(self, kind: type) -> list[Listener]:
+        found = [one for one, kinds in self._kinds.items() if not kinds or kind in kinds]
+        self._listeners[kind] = found
+        return found

@@ -17,7 +17,7 @@ import orjson
 
 from router.clock import Clock
 from router.errors import RouterError
-from router.observability.facts import Fact, Facts, PredictionEnded
+from router.observability.facts import Facts, PredictionEnded
 from router.prediction import Json, Prediction, Status
 from router.storage.usage_store import UsageRow, UsageStore
 
@@ -52,12 +52,10 @@ class Usage:
         self._last_minute = (-1, "")  # since the epoch, and its day
         self._writing = asyncio.Lock()
         self._write_task: asyncio.Task[RouterError | None] | None = None
-        facts.add(self.note)
+        facts.add(self.note, PredictionEnded)
 
-    def note(self, fact: Fact) -> None:
+    def note(self, fact: PredictionEnded) -> None:
         """Count a prediction that has ended. This is a listener of `router.observability.facts`."""
-        if not isinstance(fact, PredictionEnded):
-            return
         p = fact.prediction
         run_s = 0.0
         if p.started_at is not None and p.completed_at is not None and self._runs_here(p):

@@ -25,7 +25,7 @@ from typing import Any
 import orjson
 
 from router.errors import InsufficientStorage, InvalidInput, MethodNotAllowed
-from router.observability.facts import Fact, Facts, PredictionEnded
+from router.observability.facts import Facts, PredictionEnded
 from router.prediction import Prediction, Status
 from router.storage.private_files import write_private
 
@@ -100,7 +100,7 @@ class Versions:
             canary.configured = canary.share
             canary.share = self._kept_share(model, canary)
         if self._canaries:
-            facts.add(self.note)
+            facts.add(self.note, PredictionEnded)
 
     def choose(self, model: str) -> str:
         """The version that serves the next request for the model. A canary that cannot serve gets
@@ -138,12 +138,11 @@ class Versions:
             "compared": {name: self._records[name].view() for name in names},
         }
 
-    def note(self, fact: Fact) -> None:
+    def note(self, fact: PredictionEnded) -> None:
         """Count a prediction of a version. This is a listener of `router.observability.facts`."""
-        if isinstance(fact, PredictionEnded):
-            record = self._records.get(fact.prediction.model)
-            if record is not None:
-                record.add(fact.prediction)
+        record = self._records.get(fact.prediction.model)
+        if record is not None:
+            record.add(fact.prediction)
 
     async def _set_share(self, model: str, share: float, verb: str) -> None:
         canary = self._canaries.get(model)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from router.observability.facts import Fact, Facts, ModelChanged
+from router.observability.facts import Fact, Facts, LoadEnded, ModelChanged, SleepRefused
 from tests.waiting import until
 
 STARTING, READY = ModelChanged("echo", "starting"), ModelChanged("echo", "ready")
@@ -64,3 +64,19 @@ async def test_a_new_listener_hears_what_comes_then() -> None:
     facts.tell(READY)
     facts.deliver()
     assert heard == [READY]
+
+
+def test_a_listener_hears_the_kinds_that_it_wants() -> None:
+    """Also when it is added or removed after facts of that kind were told."""
+    every: list[Fact] = []
+    refusals: list[Fact] = []
+    facts = Facts([every.append], delay_s=0)
+    refused = SleepRefused("echo", "busy")
+    facts.tell(refused)
+    facts.add(refusals.append, SleepRefused, LoadEnded)
+    facts.tell(STARTING)
+    facts.tell(refused)
+    facts.remove(every.append)
+    facts.tell(refused)
+    assert every == [refused, STARTING, refused]
+    assert refusals == [refused, refused]
