@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -283,11 +282,11 @@ class Model(SleepRecord):
     def wants_staging(self) -> bool:
         """Whether it is idle and could sleep, but has no copies, and none are under way."""
         return (
-            self.is_idle
-            and self.can_sleep
+            self.can_sleep
             and not self.staged
             and self.host_limit_bytes is None
             and not self.problem
+            and self.is_idle
         )
 
     def stop_asleep_at(self, p: Policy) -> float:
@@ -308,25 +307,26 @@ class Model(SleepRecord):
         since = self.waiting.oldest_since()
         return math.inf if since is None else max(since, self.phase_since)
 
-    def turning_points(self, p: Policy) -> Iterator[float]:
+    def turning_points(self, p: Policy) -> list[float]:
         """The moments after which the scheduler may do something with it that it must not do
         now."""
+        found: list[float] = []
         if self.phase is Phase.READY:
-            yield self.settled_at
-            yield self.drainable_at
+            found += (self.settled_at, self.drainable_at)
             if self.problem:
-                yield self.restart_at(p.unhealthy_to_restart_s)
+                found.append(self.restart_at(p.unhealthy_to_restart_s))
             if self.is_idle and not self.kept:
-                yield self.idle_at(p)
+                found.append(self.idle_at(p))
             if self.wants_staging:
-                yield self.stage_at(p)
+                found.append(self.stage_at(p))
         elif self.phase is Phase.ASLEEP or self.phase in GONE:
             if self.phase is Phase.ASLEEP and not self.kept:
-                yield self.stop_asleep_at(p)
+                found.append(self.stop_asleep_at(p))
             if self.claims_memory:
-                yield self.retry_at
+                found.append(self.retry_at)
             if self.waiting:
-                yield self.impatient_at(p)
+                found.append(self.impatient_at(p))
+        return found
 
     def cost_to_evict(self, now: float) -> float:
         """Expected seconds lost per byte freed: time to bring it back x demand / bytes.

@@ -35,6 +35,7 @@ not FAILED.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace as replaced
 
@@ -143,11 +144,15 @@ class Scheduler:
 
         A moment between the last `handle` and `now` has not been acted on, so it is due at once.
         """
-        due = [t for m in self.models.values() for t in m.turning_points(self.policy)]
-        if (relief_due_at := self._residency.relief_due_at()) is not None:
-            due.append(relief_due_at)
-        first = min((t for t in due if t > self._handled_at), default=None)
-        return None if first is None else max(first, now)
+        first = math.inf
+        for m in self.models.values():
+            for at in m.turning_points(self.policy):
+                if self._handled_at < at < first:
+                    first = at
+        relief_due_at = self._residency.relief_due_at()
+        if relief_due_at is not None and self._handled_at < relief_due_at < first:
+            first = relief_due_at
+        return None if first == math.inf else max(first, now)
 
     # ---- what callers may ask ------------------------------------------------------------
 
