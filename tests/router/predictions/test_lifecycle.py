@@ -446,7 +446,7 @@ def submitted(world: World, times: int) -> bool:
 
 
 async def test_what_its_remote_refuses_for_now_is_submitted_again(world: World) -> None:
-    """A durable one waits, however often; one whose caller waits for the answer is told."""
+    """A durable one waits, however often; one whose caller waits for the answer fails."""
     unavailable = Failure("model_unavailable", "not now", retry_after_s=7)
     refused = Outcome(Status.FAILED, failure=unavailable, refused=True)
     in_flight = await world.router.predictions.create(made("a"))

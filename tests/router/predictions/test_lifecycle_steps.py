@@ -1,4 +1,4 @@
-"""Each step of a prediction: what is shown, who is told, and what is left when it has ended."""
+"""Each step of a prediction: what is shown, who hears of it, and what is left when it has ended."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def hear(world: World) -> list[Fact]:
 
 
 def forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that overflow is told to forget from now on."""
+    """The ids that overflow forgets from now on."""
     ids: list[str] = []
     forget = world.router.predictions.overflow.forget
 
@@ -100,7 +100,7 @@ async def test_its_place_in_the_queue(world: World) -> None:
 
 
 async def test_one_that_is_kept_is_on_disk_at_once(world: World) -> None:
-    """In the state that the caller is told, for its owner only."""
+    """In the state that its caller sees, for its owner only."""
     predictions = world.router.predictions
     await predictions.create(made("a", durable=False, owner="ada"))
     await until(lambda: "a" in world.router.model.answers)
