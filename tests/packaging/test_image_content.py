@@ -16,7 +16,7 @@ CONFIGURATION = {"cog.yaml", "requirements.txt"}
 # What the runner reads beside its modules. fluency's demo weights are made by `make weights`, or
 # by set-up in an image that was built without them.
 READ_AT_RUN_TIME = {
-    "fluency": {"score_map.json"},
+    "fluency": {"repetitions.json", "score_map.json", "spoken_forms.json"},
     "grounding": {
         "classes.json",
         "weights/demo/model.safetensors",
