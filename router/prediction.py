@@ -270,7 +270,7 @@ def job_of(p: Prediction) -> Job:
 
 
 def model_of(version: str) -> str:
-    """The model of a version's name: `grounding` of `grounding@next`, and of `grounding`."""
+    """The model of a version's name: `caption` of `caption@next`, and of `caption`."""
     return version.partition("@")[0]
 
 

@@ -21,7 +21,7 @@ from router.prediction import model_of
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-# A version of a model: `grounding@next`. The scheduler calls the remote of a model `grounding@cog`.
+# A version of a model: `caption@next`. The scheduler calls the remote of a model `caption@cog`.
 VERSION = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 NO_VERSIONS = frozenset({"cog", "modal", "replicate"})
 # The router's own paths. A model with one of these names would hide that path.

@@ -1,7 +1,7 @@
 """Two versions of a model side by side: which one serves a request, and how they compare.
 
-A version of `grounding` is a package called `grounding@NAME`, a model like every other. With a
-canary, a share of the requests for `grounding` goes to it. A promotion sends all of them there and
+A version of `caption` is a package called `caption@NAME`, a model like every other. With a
+canary, a share of the requests for `caption` goes to it. A promotion sends all of them there and
 a rollback none. Both only turn the next requests: nothing is stopped or moved, so nothing in flight
 is lost.
 
@@ -94,6 +94,7 @@ class Versions:
         self._path = state / FILE_NAME
         self._canaries = dict(canaries)
         self._is_usable = is_usable
+        self._facts = facts
         compared = {*self._canaries, *(c.version for c in self._canaries.values())}
         self._records = {name: Record() for name in compared}
         for model, canary in self._canaries.items():
@@ -129,6 +130,7 @@ class Versions:
         canary = self._canaries.get(model)
         if canary is None:
             return None
+        self._facts.deliver()  # what has ended a moment ago counts too
         names = (model, canary.version)
         return {
             "version": canary.version,

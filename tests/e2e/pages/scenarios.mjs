@@ -119,6 +119,9 @@ export const press = async (page, name) => (await button(page, name)).click();
 /** Wait for the end of the run; what is drawn of its result. */
 export async function result(page) {
   await page.waitForFunction(() => ["succeeded", "failed", "canceled"].includes(document.querySelector(".output .state")?.textContent), { polling: 50 });
+  // A waveform is shown once the sound is decoded; one that cannot be stays hidden.
+  const shown = () => ![...document.querySelectorAll(".output canvas.wave")].some((c) => c.hidden);
+  await page.waitForFunction(shown, { polling: 50, timeout: 20_000 }).catch(() => {});
   return await page.evaluate(async () => {
     const all = (css) => [...document.querySelectorAll(`.output ${css}`)];
     await Promise.all(all("img").map((i) => i.decode().catch(() => {})));

@@ -65,14 +65,18 @@ export async function request(path, options = {}) {
     try {
       response = await fetch(url(path), { ...options, headers, cache: "no-store" });
     } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new ApiError(0, "unreachable", "The box cannot be reached. Is it running, and is this machine online?");
+      throw unreachable(error);
     }
     if (response.ok) return response;
     const error = await errorOf(response);
     if (response.status !== 401 || options.quiet) throw error;
     if (used === key() && !(await askOnce(used))) throw error;
   }
+}
+
+function unreachable(error) {
+  if (error.name === "AbortError") return error;
+  return new ApiError(0, "unreachable", "The box cannot be reached. Is it running, and is this machine online?");
 }
 
 function askOnce(used) {
@@ -87,7 +91,13 @@ function askOnce(used) {
 
 /** The JSON that the box answers. A whole number that JavaScript would round is its digits as text. */
 export async function json(path, options) {
-  const text = await (await request(path, options)).text();
+  const response = await request(path, options);
+  let text;
+  try {
+    text = await response.text();
+  } catch (error) {
+    throw unreachable(error); // it ended in the middle of its answer
+  }
   return /\d{16}/.test(text) ? JSON.parse(text, exact) : JSON.parse(text);
 }
 
