@@ -52,7 +52,7 @@ class EventStream:
         self._facts = facts
         self._subscriptions: set[Subscription] = set()
         shutdown.on_begin(self._end)
-        facts.add(self.note)
+        facts.add(self.note, PredictionChanged, ModelChanged)
 
     def _end(self) -> None:
         for subscription in self._subscriptions:
