@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from urllib.parse import quote
@@ -16,13 +15,16 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.http.pages import ROUTE
+from router.logs import log_info
 from router.observability.facts import Facts, RequestEnded
+from router.prediction import new_id
 from router.trace_context import RESPONSE_HEADER, TraceContext, parse
 
 log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{1,64}")
 UNMATCHED = "unmatched"
+PLAIN_PATH = re.compile(r"[A-Za-z0-9/_.~-]*")  # what `quote` would not change
 # In the scope: the request's span, absent when it belongs to no trace.
 TRACE = "callme_trace"
 # The first span of a trace is only one of these. What polls and probes would begin a trace each
@@ -111,14 +113,18 @@ def log_request(fact: RequestEnded) -> None:
         "request_id": fact.request_id,
         "method": fact.method,
         # Quoted, because a client could send control characters for a terminal.
-        "path": quote(fact.path[:LOGGED_PATH_CHARS]),
+        "path": _quoted(fact.path[:LOGGED_PATH_CHARS]),
         "route": fact.route,
         "status": fact.status,
         "seconds": round(fact.seconds, 4),
     }
     if fact.trace is not None:
         fields["trace_id"] = fact.trace.trace_id
-    log.info("request", extra=fields)
+    log_info(log, "request", fields)
+
+
+def _quoted(path: str) -> str:
+    return path if PLAIN_PATH.fullmatch(path) else quote(path)
 
 
 def _read_headers(scope: Scope) -> tuple[bytes, TraceContext | None]:
@@ -135,7 +141,7 @@ def _read_headers(scope: Scope) -> tuple[bytes, TraceContext | None]:
     trace = None
     if len(parents) == 1:
         trace = parse(parents[0].decode("latin-1"), state.decode("latin-1"))
-    return request_id or secrets.token_hex(16).encode(), trace
+    return request_id or new_id().encode(), trace
 
 
 def templates(routes: Iterable[BaseRoute]) -> dict[object, str]:
