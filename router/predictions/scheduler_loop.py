@@ -51,6 +51,8 @@ CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 10.0
 
 # Reports after which a model may be in a new phase that no effect announced.
+# The scheduler's times are of seconds. So what only time changes may be done this much later.
+LOOK_S = 0.01
 STEPS_OF_A_PROCESS = (
     *(msg.Ready, msg.HealthChanged, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped),
     msg.SleepRefused,
@@ -110,6 +112,7 @@ class SchedulerLoop:
         self._events: deque[msg.Event] = deque()
         self._handling = False
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None  # calls _set_timer
         self._changed = asyncio.Event()
 
     # ---- life ----------------------------------------------------------------------------
@@ -131,8 +134,9 @@ class SchedulerLoop:
             await self._all_stopped()
         for task in list(self._tasks):
             task.cancel()
-        if self._timer:
-            self._timer.cancel()
+        for timer in (self._timer, self._look):
+            if timer:
+                timer.cancel()
 
     async def _all_stopped(self) -> None:
         while any(m.phase not in GONE or m.running for m in self.scheduler.models.values()):
@@ -162,7 +166,8 @@ class SchedulerLoop:
         finally:
             self._handling = False
         self._changed.set()
-        self._set_timer()
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._set_timer)
 
     def _report_phase(self, model: str) -> None:
         """Report the phase that a process has reached. The phases in COMING and LEAVING were
@@ -200,9 +205,11 @@ class SchedulerLoop:
     def _set_timer(self) -> None:
         """Set a timer for the Tick at the next moment when time alone could change something.
 
-        A timer that is too early is kept: its Tick finds nothing to do and sets the next timer.
-        Most events only move the moment to later, and a new timer costs more than a Tick.
+        This is called once for all events within LOOK_S. A timer that is too early is kept: its
+        Tick finds nothing to do and sets the next timer. Most events only move the moment to later,
+        and a new timer costs more than a Tick.
         """
+        self._look = None
         now = self._clock.monotonic()
         wakeup = self.scheduler.next_wakeup(now)
         if wakeup is None:
