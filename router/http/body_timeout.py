@@ -7,6 +7,9 @@ indefinitely, and the server could not stop.
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Coroutine, Generator
+from typing import Any
 
 from starlette.types import Message, Receive
 
@@ -56,11 +59,17 @@ class BodyReads:
             timeout.reschedule(now)
 
     async def _next(self, receive: Receive) -> Message:
+        receiving: Coroutine[Any, Any, Message] = receive()  # type: ignore[assignment]
+        try:
+            waits_for = receiving.send(None)
+        except StopIteration as arrived:  # as nearly every piece has, and needs no timeout
+            message: Message = arrived.value
+            return message
         timeout = asyncio.timeout(0.0 if self._shutdown.begun else None)
         try:
             async with timeout:
                 self._watch(timeout)
-                return await receive()
+                return await _rest_of(receiving, waits_for)
         except TimeoutError as error:
             if self._shutdown.begun:
                 raise ShuttingDown("Cannot read the body: the server is stopping") from error
@@ -69,11 +78,7 @@ class BodyReads:
             self._since.pop(timeout, None)
 
     def _watch(self, timeout: asyncio.Timeout) -> None:
-        """Use one timer for all reads.
-
-        Nearly every piece has arrived already, and to set a timer for each would take longer
-        than to read it.
-        """
+        """Use one timer for all reads: to set one for each takes longer than to read a piece."""
         loop = asyncio.get_running_loop()
         self._since[timeout] = loop.time()
         if self._timer is None:
@@ -89,3 +94,19 @@ class BodyReads:
             del self._since[timeout]  # a timeout that has expired cannot be rescheduled
             timeout.reschedule(now)
         self._timer = loop.call_later(self._idle_limit_s / CHECKS, self._check)
+
+
+@types.coroutine
+def _rest_of(begun: Coroutine[Any, Any, Message], waits_for: Any) -> Generator[Any, Any, Message]:
+    """Go on with a coroutine that has begun, and that waits for this, up to its result."""
+    try:
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as error:
+                waits_for = begun.throw(error)
+            else:
+                waits_for = begun.send(sent)
+    except StopIteration as end:
+        message: Message = end.value
+        return message
