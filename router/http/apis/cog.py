@@ -43,6 +43,8 @@ from router.prediction import Json, Prediction, Status, model_of, new_id
 # The id becomes part of URLs, and coglet makes it part of a file path.
 PREDICTION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ROOT = "/models/{model}"
+# In the scope: whether the answer is a stream.
+STREAMS = "callme_streams"
 # The context is for credentials and similar short texts. Files are inputs.
 MAX_CONTEXT_CHARS = 16 << 10
 
@@ -82,7 +84,7 @@ async def create(request: Request) -> Response:
         return await _create_named(request, context, package, body, body["id"])
     p = await _prediction(request, context, package, body, prediction_id=new_id())
     in_flight = await context.predictions.create(p)
-    if request.state.streams:
+    if request.scope[STREAMS]:
         return cog_stream(request, in_flight, p, cog_view, cancel=True)
     if prefers_async(request):
         return _accepted(in_flight.prediction)
@@ -120,7 +122,7 @@ async def _create_named(
         )
 
     in_flight = await context.predictions.create_once(wanted_id, package.name, digest, caller, make)
-    if request.state.streams:
+    if request.scope[STREAMS]:
         p = await _whole(context, wanted_id, caller)
         return cog_stream(
             request, context.predictions.in_flight(wanted_id), p, cog_view, cancel=False
@@ -141,7 +143,7 @@ async def _whole(context: Context, prediction_id: str, caller: Caller) -> Predic
 async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
     context = context_of(request)
     package = context.package(request.path_params["model"])
-    request.state.streams = await _streams(request, context, package)
+    request.scope[STREAMS] = await _streams(request, context, package)
     if header(request.scope, b"content-type") is None:
         return context, package, {}  # enough for a model without required inputs
     return context, package, await read_json(request, context.max_upload_bytes)
