@@ -9,7 +9,7 @@ service.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -22,6 +22,8 @@ from router.predictions.webhook_bodies import file_view
 log = logging.getLogger(__name__)
 
 NOT_SENT = 0
+# The receiver makes a URL for each, and an edge function may take 2 s of processor.
+ASKED_AT_ONCE = 25
 
 
 class FileSender(Protocol):
@@ -50,13 +52,31 @@ def wants_files(p: Prediction) -> bool:
 
 
 async def send_files(p: Prediction, sender: FileSender) -> tuple[int, tuple[OutputFile, ...]]:
-    """Ask where the files go, and send them there. Returns a status (2xx when the receiver has all,
-    else why not) and the files that it has; one that is no longer kept here is not among them."""
+    """Ask where the files go, ASKED_AT_ONCE at a time, and send them there. Returns a status (2xx
+    when the receiver has all, else why not) and the files that it has; one that is no longer kept
+    here is not among them."""
+    status, sent = NOT_SENT, tuple[OutputFile, ...]()
+    for n, files in enumerate(_batches(p.output_files)):
+        status, more = await _send_some(p, files, f"msg_{p.id}_files_{n}", sender)
+        if not 200 <= status < 300:
+            return status, ()
+        sent += more
+    return status, sent
+
+
+def _batches(files: tuple[OutputFile, ...]) -> Iterator[tuple[OutputFile, ...]]:
+    for start in range(0, len(files), ASKED_AT_ONCE):
+        yield files[start : start + ASKED_AT_ONCE]
+
+
+async def _send_some(
+    p: Prediction, files: tuple[OutputFile, ...], message_id: str, sender: FileSender
+) -> tuple[int, tuple[OutputFile, ...]]:
     if p.callback is None:
         return NOT_SENT, ()
-    files = {"files": [file_view(file) for file in p.output_files]}
-    question = {"id": p.id, "event": WebhookEvent.FILES, **files}
-    status, answer = await sender.ask(p.callback.url, f"msg_{p.id}_files", orjson.dumps(question))
+    views = {"files": [file_view(file) for file in files], "total": len(p.output_files)}
+    question = {"id": p.id, "event": WebhookEvent.FILES, **views}
+    status, answer = await sender.ask(p.callback.url, message_id, orjson.dumps(question))
     if not 200 <= status < 300:
         return status, ()
     try:
@@ -65,7 +85,7 @@ async def send_files(p: Prediction, sender: FileSender) -> tuple[int, tuple[Outp
         log.warning("a receiver's answer to `files` cannot be read", extra={"prediction": p.id})
         return NOT_SENT, ()
     sent = []
-    for file in p.output_files:
+    for file in files:
         try:
             if url := uploads.get(file.name):
                 status = await sender.put(url, Path(file.path), file.media_type)

@@ -2,9 +2,9 @@
 
 Every request runs its real SQL with the caller's role, so grants, row level security and triggers
 decide as on the platform. It differs from the real ones in this: tokens are HS256 with one secret;
-Auth knows anonymous sign-ins only; REST knows `eq`, `limit`, `order` by one column and functions by
-name only; a signed URL does not expire; files are in memory; every page may call (CORS); there is
-no rate limit. Its Realtime is in supabase_realtime.py.
+Auth knows anonymous sign-ins only; REST knows `eq`, `limit`, `order` by one column, casts to text
+and functions by name only; a signed URL does not expire; files are in memory; every page may call
+(CORS); there is no rate limit. Its Realtime is in supabase_realtime.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
@@ -87,6 +87,10 @@ class _Refused(Exception):
     def __init__(self, status: int, **body: object) -> None:
         super().__init__(str(body))
         self.status, self.body = status, body
+
+
+def _missing() -> NoReturn:
+    raise _Refused(400, statusCode="404", error="not_found")
 
 
 class _Server(ThreadingHTTPServer):
@@ -174,8 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not given or given == PUBLIC_KEY:
             return {"role": "anon"}
         text, _, signature = given.rpartition(".")
-        right = _b64(hmac.digest(JWT_SECRET, text.encode(), hashlib.sha256))
-        if not hmac.compare_digest(signature, right):
+        if signature != _b64(hmac.digest(JWT_SECRET, text.encode(), hashlib.sha256)):
             raise _Refused(401, code="PGRST301", message="JWSError JWSInvalidSignature")
         claims = json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "=="))
         if claims["exp"] < time.time():
@@ -214,25 +217,39 @@ class _Handler(BaseHTTPRequestHandler):
                 where += sql.SQL(" and {} = %s").format(sql.Identifier(name))
                 values.append(text[3:])
         if self.command == "POST":
-            row = json.loads(self.body)
+            try:
+                row = json.loads(self.body)
+            except ValueError as error:
+                raise _Refused(400, code="PGRST102", message="Empty or invalid json") from error
             names = sql.SQL(", ").join(map(sql.Identifier, row))
             marks = sql.SQL(", ").join([sql.Placeholder()] * len(row))
             values = [v if isinstance(v, str) else json.dumps(v) for v in row.values()]
-            what = sql.SQL("insert into {} as t ({}) values ({}) returning to_jsonb(t)")
-            query = what.format(table, names, marks)
+            what = sql.SQL(
+                "with t as (insert into {} ({}) values ({}) returning {}) select to_jsonb(t) from t"
+            )
+            query = what.format(table, names, marks, self._columns())
         elif self.command == "DELETE":
             what = sql.SQL("delete from {} as t where {} returning to_jsonb(t)")
             query = what.format(table, where)
         else:
             limit = sql.Literal(int(self.query.get("limit", 1000)))
             column, _, way = self.query.get("order", "").partition(".")
-            order = sql.SQL("order by {} {}").format(
-                sql.Identifier(column), sql.SQL("desc" if way == "desc" else "asc")
-            )
-            what = sql.SQL("select to_jsonb(t) from {} as t where {} {} limit {}")
-            query = what.format(table, where, order if column else sql.SQL(""), limit)
+            text = f"order by {{}} {'desc' if way == 'desc' else 'asc'}" if column else ""
+            order = sql.SQL(text).format(sql.Identifier(column))
+            what = sql.SQL("select to_jsonb(t) from (select {} from {} where {} {} limit {}) t")
+            query = what.format(self._columns(), table, where, order, limit)
         with self._transaction() as cursor:
             return [row[0] for row in cursor.execute(query, values)]
+
+    def _columns(self) -> sql.Composable:
+        """Those that are asked for; `input::text` is one as text."""
+        if self.query.get("select", "*") == "*":
+            return sql.SQL("*")
+        asked = [one.partition("::") for one in self.query["select"].split(",")]
+        as_text = sql.SQL("{0}::text as {0}")
+        columns = [as_text if kind else sql.SQL("{0}") for _, _, kind in asked]
+        names = [sql.Identifier(name) for name, _, _ in asked]
+        return sql.SQL(", ").join(c.format(n) for c, n in zip(columns, names, strict=True))
 
     def _call(self, schema: str, name: str) -> object:
         with self._transaction() as cursor:
@@ -253,7 +270,8 @@ class _Handler(BaseHTTPRequestHandler):
             values = [json.dumps(v) if isinstance(v, dict) else v for v in given.values()]
             call = sql.SQL("{}({})").format(sql.Identifier(schema, name), arguments)
             if is_set:
-                cursor.execute(sql.SQL("select to_jsonb(r) from {} r").format(call), values)
+                what = sql.SQL("select to_jsonb(t) from (select {} from {}) t")
+                cursor.execute(what.format(self._columns(), call), values)
                 return [row[0] for row in cursor]
             cursor.execute(sql.SQL("select to_jsonb(x) from (select {} x) y").format(call), values)
             row = cursor.fetchone()
@@ -268,12 +286,11 @@ class _Handler(BaseHTTPRequestHandler):
                 return {"url": f"/object/upload/sign/{self._token(bucket, name)}"}
             case ("PUT", "upload", "sign", bucket, *name):
                 return self._put(bucket, "/".join(name))
+            case ("POST", "sign", bucket):
+                return self._sign(bucket, json.loads(self.body)["paths"])
             case ("POST", "sign", bucket, *name):
-                with self._transaction() as cursor:
-                    where = "select 1 from storage.objects where bucket_id = %s and name = %s"
-                    if cursor.execute(where, [bucket, "/".join(name)]).fetchone() is None:
-                        raise _Refused(400, statusCode="404", error="not_found")
-                return {"signedURL": f"/object/sign/{self._token(bucket, name)}"}
+                [signed] = self._sign(bucket, ["/".join(name)])
+                return signed if signed["signedURL"] else _missing()
             case ("GET", "sign", bucket, *name):
                 self._check_token(bucket, "/".join(name))
                 return self.project.files[bucket, "/".join(name)]
@@ -298,7 +315,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._insert(bucket, "/".join(name))
                 self._keep(bucket, "/".join(name))
                 return {"Key": f"{bucket}/{'/'.join(name)}"}
-        raise _Refused(404, statusCode="404", error="not_found")
+        return _missing()
+
+    def _sign(self, bucket: str, paths: list[str]) -> list[dict[str, str | None]]:
+        where = "select name from storage.objects where bucket_id = %s and name = any(%s)"
+        with self._transaction() as cursor:
+            known = {row[0] for row in cursor.execute(where, [bucket, paths])}
+        urls = [f"/object/sign/{self._token(bucket, [p])}" if p in known else None for p in paths]
+        return [{"path": p, "signedURL": url} for p, url in zip(paths, urls, strict=True)]
 
     def _put(self, bucket: str, name: str) -> object:
         self._check_token(bucket, name)

@@ -240,8 +240,16 @@ def test_time_ends_lost_ones_and_deletes_old_ones(database: Database) -> None:
     assert database.run("select count(*) from callme.claim_trash()") == "0", "given once"
     called = database.run("select url from net.http_request_queue")
     assert called == "https://x.example/functions/v1/predictions/sweep"
-    database.run("delete from callme.trash; delete from storage.objects; select callme.tick()")
+    clean = "delete from callme.trash; delete from storage.objects; "
+    database.run(f"{clean}select callme.tick()")
     assert database.run("select count(*) from net.http_request_queue") == "1", "nothing was due"
+    # After an outage: a call takes three, so one for each three; never over forty.
+    database.run("update callme.settings set running = 1000, per_day = 1000")
+    for rows, calls in ((8, 3), (200, 40)):
+        values = f"select 'm' from generate_series(1, {rows})"
+        database.run(as_user(f"insert into callme.predictions (model) {values}"))
+        database.run(f"{clean}delete from net.http_request_queue; select callme.tick()")
+        assert database.run("select count(*) from net.http_request_queue") == str(calls)
 
 
 def test_an_insert_rings_when_the_app_only_inserts(database: Database) -> None:

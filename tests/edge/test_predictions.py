@@ -31,6 +31,26 @@ FUNCTIONS = ROOT / "supabase" / "functions"
 SECRET = base64.b64encode(b"s" * 32).decode()
 KEY = "ck_test_key_of_the_box"
 
+NOT_JSON = [
+    *(
+        b"{",
+        b"[]",
+        b"7",
+        b'{"model"}',
+        b'{"model":}',
+        b'{"model":"m"',
+        b'{"model":"m}',
+        b"{}x",
+        b"{,}",
+    ),
+    *(
+        b'{"model":"m","input":{]}',
+        b'{"model":"m","input":{"a":[}}',
+        b'{"model":"m","input":{nul}}',
+    ),
+    *(b'{"model":"m"}{"model":"m"}', b'{"model":"\\x"}', b'{"model":"m" "input":{}}'),
+]
+
 
 def accepted(_: Received) -> Answer:
     """What the box says to a prediction that it takes."""
@@ -55,6 +75,11 @@ class App:
         url = f"{self.predictions.url}/predictions{path}"
         return self.http.request(method, url, headers=headers, json=body or None)
 
+    def post(self, body: bytes) -> httpx.Response:
+        """A request with this body."""
+        headers = {"apikey": PUBLIC_KEY, "Authorization": f"Bearer {token_of(A)}"}
+        return self.http.post(f"{self.predictions.url}/predictions", content=body, headers=headers)
+
     def run(self, model: str = "echo", **body: Any) -> dict[str, Any]:
         """Make a prediction, which the box takes."""
         response = self.ask("POST", model=model, **body)
@@ -70,7 +95,7 @@ class App:
         self, event: dict[str, Any], *, url: str = "", secret: str = SECRET, late_s: float = 0
     ) -> httpx.Response:
         """A webhook of the box about a prediction, signed as the router signs."""
-        body = json.dumps(event).encode()
+        body = json.dumps(event, separators=(",", ":")).encode()
         stamp = str(int(time.time() - late_s))
         signed = f"msg_1.{stamp}.".encode() + body
         digest = hmac.digest(base64.b64decode(secret), signed, hashlib.sha256)
@@ -197,16 +222,6 @@ def test_events_change_the_row_and_files_go_to_storage(app: App) -> None:
     assert app.report({"id": row["id"], "event": "files", "files": files}).json() == {"uploads": {}}
 
 
-@pytest.mark.parametrize("size", [1_500_000, 3_000_000, 9_000_000])
-def test_a_result_that_no_row_takes_ends_it(app: App, size: int) -> None:
-    """Whether the database refuses it, or the function does not parse or even read it."""
-    row = app.run()
-    event = {"id": row["id"], "status": "succeeded", "at": 1, "output": "x" * size}
-    assert app.report(event).status_code == 204
-    (ended,) = app.project.rows()
-    assert (ended["status"], ended["error_code"]) == ("failed", "output_too_large")
-
-
 def test_what_is_no_webhook_of_the_box_changes_nothing(app: App) -> None:
     """Wrong secret, too old, another prediction's URL, another id in the body, a forged token."""
     row, other = app.run(), app.run()
@@ -226,48 +241,6 @@ def test_what_is_no_webhook_of_the_box_changes_nothing(app: App) -> None:
     assert {r["status"] for r in app.project.rows()} == {"starting"}
     app.project.database.run("truncate callme.predictions")
     assert app.report(event).status_code == 410, "the box need not try again"
-
-
-def test_a_body_too_large_to_read_can_only_fail_its_own_row(app: App) -> None:
-    """Its signature is not checked, so the URL's token alone says whose row it ends."""
-    row, other = app.run(), app.run()
-    event = {"id": other["id"], "status": "succeeded", "at": 1, "output": "x" * 9_000_000}
-    body = json.dumps(event).encode()
-    url = app.webhook_url(row["id"])
-    forged = url[:-1] + ("0" if url[-1] != "0" else "1")
-    assert app.http.post(forged, content=body).status_code == 401
-    assert {r["status"] for r in app.project.rows()} == {"starting"}
-    assert app.http.post(url, content=body).status_code == 204
-    ended = {r["id"]: (r["status"], r["error_code"], r["output"]) for r in app.project.rows()}
-    assert ended[row["id"]] == ("failed", "output_too_large", None)
-    assert ended[other["id"]] == ("starting", None, None), "the id in the body counts for nothing"
-
-
-@pytest.mark.parametrize(
-    ("files", "code", "words"),
-    [
-        ([{"name": f"{i}.png"} for i in range(101)], "output_too_large", "101 files"),
-        ([{"name": "good.png"}, {"name": "a/../b.png"}], "result_refused", '"a/../b.png"'),
-        ([{"name": None}], "result_refused", "null"),
-        ([{"name": "\U0001f436" * 300}], "result_refused", "\U0001f436"),
-        ([{"name": ["x"]}], "result_refused", '["x"]'),
-        ([None], "result_refused", "null"),
-        (["x"], "result_refused", "null"),
-    ],
-)
-def test_files_that_cannot_be_kept_end_the_row(
-    app: App, files: list[Any], code: str, words: str
-) -> None:
-    """A row never names a file that is not in Storage. It says which name or number is wrong."""
-    row = app.run()
-    asked = app.report({"id": row["id"], "event": "files", "files": files})
-    assert (asked.status_code, asked.json()) == (200, {"uploads": {}})
-    done = {"id": row["id"], "status": "succeeded", "at": 2, "output": [None] * len(files)}
-    assert app.report({**done, "output_files": files}).status_code == 204
-    (ended,) = app.project.rows()
-    assert (ended["status"], ended["error_code"]) == ("failed", code)
-    assert words in ended["error"]
-    assert (ended["output"], app.project.files) == (None, {})
 
 
 def test_the_box_is_away_and_comes_back(app: App) -> None:
@@ -346,6 +319,9 @@ def test_errors_are_said_in_one_shape(app: App) -> None:
         (app.ask("POST", model="echo", input={"t": "x" * 300_000}), 400, "invalid_input"),
         (app.ask("POST", model="echo", input={"t": "x" * 400_000}), 413, "payload_too_large"),
         (app.ask("POST"), 400, "empty_body"),
+        (app.ask("POST", model="echo", key=""), 400, "invalid_input"),
+        (app.ask("POST", model="echo", input=None), 400, "invalid_input"),
+        *((app.post(body), 400, "invalid_json") for body in NOT_JSON),
         (app.ask("PUT"), 405, "method_not_allowed"),
         (app.ask("DELETE", "/not-an-id"), 404, "not_found"),
     ]
@@ -381,7 +357,11 @@ def test_the_log_has_no_inputs_and_no_keys(app: App) -> None:
     reference = upload(app, "clip.wav", b"RIFF")
     row = app.run(input={"secret_word": "xyzzy", "audio": reference})
     app.report({"id": row["id"], "status": "processing", "at": 1, "log_tail": "xyzzy"})
-    lines = app.predictions.lines + app.webhook.lines
+    deadline = time.monotonic() + 60  # a line is written after the answer
+    lines: list[str] = []
+    while sum(row["id"] in line for line in lines) < 2:
+        assert time.monotonic() < deadline, lines
+        lines = app.predictions.lines + app.webhook.lines
     assert sum(row["id"] in line for line in lines) == 2
     token = parse_qs(urlsplit(app.webhook_url(row["id"])).query)["token"][0]
     for secret in ("xyzzy", KEY, SECRET, token, PUBLIC_KEY, "sb_secret"):

@@ -81,6 +81,9 @@ function toRefusal(error: unknown): Refusal {
   }
   if (status === 401) return new Refusal("unauthorized", "Sign in first", { cause });
   if (status === 403) return new Refusal("forbidden", message, { cause });
+  if (code === "PGRST102" || code === "22P02") {
+    return new Refusal("invalid_json", `JSON parse fail: ${message}`, { cause });
+  }
   if (code === "PGRST106") {
     const what = "add `callme` to the exposed schemas of the project's API";
     return new Refusal("not_configured", `Cannot use the database: ${what}`, { cause });

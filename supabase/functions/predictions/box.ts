@@ -6,9 +6,11 @@ import { type Backend, readBackend } from "../backend_server/settings.ts";
 import { BUCKETS, type Platform, type Prediction } from "../_shared/platform.ts";
 import type { Deps, Entry } from "../_shared/serve.ts";
 import { readSecrets, urlToken } from "../_shared/webhook_signature.ts";
+import { findReferences, replaceReferences, SCHEME } from "./references.ts";
 
 const EVENTS = ["start", "progress", "files", "completed"];
-const SCHEME = "storage://";
+// Each has a URL of half a kilobyte.
+const MAX_FILES = 100;
 /** The box reads its inputs before it answers. */
 const INPUT_URL_S = 600;
 const TIMEOUT_MS = 60_000;
@@ -29,13 +31,13 @@ export async function sendToBox(
   let answer: Response;
   try {
     const backend = readBackend(deps.env);
-    const body = JSON.stringify(await describe(row, platform, deps));
+    const body = await describe(row, platform, deps);
     answer = await ask("PUT", path(row), body, backend, deps, trace);
     // 409: an earlier try has arrived, with other URLs of the same files.
     if (answer.ok || answer.status === 409) {
       await answer.body?.cancel();
       const to_box = backend.keyId ?? "box";
-      const [sent = row] = await platform.rpc<Prediction[]>("mark_sent", { sent: row.id, to_box });
+      const [sent = row] = await platform.rows("mark_sent", { sent: row.id, to_box });
       // The user has cancelled it while it was on its way.
       if (sent.cancel_requested_at !== null) await cancelAtBox(sent, platform, deps);
       return sent;
@@ -74,44 +76,49 @@ export async function cancelAtBox(
 }
 
 /** The request of Cog's API: inputs with URLs in place of paths, and where to report. */
-async function describe(row: Prediction, platform: Platform, deps: Deps): Promise<unknown> {
+async function describe(row: Prediction, platform: Platform, deps: Deps): Promise<string> {
   const [secret] = readSecrets(deps.env);
   const token = await urlToken(secret!, row.id);
-  return {
+  const request = {
     id: row.id,
-    input: await withUrls(row.input, row, platform),
     webhook: `${platform.functionsUrl}/prediction_webhook?prediction=${row.id}&token=${token}`,
     webhook_events_filter: EVENTS,
   };
+  const input = await withUrls(row, platform);
+  return `${JSON.stringify(request).slice(0, -1)},"input":${input}}`;
 }
 
-/** `value` with a short-lived URL in place of each `storage://<bucket>/<path>`. */
-async function withUrls(value: unknown, row: Prediction, platform: Platform): Promise<unknown> {
-  if (typeof value === "string") {
-    return value.startsWith(SCHEME) ? await urlOf(value, row, platform) : value;
+/** The input with a short-lived URL in place of each `storage://<bucket>/<path>`. */
+async function withUrls(row: Prediction, platform: Platform): Promise<string> {
+  const found = findReferences(row.input);
+  const wanted = new Set(found.map(({ reference }) => reference));
+  if (wanted.size > MAX_FILES) {
+    throw refused(`Cannot use ${wanted.size} files: the most is ${MAX_FILES}`);
   }
-  if (Array.isArray(value)) {
-    return await Promise.all(value.map((item) => withUrls(item, row, platform)));
-  }
-  if (typeof value !== "object" || value === null) return value;
-  const members = Object.entries(value).map(async ([name, member]) =>
-    [name, await withUrls(member, row, platform)] as const
-  );
-  return Object.fromEntries(await Promise.all(members));
+  const places = [...wanted].map((reference) => placeOf(reference, row.user_id));
+  const signed = await Promise.all(BUCKETS.map((bucket) => {
+    const paths = places.filter((place) => place.bucket === bucket).map(({ path }) => path);
+    return platform.signedUrls(bucket, paths, INPUT_URL_S);
+  }));
+  const urls = new Map(places.map(({ reference, bucket, path }) => {
+    const url = signed[BUCKETS.indexOf(bucket)]!.get(path);
+    if (url === undefined) throw refused(`Cannot find the file ${reference.slice(0, 200)}`);
+    return [reference, url];
+  }));
+  return replaceReferences(row.input, found, urls);
 }
 
-async function urlOf(reference: string, row: Prediction, platform: Platform): Promise<string> {
+function placeOf(reference: string, user: string) {
   const [bucket = "", owner = "", ...rest] = reference.slice(SCHEME.length).split("/");
   // The database has checked this at the insert. Here the service's rights are used, so once more.
-  const isOwn = BUCKETS.includes(bucket) && owner === row.user_id && rest.length > 0 &&
+  const isOwn = BUCKETS.includes(bucket) && owner === user && rest.length > 0 &&
     rest.every((part) => part !== "" && part !== "." && part !== "..");
-  const found = isOwn
-    ? await platform.signedUrl(bucket, [owner, ...rest].join("/"), INPUT_URL_S)
-    : null;
-  if (found === null) {
-    throw new Refusal("invalid_input", `Cannot find the file ${reference.slice(0, 200)}`);
-  }
-  return found;
+  if (!isOwn) throw refused(`Cannot find the file ${reference.slice(0, 200)}`);
+  return { reference, bucket, path: [owner, ...rest].join("/") };
+}
+
+function refused(message: string): Refusal {
+  return new Refusal("invalid_input", message);
 }
 
 async function fail(

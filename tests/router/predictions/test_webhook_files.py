@@ -150,12 +150,30 @@ async def test_files_are_sent_before_completed(world: World) -> None:
     await delivered(world)
     question, completed = world.receiver.calls[-2:]
     shown = {"place": ["picture"], "name": "output-picture.png", "media_type": "image/png"}
-    assert question.body == {"id": "a", "event": "files", "files": [{**shown, "size_bytes": 8}]}
+    views = [{**shown, "size_bytes": 8}]
+    assert question.body == {"id": "a", "event": "files", "files": views, "total": 1}
     [(url, _, media_type)] = world.receiver.files
     assert (url, media_type) == ("https://storage.example/1", "image/png")
     assert completed.body["output"] == {"picture": None, "n": 1}
     assert completed.body["output_files"] == question.body["files"]
     assert completed.body["progress"] == 100
+
+
+async def test_many_files_are_asked_for_in_parts(world: World) -> None:
+    """A receiver has to make a URL for each: at most 25 in one question, which says how many there
+    are in all. Each question has an id of its own, or a receiver would take it for a repetition."""
+    names = [f"{n}.png" for n in range(60)]
+    world.receiver.answer = {"uploads": {name: f"https://s.example/{name}" for name in names}}
+    files = [file(name, (n,)) for n, name in enumerate(names)]
+    await end(world, made("a"), [None] * 60, *files)
+    await delivered(world)
+    *questions, completed = world.receiver.calls
+    asked = [[f["name"] for f in call.body["files"]] for call in questions]
+    assert asked == [names[:25], names[25:50], names[50:]]
+    assert {call.body["total"] for call in questions} == {60}
+    assert len({call.message_id for call in questions}) == 3
+    assert [url for url, *_ in world.receiver.files] == [f"https://s.example/{n}" for n in names]
+    assert [f["name"] for f in completed.body["output_files"]] == names
 
 
 @pytest.mark.parametrize("what", ["receiver", "storage", "answer"])
