@@ -53,7 +53,7 @@ class JsonHandler(logging.StreamHandler[TextIO]):
             line = _json({**fields, "event": event, "level": "info", "timestamp": now})
             with self.lock or contextlib.nullcontext():
                 self.stream.write(f"{line}\n")
-                self.flush()
+                self.stream.flush()
         except Exception:
             self.handleError(logging.makeLogRecord({"msg": event}))
 

@@ -46,7 +46,13 @@ class BodyReads:
             nonlocal ended
             if ended:
                 return await receive()
-            message = await self._next(receive)
+            receiving: Coroutine[Any, Any, Message] = receive()  # type: ignore[assignment]
+            try:
+                waits_for = receiving.send(None)
+            except StopIteration as arrived:  # as nearly every piece has, and needs no timeout
+                message: Message = arrived.value
+            else:
+                message = await self._next(receiving, waits_for)
             ended = message["type"] != "http.request" or not message.get("more_body", False)
             return message
 
@@ -58,13 +64,7 @@ class BodyReads:
         for timeout in list(self._since):
             timeout.reschedule(now)
 
-    async def _next(self, receive: Receive) -> Message:
-        receiving: Coroutine[Any, Any, Message] = receive()  # type: ignore[assignment]
-        try:
-            waits_for = receiving.send(None)
-        except StopIteration as arrived:  # as nearly every piece has, and needs no timeout
-            message: Message = arrived.value
-            return message
+    async def _next(self, receiving: Coroutine[Any, Any, Message], waits_for: Any) -> Message:
         timeout = asyncio.timeout(0.0 if self._shutdown.begun else None)
         try:
             async with timeout:

@@ -76,7 +76,7 @@ class SecurityHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": _with_headers(message.get("headers", ()))}
+                message["headers"] = _with_headers(message.get("headers", ()))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

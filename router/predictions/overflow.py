@@ -11,9 +11,10 @@ else: it may still run there, or may have run, and the router asks the remote fo
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from router import errors
 from router.clock import Clock, Timer
@@ -104,8 +105,8 @@ class Overflow:
         self._rules = rules or {}
         self._placements: dict[str, Placement] = {}
         self._served: Counter[str] = Counter()
-        self._last: dict[str, deque[str]] = {}
-        self._last_minute: dict[str, LastMinute] = {}
+        self._last: defaultdict[str, deque[str]] = defaultdict(partial(deque, maxlen=LAST_SERVED))
+        self._last_minute: defaultdict[str, LastMinute] = defaultdict(LastMinute)
 
     def submit(self, p: Prediction) -> None:
         """Put the prediction into the queue of the place where it is likely to start first."""
@@ -154,8 +155,8 @@ class Overflow:
         placement = self._placements.get(p.id)
         place = placement.place if placement else p.model
         self._served[place] += 1
-        self._last.setdefault(place, deque(maxlen=LAST_SERVED)).append(p.id)
-        self._last_minute.setdefault(place, LastMinute()).add(self._clock.monotonic())
+        self._last[place].append(p.id)
+        self._last_minute[place].add(self._clock.monotonic())
 
     def forget(self, prediction_id: str) -> None:
         """Forget a prediction that has ended."""

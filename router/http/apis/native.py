@@ -10,6 +10,8 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from router.errors import RouterError
 from router.http.auth import caller_of
@@ -23,6 +25,8 @@ from router.inputs.input_schema import InputSchema
 from router.keys.key import Caller
 from router.prediction import Prediction
 from router.predictions.failure_details import error_of
+
+ROOT = "/{model}"
 
 
 async def predict(request: Request) -> Response:
@@ -98,4 +102,19 @@ def add_routes(app: Starlette) -> None:
     app.add_route("/predictions/{prediction_id}", get_prediction, methods=["GET"])
     app.add_route("/predictions/{prediction_id}", delete_prediction, methods=["DELETE"])
     app.add_route("/predictions/{prediction_id}/cancel", cancel_prediction, methods=["POST"])
-    app.add_route("/{model}", predict, methods=["POST"])
+    app.add_route(ROOT, predict, methods=["POST"])
+    # The same route for a model that is there, before all others: it is used most.
+    app.router.routes.insert(0, ModelRoute(ROOT, predict, methods=["POST"]))
+
+
+class ModelRoute(Route):
+    """Matches a POST to a model of the catalogue with one look, and nothing else."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """FULL with the name of the model, or NONE."""
+        name = scope["path"][1:] if scope["type"] == "http" else ""
+        if not name or "/" in name or scope["method"] != "POST":
+            return Match.NONE, {}
+        if name not in scope["app"].state.context.packages:
+            return Match.NONE, {}
+        return Match.FULL, {"endpoint": self.endpoint, "path_params": {"model": name}}
