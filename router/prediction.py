@@ -121,7 +121,8 @@ class Failure:
 
 class Outcome(msgspec.Struct, frozen=True):
     """How one attempt at a prediction ended. `status` is terminal. `metrics`: the model's own.
-    `refused`: its remote takes none now, and has begun nothing."""
+    `refused`: its remote takes none now, and has begun nothing; `missing`: because it says that it
+    does not have the model."""
 
     status: Status
     output: Json = None
@@ -130,6 +131,7 @@ class Outcome(msgspec.Struct, frozen=True):
     predict_time_s: float | None = None
     metrics: Mapping[str, Json] = msgspec.field(default_factory=dict)
     refused: bool = False
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ class StartError(Exception):
     """A model's process did not become ready. The message is for a person.
 
     `retry_after_s`: another try within these seconds is of no use; None when that is not known.
-    `outage`: the model's other machine is away for now, so predictions may wait for it.
+    `outage`: the model's other machine is away for now, so predictions may wait for it. `missing`:
+    that machine says that it does not have the model.
     `place`: the line of the package that raised it, as in "run.py:12 in setup", for the operator
     only; "" when it is not known. `log`: the last lines that were printed, when no process has
     them.
@@ -46,8 +47,10 @@ class StartError(Exception):
         place: str = "",
         log: Sequence[str] = (),
         outage: bool = False,
+        missing: bool = False,
     ) -> None:
         super().__init__(message)
+        self.missing = missing
         self.outage = outage
         self.retry_after_s = retry_after_s
         self.place = place

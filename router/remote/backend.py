@@ -11,7 +11,7 @@ from router.clock import Clock
 from router.models.process_interface import Report
 from router.prediction import Job, Json, Outcome
 from router.remote.cog import CogBackend
-from router.remote.guard import Allowance, Breaker
+from router.remote.guard import Allowance, Breaker, Missing
 from router.remote.http import RemoteHttp
 from router.remote.replicate import API, ReplicateBackend
 
@@ -78,11 +78,14 @@ class Guards:
 
     allowance: Allowance
     breaker: Breaker
+    no_server: Missing  # counted at starts
+    no_model: Missing  # counted at predictions: its health may be good all the same
 
 
 def make_guards(options: RemoteOptions, clock: Clock) -> Guards:
-    """New guards, with nothing spent and the breaker closed."""
-    return Guards(Allowance(options.requests_per_hour, clock), Breaker(clock))
+    """New guards, with nothing spent, the breaker closed and nothing missing."""
+    allowance = Allowance(options.requests_per_hour, clock)
+    return Guards(allowance, Breaker(clock), Missing(clock), Missing(clock))
 
 
 def make_backend(options: RemoteOptions) -> Backend:

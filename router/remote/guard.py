@@ -1,5 +1,5 @@
-"""Two limits before requests to a back-end: a breaker if it is down, and an allowance if it costs
-money.
+"""Limits before requests to a back-end: a breaker if it is down, an allowance if it costs money,
+and how long a back-end without the model is waited for.
 
 Both know nothing of HTTP. The time comes from a clock that is given to them.
 """
@@ -16,6 +16,9 @@ HOUR_S = 3600.0
 FAILURES_TO_OPEN = 3
 # What is lost together, as when a server in front of the back-end ends, is one problem.
 SAME_MOMENT_S = 1.0
+# A proxy answers 404 while the server behind it is exchanged, which takes minutes. What has
+# answered nothing else for longer does not have the model.
+MISSING_LONGEST_S = 900.0
 
 
 class Allowance:
@@ -86,3 +89,24 @@ class Breaker:
         """Close: the back-end answered. The answer may be that the input is not valid."""
         self._in_a_row = 0
         self.is_open = False
+
+
+class Missing:
+    """For how long a back-end has answered that it does not have the model."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._first_at = self._last_at = -math.inf
+
+    def is_final(self) -> bool:
+        """Count one such answer. True when there was no other for MISSING_LONGEST_S. After a pause
+        as long, in which nobody asked, the time begins again."""
+        now = self._clock.monotonic()
+        if now > self._last_at + MISSING_LONGEST_S:
+            self._first_at = now
+        self._last_at = now
+        return now >= self._first_at + MISSING_LONGEST_S
+
+    def found(self) -> None:
+        """The back-end gave another answer."""
+        self._last_at = -math.inf

@@ -12,6 +12,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from router import loop_detection, trace_context
 from router.errors import WorkerDied
 from router.models.process_interface import (
@@ -59,15 +61,22 @@ class RemoteProcess:
 
     async def start(self) -> None:
         """Check that a request is allowed now and that the back-end is available. Raises StartError
-        when not."""
+        when not; it is no outage any more when the model has been missing for too long."""
         if (wait_s := self._guards.allowance.wait_s()) > 0:
             raise StartError(self._spent(wait_s), retry_after_s=wait_s)
         try:
             with loop_detection.coming_through(""):  # the probe is for all requests, not for one
                 await self._backend.probe()
-        except BaseException:
+        except BaseException as error:
             await self.stop(0.0)
+            if (
+                isinstance(error, StartError)
+                and error.missing
+                and self._guards.no_server.is_final()
+            ):
+                error.outage = False
             raise
+        self._guards.no_server.found()
 
     async def stop(self, grace_s: float) -> None:
         """Wait up to `grace_s` for running predictions to end, then abandon them."""
@@ -136,6 +145,10 @@ class RemoteProcess:
             self._running.pop(job.id, None)
             self._canceled.discard(job.id)
         self._judge(outcome)
+        if not outcome.missing:
+            self._guards.no_model.found()
+        elif self._guards.no_model.is_final():
+            return replace(outcome, refused=False)
         return outcome
 
     async def cancel(self, prediction_id: str) -> None:

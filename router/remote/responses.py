@@ -32,8 +32,9 @@ UNAVAILABLE = ModelUnavailable.code
 TROUBLE = frozenset({BACKEND_FAILED, UNAVAILABLE, DeadlineExceeded.code})
 LOOP_DETECTED = LoopDetected.code  # caused by the request's route, so not an error of the back-end
 LOOP_STATUS = 508
+NOT_FOUND = 404
 # The answers of one that does not serve the model now: it has begun nothing.
-REFUSED = frozenset({404, 409, 429, 503})
+REFUSED = frozenset({NOT_FOUND, 409, 429, 503})
 LEADS_BACK = "The back-end leads back to this box"
 SHOWN_CHARS = 300
 
@@ -102,7 +103,7 @@ def of_answer(answer: RemoteResponse) -> Outcome:
 
 def refused(answer: RemoteResponse) -> Outcome:
     """The outcome of a response of REFUSED."""
-    return replace(of_answer(answer), refused=True)
+    return replace(of_answer(answer), refused=True, missing=answer.status == NOT_FOUND)
 
 
 def to_be_retried(outcome: Outcome, retry_after_s: float | None) -> Outcome:
@@ -118,7 +119,9 @@ def start_error(answer: RemoteResponse) -> StartError:
     failure = of_answer(answer).failure
     reason = failure.message if failure else "no answer"
     outage = answer.status in REFUSED or (answer.status >= 500 and answer.status != LOOP_STATUS)
-    return StartError(reason, retry_after_s=answer.retry_after_s(), outage=outage)
+    missing = answer.status == NOT_FOUND
+    retry_after_s = answer.retry_after_s()
+    return StartError(reason, retry_after_s=retry_after_s, outage=outage, missing=missing)
 
 
 def _invalid_input(answer: Mapping[str, Json], message: str) -> Outcome:

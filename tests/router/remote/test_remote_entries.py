@@ -13,7 +13,7 @@ from router.models.process_interface import MayHaveBegunError, NotStartedError
 from router.prediction import Job, Outcome
 from router.remote import cog, http
 from router.remote.backend import Guards
-from router.remote.guard import Allowance, Breaker
+from router.remote.guard import Allowance, Breaker, Missing
 from router.remote.process import RemoteProcess
 from tests.router.remote.remote_stand_in import (
     Handler,
@@ -200,7 +200,12 @@ async def test_without_an_entry_it_goes_back_to_the_queue() -> None:
         def process() -> RemoteProcess:
             return RemoteProcess(backend_of(only.url, again=True), guards, repeatable=True)
 
-        guards = Guards(Allowance(None, SystemClock()), Breaker(SystemClock()))
+        guards = Guards(
+            Allowance(None, SystemClock()),
+            Breaker(SystemClock()),
+            Missing(SystemClock()),
+            Missing(SystemClock()),
+        )
         only.script |= {PREDICT: [dies, SUCCEEDED], "GET /health-check": [{"status": "READY"}]}
         cut_off = process()
         await cut_off.start()

@@ -11,7 +11,7 @@ from router.clock import SystemClock
 from router.models.process_interface import StartError
 from router.prediction import Job
 from router.remote.backend import Guards, Kind, RemoteOptions, make_backend
-from router.remote.guard import Allowance, Breaker
+from router.remote.guard import Allowance, Breaker, Missing
 from router.remote.process import RemoteProcess
 from tests.router.remote.remote_stand_in import StandIn, answers, stand_in
 
@@ -30,7 +30,12 @@ async def test_the_boxes_it_came_through_are_told(other: StandIn) -> None:
     other.script["POST /predictions"] = [SUCCEEDED]
     other.script["GET /health-check"] = [{"status": "READY"}]
     backend = make_backend(RemoteOptions(Kind.COG, (other.url,)))
-    guards = Guards(Allowance(None, SystemClock()), Breaker(SystemClock()))
+    guards = Guards(
+        Allowance(None, SystemClock()),
+        Breaker(SystemClock()),
+        Missing(SystemClock()),
+        Missing(SystemClock()),
+    )
     process = RemoteProcess(backend, guards)
     with loop_detection.coming_through("e" * 16):  # of the request that started it
         await process.start()

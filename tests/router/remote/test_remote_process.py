@@ -12,22 +12,31 @@ from router.models.process_interface import (
     Report,
     StartError,
 )
-from router.prediction import Job, Json, Outcome, Progress, Status
+from router.prediction import Failure, Job, Json, Outcome, Progress, Status
 from router.remote.backend import Guards
-from router.remote.guard import FAILURES_TO_OPEN, HOUR_S, SAME_MOMENT_S, Allowance, Breaker
+from router.remote.guard import (
+    FAILURES_TO_OPEN,
+    HOUR_S,
+    MISSING_LONGEST_S,
+    SAME_MOMENT_S,
+    Allowance,
+    Breaker,
+    Missing,
+)
 from router.remote.process import RemoteProcess
 from router.remote.responses import failed
 from tests.router.fakes import HandClock
 from tests.waiting import until
 
 GOOD = Outcome(Status.SUCCEEDED, output=1)
+NO_MODEL = Failure("model_unavailable", "The back-end has no such model")
 
 
 class Scripted:
     """Fulfils Backend: each prediction ends as the test says."""
 
     def __init__(self) -> None:
-        self.there = True
+        self.there = self.missing = True
         self.results: dict[str, asyncio.Future[Outcome]] = {}
         self.canceled: list[str] = []
         self.abandoned: list[str] = []
@@ -38,7 +47,7 @@ class Scripted:
     async def probe(self) -> None:
         """As the test says."""
         if not self.there:
-            raise StartError("it is not there")
+            raise StartError("it is not there", outage=True, missing=self.missing)
 
     async def schema(self) -> dict[str, Json]:
         """None."""
@@ -71,7 +80,12 @@ class World:
     def __init__(self, per_hour: int | None = None, *, repeatable: bool = False) -> None:
         self.clock = HandClock()
         self.backend = Scripted()
-        self.guards = Guards(Allowance(per_hour, self.clock), Breaker(self.clock))
+        self.guards = Guards(
+            Allowance(per_hour, self.clock),
+            Breaker(self.clock),
+            Missing(self.clock),
+            Missing(self.clock),
+        )
         self.process = RemoteProcess(self.backend, self.guards, repeatable=repeatable)
 
     def again(self) -> RemoteProcess:
@@ -246,3 +260,55 @@ async def test_the_router_ending_takes_the_request_with_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await until(world.backend.results["1"].cancelled)
+
+
+async def test_a_model_that_is_missing_is_waited_for_a_quarter_of_an_hour() -> None:
+    """A 404 to a prediction may come from a proxy while the server behind it is exchanged. After
+    that long without another answer the prediction ends; another answer begins the time again, and
+    so does a pause in which nobody asked."""
+    world = World()
+    gone = Outcome(Status.FAILED, failure=NO_MODEL, refused=True, missing=True)
+    minute_s, minutes = 60.0, int(MISSING_LONGEST_S / 60)
+
+    async def refusals(count: int) -> list[bool]:
+        refused = []
+        for _ in range(count):
+            world.guards.breaker.succeeded()
+            await world.again().start()
+            name = f"at {world.clock.monotonic()}"
+            refused.append((await world.run(name, gone)).refused)
+            world.clock.advance(minute_s)
+        return refused
+
+    assert await refusals(minutes) == [True] * minutes
+    ended = await world.run("y", gone)
+    assert (ended.refused, ended.failure) == (False, NO_MODEL)
+    await world.again().start()
+    busy = Outcome(Status.FAILED, failure=NO_MODEL, refused=True)
+    assert (await world.run("z", busy)).refused
+    assert await refusals(2) == [True, True]
+    world.clock.advance(MISSING_LONGEST_S)
+    assert await refusals(2) == [True, True]
+
+
+async def test_a_server_that_is_missing_is_waited_for_a_quarter_of_an_hour() -> None:
+    """The same for a 404 to the question for its health. One that cannot be reached is away for as
+    long as it takes."""
+    world = World()
+    world.backend.there = False
+
+    async def is_outage() -> bool:
+        with pytest.raises(StartError) as told:
+            await world.again().start()
+        world.clock.advance(60)
+        return told.value.outage
+
+    for _ in range(int(MISSING_LONGEST_S / 60)):
+        assert await is_outage()
+    assert not await is_outage()
+    world.backend.missing = False
+    assert await is_outage(), "it cannot be reached"
+    world.backend.missing = world.backend.there = True
+    await world.again().start()
+    world.backend.there = False
+    assert await is_outage(), "it was there meanwhile"
