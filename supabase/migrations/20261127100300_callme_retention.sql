@@ -61,9 +61,9 @@ begin
   select count(*) into due from callme.predictions where status in ('starting', 'processing')
     and next_try_at <= now() and (sent_at is null or cancel_requested_at is not null);
   due := greatest(due, (select count(*) from (select from callme.trash limit 120) waiting));
-  -- One call of the function takes three of each. After an outage many are due, and calls at the
-  -- same time do not take the same.
-  for i in 1 .. least((due + 2) / 3, 40) loop perform callme.ring(); end loop;
+  -- One call of the function takes two of each. After an outage many are due, and calls at the same
+  -- time do not take the same.
+  for i in 1 .. least((due + 1) / 2, 60) loop perform callme.ring(); end loop;
 end $$;
 
 -- For the function: files to remove. What was not confirmed within ten minutes is given again.

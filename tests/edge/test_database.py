@@ -243,9 +243,9 @@ def test_time_ends_lost_ones_and_deletes_old_ones(database: Database) -> None:
     clean = "delete from callme.trash; delete from storage.objects; "
     database.run(f"{clean}select callme.tick()")
     assert database.run("select count(*) from net.http_request_queue") == "1", "nothing was due"
-    # After an outage: a call takes three, so one for each three; never over forty.
+    # After an outage: a call takes two, so one for each two; never over sixty.
     database.run("update callme.settings set running = 1000, per_day = 1000")
-    for rows, calls in ((8, 3), (200, 40)):
+    for rows, calls in ((5, 3), (200, 60)):
         values = f"select 'm' from generate_series(1, {rows})"
         database.run(as_user(f"insert into callme.predictions (model) {values}"))
         database.run(f"{clean}delete from net.http_request_queue; select callme.tick()")

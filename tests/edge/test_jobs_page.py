@@ -312,7 +312,7 @@ def test_three_models_end_on_the_page_although_the_box_is_killed(
         running_internet(tmp_path / "cloudflared") as internet,
         running_router(packages, state, f"web:{KEY}", internet.env(), public=True) as first,
     ):
-        before = until(internet.address)
+        before = until(internet.address, LIMIT_S)  # the models are known by then
         make_site(site, project.url)
         authority = str(internet.cloudflared.certificate_authority)
 

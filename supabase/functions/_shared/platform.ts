@@ -26,11 +26,11 @@ export interface Prediction {
 }
 
 // What is for the functions only is not among them: tries, next_try_at, event_at, box.
-const COLUMNS = [
+const ALL_BUT_INPUT = [
   "id,user_id,key,model,status,progress,error,error_code,log_tail,created_at,started_at",
-  "completed_at,updated_at,version,cancel_requested_at,sent_at",
-  "input::text,output::text,metrics::text",
+  "completed_at,updated_at,version,cancel_requested_at,sent_at,output::text,metrics::text",
 ].join(",");
+const COLUMNS = `${ALL_BUT_INPUT},input::text`;
 
 /** The row as JSON. */
 export function rowJson({ input, output, metrics, ...plain }: Prediction): string {
@@ -89,13 +89,20 @@ export class Platform {
   }
 
   /**
-   * Inserts `row`, which is JSON, as this user; the database itself checks the token, the owner and
-   * the quota.
+   * Inserts `row`, which is JSON with this `input`, as this user; the database itself checks the
+   * token, the owner and the quota.
    */
-  async insert(as: As, row: Uint8Array<ArrayBuffer>): Promise<Prediction> {
-    const path = `predictions?select=${COLUMNS}`;
+  async insert(as: As, row: Uint8Array<ArrayBuffer>, input: string): Promise<Prediction> {
+    const path = `predictions?select=${ALL_BUT_INPUT}`;
     const rows = await this.#rest("POST", path, as, row) as Prediction[];
-    return rows[0]!;
+    return { ...rows[0]!, input };
+  }
+
+  /** Notes that the box has it. Returns the row as it is then. */
+  async markSent(row: Prediction, toBox: string): Promise<Prediction> {
+    const args = { sent: row.id, to_box: toBox };
+    const rows = await this.rpc<Prediction[]>(`mark_sent?select=${ALL_BUT_INPUT}`, args);
+    return { ...row, ...rows[0] };
   }
 
   /** The row that this asker may see, or null. */

@@ -112,3 +112,36 @@ Deno.test("10: just under a MiB of any text is taken", async () => {
   assert.equal((await call({ ...body, x: Array(500_000).fill(1) })).status, 200);
   assert.equal((await call({ ...body, x: Array(345_000).fill([]) })).status, 200);
 });
+
+Deno.test("every special byte is found at every place among ordinary ones", () => {
+  const long = "data:," + "A".repeat(2 * LONG_BYTES);
+  for (let shift = 0; shift < 4; shift++) {
+    for (let place = 0; place < 8; place++) {
+      for (
+        const special of ["\u00e9", "\\\\", '\\"', "\\u0041", "~", " ", "!", "#", "[", "]", "^"]
+      ) {
+        const at = 6 + LONG_BYTES + place;
+        const text = long.slice(0, at) + special + long.slice(at);
+        const bytes = encode(
+          " ".repeat(shift) + JSON.stringify({ a: 1 }).slice(0, -1) + `,"f":"${text}"}`,
+        );
+        for (const step of [bytes.length, 1000]) {
+          const scan = new JsonScan({ textBytes: 1000, depth: 3 });
+          for (let end = step; end < bytes.length + step; end += step) {
+            scan.feed(bytes, Math.min(end, bytes.length));
+          }
+          scan.end();
+          const [file, ...others] = scan.files;
+          assert.deepEqual(others, []);
+          assert.equal(new TextDecoder().decode(bytes.subarray(file!.start, file!.end)), text);
+          assert.equal(file!.escaped, special.startsWith("\\"));
+          assert.equal(file!.foreign, special === "\u00e9");
+        }
+      }
+      const text = long.slice(0, 6 + LONG_BYTES + place) + "\n" + long;
+      const scan = new JsonScan({ textBytes: 1000, depth: 3 });
+      const bytes = encode(" ".repeat(shift) + `["${text}"]`);
+      assert.throws(() => scan.feed(bytes, bytes.length), /control character/);
+    }
+  }
+});

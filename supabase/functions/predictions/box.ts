@@ -9,7 +9,7 @@ import { readSecrets, urlToken } from "../_shared/webhook_signature.ts";
 import { findReferences, replaceReferences, SCHEME } from "./references.ts";
 
 const EVENTS = ["start", "progress", "files", "completed"];
-// Each has a URL of half a kilobyte.
+// In how many places of an input. Each gets a URL of half a kilobyte.
 const MAX_FILES = 100;
 /** The box reads its inputs before it answers. */
 const INPUT_URL_S = 600;
@@ -36,8 +36,7 @@ export async function sendToBox(
     // 409: an earlier try has arrived, with other URLs of the same files.
     if (answer.ok || answer.status === 409) {
       await answer.body?.cancel();
-      const to_box = backend.keyId ?? "box";
-      const [sent = row] = await platform.rows("mark_sent", { sent: row.id, to_box });
+      const sent = await platform.markSent(row, backend.keyId ?? "box");
       // The user has cancelled it while it was on its way.
       if (sent.cancel_requested_at !== null) await cancelAtBox(sent, platform, deps);
       return sent;
@@ -91,10 +90,10 @@ async function describe(row: Prediction, platform: Platform, deps: Deps): Promis
 /** The input with a short-lived URL in place of each `storage://<bucket>/<path>`. */
 async function withUrls(row: Prediction, platform: Platform): Promise<string> {
   const found = findReferences(row.input);
-  const wanted = new Set(found.map(({ reference }) => reference));
-  if (wanted.size > MAX_FILES) {
-    throw refused(`Cannot use ${wanted.size} files: the most is ${MAX_FILES}`);
+  if (found.length > MAX_FILES) {
+    throw refused(`Cannot use ${found.length} files: the most is ${MAX_FILES}`);
   }
+  const wanted = new Set(found.map(({ reference }) => reference));
   const places = [...wanted].map((reference) => placeOf(reference, row.user_id));
   const signed = await Promise.all(BUCKETS.map((bucket) => {
     const paths = places.filter((place) => place.bucket === bucket).map(({ path }) => path);

@@ -4,7 +4,6 @@
  * in any case, judges whether it is JSON. Here only its end is found.
  */
 
-import { concat } from "../backend_server/body.ts";
 import { Refusal } from "../backend_server/errors.ts";
 import { BACKSLASH, notJson, QUOTE } from "../backend_server/json_scan.ts";
 
@@ -13,6 +12,8 @@ type Bytes = Uint8Array<ArrayBuffer>;
 export interface Wanted {
   model: string;
   key: string | undefined;
+  /** JSON, as the client wrote it. */
+  input: string;
   /** The row to insert, as JSON. */
   row: Bytes;
 }
@@ -37,12 +38,11 @@ export function readWanted(bytes: Bytes): Wanted {
   if (model === undefined) throw invalid("model", "must be the name of a model");
   const key = textOf(members.get("key"));
   if (members.has("key") && !key) throw invalid("key", "must be a text");
-  const input = members.get("input") ?? encoder.encode("{}") as Bytes;
-  if (input[0] !== OPEN) throw invalid("input", "must be an object");
+  const input = decode(members.get("input") ?? encoder.encode("{}"));
+  if (!input.startsWith("{")) throw invalid("input", "must be an object");
   const head = JSON.stringify({ model, key }).slice(0, -1);
-  const pieces = [encoder.encode(`${head},"input":`), input, encoder.encode("}")];
-  const size = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  return { model, key, row: concat(pieces, size) };
+  const row = encoder.encode(`${head},"input":${input}}`) as Bytes;
+  return { model, key, input, row };
 }
 
 /** The members of the object `bytes`, each as it is written. Of one name the last counts. */
@@ -116,11 +116,19 @@ function textOf(json: Bytes | undefined): string | undefined {
   return json?.[0] === QUOTE ? parse(json) as string : undefined;
 }
 
-function parse(json: Bytes): unknown {
+function decode(json: Uint8Array): string {
   try {
-    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(json));
+    return new TextDecoder("utf-8", { fatal: true }).decode(json);
   } catch (error) {
     throw notJson(error);
+  }
+}
+
+function parse(json: Bytes): unknown {
+  try {
+    return JSON.parse(decode(json));
+  } catch (error) {
+    throw error instanceof Refusal ? error : notJson(error);
   }
 }
 
