@@ -13,7 +13,7 @@ from rich.markup import escape
 from router.cli.common import console, err_console, read_settings
 from router.cli.deploy import package_folder
 from router.models.catalog import PackageError
-from router.models.environment import site_packages
+from router.models.environment import in_use, present, site_packages
 from router.models.install import (
     LOG,
     InstallError,
@@ -80,7 +80,9 @@ def install_one(
         needs = read_requirements(folder)
         state = state_of(folder, needs)
         if again or state.needs_install:
-            _install(folder, needs, state, again=again)
+            if _install(folder, needs, state, again=again) and named:
+                line = f"the model runs with the earlier one until: callme restart {name}"
+                console.print(f"      {line}", soft_wrap=True, markup=False)
         elif state is State.BY_HAND and (without := lacking_of_own(folder, needs)):
             raise InstallError(
                 f"{state.value}, and lacks {_few(without)}: install that there, or see --again"
@@ -96,9 +98,11 @@ def install_one(
     return True
 
 
-def _install(folder: Path, needs: Requirements, state: State, *, again: bool) -> None:
-    what = _few(lacking(needs)) or "what it names"
-    why = "" if state is State.MISSING else f", as {state.value}"
+def _install(folder: Path, needs: Requirements, state: State, *, again: bool) -> bool:
+    """Install, and return whether a model ran with the environment that was there."""
+    was_used = in_use(present(folder))
+    what = _few(lacking(needs)) or _few(needs.lines) or "Cog"
+    why = "" if state is State.MISSING or not state.needs_install else f", as {state.value}"
     console.print(f"  · {folder.name}  installs {what}{why}", soft_wrap=True, markup=False)
     with err_console.status("") as status:
 
@@ -111,6 +115,7 @@ def _install(folder: Path, needs: Requirements, state: State, *, again: bool) ->
         f"  [green]✓[/green] {folder.name}  installed into .venv, with Python {note.python}",
         soft_wrap=True,
     )
+    return was_used
 
 
 def _beside_python(folder: Path, needs: Requirements, *, system: bool, named: bool) -> None:

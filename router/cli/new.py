@@ -61,7 +61,8 @@ def new(
     for value in inputs.values():
         if (sample := str(value).removeprefix("@")) in SAMPLES:
             (folder / sample).write_bytes(SAMPLES[sample]())
-    console.print(f"Made {folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    console.print(f"Made {folder}/: {', '.join(names)}", soft_wrap=True)
     shown = str(folder) if folder.is_absolute() or len(folder.parts) > 1 else f"./{folder}"
     given = " ".join(f"-i {shlex.quote(f'{k}={_value(v, shown)}')}" for k, v in inputs.items())
     console.print("\nTry it, and change run.py:\n")

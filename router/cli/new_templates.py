@@ -17,6 +17,9 @@ build:
 run: "run.py:Runner"
 """
 
+# What callme makes in the folder: the schema of the inputs, and an environment.
+UNWANTED = ".cog\n.venv\n__pycache__\n"
+
 TEXT_RUN = '''\
 """Counts the words of a text."""
 
@@ -240,6 +243,8 @@ if __name__ == "__main__":
 
 def _files(run: str, test: str, *requirements: str) -> Mapping[str, str]:
     return {
+        ".dockerignore": UNWANTED,
+        ".gitignore": UNWANTED,
         "cog.yaml": COG_YAML,
         "requirements.txt": "".join(f"{line}\n" for line in requirements),
         "run.py": run,

@@ -1,18 +1,26 @@
-"""A package's own environment: the folder `.venv` in it, and whether it is whole.
+"""A package's own environment: `.venv` in its folder, and whether it is whole.
 
-`callme install` puts a mark into the environment before it begins to work on it. At the end it
-writes a note of what the environment was made for, and removes the mark. So an environment that
-was interrupted is never used. A `.venv` with neither was made by a person. It is used as it is.
+`callme install` makes each environment from nothing in a folder of its own, below MADE, and then
+points the link `.venv` at it. So a model that runs goes on with the environment that it was
+started with, and an installation that fails or is interrupted has changed nothing. Only when
+requirements have changed, the present environment is changed, which is quicker. It has a mark
+meanwhile, and is not used until that is done. A `.venv` that is no link was made by a person. It
+is used as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
+import psutil
 
 NAME = ".venv"
+MADE = Path(".cog", "environments")
 UNFINISHED = "callme-unfinished"
 NOTE = "callme.json"
 
@@ -29,8 +37,54 @@ class Note:
 def own_python(folder: Path) -> Path | None:
     """Return the interpreter of the package's own environment; None when it has none that can be
     used."""
-    python = folder / NAME / "bin" / "python"
+    python = present(folder) / "bin" / "python"
     return python if python.exists() and not is_unfinished(folder) else None
+
+
+def present(folder: Path) -> Path:
+    """Return the environment that a model is started with now; it need not exist."""
+    return (folder / NAME).resolve()
+
+
+def next_one(folder: Path) -> Path:
+    """Return the folder for a new environment; it does not exist. One that was interrupted is
+    deleted."""
+    numbers = [0]
+    for made in (folder / MADE).glob("*"):
+        if (made / UNFINISHED).exists() and made != present(folder):
+            shutil.rmtree(made, ignore_errors=True)
+        elif made.name.isdigit():
+            numbers.append(int(made.name))
+    return (folder / MADE / str(max(numbers) + 1)).resolve()
+
+
+def publish(folder: Path, made: Path) -> None:
+    """Start models with the environment `made` from now on. Raises OSError."""
+    link, new = folder / NAME, folder / MADE / "new"
+    new.unlink(missing_ok=True)
+    new.symlink_to(made.relative_to(folder.resolve()))
+    if link.is_dir() and not link.is_symlink():  # a person's, or an older `callme install`'s
+        shutil.rmtree(link)
+    new.replace(link)
+
+
+def delete_unused(folder: Path) -> None:
+    """Delete the environments that no model is started with any more, and none runs with."""
+    for made in (folder / MADE).glob("*"):
+        if made.name.isdigit() and made.resolve() != present(folder) and not in_use(made):
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def in_use(environment: Path) -> bool:
+    """Whether a process runs with this environment's interpreter."""
+    return any(_programs(f"{environment.resolve()}/bin/"))
+
+
+def _programs(folder: str) -> Iterator[int]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith(folder):
+                yield process.pid
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -39,25 +93,28 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def read_note(folder: Path) -> Note | None:
-    """Return the note of a finished environment; None when `callme install` has not made it."""
+    """Return the note of the present environment; None when `callme install` has not made it."""
+    return note_in(folder / NAME)
+
+
+def note_in(environment: Path) -> Note | None:
+    """Return the note of a finished environment; None when there is none."""
     try:
-        found = orjson.loads((folder / NAME / NOTE).read_bytes())
+        found = orjson.loads((environment / NOTE).read_bytes())
         return Note(str(found["digest"]), str(found["python"]))
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
         return None
 
 
-def begin(folder: Path) -> None:
+def begin(environment: Path) -> None:
     """Mark the environment as unfinished. Raises OSError."""
-    environment = folder / NAME
-    environment.mkdir(exist_ok=True)
+    environment.mkdir(parents=True, exist_ok=True)
     (environment / UNFINISHED).touch()
     (environment / ".gitignore").write_text("*\n")
 
 
-def finish(folder: Path, note: Note) -> None:
+def finish(environment: Path, note: Note) -> None:
     """Write the note, and then remove the mark. Raises OSError."""
-    environment = folder / NAME
     part = environment / f"{NOTE}.part"
     part.write_bytes(orjson.dumps(asdict(note)))
     part.replace(environment / NOTE)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -30,8 +32,12 @@ ASK_PIP = "import ensurepip"
 CHANGES_BEGIN = "Installing collected packages"
 NO_ANSWER = "WARNING: Retrying"
 MINORS = range(8, 20)
+# What pip adds to a requirement that it does not find.
+VERSIONS = re.compile(r" \(from versions: ([^)]*)\)")
+NEWEST = 3
 
 OnLine = Callable[[str], None]
+Run = Callable[[Sequence[str], OnLine], int]
 
 
 class InstallError(Exception):
@@ -69,45 +75,65 @@ def state_of(folder: Path, needs: Requirements) -> State:
 def install(folder: Path, needs: Requirements, on_line: OnLine, *, again: bool = False) -> Note:
     """Make or change the environment of the package in `folder`, and return what it was made for.
 
-    `on_line` gets each line that pip prints; all of them are also in LOG. With `again`, what is
-    there is deleted first. Raises InstallError; then the environment is either as it was or is
-    marked as unfinished.
+    `on_line` gets each line that pip prints; all of them are also in LOG. With `again`, or for
+    another Python, it is made from nothing beside the present one, with which models go on until
+    they are restarted. Raises InstallError; then the environment is as it was, or is marked as
+    unfinished.
     """
     with _errors(), _log(folder) as log:
         before = environment.read_note(folder)
-        if before is None and environment.own_python(folder) and not again:
+        by_hand = before is None and environment.own_python(folder) is not None
+        if by_hand and not again:
             raise InstallError(f"{environment.NAME} was not made by callme install: see --again")
         python = find_python(needs.python)
         version = version_of(python) or ""
-        if again or (before and _minor(before.python) != _minor(version)):
-            shutil.rmtree(folder / environment.NAME, ignore_errors=True)
-            before = None
-        environment.begin(folder)
-        own = folder / environment.NAME / "bin" / "python"
-        pip = [str(own), "-m", "pip"]
-        if not _runs(python, ASK_PIP):  # as Debian's without python3-venv
-            pip = [sys.executable, "-m", "pip", "--python", str(own)]
-        if not own.exists():
-            bare = [] if pip[0] == str(own) else ["--without-pip"]
-            made = [str(python), "-m", "venv", *bare, str(folder / environment.NAME)]
-            if _run(made, folder, log, on_line):
-                raise InstallError(f"Python {version} cannot make an environment; see {LOG}")
-        wanted = ["--requirement", str(needs.file)] if needs.file else []
-        options = ("--no-input", "--disable-pip-version-check")
-        lines: list[str] = []
-
-        def keep(line: str) -> None:
-            lines.append(line)
-            on_line(line)
-
-        argv = [*pip, "install", *options, *wanted, *needs.packages, *runtime()]
-        if _run(argv, folder, log, keep):
-            if before and not any(line.startswith(CHANGES_BEGIN) for line in lines):
-                environment.finish(folder, before)
-            raise InstallError(_why(needs, lines))
         note = Note(needs.digest(), version)
-        environment.finish(folder, note)
+        present = environment.present(folder)
+        if before and not again and _minor(before.python) == _minor(version):
+            _fill(present, needs, note, partial(_run, present, folder, log), on_line)
+            return note
+        if present == folder.resolve() / environment.NAME and environment.in_use(present):
+            raise InstallError(
+                f"a model runs with {environment.NAME}: callme unload {folder.name}, then again"
+            )
+        made = environment.next_one(folder)
+        run = partial(_run, made, folder, log)
+        try:
+            environment.begin(made)
+            bare = [] if _runs(python, ASK_PIP) else ["--without-pip"]  # as Debian's without venv
+            if run([str(python), "-m", "venv", *bare, str(made)], on_line):
+                raise InstallError(f"Python {version} cannot make an environment; see {LOG}")
+            _fill(made, needs, note, run, on_line)
+            environment.publish(folder, made)
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
+        environment.delete_unused(folder)
         return note
+
+
+def _fill(own: Path, needs: Requirements, note: Note, run: Run, on_line: OnLine) -> None:
+    """Install into the environment `own` what the package needs. Raises InstallError; then it is as
+    it was, or is marked as unfinished."""
+    before = environment.note_in(own)
+    environment.begin(own)
+    python = own / "bin" / "python"
+    pip = [str(python), "-m", "pip"]
+    if not _runs(python, "import pip"):
+        pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    wanted = ["--requirement", str(needs.file)] if needs.file else []
+    options = ("--no-input", "--disable-pip-version-check")
+    lines: list[str] = []
+
+    def keep(line: str) -> None:
+        lines.append(line)
+        on_line(line)
+
+    if run([*pip, "install", *options, *wanted, *needs.packages, *runtime()], keep):
+        if before and not any(line.startswith(CHANGES_BEGIN) for line in lines):
+            environment.finish(own, before)
+        raise InstallError(_why(needs, lines))
+    environment.finish(own, note)
 
 
 def run_commands(folder: Path, commands: Sequence[Sequence[str]], on_line: OnLine) -> None:
@@ -115,7 +141,7 @@ def run_commands(folder: Path, commands: Sequence[Sequence[str]], on_line: OnLin
     for the first that fails."""
     with _errors(), _log(folder) as log:
         for argv in commands:
-            if status := _run(argv, folder, log, on_line):
+            if status := _run(environment.present(folder), folder, log, argv, on_line):
                 raise InstallError(f"`{argv[-1]}` ended with {status}")
 
 
@@ -193,13 +219,14 @@ def _ask(argv: Sequence[str]) -> str:
     return done.stdout.strip()
 
 
-def _run(argv: Sequence[str], folder: Path, log: IO[str], on_line: OnLine) -> int:
-    """Run a program in the folder, pass on each line that it prints, and return its status."""
+def _run(own: Path, folder: Path, log: IO[str], argv: Sequence[str], on_line: OnLine) -> int:
+    """Run a program in the folder with the environment `own`, pass on each line that it prints, and
+    return its status."""
     log.write(f"$ {' '.join(argv)}\n")
     with subprocess.Popen(  # noqa: S603 - pip, or what the person has asked for
         argv,
         cwd=folder,
-        env=_environment(folder),
+        env=_environment(own),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -218,11 +245,10 @@ def _run(argv: Sequence[str], folder: Path, log: IO[str], on_line: OnLine) -> in
         return child.wait()
 
 
-def _environment(folder: Path) -> Mapping[str, str]:
+def _environment(own: Path) -> Mapping[str, str]:
     """The person's own environment, which says how pip finds its index, with the package's
     interpreter first on PATH."""
     env = {k: v for k, v in inherited_environment().items() if k != "PYTHONPATH"}
-    own = folder / environment.NAME
     path = f"{own / 'bin'}{os.pathsep}{env.get('PATH', os.defpath)}"
     return {**env, "PATH": path, "VIRTUAL_ENV": str(own), "PYTHONUNBUFFERED": "1"}
 
@@ -231,9 +257,18 @@ def _why(needs: Requirements, lines: Sequence[str]) -> str:
     errors = [line.partition(": ")[2] for line in lines if line.upper().startswith("ERROR: ")]
     reason = errors[0] if errors else next((s for s in reversed(lines) if s), "pip failed")
     place = line_of(needs, reason)
+    reason = VERSIONS.sub(_newest, reason)
     unreached = any(line.startswith(NO_ANSWER) for line in lines)
     note = "; the package index did not answer" if unreached else ""
     return f"{reason}{f' ({place})' if place else ''}{note}"
+
+
+def _newest(found: re.Match[str]) -> str:
+    """The last few of the versions that pip lists, oldest first."""
+    versions = [version for version in found[1].split(", ") if version != "none"]
+    if not versions:
+        return "; the index has no such project"
+    return f"; the newest are {', '.join(versions[-NEWEST:])}"
 
 
 @contextlib.contextmanager

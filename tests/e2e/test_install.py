@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from router.cli import app
-from router.models.environment import own_python
+from router.models.environment import delete_unused, own_python
 from tests import wheels
 from tests.waiting import free_port, wait_until
 
@@ -95,7 +95,7 @@ def test_what_is_lacking_is_installed(shore: Shore) -> None:
     said = shore.types("install", "frog")
     assert "· frog  installs pond==1\n" in said
     assert "✓ frog  installed into .venv, with Python 3.1" in said
-    assert shore.predicts() == f"1 {shore.frog / '.venv'}"
+    assert shore.predicts() == f"1 {(shore.frog / '.venv').resolve()}"
     assert "Successfully installed" in (shore.frog / ".cog" / "install.log").read_text()
     assert "its own environment is up to date" in shore.types("install", "frog")
 
@@ -127,6 +127,35 @@ def test_up_installs_what_has_changed(shore: Shore) -> None:
     finally:
         up.terminate()
         up.wait(60)
+
+
+def test_a_model_that_runs_keeps_its_environment(shore: Shore) -> None:
+    """Another one is made beside it, and takes its place at the next start. One that fails changes
+    nothing. What nobody uses any more is deleted."""
+    environments = shore.frog / ".cog" / "environments"
+    argv = [*CALLME, "up", "--no-install"]
+    screen = shore.folder / "screen"
+    with screen.open("w") as file:
+        up = subprocess.Popen(argv, cwd=shore.folder, env=shore.env, stdout=file, stderr=file)
+    try:
+        wait_until(lambda: "✓ frog  ready" in screen.read_text(), 250)
+        first = shore.predicts().partition(" ")[2]
+        said = shore.types("install", "--again", "frog")
+        assert "the model runs with the earlier one until: callme restart frog" in said
+        assert shore.predicts() == f"1 {first}"
+        assert len(list(environments.iterdir())) == 2
+        shore.asks("pond==3")
+        shore.types("install", "--again", "frog", code=1)
+        assert shore.predicts() == f"1 {first}"
+        shore.asks("pond==1")
+        shore.types("restart", "frog")
+        second = shore.predicts().partition(" ")[2]
+        assert second == str((shore.frog / ".venv").resolve()) != first
+    finally:
+        up.terminate()
+        up.wait(60)
+    delete_unused(shore.frog)
+    assert [str(made) for made in environments.iterdir()] == [second]
 
 
 def test_what_the_machine_lacks_is_listed(shore: Shore) -> None:
@@ -177,3 +206,19 @@ def test_an_environment_made_by_hand_is_left_alone(shore: Shore) -> None:
     assert "was not made by callme install" in shore.types("install", "frog")
     shore.asks("pond==1")
     assert "and lacks pond==1: install that there" in shore.types("install", "frog", code=1)
+
+
+def test_a_folder_that_a_person_made_is_replaced_when_it_is_asked_for(shore: Shore) -> None:
+    """But not while a process runs with it, which would lose its files."""
+    link = shore.frog / ".venv"
+    made = link.resolve()
+    link.unlink()
+    made.rename(link)
+    argv = [str(link / "bin" / "python"), "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen(argv) as used:
+        said = shore.types("install", "--again", "frog", code=1)
+        assert "a model runs with .venv: callme unload frog, then again" in said
+        used.kill()
+    assert "✓ frog  installed" in shore.types("install", "--again", "frog")
+    assert link.is_symlink()
+    assert shore.predicts().startswith("1 ")

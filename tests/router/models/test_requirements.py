@@ -119,13 +119,16 @@ def test_the_states_of_an_environment(tmp_path: Path) -> None:
     cog_yaml.write_text("build: {python_packages: [nothing-like-it==1]}\n")
     needs = read_requirements(tmp_path)
     assert state_of(tmp_path, needs) is State.MISSING
-    environment.begin(tmp_path)
-    python = tmp_path / ".venv" / "bin" / "python"
+    made = environment.next_one(tmp_path)
+    environment.begin(made)
+    python = made / "bin" / "python"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
+    assert state_of(tmp_path, needs) is State.MISSING
+    environment.publish(tmp_path, made)
     assert state_of(tmp_path, needs) is State.UNFINISHED
     assert environment.own_python(tmp_path) is None
-    environment.finish(tmp_path, Note(needs.digest(), "3.11.7"))
+    environment.finish(made, Note(needs.digest(), "3.11.7"))
     assert state_of(tmp_path, needs) is State.READY
     assert environment.own_python(tmp_path) == python
     cog_yaml.write_text("build: {python_packages: [nothing-like-it==2]}\n")
