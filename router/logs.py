@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
@@ -18,6 +19,33 @@ QUIET = ("httpx", "python_multipart", "asyncio")
 OF_EVERY_RECORD = frozenset(
     {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 )
+
+
+class Told(logging.Filter):
+    """Leaves out what a command of a person tells in its own words: why a model did not start.
+    `begin`: for this model, or for all without a name; `end`: no more."""
+
+    EVENTS = frozenset({"package cannot be read", "model failed to start"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._models: Counter[str] = Counter()
+
+    def begin(self, model: str = "") -> None:
+        """Leave it out from now on."""
+        self._models[model] += 1
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(self)
+
+    def end(self, model: str = "") -> None:
+        """Log it again."""
+        self._models[model] -= 1
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is logged. A bug's traceback always is."""
+        if record.exc_info or record.getMessage() not in self.EVENTS:
+            return True
+        return not (self._models[""] or self._models[str(getattr(record, "model", ""))])
 
 
 class JsonFormatter(logging.Formatter):

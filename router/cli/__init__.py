@@ -20,6 +20,7 @@ from router.cli import (
     supabase,
     usage,
 )
+from router.cli.help_text import without_types
 from router.cli.serve import curl_line
 
 __all__ = ["app", "curl_line", "main"]
@@ -30,6 +31,7 @@ GROUPS = (
     deploy,
 )
 
+without_types()
 app = typer.Typer(
     help="Serve every Cog package of a folder over HTTP.",
     no_args_is_help=True,

@@ -156,8 +156,8 @@ def fail_refused(
     error: RefusedError, as_json: bool = False, place: str = "", hint: str = ""
 ) -> NoReturn:
     """Print the router's error, and end with code 1. With `as_json` it is printed to stdout, in the
-    router's JSON form. `place`: the line of a package that failed. `hint`: what to do, if that is
-    known."""
+    router's JSON form. `place`: the line of a package that failed; to try again is then no use.
+    `hint`: what to do, if that is known."""
     if as_json:
         print_json({"error": {"code": error.code, "message": str(error)}})
         raise typer.Exit(1)
@@ -165,7 +165,7 @@ def fail_refused(
         hint = "Give a key with --key or CALLME_KEY. `callme keys create NAME` makes one."
         if error.code == "forbidden":
             hint = "Give an admin key with --key or CALLME_KEY: `callme keys create NAME --admin`."
-    elif error.retry_after and not hint:
+    elif error.retry_after and not hint and not place:
         hint = f"Try again in {error.retry_after} s"
     fail(with_place(str(error), place), hint)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,7 +24,11 @@ err_console = Console(highlight=False, stderr=True)
 
 FOREIGN_SECRETS = ("SUPABASE_ACCESS_TOKEN", "TUNNEL_TOKEN")
 
-IMPORT_FAILED = re.compile(r"\b(?:ModuleNotFoundError|ImportError): ")
+NO_MODULE = re.compile(r"\bModuleNotFoundError: ")
+NO_NAME = re.compile(r"\bImportError: cannot import name '[^']*' from '([\w.]+)'")
+NO_SYSTEM_LIBRARY = re.compile(
+    r"\b(?:ImportError|OSError): (?:\S+: )?(lib[\w.+-]+\.so[\w.]*): cannot open"
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -44,9 +49,20 @@ def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
 
 def import_hint(reason: str, model: str) -> str:
     """What to do about an import that failed; "" when the reason is another one."""
-    if not IMPORT_FAILED.search(reason):
-        return ""
-    return f"If requirements.txt does not name it, add it there. Then: callme install {model}"
+    if NO_MODULE.search(reason):
+        return f"If requirements.txt does not name it, add it there. Then: callme install {model}"
+    if found := NO_SYSTEM_LIBRARY.search(reason):
+        return (
+            f"The machine lacks {found[1]}: name its Debian package under system_packages in "
+            f"cog.yaml. Then: callme install --system {model}"
+        )
+    found = NO_NAME.search(reason)
+    if found and found[1].partition(".")[0] not in sys.stdlib_module_names:
+        return (
+            f"Another version of {found[1]} may have it: name that in requirements.txt. "
+            f"Then: callme install {model}"
+        )
+    return ""
 
 
 def read_settings(packages: Path | None = None, **given: Any) -> Settings:

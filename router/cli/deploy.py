@@ -12,13 +12,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
+from router.cli.client import RefusedError
 from router.cli.common import err_console, fail, read_settings
+from router.config_mistakes import did_you_mean
 from router.models.catalog import PackageError, read_package
-from router.settings import CHECKOUT
+from router.settings import CHECKOUT, Settings
 
 MODAL_APP = CHECKOUT / "deploy" / "modal_app.py"
 NO_COG = "install Cog's CLI (https://cog.run), or use only Docker: python deploy/container.py {}"
@@ -117,13 +119,34 @@ def package_folder(model: str) -> Path:
     named = Path(model).expanduser()
     folder = named if (named / "cog.yaml").is_file() else settings.packages_dir / model
     if not (folder / "cog.yaml").is_file():
-        fail(
-            f"Cannot find a model '{model}'", "give a name that `callme models` lists, or a folder"
-        )
+        no_model(model, settings)
     try:
         return read_package(folder.resolve(), {}).folder
     except PackageError as error:
         fail(f"Cannot use '{model}': {error}")
+
+
+def no_model(model: str, settings: Settings) -> NoReturn:
+    """End the command: there is no such model and no such folder."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        fail(f"Cannot find a model in '{model}': there is no cog.yaml in it")
+    if os.sep in model:
+        siblings = [path.parent.name for path in folder.parent.glob("*/cog.yaml")]
+        fail(f"Cannot find a folder '{model}'{did_you_mean(folder.name, siblings)}")
+    names = sorted(path.parent.name for path in settings.packages_dir.glob("*/cog.yaml"))
+    there = ", ".join(names) or "none"
+    fail(
+        f"Cannot find a model '{model}'{did_you_mean(model, names)}",
+        f"In {settings.packages_dir.resolve()} there are: {there}",
+    )
+
+
+def new_folder_hint(error: RefusedError, settings: Settings, model: str) -> str:
+    """What to do when this machine's router does not know a model that has a folder; else ""."""
+    if error.code == "unknown_model" and (settings.packages_dir / model / "cog.yaml").is_file():
+        return "The router reads the folder when it starts: stop it, and run it again."
+    return ""
 
 
 def _tool(name: str, hint: str) -> str:

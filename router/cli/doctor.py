@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from importlib.metadata import distributions
 from pathlib import Path
 
 import psutil
@@ -90,6 +91,7 @@ def doctor(as_json: Json = False) -> None:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Run all checks, in the order in which to fix what they find."""
     yield check_python()
+    yield from check_distribution()
     has_gpu = False
     for finding in check_gpu():
         has_gpu = has_gpu or (finding.check == "GPU" and finding.status is CheckStatus.OK)
@@ -129,6 +131,16 @@ def check_python() -> Finding:
     if (3, 11) <= sys.version_info[:2] <= (3, 13):
         return Finding("Python", CheckStatus.OK, found)
     return Finding("Python", CheckStatus.FAIL, found, "make setup PYTHON=/path/to/python3.11")
+
+
+def check_distribution() -> Iterator[Finding]:
+    """Whether the index's project `callme` is here, which is another one."""
+    for found in distributions(name="callme"):
+        # An old checkout of this project has a folder of this name too.
+        if "router" not in (found.read_text("top_level.txt") or "").split():
+            fix = f"{shlex.quote(sys.executable)} -m pip uninstall callme"
+            what = f"callme {found.version} is another project; this one is callme-gpu"
+            yield Finding("distribution", CheckStatus.WARN, what, fix)
 
 
 def check_gpu() -> Iterator[Finding]:

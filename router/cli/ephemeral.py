@@ -12,7 +12,6 @@ from pathlib import Path
 import uvicorn
 from pydantic import SecretStr
 
-from router.app import create_app
 from router.cli.client import Target
 from router.settings import Settings
 
@@ -39,6 +38,8 @@ async def temporary_router(package: Path, settings: Settings) -> AsyncIterator[T
     `settings` are used except for the folders, the address and the keys. Raises TemporaryError when
     the router does not start.
     """
+    from router.app import create_app  # noqa: PLC0415 - see serve.Server
+
     with settings_of_one(package, settings) as one:
         key = secrets.token_urlsafe(32)
         keys = {"keys": (), "admin_keys": (SecretStr(f"cli:{key}"),)}

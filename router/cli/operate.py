@@ -35,7 +35,7 @@ from router.cli.common import (
     print_json,
     read_settings,
 )
-from router.cli.deploy import package_folder
+from router.cli.deploy import new_folder_hint, package_folder
 from router.cli.progress import shown_progress
 from router.models.catalog import read_package
 from router.models.process_interface import StartError
@@ -108,13 +108,15 @@ def _turn(verb: str, model: str, url: str | None, key: str | None) -> None:
 
 
 def _operate(verb: str, model: str, url: str | None, key: str | None) -> None:
-    target = find_router(read_settings(), url, key)
+    settings = read_settings()
+    target = find_router(settings, url, key)
     try:
         console.print(asyncio.run(_ask(target, verb, model)), soft_wrap=True)
     except UnreachableError as error:
         fail_unreachable(error)
     except RefusedError as error:
-        fail_refused(error, hint=import_hint(str(error), model))
+        hint = import_hint(str(error), model) or new_folder_hint(error, settings, model)
+        fail_refused(error, hint=hint)
     except StartError as error:
         hint = import_hint(str(error), model)
         fail(str(error), f"{hint}\n  more: callme logs {model}".removeprefix("\n  "))
@@ -176,7 +178,8 @@ def inputs(
     except RefusedError as error:
         fail_refused(error, as_json)
     except StartError as error:
-        for line in last_traceback(error.log):
+        lines = last_traceback(error.log)
+        for line in lines if len(lines) > 1 else ():
             err_console.print(line, markup=False, soft_wrap=True)
         reason = with_place(f"Cannot read '{model}': {error}", error.place)
         fail(reason, import_hint(reason, model))

@@ -7,7 +7,8 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+import shlex
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,11 +36,12 @@ from router.cli.common import (
     import_hint,
     read_settings,
 )
+from router.cli.deploy import new_folder_hint, no_model
 from router.cli.ephemeral import TemporaryError, temporary_router
 from router.cli.predict_inputs import Pair, forgotten_at, read_json, read_pairs, read_variables
 from router.cli.progress import shown_progress
 from router.cli.save import take_files
-from router.logs import configure_logging
+from router.logs import Told, configure_logging
 from router.models.catalog import PackageError, read_package
 from router.models.tracebacks import last_raised, last_traceback, with_place, without_tracebacks
 from router.settings import ModelSettings, Settings
@@ -63,8 +65,10 @@ class FailedError(Exception):
 
 def add_commands(app: typer.Typer) -> None:
     """Add `predict`, and `run`, which is Cog's name for it."""
-    app.command()(predict)
-    app.command(name="run")(predict)
+    # What is left over is refused with a better reason than "unexpected extra argument".
+    settings = {"allow_extra_args": True}
+    app.command(context_settings=settings)(predict)
+    app.command(name="run", context_settings=settings)(predict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def predict(
         typer.Argument(help="A model's name, or the folder of its package; default: this folder."),
     ] = None,
     *,
+    ctx: typer.Context,
     given: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,6 +121,8 @@ def predict(
     key: KeyOption = None,
 ) -> None:
     """Run a model once. Without a running router, the package is started and stopped for this."""
+    if ctx.args:
+        fail(f"Cannot use '{ctx.args[0]}': did you forget -i? {_with_i(model, ctx.args)}", code=2)
     if given and json_inputs is not None:
         fail("Cannot use -i and --json together: give all inputs by one of them", code=2)
     if variables and url:
@@ -127,6 +134,7 @@ def predict(
     )
     settings = read_settings()
     configure_logging(logging.ERROR)
+    Told().begin()  # by this command
     forget_secrets()
     as_json = asked.inputs is not None
     name = _named(model)
@@ -134,7 +142,8 @@ def predict(
         work = _predict(settings, name, asked, find_router(settings, url, key))
         _deliver(asyncio.run(work), output)
     except FailedError as failed:
-        for line in failed.traceback:
+        # The first line is in the last sentence too; alone it says nothing more.
+        for line in failed.traceback if len(failed.traceback) > 1 else ():
             err_console.print(line, markup=False, soft_wrap=True)
         hint = import_hint(str(failed.error), name)
         if isinstance(failed.error, RefusedError):
@@ -147,10 +156,15 @@ def predict(
     except UnreachableError as error:
         fail_unreachable(error)
     except RefusedError as error:
-        wrong = error.status == 422
-        fail_refused(error, as_json, hint=forgotten_at(asked.pairs) if wrong else "")
+        hint = forgotten_at(asked.pairs) if error.status == 422 else ""
+        fail_refused(error, as_json, hint=hint or new_folder_hint(error, settings, name))
     except KeyboardInterrupt:
         fail("Stopped; the prediction is canceled.", code=130)
+
+
+def _with_i(model: str | None, more: Sequence[str]) -> str:
+    given = " ".join(f"-i {shlex.quote(text)}" for text in more)
+    return f"callme predict {model} {given}"
 
 
 def _named(model: str | None) -> str:
@@ -246,6 +260,8 @@ async def _router_for(
     try:
         name = read_package(package, {}).name
     except PackageError as error:
+        if not (package / "cog.yaml").is_file():
+            no_model(model, settings)
         raise ValueError(f"Cannot start '{model}': {error}") from error
     if err_console.is_terminal:
         err_console.print(f"Starting {name} for this prediction.")
@@ -263,8 +279,10 @@ async def _answers(target: Target) -> bool:
 
 
 async def _ask_as_json(router: RouterClient, model: str, inputs: Mapping[str, Any]) -> Ended:
-    """Ask by Cog's API, which shows the whole prediction."""
+    """Ask by Cog's API, which shows the whole prediction, and leaves out unknown inputs."""
     path = f"/models/{quote(model, safe='')}/predictions"
+    for unknown in await _unknown(router, model, inputs):
+        err_console.print(f"'{unknown}' is no input of {model}: it has no effect", markup=False)
     shown = (await router.send("POST", path, json={"input": inputs})).json()
     while shown["status"] not in ENDED:
         await asyncio.sleep(POLL_S)
@@ -274,6 +292,14 @@ async def _ask_as_json(router: RouterClient, model: str, inputs: Mapping[str, An
     shown["logs"] = without_tracebacks(shown.get("logs") or "")
     shown.pop("input", None)
     return Ended(shown["output"], shown)
+
+
+async def _unknown(router: RouterClient, model: str, inputs: Mapping[str, Any]) -> Collection[str]:
+    with contextlib.suppress(RefusedError, KeyError):
+        schema = await router.get(f"/models/{quote(model, safe='')}/openapi.json")
+        known = schema["components"]["schemas"]["Input"].get("properties", {})
+        return sorted(inputs.keys() - known.keys())
+    return ()
 
 
 async def _ask(router: RouterClient, model: str, inputs: Sequence[Pair]) -> Any:

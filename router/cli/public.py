@@ -8,13 +8,13 @@ import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 from rich.markup import escape
 
 from router.cli.common import base_url, console, fail
 from router.errors import RouterError
-from router.http.context import Context
 from router.keys.key import split_key
 from router.predictions.webhook_sender import WEBHOOK_FILE, load_secret
 from router.settings import Settings
@@ -22,6 +22,9 @@ from router.storage.private_files import NotPrivateError, make_state_folder
 from router.tunnel.announce import Exposed, Tell
 from router.tunnel.announcers import Publisher, PublishSetup, make_publisher
 from router.tunnel.cloudflared import TunnelOptions
+
+if TYPE_CHECKING:
+    from router.http.context import Context
 
 KEY_ID = "tunnel"
 # The names of inputs that the edge function reads.

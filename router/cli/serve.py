@@ -13,16 +13,13 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import psutil
 import typer
 import uvicorn
-from fastapi import FastAPI
 from rich.markup import escape
-from starlette.types import ASGIApp
 
-from router.app import create_app
 from router.cli.client import Target, find_router
 from router.cli.common import (
     base_url,
@@ -41,15 +38,19 @@ from router.cli.public import models_of, prepare, teller
 from router.cli.reload import restart_changed
 from router.cli.serve_one import PORT, CogAtRoot
 from router.errors import RouterError
-from router.http.context import Context
 from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
-from router.logs import configure_logging
+from router.logs import Told, configure_logging
 from router.models.catalog import Package
 from router.models.tracebacks import with_place
 from router.scheduling.snapshot import ModelSnapshot, Phase
 from router.server_limits import tune_allocator
 from router.settings import Settings
 from router.tunnel.announce import Exposed, Exposure
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from router.http.context import Context
 
 NO_KEY_HINT = (
     "No key is needed: programs of this machine are served, and so is everything that reaches\n"
@@ -156,6 +157,9 @@ class Server(uvicorn.Server):
     it. With `only`, the paths of a Cog server lead to that model."""
 
     def __init__(self, settings: Settings, only: str = "") -> None:
+        # Here and not above: it takes half of the time in which a command starts.
+        from router.app import create_app  # noqa: PLC0415
+
         app: ASGIApp = create_app(settings)
         app = CogAtRoot(app, only) if only else app
         config = uvicorn.Config(app, host=settings.host, port=settings.port, log_config=None)
@@ -227,23 +231,27 @@ def _run(server: Server, work: Coroutine[None, None, None]) -> None:
 async def _serve_and_show(
     server: Server, settings: Settings, exposed: Exposed | None, *, reload: bool, install: bool
 ) -> None:
-    server.start_beside(_show(server, settings))
+    told = Told()
+    told.begin()
+    server.start_beside(_show(server, settings, told))
     if reload:
-        server.start_beside(_reload(server, settings, install=install))
+        server.start_beside(_reload(server, settings, told, install=install))
     if exposed is not None:
         server.start_beside(_expose(server, exposed))
     await server.serve()
 
 
-async def _reload(server: Server, settings: Settings, *, install: bool) -> None:
+async def _reload(server: Server, settings: Settings, told: Told, *, install: bool) -> None:
     await server.wait_started()
     context = _context(server)
     target = find_router(settings, None, None)
 
     async def show(name: str) -> None:
         await _show_model(context, target, name)
+        told.end(name)
 
     async def restart(name: str) -> None:
+        told.begin(name)
         if install:
             await asyncio.to_thread(install_one, context.packages[name].folder, named=False)
         await context.restarts.restart(name)
@@ -253,8 +261,7 @@ async def _reload(server: Server, settings: Settings, *, install: bool) -> None:
 
 
 def _context(server: Server) -> Context:
-    application = server.config.app
-    assert isinstance(application, FastAPI)  # noqa: S101 - made in _server
+    application: Any = server.config.app
     context: Context = application.state.context
     return context
 
@@ -265,7 +272,7 @@ async def _expose(server: Server, exposed: Exposed) -> None:
     await Exposure(exposed, teller(exposed)).run()
 
 
-async def _show(server: Server, settings: Settings) -> None:
+async def _show(server: Server, settings: Settings, told: Told) -> None:
     await server.wait_started()
     context = _context(server)
     console.print(f"\nServing {settings.packages_dir} on [bold]{base_url(settings)}[/bold]\n")
@@ -274,6 +281,7 @@ async def _show(server: Server, settings: Settings) -> None:
     target = find_router(settings, None, None)
     for name in context.packages:
         await _show_model(context, target, name)
+    told.end()
     for name, reason in context.left_out.items():
         console.print(f"  [red]✗[/red] {name}  not served: {escape(reason)}", soft_wrap=True)
     console.print("\nTry in another terminal:\n")

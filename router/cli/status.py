@@ -27,6 +27,7 @@ from router.models.catalog import discover
 from router.settings import Settings
 
 FOLLOW_EVERY_S = 0.5
+SERVES = frozenset({"ready", "busy", "asleep", "waking"})
 COLOURS = {
     **{"ready": "green", "busy": "green", "starting": "yellow"},
     **{"unhealthy": "red", "failed": "red"},
@@ -77,9 +78,11 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
         f"up {state['uptime_s']:.0f} s   memory {memory['held_bytes'] >> 20} of "
         f"{memory['budget_bytes'] >> 20} MiB" + ("   stopping" if state["draining"] else "")
     )
-    # At most 80 columns, for names of up to 14 letters. --json has everything.
-    columns = ("model", "state", "running", "waiting", "memory", "load s", "run s", "crashed")
-    table = Table(*columns, box=None)
+    # Fits 80 columns: a name of more than 14 letters takes several lines. --json has everything.
+    table = Table(box=None)
+    table.add_column("model", overflow="fold")
+    for column in ("state", "running", "waiting", "memory", "load s", "run s", "crashed"):
+        table.add_column(column, no_wrap=True)
     for name, model in state["models"].items():
         table.add_row(
             *(name, _coloured(model["state"]), str(len(model["running"]))),
@@ -88,16 +91,19 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
         )
     console.print(table)
     for name, reason in state.get("left_out", {}).items():
-        console.print(f"[red]{name}[/red] is not served: {escape(reason)}", soft_wrap=True)
+        console.print(f"[red]{name}[/red] is not served: {escape(reason)}")
     for name, model in state["models"].items():
         if canary := model.get("canary"):
-            console.print(compared(name, canary), soft_wrap=True)
+            console.print(compared(name, canary), markup=False)
     for name, model in state["models"].items():
         if reason := model.get("unreadable"):
-            console.print(f"[red]{name}[/red]: {escape(reason)}", soft_wrap=True)
+            console.print(f"[red]{name}[/red]: {escape(reason)}")
         elif reason := model.get("last_failure"):
             retry = f"; tried again in {model['retry_in_s']:.0f} s" if model["retry_in_s"] else ""
-            console.print(f"[red]{name}[/red]: {escape(reason)}{retry}", soft_wrap=True)
+            if model["state"] in SERVES:  # it has been started again since
+                console.print(f"{name}, before its last start: {escape(reason)}")
+            else:
+                console.print(f"[red]{name}[/red]: {escape(reason)}{retry}")
 
 
 def compared(model: str, canary: dict[str, Any]) -> str:

@@ -119,7 +119,9 @@ class InputSchema:
                     objection = OBJECTION if name in self.secrets else objection
                     problems.append({"input": name, "message": objection})
         for name in given.keys() - self.fields.keys():
-            problems.append({"input": shortened(name), "message": "there is no such input"})
+            known = ", ".join(self.fields)
+            message = f"there is no such input; there are: {known}"
+            problems.append({"input": shortened(name), "message": message})
         if problems:
             first = problems[0]
             raise InvalidInput(
@@ -236,6 +238,8 @@ def _wording(error: ValidationError, value: Json) -> str:
         value = value[step]
     length = len(value) if isinstance(value, str) else 0
     limit = error.kind.value
+    if isinstance(limit, float) and limit.is_integer():  # the schema's 20, which became 20.0
+        limit = int(limit)
     return template.format(limit=limit, types=_types(error), got=shown(value), length=length)
 
 

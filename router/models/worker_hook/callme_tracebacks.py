@@ -10,6 +10,7 @@ line begins with PREFIX, so that the router can leave tracebacks out of what web
 
 import contextlib
 import os
+import re
 import sys
 import sysconfig
 import time
@@ -24,6 +25,8 @@ PREFIX = "\u00a6 "
 RAISED = "raised"
 HERE = str(Path(__file__).resolve().parent)
 PACKAGE = os.path.realpath(".")
+# What Python adds to "cannot import name 'x' from 'y'".
+MODULE_FILE = re.compile(r" \(/[^()]*\)$")
 # Folders of libraries, also when they are within the package.
 LIBRARIES = frozenset({"site-packages", "dist-packages", ".venv", "venv"})
 STANDARD = (sysconfig.get_path("stdlib"), "<")
@@ -73,6 +76,8 @@ def message_of(error: BaseException) -> str:
         text = str(error.msg) if isinstance(error, SyntaxError) else str(error)
     except Exception:
         text = "(its text cannot be read)"
+    if isinstance(error, ImportError):
+        text = MODULE_FILE.sub("", text)
     first = text.strip().partition("\n")[0][:MESSAGE_CHARS]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
@@ -95,8 +100,11 @@ def place_of(error: BaseException) -> str:
     return found
 
 
-def lines_of(error: BaseException, within: str = "") -> list[str]:
-    """Return the traceback's lines, without line ends and without PREFIX."""
+def lines_of(error: BaseException, within: str = "", place: str = "") -> list[str]:
+    """Return the traceback's lines, without line ends and without PREFIX. `place`: the line of the
+    package that is meant, if none of its lines has raised; there is then no traceback to show."""
+    if place:
+        return [f"{RAISED} at {place}{within}: {error}"]
     place = f" at {place}" if (place := place_of(error)) else ""
     lines = list(_all_lines(TracebackException.from_exception(error)))
     if len(lines) > HEAD_LINES + TAIL_LINES:
@@ -172,11 +180,11 @@ def _library(file_name: str) -> str:
 # ---- when it is shown --------------------------------------------------------------------
 
 
-def report(error: BaseException, within: str = "") -> str:
+def report(error: BaseException, within: str = "", place: str = "") -> str:
     """Print the traceback on stderr, at once and in one piece. Return what was printed."""
     text = ""
     with contextlib.suppress(Exception):  # the exception itself matters more than its print
-        text = "".join(f"{PREFIX}{line}\n" for line in lines_of(error, within))
+        text = "".join(f"{PREFIX}{line}\n" for line in lines_of(error, within, place))
         for secret in sorted(SECRETS, key=len, reverse=True):
             text = text.replace(secret, REDACTED)
         sys.stderr.flush()  # a line that has not ended, such as a progress bar

@@ -177,7 +177,7 @@ def test_inputs_are_read_before_anything_starts(state: Path, given: list[str], r
 def test_an_unknown_model_is_told(state: Path) -> None:
     """Neither a package's name nor a package's folder."""
     done = run("predict", "nosuch")
-    assert (done.exit_code, "Cannot start 'nosuch'" in done.stderr) == (1, True), done.output
+    assert (done.exit_code, "Cannot find a model 'nosuch'" in done.stderr) == (1, True), done.output
     done = run("predict", str(state.parent))
     assert done.exit_code == 1, done.output
 
@@ -351,6 +351,13 @@ def test_brackets_in_a_message_are_no_markup(capsys: pytest.CaptureFixture[str])
 def test_the_version_is_the_installed_one() -> None:
     """One place says it: what was installed."""
     assert run("--version").stdout.strip() == f"callme {metadata.version('callme-gpu')}"
+
+
+def test_a_command_starts_without_the_router() -> None:
+    """Only those that serve import it. It would take half of the time in which the others start."""
+    code = "import sys; import router.cli; print({'fastapi', 'router.app'} & sys.modules.keys())"
+    argv = [sys.executable, "-c", code]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_a_shell_completes_commands_and_options() -> None:

@@ -126,7 +126,7 @@ def test_text_that_does_not_fit(name: str, texts: list[str]) -> None:
         ({"format": "bmp"}, "must be one of ['png', 'webp'], got 'bmp'"),
         ({"steps": None}, "must be of type integer, got None"),
         ({"tags": [1]}, "must be of type string, got 1"),
-        ({"nosuch": 1}, "there is no such input"),
+        ({"nosuch": 1}, f"there is no such input; there are: {', '.join(PROPERTIES)}"),
         ({"steps": 10**30}, "must be at most 50, got 1000000000000000000000000000000"),
         ({"seed": 2**64}, f"must be from {-(2**63)} to {2**64 - 1}, got {2**64}"),
         ({"seed": -(2**63) - 1}, f"must be from {-(2**63)} to {2**64 - 1}, got {-(2**63) - 1}"),

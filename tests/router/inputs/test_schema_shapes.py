@@ -126,7 +126,7 @@ def test_messages_about_what_is_not_there() -> None:
         {"components": {"schemas": {"Input": {"required": ["x"], "properties": {"x": {}}}}}}
     )
     assert message_of(schema) == "Cannot use 'x': is required"
-    assert message_of(schema, x=1, y=2) == "Cannot use 'y': there is no such input"
+    assert message_of(schema, x=1, y=2) == "Cannot use 'y': there is no such input; there are: x"
 
 
 def test_a_rule_of_another_kind() -> None:
