@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from router.models.catalog import Package, does_stream
+from router.models.catalog import Package, does_stream, runnable
 from router.models.process_group import ProcessGroup, inherited_environment
 from router.models.process_interface import StartError
 from router.models.source_files import SHOWN_ONLY, source_files
@@ -54,6 +54,7 @@ async def describe(package: Package) -> Description:
 
     Raises StartError when the runner cannot be imported.
     """
+    package = runnable(package)
     return read_description(package) or await _make(package)
 
 

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from router.cli import app
-from router.models.environment import delete_unused, own_python
+from router.models.environment import own_python
 from tests import wheels
 from tests.waiting import free_port, wait_until
 
@@ -151,11 +151,13 @@ def test_a_model_that_runs_keeps_its_environment(shore: Shore) -> None:
         shore.types("restart", "frog")
         second = shore.predicts().partition(" ")[2]
         assert second == str((shore.frog / ".venv").resolve()) != first
+        shore.types("unload", "frog")
+        shore.types("install", "--again", "frog")  # deletes what no process runs with
+        third = shore.predicts().partition(" ")[2]
+        assert [str(made) for made in environments.iterdir()] == [third]
     finally:
         up.terminate()
         up.wait(60)
-    delete_unused(shore.frog)
-    assert [str(made) for made in environments.iterdir()] == [second]
 
 
 def test_what_the_machine_lacks_is_listed(shore: Shore) -> None:
