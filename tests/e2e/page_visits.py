@@ -42,8 +42,8 @@ def visit(
     modules = folder / "node_modules"
     if not modules.exists():
         modules.symlink_to(npm_folder(PUPPETEER) / "node_modules")
-    for name in ("visit.mjs", "scenarios.mjs", "packages.mjs", "screenshots.mjs"):
-        shutil.copyfile(HERE / name, folder / name)
+    for script in HERE.glob("*.mjs"):
+        shutil.copyfile(script, folder / script.name)
     body = {
         "chromium": chromium,
         "url": url,

@@ -120,7 +120,7 @@ export const press = async (page, name) => (await button(page, name)).click();
 export async function result(page) {
   await page.waitForFunction(() => ["succeeded", "failed", "canceled"].includes(document.querySelector(".output .state")?.textContent), { polling: 50 });
   // A waveform is shown once the sound is decoded; one that cannot be stays hidden.
-  const shown = () => ![...document.querySelectorAll(".output canvas.wave")].some((c) => c.hidden);
+  const shown = () => ![...document.querySelectorAll(".output canvas.wave")].some((c) => c.hidden && c.closest(".part").querySelector("audio"));
   await page.waitForFunction(shown, { polling: 50, timeout: 20_000 }).catch(() => {});
   return await page.evaluate(async () => {
     const all = (css) => [...document.querySelectorAll(`.output ${css}`)];

@@ -6,7 +6,9 @@ import { readFileSync } from "node:fs";
 
 import puppeteer from "puppeteer-core";
 
+import * as hostile from "./hostile.mjs";
 import * as packages from "./packages.mjs";
+import * as people from "./people.mjs";
 import * as scenarios from "./scenarios.mjs";
 import * as screenshots from "./screenshots.mjs";
 
@@ -19,37 +21,40 @@ const browser = await puppeteer.launch({
     "--no-sandbox", // tests run as root in containers
     "--disable-gpu",
     "--disable-dev-shm-usage",
-    "--use-fake-ui-for-media-stream",
+    // Every request for the microphone is allowed, or refused.
+    `--use-fake-ui-for-media-stream${task.isRefused ? "=deny" : ""}`,
     "--use-fake-device-for-media-stream",
     // What its microphone hears, once; without a file it beeps.
     ...(task.speech ? [`--use-file-for-fake-audio-capture=${task.speech}%noloop`] : []),
     // No network but the box, whatever the page or the browser itself asks for.
-    `--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE ${new URL(task.url).hostname}`,
+    // By the name lan.test it is no secure place, as in a local network.
+    `--host-resolver-rules=MAP lan.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE ${new URL(task.url).hostname}`,
   ],
 });
 const seen = { complaints: [], elsewhere: [] };
 const host = new URL(task.url).host;
 
 /** A new page that notes what goes wrong in it. */
-async function open(path, { width = 1440, height = 900, scheme = "light" } = {}) {
+async function open(path, { scheme = "light", ...view } = {}) {
   const page = await (await browser.createBrowserContext()).newPage();
   page.setDefaultTimeout(task.limitMs);
-  await page.setViewport({ width, height });
+  await page.setViewport({ width: 1440, height: 900, ...view });
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
   page.on("console", (line) => line.type() === "error" && seen.complaints.push(line.text()));
   page.on("pageerror", (error) => seen.complaints.push(String(error)));
   page.on("request", (request) => {
     const url = new URL(request.url());
-    if (url.protocol.startsWith("http") && url.host !== host) seen.elsewhere.push(url.href);
+    if (url.protocol.startsWith("http") && ![host, host.replace(/^[^:]+/, "lan.test")].includes(url.host)) seen.elsewhere.push(url.href);
   });
-  await page.goto(path.startsWith("about:") ? path : task.url + path);
+  page.on("dialog", (dialog) => (seen.complaints.push(`dialog: ${dialog.message()}`), dialog.dismiss()));
+  await page.goto(/^(about|http):/.test(path) ? path : task.url + path);
   return page;
 }
 
 /** What axe-core says of the page, as short lines. */
-async function axe(page) {
+async function axe(page, part = "html") {
   await page.evaluate(readFileSync(task.axe, "utf8"));
-  const { violations } = await page.evaluate(() => window.axe.run());
+  const { violations } = await page.evaluate((css) => window.axe.run(css), part);
   return violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.target} ${n.failureSummary}`));
 }
 
@@ -70,7 +75,7 @@ const tell = (line) => new Promise((resolve) => process.stdout.write(`${line}\n`
 
 try {
   const tools = { open, axe, until, sideways, texts, tell, task, seen };
-  seen.result = await { ...scenarios, ...packages, ...screenshots }[task.scenario](tools);
+  seen.result = await { ...scenarios, ...people, ...hostile, ...packages, ...screenshots }[task.scenario](tools);
 } catch (error) {
   console.error(JSON.stringify(seen)); // what the page complained of says more than the time-out
   throw error;

@@ -6,10 +6,12 @@ import { h, say, trimmed, words } from "./dom.js";
 const COLOURS = 6;
 const MOST = 300;
 
+const labelOf = (item) => (item.label === null || item.label === "" ? "(no label)" : String(item.label));
+
 /** `picture`: the File that was sent, or undefined when this browser does not have it. */
 export function showBoxes(all, picture) {
   const items = all.slice(0, MOST);
-  const labels = [...new Set(items.map((i) => String(i.label)))];
+  const labels = [...new Set(items.map(labelOf))];
   const scored = items.every((i) => Number.isFinite(i.score));
   const lowest = scored ? Math.min(...items.map((i) => i.score)) : 0;
   let size = [Math.max(1, ...items.map((i) => i.box[2])), Math.max(1, ...items.map((i) => i.box[3]))];
@@ -19,8 +21,8 @@ export function showBoxes(all, picture) {
   const layer = h("div", { class: "layer", "aria-hidden": "true" });
   const frame = h("div", { class: "boxes" }, layer);
   const marks = items.map((item) => {
-    const tag = h("span", { class: "tag" }, scored ? `${item.label} ${item.score.toFixed(2)}` : String(item.label));
-    const node = h("div", { class: `box b${labels.indexOf(String(item.label)) % COLOURS}` }, tag);
+    const tag = h("span", { class: "tag", dir: "auto" }, scored ? `${labelOf(item)} ${item.score.toFixed(2)}` : labelOf(item));
+    const node = h("div", { class: `box b${labels.indexOf(labelOf(item)) % COLOURS}` }, tag);
     layer.append(node);
     return { item, node, tag };
   });
@@ -49,7 +51,7 @@ export function showBoxes(all, picture) {
     return button;
   }
   function filter() {
-    marks.forEach(({ item, node }) => (node.hidden = off.has(String(item.label)) || (scored && item.score < least)));
+    marks.forEach(({ item, node }) => (node.hidden = off.has(labelOf(item)) || (scored && item.score < least)));
     const shown = marks.filter(({ node }) => !node.hidden);
     say(count, shown.length === all.length ? `${all.length} found` : `${shown.length} of ${all.length} shown`);
     rows.replaceChildren(...shown.map(({ item, node }) => row(item, node)));
@@ -57,7 +59,7 @@ export function showBoxes(all, picture) {
   }
   function row(item, node) {
     const light = (on) => () => frame.classList.toggle("picking", on) || node.classList.toggle("lit", on);
-    return h("tr", { onmouseenter: () => lit(node, true), onmouseleave: () => lit(node, false), onclick: light(true) }, h("td", {}, String(item.label)), scored ? h("td", { class: "num" }, trimmed(item.score)) : null, h("td", { class: "num" }, item.box.map((v) => Math.round(v)).join(", ")));
+    return h("tr", { onmouseenter: () => lit(node, true), onmouseleave: () => lit(node, false), onclick: light(true) }, h("td", { dir: "auto" }, labelOf(item)), scored ? h("td", { class: "num" }, trimmed(item.score)) : null, h("td", { class: "num" }, item.box.map((v) => Math.round(v)).join(", ")));
   }
   function lit(node, on) {
     frame.classList.toggle("picking", on);
@@ -70,8 +72,8 @@ export function showBoxes(all, picture) {
       const set = (name, value) => node.style.setProperty(name, `${100 * value}%`);
       set("left", x1 / width);
       set("top", y1 / height);
-      set("width", (x2 - x1) / width);
-      set("height", (y2 - y1) / height);
+      set("width", Math.max(0, x2 - x1) / width);
+      set("height", Math.max(0, y2 - y1) / height);
     }
     placeTags();
   }

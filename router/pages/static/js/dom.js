@@ -25,6 +25,11 @@ export function set(node, props) {
   return node;
 }
 
+/** The text of a package or of the page as nodes: what stands between backticks is code. */
+export function described(text) {
+  return text.split(/`([^`\n]+)`/).map((part, i) => (i % 2 ? h("code", {}, part) : part));
+}
+
 /** Show a text; a node that shows it already is left alone, so that a screen reader stays silent. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;

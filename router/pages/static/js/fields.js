@@ -1,7 +1,7 @@
 // One control for each kind of input. Each field: {name, node, read, write, problem, fail, focus}.
 // `read` gives the form parts to send, [] where the model's own default holds.
 
-import { h, say, words } from "./dom.js";
+import { described, h, say, words } from "./dom.js";
 import { fileField } from "./files.js";
 import { kindOfValue, objection, parsed, readAs } from "./schema.js";
 
@@ -25,7 +25,7 @@ export function makeField(spec, hints, changed) {
 export function frame(spec, control, { labelled = true, tag = "div" } = {}) {
   const id = `in-${spec.name}`;
   const error = h("p", { class: "error", id: `${id}-error`, "aria-live": "polite" });
-  const hint = spec.schema.description ? h("p", { class: "hint", id: `${id}-hint` }, spec.schema.description) : null;
+  const hint = spec.schema.description ? h("p", { class: "hint", id: `${id}-hint`, dir: "auto" }, described(spec.schema.description)) : null;
   const title = [words(spec.name), spec.required ? h("span", { class: "muted", "aria-hidden": "true" }, " · required") : null];
   const label = labelled ? h("label", { for: id }, title) : h(tag === "fieldset" ? "legend" : "span", { class: "label", id: `${id}-label` }, title);
   const node = h(tag, { class: "field", "data-input": spec.name }, label, control, hint, error);

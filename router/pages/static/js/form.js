@@ -28,7 +28,7 @@ export function makeForm(specs, view, { run, changed }) {
 
   function submit(event) {
     event.preventDefault();
-    if (!button.disabled && check()) run(values());
+    if (!button.ariaDisabled && check()) run(values());
   }
   /** What would be sent: {input: [texts and Files]}, without what has the model's default. */
   function values() {
@@ -68,8 +68,9 @@ export function makeForm(specs, view, { run, changed }) {
       const fits = fields.filter((f) => f.take && (f.media === kind || f.media === "any"));
       (fits.find((f) => !f.read().length) ?? fits[0])?.take(files);
     },
+    /** While it is sent. A button that is disabled would lose the focus of the keyboard. */
     busy(is) {
-      button.disabled = is;
+      button.ariaDisabled = is ? "true" : null;
     },
   };
 }

@@ -1,7 +1,7 @@
 // `/`: the box at a glance. Made once, then told of every change.
 
 import { json, ROOT } from "./api.js";
-import { bytes, h, keyed, say, seconds, words } from "./dom.js";
+import { bytes, described, h, keyed, say, seconds, words } from "./dom.js";
 import { watch } from "./live.js";
 import { openLog, operations } from "./operate.js";
 
@@ -58,7 +58,7 @@ export function overview() {
     keyed(cards, models, (m) => m.name, makeCard, (card, m) => card.update(m));
     memory.update(status.memory, models);
     queue.update(models, Boolean(status.memory));
-    activity.node.hidden = !status.memory;
+    if (status.memory && activity.node.hidden) activity.begin();
     leftOut.update(status.left_out ?? {}, models);
   });
   return { node, title: `Models · ${location.host}`, end };
@@ -77,12 +77,12 @@ function showProblem(node, state, status, error) {
   } else if (state === "polling") {
     lines.push("This key may run models. Memory, queues and logs need an admin key.");
   } else if (status && !Object.keys(status.models).length) {
-    lines.push("There are no models yet. The command callme new NAME makes one. Or put a folder with cog.yaml and run.py into the box's folder of packages. Then restart the box.");
+    lines.push("There are no models yet. The command `callme new NAME` makes one. Or put a folder with `cog.yaml` and `run.py` into the box's folder of packages. Then restart the box.");
   }
   const text = lines.filter(Boolean);
   const shown = text.join("\n");
   if (node.dataset.shown !== shown) {
-    node.replaceChildren(...text.map((line) => h("p", {}, line)));
+    node.replaceChildren(...text.map((line) => h("p", {}, described(line))));
     node.dataset.shown = shown;
   }
   node.hidden = !text.length;
@@ -219,16 +219,30 @@ function makeRow(p) {
 
 function activityCard() {
   const list = h("ul", { class: "list" });
-  const empty = h("p", { class: "muted small" }, "No prediction since this page was opened.");
-  const seen = new Map();
+  const empty = h("p", { class: "muted small" }, "No prediction yet.");
+  const seen = new Map(); // the latest last
+  function show() {
+    empty.hidden = seen.size > 0;
+    keyed(list, [...seen.values()].reverse(), (p) => p.id, makeRow, (row, p) => say(row.lastChild, p.status));
+  }
   return {
     node: h("section", { class: "card", hidden: true, "aria-labelledby": "activity-title" }, h("h2", { id: "activity-title" }, "Activity"), empty, list),
     add(change) {
       seen.delete(change.id);
       seen.set(change.id, change);
       if (seen.size > RECENT) seen.delete(seen.keys().next().value);
-      empty.hidden = true;
-      keyed(list, [...seen.values()].reverse(), (p) => p.id, makeRow, (row, p) => say(row.lastChild, p.status));
+      show();
+    },
+    /** Show the card, with what the box keeps from before this page was opened. */
+    async begin() {
+      this.node.hidden = false;
+      const { results } = await json("/v1/predictions", { quiet: true }).catch(() => ({ results: [] }));
+      const kept = results.slice(0, RECENT - seen.size).reverse().filter((p) => !seen.has(p.id));
+      const now = [...seen];
+      seen.clear();
+      kept.forEach((p) => seen.set(p.id, { ...p, model: p.model.slice(p.model.indexOf("/") + 1) }));
+      now.forEach(([id, change]) => seen.set(id, change));
+      show();
     },
   };
 }

@@ -41,7 +41,7 @@ function page(name, id) {
 function notice(error) {
   const lines = [error.message];
   if (error.retryAfter) lines.push(`Try again in ${seconds(error.retryAfter)}.`);
-  return h("div", { class: "notice bad", role: "alert" }, lines.map((line) => h("p", {}, line)), error.logTail?.length ? h("pre", {}, error.logTail.join("\n")) : null);
+  return h("div", { class: "notice bad", role: "alert" }, lines.map((line) => h("p", {}, line)), error.logTail?.length ? h("pre", { tabindex: "0", role: "region", "aria-label": "What was printed" }, error.logTail.join("\n")) : null);
 }
 
 async function open(node, name, id, signal) {
@@ -91,8 +91,15 @@ async function open(node, name, id, signal) {
     event.preventDefault();
     form.paste(pasted);
   };
-  document.addEventListener("paste", onPaste);
-  signal.addEventListener("abort", () => document.removeEventListener("paste", onPaste));
+  document.addEventListener("paste", onPaste, { signal });
+  // Beside a field too: the browser would open the file in place of the page.
+  for (const kind of ["dragover", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      if (kind === "drop" && event.dataTransfer.files.length) form.paste([...event.dataTransfer.files]);
+    }, { signal });
+  }
 
   if (made) {
     const plain = Object.entries(made.input).filter(([n]) => !specs.find((s) => s.name === n && (s.secret || s.media)));
@@ -162,13 +169,14 @@ function runPanel(shape, pageSignal) {
   const body = h("div", { class: "stack result" });
   const logText = h("pre", { tabindex: "0", "aria-label": "What the run printed" });
   const logs = h("details", { hidden: true }, h("summary", {}, "Log of this run"), logText);
-  const node = h("section", { class: "card output", "aria-labelledby": "result-title" }, h("div", { class: "row spread" }, h("div", { class: "row" }, title, state), stop, trash), text, bar, preview, body, logs);
+  const node = h("section", { class: "card output", tabindex: "-1", "aria-labelledby": "result-title" }, h("div", { class: "row spread" }, h("div", { class: "row" }, title, state), stop, trash), text, bar, preview, body, logs);
   state.hidden = trash.hidden = true;
   let current = null; // {id, abort}
   let model = {}; // its part of /status
 
   function halt() {
-    stop.disabled = true;
+    if (stop.ariaDisabled) return;
+    stop.ariaDisabled = "true"; // disabled, it would lose the focus of the keyboard
     say(text, "Canceling …");
     cancel(current.id).catch((error) => body.replaceChildren(notice(error)));
   }
@@ -184,7 +192,7 @@ function runPanel(shape, pageSignal) {
     current?.abort.abort();
     body.replaceChildren();
     logs.hidden = preview.hidden = state.hidden = trash.hidden = true;
-    stop.disabled = false;
+    stop.ariaDisabled = null;
   }
   function show(p) {
     const { share, preview: picture, text: printed } = progress(p.logs ?? "");
@@ -192,6 +200,7 @@ function runPanel(shape, pageSignal) {
     state.hidden = false;
     say(state, p.status === "starting" ? "waiting" : p.status === "processing" ? "running" : p.status);
     state.className = `state ${{ succeeded: "good", failed: "broken", processing: "active", starting: "pending" }[p.status] ?? ""}`;
+    if (!running && stop === document.activeElement) node.focus({ preventScroll: true });
     stop.hidden = bar.hidden = !running;
     trash.hidden = running;
     if (running) setProgress(bar, p.status === "processing" ? share : null);

@@ -15,6 +15,7 @@ const MOST_ROWS = 200;
 const MOST_COLUMNS = 8;
 const LONG = 90; // characters: more is a text and not a fact
 const CUT = 200;
+const MOST_TEXT = 200000;
 
 /**
  * Put the prediction's output into `place`. `files`: what was sent, {input: [File]}. `order`: the
@@ -64,7 +65,13 @@ export function showResult(place, p, { specs, view, files, order, isOneText }) {
   }
   const gone = specs.filter((s) => s.media && !files[s.name]?.length && p.input?.[s.name]);
   if (gone.length && isDone(p)) parts.push(h("p", { class: "small muted" }, `${gone.map((s) => words(s.name)).join(", ")}: not shown here. The box deletes what was sent; only the browser that sent it keeps it.`));
-  parts.push(whole(p));
+  const all = whole(p);
+  if (!parts.length && isDone(p)) {
+    const isEmpty = [null, undefined, ""].includes(output) || (typeof output === "object" && !Object.keys(output).length);
+    if (isEmpty) parts.push(h("p", { class: "muted" }, "The model returned nothing to show."));
+    else all.open = true;
+  }
+  parts.push(all);
   place.querySelectorAll("video, audio").forEach((m) => m.pause());
   place.replaceChildren(...parts);
 }
@@ -87,20 +94,23 @@ function section(key, ...content) {
   return h("section", { class: "stack part" }, key === "output" ? null : h("h3", {}, words(key)), ...content);
 }
 
+const prose = (text) => h("p", { class: "prose", dir: "auto" }, text.slice(0, MOST_TEXT), text.length > MOST_TEXT ? h("span", { class: "muted" }, ` … (${bytes(text.length)} in all)`) : null);
+
 /** One member of the output, or null when it is a plain fact. */
 function showOne(key, value, scope, alone) {
   if (fileUrl(value)) return section(key, file(fileUrl(value), key, scope.p, alone ? scope.input("image") : null));
+  if (value === "") return null;
   if (typeof value === "string") {
     if (value.length <= LONG && !value.includes("\n") && !alone) return null;
-    return section(key, h("p", { class: "prose" }, value.slice(0, 200000)));
+    return section(key, prose(value));
   }
   if (!Array.isArray(value) || !value.length) return null;
   if (value.every((v) => fileUrl(v))) return section(key, h("div", { class: "gallery" }, value.map((v, i) => file(fileUrl(v), `${key} ${i + 1}`, scope.p, null))));
   if (value.every(isBox)) return section(key, showBoxes(value, scope.input("image")));
   if (value.every(isObject)) return folded(key, value.length, () => table(value));
   if (value.every((v) => typeof v === "string")) {
-    if (alone && scope.isOneText) return section(key, h("p", { class: "prose" }, value.join("")));
-    return section(key, h("ul", { class: "plain" }, value.slice(0, MOST_ROWS).map((v) => h("li", {}, v.slice(0, 2000)))));
+    if (alone && scope.isOneText) return section(key, prose(value.join("")));
+    return section(key, h("ul", { class: "plain" }, value.slice(0, MOST_ROWS).map((v) => h("li", { dir: "auto" }, v.slice(0, 2000)))));
   }
   if (value.length > 12) return folded(key, value.length, () => json(value));
   return null;
@@ -130,7 +140,7 @@ function factsOf(value) {
   const facts = Object.entries(value).filter(([, v]) => v !== null && v !== undefined && v !== "" && !isObject(v) && !(Array.isArray(v) && (!v.length || v.some((i) => typeof i === "object"))));
   if (!facts.length) return null;
   const text = (v) => (typeof v === "number" ? trimmed(v) : v === true ? "yes" : v === false ? "no" : Array.isArray(v) ? v.map((i) => (typeof i === "number" ? trimmed(i) : i)).join(", ") : String(v));
-  return h("dl", { class: "outputs" }, facts.map(([k, v]) => h("div", {}, h("dt", {}, words(k)), h("dd", {}, text(v).slice(0, 2000)))));
+  return h("dl", { class: "outputs" }, facts.map(([k, v]) => h("div", {}, h("dt", {}, words(k)), h("dd", { dir: "auto" }, text(v).slice(0, 2000)))));
 }
 
 // ---- files -----------------------------------------------------------------------------------
@@ -193,7 +203,7 @@ function tracksOf(output, view) {
 function table(rows) {
   const columns = [...new Set(rows.slice(0, 50).flatMap(Object.keys))].slice(0, MOST_COLUMNS);
   const cell = (v) => (typeof v === "number" ? trimmed(v) : v === null || v === undefined ? "" : typeof v === "object" ? JSON.stringify(v).slice(0, 80) : String(v).slice(0, CUT));
-  const body = rows.slice(0, MOST_ROWS).map((r) => h("tr", {}, columns.map((c) => h("td", { class: "num" }, cell(r[c])))));
+  const body = rows.slice(0, MOST_ROWS).map((r) => h("tr", {}, columns.map((c) => h("td", { class: "num", dir: "auto" }, cell(r[c])))));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col" }, words(c))))), h("tbody", {}, body)), rows.length > MOST_ROWS ? h("p", { class: "small muted" }, `The first ${MOST_ROWS} of ${rows.length}.`) : null);
 }
 

@@ -31,7 +31,7 @@ export function showTimeline(tracks, recording) {
     const marks = track.items.slice(0, MOST_ITEMS).map((item) => {
       const text = track.text ? String(item[track.text] ?? "") : "";
       const what = `${text || track.label}: ${trimmed(item[track.from])} to ${trimmed(item[track.to])} s`;
-      return [item, h("i", { class: `mark c${i % 6}`, title: what }, text ? h("b", {}, text) : null)];
+      return [item, h("i", { class: `mark c${i % 6}`, title: what }, text ? h("b", { dir: "auto" }, text) : null)];
     });
     return {
       node: h("div", { class: `lane${track.text ? " texts" : ""}`, "aria-hidden": "true" }, marks.map(([, node]) => node)),
@@ -89,7 +89,7 @@ export function showTimeline(tracks, recording) {
 function rows(track) {
   const columns = Object.keys(track.items[0]).slice(0, 6);
   const cell = (v) => (typeof v === "number" ? trimmed(v) : String(v ?? ""));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": track.label }, h("table", {}, h("caption", {}, track.label), h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col" }, words(c))))), h("tbody", {}, track.items.slice(0, 200).map((i) => h("tr", {}, columns.map((c) => h("td", { class: "num" }, cell(i[c]))))))));
+  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": track.label }, h("table", {}, h("caption", {}, track.label), h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col" }, words(c))))), h("tbody", {}, track.items.slice(0, 200).map((i) => h("tr", {}, columns.map((c) => h("td", { class: "num", dir: "auto" }, cell(i[c]))))))));
 }
 
 /** Draw the recording's waveform; resolves to its length in s, 0 when it cannot be read. */
