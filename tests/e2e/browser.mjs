@@ -1,4 +1,4 @@
-// Drives docs/examples/web-app.html in a real Chromium, as a person would; told what to do by JSON
+// Drives docs/examples/one-request.html in a real Chromium, as a person would; told what to do by JSON
 // on stdin, and prints what was seen as JSON. Run by test_browser.py in a folder that has
 // puppeteer-core.
 

@@ -28,7 +28,7 @@ from tests.edge.deno_server import edge_function
 from tests.edge.npm_tools import npm_folder
 from tests.waiting import wait_until
 
-PAGE = ROOT / "docs" / "examples" / "web-app.html"
+PAGE = ROOT / "docs" / "examples" / "one-request.html"
 # The last puppeteer-core that runs on node 20.
 PUPPETEER = ("puppeteer-core", "24.8.2")
 SUPABASE_JS = ("@supabase/supabase-js", "2.119.1")

@@ -1,4 +1,4 @@
-// Opens docs/examples/jobs.html in a real Chromium and prints its cards as JSON, by the model of
+// Opens docs/examples/web-app.html in a real Chromium and prints its cards as JSON, by the model of
 // each. Run by test_jobs_page.py in a folder that has puppeteer-core.
 
 import { readFileSync } from "node:fs";

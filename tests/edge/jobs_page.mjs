@@ -1,4 +1,4 @@
-// Drives docs/examples/jobs.html in a real Chromium, as a person would, and prints what was seen as
+// Drives docs/examples/web-app.html in a real Chromium, as a person would, and prints what was seen as
 // JSON. Run by test_jobs_page.py in a folder that has puppeteer-core.
 
 import { existsSync, readFileSync } from "node:fs";
@@ -13,7 +13,14 @@ const browser = await puppeteer.launch({
   userDataDir: profile,
   protocolTimeout: limitMs,
   // Tests run as root in containers.
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+    `--use-file-for-fake-audio-capture=${audio}`,
+  ],
 });
 const ENDED = ["succeeded", "failed", "canceled"];
 const complaints = [];
@@ -51,10 +58,18 @@ try {
   await (await page.$("#photo")).uploadFile(picture);
   await cards(ENDED, 4);
   await page.waitForFunction(() => [...document.images].every((image) => image.complete));
+  // Speak: as long as somebody does.
+  await page.click("#record");
+  await page.waitForFunction(() => document.querySelector("#record").textContent !== "Record");
+  await wait(4000);
+  await page.click("#record");
+  await cards(ENDED, 5);
+  await page.waitForFunction(() => [...document.images].every((image) => image.complete));
   const seen = await page.$$eval("article", (found) =>
     found.map((card) => ({
       title: card.querySelector("h3").textContent,
-      text: card.querySelector("pre, p").textContent,
+      text: card.textContent,
+      first: card.children[1].innerText,
       pictures: [...card.querySelectorAll("img")].map((image) => image.naturalWidth > 0),
     })));
   console.log(JSON.stringify({ seen, complaints }));

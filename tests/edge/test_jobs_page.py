@@ -1,4 +1,4 @@
-"""docs/examples/jobs.html in a real Chromium, behind the real router.
+"""docs/examples/web-app.html in a real Chromium, behind the real router.
 
 The models are small ones with the names and inputs of the real ones, which take a hundred seconds
 of processor here. With CALLME_REAL_MODELS=1 the same test runs with the real ones.
@@ -10,6 +10,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -38,7 +39,7 @@ from test_supabase_chain import until
 
 public_box: Any = importlib.import_module("tests.e2e.public_box")
 
-PAGE = ROOT / "docs" / "examples" / "jobs.html"
+PAGE = ROOT / "docs" / "examples" / "web-app.html"
 PUPPETEER = ("puppeteer-core", "24.8.2")
 CDN = "https://cdn.jsdelivr.net/npm/@supabase/supabase-js@2.119.1/dist/umd/supabase.js"
 LIMIT_S = 400
@@ -50,6 +51,7 @@ SMALL = """
 import base64
 import tempfile
 import time
+from typing import Any
 
 from cog import BaseModel, BaseRunner, Input, Path
 
@@ -60,6 +62,11 @@ PIXEL = (
 
 class Output(BaseModel):
     size: int
+    suffix: str
+    fluency_score: float | None
+    pause_time_s: float
+    transcript: str | None
+    detections: list[dict[str, Any]] | None
     picture: Path
 
 
@@ -72,6 +79,7 @@ class Runner(BaseRunner):
         text_queries: str = Input(default=""),
         previews: bool = Input(default=False),
         annotated: bool = Input(default=False),
+        timeline: bool = Input(default=False),
     ) -> Output:
         if previews:
             print(f"preview: data:image/png;base64,{PIXEL}")
@@ -79,7 +87,16 @@ class Runner(BaseRunner):
         time.sleep(2)  # so that the box is killed, and the page loaded again, before the end
         picture = Path(tempfile.mkdtemp()) / "picture.png"
         picture.write_bytes(base64.b64decode(PIXEL))
-        return Output(size=len((image or audio).read_bytes()), picture=picture)
+        found = [{"label": "dog", "score": 0.9, "box": [1, 2, 3, 4]}]
+        return Output(
+            size=len((image or audio).read_bytes()),
+            suffix=(image or audio).suffix,
+            fluency_score=87.4 if timeline else None,
+            pause_time_s=1.26,
+            transcript="so much depends" if timeline else None,
+            detections=found if annotated else None,
+            picture=picture,
+        )
 """
 
 
@@ -107,6 +124,15 @@ export const createCallme = () => ({
   },
 });
 """
+OFFLINE = "The service cannot be reached. Are you online?"
+# Its first words: the key is wrong, or nothing answers, as supabase-js puts it.
+REFUSED = """
+const auth = {
+  getSession: async () => ({ data: {} }),
+  signInAnonymously: async () => ({ error: { message: MESSAGE, status: STATUS } }),
+};
+window.supabase = { createClient: () => ({ auth }) };
+"""
 SESSION = "{ auth: { getSession: async () => ({ data: { session: {} } }) } }"
 
 
@@ -130,18 +156,23 @@ def serving(handler: Any) -> Iterator[str]:
         server.server_close()
 
 
-def make_site(folder: Path, url: str) -> None:
-    """The page for the project at this address, with its two scripts."""
+def page_of(url: str, library: str = "supabase.js") -> str:
+    """The page's text for the project at this address."""
     text = PAGE.read_text()
     for placeholder, value in {
-        CDN: "supabase.js",
+        CDN: library,
         "https://<ref>.supabase.co": url,
         "sb_publishable_…": PUBLIC_KEY,
     }.items():
         assert text.count(placeholder) == 1, placeholder
         text = text.replace(placeholder, value)
+    return text
+
+
+def make_site(folder: Path, url: str) -> None:
+    """The page for the project at this address, with its two scripts."""
     folder.mkdir()
-    (folder / "index.html").write_text(text)
+    (folder / "index.html").write_text(page_of(url))
     (folder / "favicon.ico").write_bytes(b"")
     library = npm_folder(SUPABASE_JS) / "node_modules" / SUPABASE_JS[0] / "dist/umd/supabase.js"
     shutil.copyfile(library, folder / "supabase.js")
@@ -249,16 +280,23 @@ def check_results(seen: list[dict[str, Any]]) -> None:
     """What the page shows of each run."""
     cards = {card["title"]: card for card in seen}
     assert sorted(card["title"] for card in seen) == sorted(
-        f"{model}: succeeded" for model in (*MODELS, "grounding")
+        f"{model}: succeeded" for model in (*MODELS, "grounding", "fluency")
     )
     text = {model: cards[f"{model}: succeeded"]["text"] for model in MODELS}
+    recorded = next(card for card in seen if card["title"].startswith("fluency"))
+    assert re.match(r"Fluency\s+\d+ of 100", recorded["first"]), "what people look at first"
     for card in seen:
         assert all(card["pictures"])
-        assert card["pictures"] or card["title"].startswith("fluency")
+        assert card["pictures"]  # a timeline, a painting, what was found
     if IS_REAL:
         assert "leisure to consider" in text["fluency"]
         assert '"person"' in text["grounding"]
         return
+    assert '"suffix": ".webm"' in recorded["text"]
+    shown = " ".join(recorded["first"].split())
+    assert shown.startswith("Fluency 87 of 100 Speed – Few breaks –")
+    assert shown.endswith("Pauses –, 1.3 s")
+    assert "Found: dog 90 %" in text["grounding"]
     assert f'"size": {SPEECH.stat().st_size}' in text["fluency"], "as it was chosen"
     assert f'"size": {SHAPES.stat().st_size}' in text["grounding"]
 
@@ -350,8 +388,7 @@ def test_one_bad_run_does_not_hide_the_others(tmp_path: Path) -> None:
     """A picture that is gone leaves its card with the reason; a lost connection fails no run."""
     site = tmp_path / "site"
     site.mkdir()
-    page = PAGE.read_text().replace(CDN, "supabase.js")
-    (site / "index.html").write_text(page)
+    (site / "index.html").write_text(page_of("http://127.0.0.1:9"))
     (site / "supabase.js").write_text(f"window.supabase = {{ createClient: () => ({SESSION}) }};")
     (site / "callme.js").write_text(HISTORY)
     with (
@@ -369,4 +406,34 @@ def test_one_bad_run_does_not_hide_the_others(tmp_path: Path) -> None:
     assert '"seed": 7' in cards["gone"][1]
     assert cards["running"] == ["processing", ""]
     assert cards["fails"] == ["failed", "No memory"]
-    assert seen["complaint"] == "Failed to fetch"
+    assert seen["complaint"] == OFFLINE
+
+
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    """A page that is not set up, is offline, lacks the client or has a wrong key says so in plain
+    words; where nothing can work, nothing can be pressed."""
+    site, url = tmp_path / "site", "http://127.0.0.1:9"
+    (site / "alone").mkdir(parents=True)
+    (site / "callme.js").write_text(HISTORY)
+    (site / "unset.html").write_text(PAGE.read_text().replace(CDN, "supabase.js"))
+    (site / "offline.html").write_text(page_of(url, "nothing.js"))
+    (site / "alone" / "index.html").write_text(page_of(url, "../supabase.js"))
+    (site / "supabase.js").write_text("window.supabase = {};")
+    for name, message, status in (("key", "Invalid API key", 401), ("away", "Failed to fetch", 0)):
+        said = REFUSED.replace("MESSAGE", json.dumps(message)).replace("STATUS", str(status))
+        (site / f"{name}.js").write_text(said)
+        (site / f"{name}.html").write_text(page_of(url, f"{name}.js"))
+    with (
+        serving(functools.partial(_Quiet, directory=str(site))) as served,
+        browsing(served, tmp_path, "jobs_notice.mjs") as browser,
+    ):
+        out, complaints = browser.communicate(timeout=LIMIT_S)
+    assert browser.returncode == 0, complaints
+    seen = json.loads(out.splitlines()[-1])
+    assert seen.pop("key")["said"].endswith("Check PUBLISHABLE_KEY.")
+    assert seen.pop("away")["said"] == OFFLINE
+    assert "set SUPABASE_URL and PUBLISHABLE_KEY" in seen["unset"]["said"]
+    assert "supabase-js could not be loaded" in seen["offline"]["said"]
+    assert "deno bundle supabase/client/callme.ts" in seen["alone/index"]["said"]
+    assert [(s["disabled"], s["sideways"]) for s in seen.values()] == [(True, 0)] * 3
