@@ -12,6 +12,7 @@ const SHOWN = { "wide-light": "wide", "phone-dark": "phone" };
 const IN_DOCS = ["box", "fluency", "grounding", "sketch2real"];
 const RUN_MS = 600_000;
 const EMPTY = { models: {}, left_out: {}, memory: { budget_bytes: 24 * 2 ** 30, held_bytes: 0 } };
+const FULL = (model) => ({ error: { code: "queue_full", message: `Cannot queue: 64 predictions already wait for '${model}'` } });
 const NO_KEY = { error: { code: "unauthorized", message: "Cannot accept this request: it has no valid key" } };
 
 /** Run each model's example, then picture every state. */
@@ -83,18 +84,67 @@ export async function screenshots({ open, until, task }) {
     await page.keyboard.press("Enter");
     await until(page, "#key-error", "does not accept");
   });
+  await picture("full", async (page, go) => {
+    await go();
+    await until(page, "form button", "Run");
+    await answered(page, 429, FULL(task.models[0]), "POST", { "Retry-After": "25" });
+    await example(page, until);
+    await page.click("form button[type=submit]");
+    await until(page, ".notice", "Try again");
+    await shown(page);
+  }, `/models/${task.models[0]}`);
+  // A file that is none, as the model itself refuses it.
+  await picture("failed", async (page, go) => {
+    await go();
+    await until(page, "form button", "Run");
+    await hand(page, "not a recording");
+    await page.click("form button[type=submit]");
+    await until(page, ".output .state", "failed");
+    await shown(page);
+  }, `/models/${task.models[0]}`);
+  await picture("refused", async (page, go) => {
+    await page.evaluateOnNewDocument(() => {
+      navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("Permission denied", "NotAllowedError"));
+    });
+    await go();
+    await until(page, "form button", "Run");
+    await (await page.$("[data-input] [aria-pressed]")).click();
+    await until(page, ".recorder", "not allowed");
+  }, `/models/${task.models[0]}`);
   // A run for each picture: it must not end before.
   const running = results[task.slow];
-  await picture("run", async (page) => {
+  for (const [view, { width, height, scheme }] of VIEWS) {
+    await running.setViewport({ width, height });
+    await running.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
     await again(running, until);
-    await page.goto(running.url());
-    await page.waitForSelector(".preview:not([hidden])");
-  });
+    await running.waitForSelector(".preview:not([hidden])");
+    await running.evaluate(() => document.querySelectorAll(".more").forEach((n) => (n.open = false)));
+    await shown(running);
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    await running.screenshot({ path: `${task.pictures}/run-${view}.webp`, type: "webp", quality: 80 });
+  }
+  taken.push("run");
   await picture("busy", async (page, go) => {
     await again(running, until);
     await live(page, go);
   });
   return { taken, costs };
+}
+
+/** On a phone the result is under the form; on a wide screen the page begins at its top. */
+async function shown(page) {
+  await page.evaluate(() => (innerWidth < 500 ? document.querySelector(".output").scrollIntoView() : scrollTo(0, 0)));
+}
+
+/** Choose a file with this text in it. */
+async function hand(page, text) {
+  await page.evaluate((content) => {
+    const files = new DataTransfer();
+    files.items.add(new File([content], "notes.txt"));
+    const input = document.querySelector("form input[type=file]");
+    input.files = files.files;
+    input.dispatchEvent(new Event("change"));
+  }, text);
 }
 
 async function example(page, until) {
@@ -114,11 +164,12 @@ async function again(page, until) {
 }
 
 /** Answer what the page asks the box with one JSON; the page's own files come from the box. */
-async function answered(page, status, body) {
+async function answered(page, status, body, method = "", headers = {}) {
   await page.setRequestInterception(true);
   page.on("request", (request) => {
     const isApi = ["fetch", "xhr"].includes(request.resourceType());
-    if (isApi) request.respond({ status, contentType: "application/json", body: JSON.stringify(body) });
+    const isMeant = isApi && (!method || request.method() === method);
+    if (isMeant) request.respond({ status, headers, contentType: "application/json", body: JSON.stringify(body) });
     else request.continue();
   });
 }
