@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import re
+import sys
 
 import httpx
 import pytest
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from router.http.pages import Pages
 from router.http.request_log import RequestLog
@@ -122,3 +123,28 @@ def test_it_is_small_and_names_no_model() -> None:
         hosts = set(re.findall(r"https?://([\w.-]+)", text)) - {"www.w3.org"}
         assert not hosts, f"{path.name}: {hosts}"
     assert sent < MOST_BYTES
+
+
+async def test_a_prediction_costs_one_call_of_the_page() -> None:
+    """A JSON prediction is passed on by a single call: the page makes no other path slower."""
+    called: list[str] = []
+
+    async def prediction(scope: Scope, receive: Receive, send: Send) -> None:
+        """What the page's layer passes the request to."""
+
+    async def receive() -> Message:
+        raise AssertionError("read by the page")
+
+    async def send(message: Message) -> None:
+        raise AssertionError(f"answered by the page: {message}")
+
+    scope = {"type": "http", "method": "POST", "path": "/models/any/predictions", "headers": []}
+    layer = Pages(prediction)
+    sys.setprofile(
+        lambda frame, event, _: called.append(frame.f_code.co_qualname) if event == "call" else None
+    )
+    try:
+        await layer(scope, receive, send)
+    finally:
+        sys.setprofile(None)
+    assert [c.rsplit(".", 1)[-1] for c in called] == ["__call__", "prediction"]
