@@ -5,10 +5,10 @@ import { press, result } from "./scenarios.mjs";
 
 const SCHEMES = ["light", "dark"];
 
-/** What axe-core says in both schemes, and how much too wide the page is on a phone and a wall. */
-async function judged(page, axe, sideways, part) {
+/** What axe-core says in these schemes, and how much too wide the page is on a phone and a wall. */
+async function judged(page, axe, sideways, { part = "html", schemes = SCHEMES } = {}) {
   const said = [];
-  for (const scheme of SCHEMES) {
+  for (const scheme of schemes) {
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);
     said.push(...(await axe(page, part)));
   }
@@ -22,7 +22,7 @@ async function judged(page, axe, sideways, part) {
 export async function shapes({ open, axe, sideways, task }) {
   const page = await open("/", { width: 360, height: 740 });
   const seen = {};
-  for (const shape of task.shapes) {
+  for (const [i, shape] of task.shapes.entries()) {
     const sent = await fetch(`${task.url}/models/shapes/predictions`, {
       method: "POST",
       headers: { "Content-Type": "application/json", Prefer: "respond-async" },
@@ -42,7 +42,7 @@ export async function shapes({ open, axe, sideways, task }) {
       injected: document.querySelectorAll(".result script, .result iframe, .result img[onerror]").length,
     }));
     const { text, ...rest } = drawn;
-    seen[shape] = { state, notice, ...rest, length: text.length, text: text.slice(0, 500), ...(await judged(page, axe, sideways, ".output")) };
+    seen[shape] = { state, notice, ...rest, length: text.length, text: text.slice(0, 500), ...(await judged(page, axe, sideways, { part: ".output", schemes: [SCHEMES[i % 2]] })) };
   }
   return seen;
 }
