@@ -80,7 +80,10 @@ export async function keyboard({ open, until, task }) {
   await go(named("Use the example"));
   // A drawing needs a pointer: a file does not.
   await go(named("Choose a file"));
-  const [chooser] = await Promise.all([page.waitForFileChooser(), page.keyboard.press("Enter")]);
+  const opening = page.waitForFileChooser();
+  await page.evaluate(() => document.activeElement.id); // by now the browser asks the test for files
+  await page.keyboard.press("Enter");
+  const chooser = await opening;
   await chooser.accept([task.photo]);
   await until(page, "[data-input=photo] .chosen", "shapes.png");
   const afterFile = (await focus(page)).name;
