@@ -74,7 +74,8 @@ export async function request(path, options = {}) {
   }
 }
 
-function unreachable(error) {
+/** What a person reads of a connection that broke, in the middle of an answer too. */
+export function unreachable(error) {
   if (error.name === "AbortError") return error;
   return new ApiError(0, "unreachable", "The box cannot be reached. Is it running, and is this machine online?");
 }

@@ -2,7 +2,7 @@
 // One stream for the tab; closed while the tab is hidden, because a browser allows six connections.
 // A key that is not an admin's has neither: then `/ready` is asked every few seconds.
 
-import { ApiError, json, key, onKey, request } from "./api.js";
+import { ApiError, json, key, onKey, request, unreachable } from "./api.js";
 
 const POLL_MS = 4000;
 const WATCHDOG_MS = 40000; // a comment comes every 15 s
@@ -87,7 +87,7 @@ function connect() {
           tell({ link: "refused", error });
           return;
         }
-        tell({ link: "lost", error });
+        tell({ link: "lost", error: error instanceof ApiError ? error : unreachable(error) });
       }
       await pause(wait * (0.75 + Math.random() / 2), abort.signal);
       wait = Math.min(wait * 2, SLOWEST_MS);
