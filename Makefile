@@ -61,7 +61,7 @@ test: lint type test-router test-packages test-original test-packaging test-edge
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router
-	$(PYTEST) $(PARALLEL) -m "not slow" --ignore tests/router/models/sleep_hook tests/router
+	$(PYTEST) $(PARALLEL) -m "not slow" --ignore tests/router/models/sleep_hook --ignore tests/router/cli tests/router
 
 test-router: setup ## the router alone
 	$(PYTEST) $(PARALLEL) tests/router tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py

@@ -26,7 +26,6 @@ from typing import Any
 
 import httpx
 import yaml
-from modal import FilePatternMatcher
 
 from tests.linked_environment import link
 
@@ -120,6 +119,8 @@ def files_in_image(package: Path) -> set[str]:
     Modal's FilePatternMatcher is a port of the matcher by which Docker reads .dockerignore.
     """
     patterns = (*cog_image.UNCOPIED, *cog_image.read_dockerignore(package))
+    from modal import FilePatternMatcher  # here: it takes a second, and few tests need it
+
     is_ignored = FilePatternMatcher(*patterns)
     found = set()
     for folder, _, names in os.walk(package):

@@ -140,6 +140,7 @@ async def test_a_back_ends_name_has_threads_of_its_own(
     assert [name.partition("_")[0] for name in threads] == ["resolver"]
 
 
+@pytest.mark.slow
 def test_every_session_says_who_resolves() -> None:
     """aiohttp's default would resolve in the threads that write uploads. Only cloudflared's own
     port, which is asked for by its address, needs no resolver."""

@@ -162,6 +162,7 @@ def test_files_are_known_by_their_format() -> None:
     assert [f.name for f in spec().fields.values() if f.is_file] == ["image", "more"]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(PROPERTIES)), st.lists(st.text(), min_size=1, max_size=3))
 def test_no_text_breaks_it(name: str, texts: list[str]) -> None:
     """Any text is converted or refused; nothing else is ever raised."""

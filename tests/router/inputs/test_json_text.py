@@ -28,6 +28,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_what_json_says_arrives(value: Any) -> None:
     """Whole numbers beyond 64 bits stay whole; text is text."""

@@ -91,6 +91,7 @@ def test_coglets_own_validation() -> None:
     )
 
 
+@pytest.mark.slow
 @given(st.integers(100, 599), st.binary(max_size=100))
 def test_no_answer_breaks_it(status: int, body: bytes) -> None:
     """Whatever comes is an outcome that has ended."""

@@ -19,6 +19,8 @@ from router.models.process_interface import SleepRefusedError
 from tests.router.models.driver_stand_in import NOT_READY, Books, Library, argv
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 GB = 10**9
 
 

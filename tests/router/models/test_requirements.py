@@ -111,6 +111,7 @@ def test_a_mistake_is_named(tmp_path: Path, build: str, said: str) -> None:
         read_requirements(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_states_of_an_environment(tmp_path: Path) -> None:
     """From none to one that is made, whose requirements change, and that is interrupted."""
     cog_yaml = tmp_path / "cog.yaml"
@@ -137,6 +138,7 @@ def test_the_states_of_an_environment(tmp_path: Path) -> None:
     assert state_of(tmp_path, needs) is State.BY_HAND
 
 
+@pytest.mark.slow
 def test_a_python_that_is_not_there() -> None:
     """The message names those that are. Nothing is downloaded."""
     with pytest.raises(InstallError, match=r"names Python 3\.99, and this machine has .*3\.1"):

@@ -48,6 +48,7 @@ CONTENTS = st.one_of(
 CUTS = st.lists(st.integers(0, 1 << 20), max_size=8)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(contents=st.lists(CONTENTS, min_size=1, max_size=4), cuts=CUTS, zeros=st.integers(0, 9))
 def test_gzip(contents: list[bytes], cuts: list[int], zeros: int) -> None:

@@ -50,6 +50,7 @@ def test_a_value_that_is_shared_is_not_changed() -> None:
     assert seen == {"l": [1]}
 
 
+@pytest.mark.slow
 def test_the_largest_are_left_out() -> None:
     """Until the others fit; what is nested too deeply as well."""
     assert bounded({}) == ({}, [])

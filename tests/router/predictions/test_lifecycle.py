@@ -392,6 +392,7 @@ async def test_an_output_that_never_ends(world: World, monkeypatch: pytest.Monke
     assert 50 < len(done.output) < 100
 
 
+@pytest.mark.slow
 async def test_a_log_of_many_lines(world: World) -> None:
     """What is shown while it runs and what is stored have a bound, and both ends of the log."""
     await world.router.predictions.create(made("a"))

@@ -132,6 +132,7 @@ async def test_every_size(studio: Studio, size: int) -> None:
     assert (await studio.links.whole(p)).output == uri(content)
 
 
+@pytest.mark.slow
 async def test_a_large_file_does_not_hold_the_loop(studio: Studio) -> None:
     """Others go on while it is decoded and written, and while it is read."""
     in_flight = studio.begun()

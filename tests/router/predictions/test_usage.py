@@ -73,6 +73,7 @@ class Ledger:
         row.output_bytes += len(TEXT) + len('{"text":""}') if end == "good" else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("any_store", ["memory"], indirect=True)
 async def test_it_adds_up(world: World, tmp_path: Path) -> None:
     """A thousand predictions of three holders over some days, that end in every way, on a disk that

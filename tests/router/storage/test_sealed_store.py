@@ -15,6 +15,8 @@ from router.storage import sealed_store
 from router.storage.sealed_store import BoxKey, SealedStore
 from tests.router.conftest import AnyStore
 
+pytestmark = pytest.mark.slow
+
 KEY = BoxKey(bytes(32))
 
 

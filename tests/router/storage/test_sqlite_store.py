@@ -198,6 +198,7 @@ async def test_a_file_that_is_removed_is_begun_again(tmp_path: Path) -> None:
     await again.close()
 
 
+@pytest.mark.slow
 async def test_damage_is_told_when_it_is_met(tmp_path: Path) -> None:
     """Each call that meets it fails, and the problem names the file and what to do."""
     path = tmp_path / "p.sqlite3"
