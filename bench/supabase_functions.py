@@ -43,7 +43,7 @@ from supabase_project import PUBLIC_KEY, Project, running_project, token_of  # n
 from test_predictions import FUNCTIONS, KEY, SECRET, A, accepted  # noqa: E402
 
 LATER = 5
-RUNS = 5
+RUNS = 3
 MB = 10**6
 COMPACT: Any = {"separators": (",", ":")}
 # The largest inputs: names that are all different, empty objects, numbers.
