@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from . import Refused, storages
 from .arena import Arena, Block
 from .device import Device, uninterrupted
-from .storages import SMALL_BYTES, Slot, bytes_of, storage_of
+from .storages import SMALL_BYTES, Fingerprint, Slot, bytes_of, storage_of
 from .threads import at_work
 
 ALIGNMENT_BYTES = 16  # of each storage in the block of small ones
@@ -57,6 +57,7 @@ class Sleeper:
         self._besides: int | None = None  # bytes in use besides the slots, by the last scan
         self._block: Block | None = None  # the copies of all small storages
         self._in_block: list[tuple[Slot, int]] = []  # which, and where in the block
+        self._block_print: Fingerprint | None = None  # of the part of it that is in use
         self._end = end
         self._busy = busy
         self._seconds: dict[str, float] = {}
@@ -107,10 +108,10 @@ class Sleeper:
         self._lap("free")
         try:
             self._device.release()
+            self._lap("release")
+            return self._answer(live, freed_bytes=freed, copied_bytes=copied, changed=changed)
         except BaseException as error:
             self._end(f"a sleep failed half-way: {error!r}")
-        self._lap("release")
-        return self._answer(live, freed_bytes=freed, copied_bytes=copied, changed=changed)
 
     def wake(self) -> Answer:
         """Take the memory again and fill it. Any error ends the process."""
@@ -243,7 +244,7 @@ class Sleeper:
 
     def _gather(self, small: Live) -> int:
         """Begin to copy all small storages to their block, as one. Return the bytes."""
-        self._in_block = []
+        self._in_block, self._block_print = [], None
         if not small or self._block is None:
             return 0
         torch = self._torch
@@ -255,7 +256,9 @@ class Sleeper:
             if gap := _aligned(slot.size) - slot.size:
                 parts.append(torch.zeros(gap, dtype=torch.uint8, device=on))
             at += _aligned(slot.size)
-        self._device.copy([(self._block.bytes[:at], torch.cat(parts))])
+        joined = torch.cat(parts)
+        self._block_print = storages.fingerprint(torch, joined)
+        self._device.copy([(self._block.bytes[:at], joined)])
         self._device.synchronize()  # the joined tensor must live until it has been copied
         return at
 
@@ -274,21 +277,27 @@ class Sleeper:
         self._lap("copy")
 
     def _scatter(self, places: list[tuple[Any, int]]) -> None:
-        """Fill the small storages: one copy of their block to each device, then one kernel."""
+        """Fill the small storages: one copy of their block to each device, then one kernel.
+
+        Raises ValueError when the block is not what it was.
+        """
         if self._block is None:
             return
         torch = self._torch
+        used = sum(_aligned(slot.size) for slot, _ in self._in_block)
         by_device: dict[Any, list[tuple[Any, int]]] = {}
         for storage, at in places:
             by_device.setdefault(storage.device, []).append((storage, at))
         for device, here in by_device.items():
-            block = self._block.bytes.to(device, non_blocking=True)
+            block = self._block.bytes[:used].to(device, non_blocking=True)
+            if storages.fingerprint(torch, block) != self._block_print:
+                raise ValueError(f"{used} bytes of small storages came back changed")
             targets = [bytes_of(torch, storage) for storage, _ in here]
             sources = [block[at : at + storage.nbytes()] for storage, at in here]
             torch._foreach_copy_(targets, sources)
 
     def _check(self, live: Live) -> None:
-        """Raises ValueError when a large storage is not what it was."""
+        """Raises ValueError when a large storage is not what it was; `_scatter` does for others."""
         large = [(slot, s) for slot, s in live if slot.size >= SMALL_BYTES]
         prints = storages.fingerprints(self._torch, [s for _, s in large])
         for (slot, _), now in zip(large, prints, strict=True):

@@ -109,7 +109,10 @@ def fingerprints(torch: Any, storages: Iterable[Any]) -> list[Fingerprint]:
         count += 1
     # A call takes longer than the work of a small storage. So those of one size share most calls.
     begun = [
-        ([number for number, _ in group], _sums(torch, [storage for _, storage in group]))
+        (
+            [number for number, _ in group],
+            _sums(torch, [bytes_of(torch, storage) for _, storage in group]),
+        )
         for group in groups.values()
     ]
     prints: list[Fingerprint] = [(0, 0, 0)] * count
@@ -119,11 +122,16 @@ def fingerprints(torch: Any, storages: Iterable[Any]) -> list[Fingerprint]:
     return prints
 
 
-def _sums(torch: Any, storages: list[Any]) -> Any:
-    """Return the fingerprints of storages of one size on one device, a row each."""
-    device, size = storages[0].device, storages[0].nbytes()
+def fingerprint(torch: Any, flat: Any) -> Fingerprint:
+    """Return the fingerprint of a flat tensor of bytes."""
+    rows, columns, rest = _sums(torch, [flat])[0].tolist()
+    return rows, columns, rest
+
+
+def _sums(torch: Any, flat: list[Any]) -> Any:
+    """Return the fingerprints of flat tensors of one size on one device, a row each."""
+    device, size = flat[0].device, flat[0].numel()
     whole = size // (WORD_BYTES * ROW_WORDS) * WORD_BYTES * ROW_WORDS
-    flat = [bytes_of(torch, storage) for storage in storages]
     words = [part[:whole].view(torch.int64).view(-1, ROW_WORDS) for part in flat]
     row_weights = torch.arange(1, len(words[0]) + 1, device=device) * 2 + 1
     column_weights = torch.arange(ROW_WORDS, device=device) * 2 + 1

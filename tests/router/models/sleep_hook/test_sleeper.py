@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -244,10 +245,13 @@ def test_a_script_module() -> None:
         assert scripted(x).tolist() == before
 
 
-def test_a_compiled_function() -> None:
-    """It keeps its tensors, and they keep their storages."""
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_function(backend: str) -> None:
+    """It keeps its tensors, and they keep their storages; also as machine code."""
+    if backend == "inductor" and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a compiler for C++")
     net = nn.Sequential(nn.Linear(300, 300), nn.ReLU(), nn.Linear(300, 3))
-    compiled: Any = torch.compile(net, backend="aot_eager")
+    compiled: Any = torch.compile(net, backend=backend)
     with torch.inference_mode():
         x = torch.ones(2, 300)
         before = compiled(x).tolist()
@@ -344,10 +348,12 @@ def test_written_while_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert package.predict() == before
 
 
-def test_a_sleep_that_fails_half_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends; it must not answer with a part of its weights."""
+@pytest.mark.parametrize("step", ["release", "usage"])
+def test_a_sleep_that_fails_half_way(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends; it must not answer with a part of its weights. So it is when only the
+    report fails: a refusal would say that nothing has been touched."""
     package, card = Package(), Card()
-    monkeypatch.setattr(card, "release", lambda: 1 / 0)
+    monkeypatch.setattr(card, step, lambda: 1 / 0)
     with pytest.raises(Ended, match=r"half-way.*ZeroDivisionError"):
         sleeper(card).sleep()
     assert not package.net.hidden.weight.untyped_storage().nbytes()
@@ -368,14 +374,17 @@ def test_a_wake_without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert package
 
 
-def test_a_copy_that_was_damaged() -> None:
-    """What comes back is checked; a wrong answer is never given."""
+@pytest.mark.parametrize("small", [False, True], ids=["large", "small"])
+def test_a_copy_that_was_damaged(small: bool) -> None:
+    """What comes back is checked, a bias as well as a matrix; a wrong answer is never given."""
     package, card = Package(), Card()
     s = sleeper(card)
     s.sleep()
-    slot = max(s._slots.values(), key=lambda slot: slot.size)
-    assert slot.copy is not None
-    slot.copy.bytes[1234] ^= 1
+    s.wake()
+    s.sleep()
+    copy = s._block if small else max(s._slots.values(), key=lambda slot: slot.size).copy
+    assert copy is not None
+    copy.bytes[1234] ^= 1
     with pytest.raises(Ended, match="came back changed"):
         s.wake()
     assert package
