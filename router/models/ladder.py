@@ -4,11 +4,13 @@ other: awake, asleep by the worker hook, suspended by the driver."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from router.models.driver_client import DriverClient
+from router.models.memory import NotMeasuredError
 from router.models.process_interface import Copied, SleepRefusedError, Slept, Woken
 from router.models.sleep_client import SleepClient
 
@@ -65,7 +67,7 @@ class Ladder:
             return slept
         began = time.monotonic()
         try:
-            size = await self._suspend(limit_bytes - self._copied.host_bytes)
+            size = await self._suspend(limit_bytes - self.hook.host_bytes)
         except SleepRefusedError as error:
             if not hook:
                 raise
@@ -78,11 +80,8 @@ class Ladder:
         if self._driver is None:
             raise SleepRefusedError(NO_DRIVER)
         async with self._calm:
-            held = dict(self._driver.held_by(self._pids()))
+            held = self._held()
             size = sum(held.values())
-            if not size:
-                # Then nobody could say either whether there is room to resume it.
-                raise SleepRefusedError("what its processes hold on the card cannot be measured")
             if size > limit_bytes:
                 raise SleepRefusedError("main memory has no room for what it holds on the card")
             self._suspended = held
@@ -92,6 +91,17 @@ class Ladder:
                 self._suspended = {}
                 raise
             return size
+
+    def _held(self) -> dict[int, int]:
+        """What its processes hold on the card, by pid. Raises SleepRefusedError when that is not
+        known: then nobody could say either whether there is room to resume them."""
+        assert self._driver is not None  # noqa: S101
+        held: dict[int, int] = {}
+        with contextlib.suppress(NotMeasuredError):
+            held = dict(self._driver.held_by(self._pids()))
+        if not held:
+            raise SleepRefusedError("what its processes hold on the card cannot be measured")
+        return held
 
     async def wake(self) -> Woken:
         """See `router.models.process_interface.Sleeper`."""

@@ -22,6 +22,10 @@ SLACK_BYTES = 64 << 20
 NOTICEABLE_BYTES = 128 << 20
 
 
+class NotMeasuredError(Exception):
+    """What is held could not be read now."""
+
+
 class HostMemory:
     """Main memory, for models that run on the CPU."""
 
@@ -70,8 +74,12 @@ class GpuMemory:
         self._sees_pids = True
 
     def measure(self, pids: Sequence[int]) -> int:
-        """Return the bytes that the driver attributes to these processes; 0 if it knows none."""
-        used_by_pid = self._used_by_pid()
+        """Return the bytes that the driver attributes to these processes; 0 if it knows none, or
+        does not say."""
+        try:
+            used_by_pid = self._used_by_pid()
+        except NotMeasuredError:
+            return 0
         known = [used_by_pid[pid] for pid in pids if pid in used_by_pid]
         if known:
             self._sees_pids = True
@@ -97,7 +105,10 @@ class GpuMemory:
         return most if self._limit_bytes is None else min(most, self._limit_bytes)
 
     def held_by(self, pids: Sequence[int]) -> dict[int, int]:
-        """Return the bytes that each of these processes holds, without those that hold none."""
+        """Return the bytes that each of these processes holds, without those that hold none.
+
+        Raises NotMeasuredError.
+        """
         used_by_pid = self._used_by_pid()
         return {pid: used for pid in pids if (used := used_by_pid.get(pid, 0)) > 0}
 
@@ -113,30 +124,44 @@ class GpuMemory:
         """Wait until the driver lists none of these pids, for FREED_LIMIT_S seconds at most."""
         gone = set(pids)
         deadline = time.monotonic() + FREED_LIMIT_S
-        while gone & self._used_by_pid().keys() and time.monotonic() < deadline:
+        while self._lists_any(gone) and time.monotonic() < deadline:
             await asyncio.sleep(FREED_POLL_S)
 
+    def _lists_any(self, pids: set[int]) -> bool:
+        try:
+            return bool(pids & self._used_by_pid().keys())
+        except NotMeasuredError:
+            return True  # nobody has seen that they are gone
+
     def _used_by_pid(self) -> dict[int, int]:
+        """Raises NotMeasuredError."""
         used: dict[int, int] = {}
-        for list_processes in (
-            pynvml.nvmlDeviceGetComputeRunningProcesses,
-            pynvml.nvmlDeviceGetGraphicsRunningProcesses,
-        ):
-            with contextlib.suppress(pynvml.NVMLError):
-                for p in list_processes(self._device):
-                    used[int(p.pid)] = max(used.get(int(p.pid), 0), int(p.usedGpuMemory or 0))
+        try:
+            listed = list(pynvml.nvmlDeviceGetComputeRunningProcesses(self._device))
+        except pynvml.NVMLError as error:
+            raise NotMeasuredError(f"the driver does not list its processes: {error}") from error
+        with contextlib.suppress(pynvml.NVMLError):  # not every card has graphics
+            listed += pynvml.nvmlDeviceGetGraphicsRunningProcesses(self._device)
+        for p in listed:
+            used[int(p.pid)] = max(used.get(int(p.pid), 0), int(p.usedGpuMemory or 0))
         return used
 
 
 async def wait_below(measure: Callable[[], int], limit_bytes: int) -> int:
-    """Wait until no more than `limit_bytes` are measured, and return what is. Raises TimeoutError
-    after FREED_LIMIT_S seconds."""
+    """Wait until no more than `limit_bytes` are measured, and return what is. `measure` may raise
+    NotMeasuredError, which is no reason to believe that anything is free. Raises TimeoutError after
+    FREED_LIMIT_S seconds."""
     deadline = time.monotonic() + FREED_LIMIT_S
-    while (held := measure()) > limit_bytes:
+    while True:
+        try:
+            if (held := measure()) <= limit_bytes:
+                return held
+            why = f"{held >> 20} MiB are still held, expected {limit_bytes >> 20} MiB"
+        except NotMeasuredError as error:
+            why = str(error)
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{held >> 20} MiB are still held, expected {limit_bytes >> 20} MiB")
+            raise TimeoutError(why)
         await asyncio.sleep(FREED_POLL_S)
-    return held
 
 
 async def wait_until_free(free_bytes: Callable[[], int], needed_bytes: int) -> None:

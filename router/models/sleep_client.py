@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from router.models.memory import SLACK_BYTES, wait_below
+from router.models.memory import SLACK_BYTES, NotMeasuredError, wait_below
 from router.models.process_interface import Copied, SleepRefusedError, Slept, Woken
 
 # A thread of the package may go on for some moments after an answer.
@@ -51,6 +51,7 @@ class SleepClient:
         self._calm = calm
         self.asleep = False  # or may be
         self._bytes = 0  # on the device, as far as the hook has said
+        self.host_bytes = 0  # of main memory that its copies take, awake or asleep
         self._wake_s: float | None = None
 
     async def stage(self, limit_bytes: int) -> Copied:
@@ -74,7 +75,7 @@ class SleepClient:
             if held:
                 # More may be free than what was counted, but not less.
                 limit = max(held - copied.freed_bytes, 0) + SLACK_BYTES
-                residue = await wait_below(self._held, limit)
+                residue = await wait_below(self._held_at_least_some, limit)
             return Slept(copied, residue_bytes=residue)
 
     async def wake(self) -> Woken:
@@ -89,6 +90,13 @@ class SleepClient:
 
     def _held(self) -> int:
         return self._measure(self._pids())
+
+    def _held_at_least_some(self) -> int:
+        """What it holds asleep. A process that lives always holds something (its CUDA context), so
+        0 means that this could not be read. Raises NotMeasuredError."""
+        if held := self._held():
+            return held
+        raise NotMeasuredError("what it holds asleep cannot be measured")
 
     async def _when_at_rest(self, word: str, limit_bytes: int) -> Mapping[str, Any]:
         """Try it until no thread of the process is at work, for BUSY_LIMIT_S at most."""
@@ -110,9 +118,9 @@ class SleepClient:
             return await self._ask({"do": word, "limit_bytes": limit_bytes})
 
     def _copied(self, answer: Mapping[str, Any]) -> Copied:
-        self._bytes = int(answer["device_bytes"])
+        self._bytes, self.host_bytes = int(answer["device_bytes"]), int(answer["host_bytes"])
         return Copied(
-            host_bytes=int(answer["host_bytes"]),
+            host_bytes=self.host_bytes,
             freed_bytes=self._bytes,
             copied_bytes=int(answer["copied_bytes"]),
             seconds=float(answer["seconds"]),

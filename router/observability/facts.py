@@ -63,16 +63,24 @@ class LoadEnded(Struct, frozen=True):
     ended_at: float = 0.0
 
 
+class WakeEnded(Struct, frozen=True):
+    """A wake has succeeded (`ready`) or failed, after `seconds`, by all ways that it took; at
+    `ended_at` (seconds since the epoch)."""
+
+    model: str
+    seconds: float
+    ready: bool
+    ended_at: float
+
+
 class MemoryMoved(Struct, frozen=True):
     """A model's memory was copied (`stage`), freed (`sleep`) or filled again (`wake`), or the
-    driver moved it away (`suspend`) or back (`resume`). `size`: the bytes. `ended_at`: when, in
-    seconds since the epoch."""
+    driver moved it away (`suspend`) or back (`resume`). `size`: the bytes."""
 
     model: str
     move: str
     size: int
     seconds: float
-    ended_at: float = 0.0
 
 
 class SleepRefused(Struct, frozen=True):
@@ -103,6 +111,7 @@ Fact = (
     | PredictionRefused
     | ModelChanged
     | LoadEnded
+    | WakeEnded
     | MemoryMoved
     | SleepRefused
     | RequestEnded

@@ -23,9 +23,9 @@ from msgspec import Struct
 from router.observability.facts import (
     Fact,
     LoadEnded,
-    MemoryMoved,
     PredictionChanged,
     RequestEnded,
+    WakeEnded,
 )
 from router.prediction import Prediction, Status
 from router.trace_context import SAMPLED, TraceContext, new_span_id, new_trace_id
@@ -101,13 +101,13 @@ class Traces:
             case RequestEnded():
                 self._note_request(fact)
             case LoadEnded():
-                self._moved(fact, "model.start", failed=not fact.ready)
-            case MemoryMoved(move="wake"):
-                self._moved(fact, "model.wake", failed=False)
+                self._moved(fact, "model.start")
+            case WakeEnded():
+                self._moved(fact, "model.wake")
 
-    def _moved(self, fact: LoadEnded | MemoryMoved, name: str, *, failed: bool) -> None:
+    def _moved(self, fact: LoadEnded | WakeEnded, name: str) -> None:
         began_at = fact.ended_at - fact.seconds
-        self._moves[fact.model] = Move(name, began_at, fact.ended_at, failed)
+        self._moves[fact.model] = Move(name, began_at, fact.ended_at, failed=not fact.ready)
 
     def _note_request(self, fact: RequestEnded) -> None:
         """A request that nobody served is no span: any program of the internet may send one."""

@@ -381,9 +381,10 @@ class SchedulerLoop:
         }
         held = sum(process.footprint_bytes() for process in self._processes.values())
         host_budget = None
-        if self._copies_budget is not None:
-            copies = sum(m.held_host_bytes for m in self.scheduler.models.values())
-            host_budget = self._copies_budget(copies)
+        models = self.scheduler.models.values()
+        # While copies are made, nobody knows how much of what is not free they take.
+        if self._copies_budget is not None and all(m.host_limit_bytes is None for m in models):
+            host_budget = self._copies_budget(sum(m.held_host_bytes for m in models))
         self.post(msg.Measured(self._memory.budget_bytes(held), ready, host_budget))
 
     # ---- what callers may ask ------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from router.clock import Clock
 from router.errors import without_paths
 from router.models.process_interface import Process, Sleeper, SleepRefusedError
-from router.observability.facts import Facts, MemoryMoved, SleepRefused
+from router.observability.facts import Facts, MemoryMoved, SleepRefused, WakeEnded
 from router.predictions.failure_details import failure_log_tail
 from router.scheduling import messages as msg
 
@@ -96,12 +96,13 @@ class SleepSteps:
         try:
             woken = await self._sleeper(e.model).wake()
         except Exception as error:
+            self._wake_ended(e.model, began, ready=False)
             log.exception("model not woken", extra={"model": e.model})
             tail = failure_log_tail(process.log_tail())
             why = without_paths(str(error)) or "it took too long"
             self._post(msg.Died(e.model, e.generation, f"it could not be woken: {why}", tail))
         else:
-            wake_s = self._clock.monotonic() - began
+            wake_s = self._wake_ended(e.model, began, ready=True)
             log.info("model awake", extra={"model": e.model, "wake_s": round(wake_s, 3)})
             if woken.resumed_bytes:
                 self._moved(e.model, "resume", woken.resumed_bytes, woken.resume_s)
@@ -111,8 +112,13 @@ class SleepSteps:
                 self.best_bytes_per_s = max(self.best_bytes_per_s, rate)
             self._post(msg.Woke(e.model, e.generation, wake_s, process.footprint_bytes()))
 
+    def _wake_ended(self, model: str, began: float, *, ready: bool) -> float:
+        seconds = self._clock.monotonic() - began
+        self._facts.tell(WakeEnded(model, seconds, ready, self._clock.time()))
+        return seconds
+
     def _moved(self, model: str, move: str, size: int, seconds: float) -> None:
-        fact = MemoryMoved(model, move, size, seconds, self._clock.time())
+        fact = MemoryMoved(model, move, size, seconds)
         self.last.setdefault(model, {})[move] = fact
         self._facts.tell(fact)
 

@@ -89,6 +89,40 @@ async def test_freed_is_waited_for(driver: Driver, monkeypatch: pytest.MonkeyPat
     await gpu.wait_freed([8])
 
 
+async def test_a_driver_that_does_not_answer(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is taken to be free because the driver did not list it; a list of graphics may be
+    missing."""
+    monkeypatch.setattr(memory, "FREED_POLL_S", 0.001)
+    gpu = GpuMemory(reserve_bytes=0)
+    driver.by_pid = {7: GIB, 8: None}
+    assert gpu.held_by([7, 8, 9]) == {7: GIB}
+    answers: list[Any] = [True, True, False]
+
+    def processes(device: object) -> list[Any]:
+        if answers and answers.pop(0):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+        return driver.processes(device)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetGraphicsRunningProcesses", processes)
+    assert gpu.held_by([7]) == {7: GIB}
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", processes)
+    with pytest.raises(memory.NotMeasuredError, match="does not list"):
+        gpu.held_by([7])
+    answers[:] = [True]
+    assert gpu.measure([7]) == 0
+    answers[:] = [True, True, False]
+    await gpu.wait_freed([9])
+    assert answers == []
+    answers[:] = [True, False]
+    assert await memory.wait_below(lambda: sum(gpu.held_by([7]).values()), GIB) == GIB
+    monkeypatch.setattr(memory, "FREED_LIMIT_S", 0.0)
+    answers[:] = [True] * 9
+    with pytest.raises(TimeoutError, match="does not list"):
+        await memory.wait_below(lambda: sum(gpu.held_by([7]).values()), GIB)
+
+
 def test_host_memory_measures_this_process() -> None:
     """Resident bytes; a pid that is gone is 0; the budget has a limit and a reserve."""
     host = HostMemory(reserve_bytes=0, limit_bytes=GIB)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from router.observability.facts import LoadEnded, MemoryMoved, PredictionChanged, RequestEnded
+from router.observability.facts import LoadEnded, PredictionChanged, RequestEnded, WakeEnded
 from router.observability.otlp import is_wanted
 from router.observability.traces import Span, Traces
 from router.prediction import Failure, FileRef, Prediction, Status, job_of
@@ -107,7 +107,8 @@ def test_the_trace_of_a_prediction() -> None:
     assert "a.png" not in str(kept.spans)
 
 
-def test_a_run_that_is_handed_back_is_a_span_of_its_own() -> None:
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_run_that_is_handed_back_is_a_span_of_its_own(ready: bool) -> None:
     """The prediction waits again from then on, is woken for, and runs under another id."""
     kept = Kept()
     traces = Traces(kept, clock=lambda: 30.0)
@@ -120,7 +121,7 @@ def test_a_run_that_is_handed_back_is_a_span_of_its_own() -> None:
         PredictionChanged(p),
         PredictionChanged(first),
         PredictionChanged(again),
-        MemoryMoved("echo", "wake", 1 << 30, 5.0, 39.0),
+        WakeEnded("echo", 5.0, ready, 39.0),
         PredictionChanged(second),
         PredictionChanged(ended(second, 50.0)),
     ):
@@ -133,7 +134,8 @@ def test_a_run_that_is_handed_back_is_a_span_of_its_own() -> None:
     assert runs[0].trace.span_id != runs[1].trace.span_id
     queues = [(s.began_at, s.ended_at) for s in kept.spans if s.name == "prediction.queue"]
     assert queues == [(11.0, 20.0), (30.0, 40.0)]
-    assert kept.times()["model.wake"] == (34.0, 39.0)
+    (wake,) = [s for s in kept.spans if s.name == "model.wake"]
+    assert (wake.began_at, wake.ended_at, wake.error) == (34.0, 39.0, "" if ready else "failed")
 
 
 def test_what_fails_has_its_code_and_no_text() -> None:

@@ -22,6 +22,7 @@ from router.models.process_interface import (
     StartError,
     Woken,
 )
+from router.observability.facts import Facts, WakeEnded
 from router.prediction import Failure, Job, LogText, Outcome, Progress, Status
 from router.predictions.scheduler_loop import SchedulerLoop
 from router.scheduling import messages as msg
@@ -176,11 +177,22 @@ class World:
         self.jobs = Recorder()
         self.can_sleep = False
         self.processes: list[FakeProcess] = []
+        self.wakes: list[WakeEnded] = []
+        self.copies: list[int] = []  # that take main memory, whenever its budget was asked for
+        facts = Facts(delay_s=0)
+        facts.add(self.wakes.append, WakeEnded)
         package = Package("m", Path("/m"), "run.py:Runner", Path(sys.executable))
         scheduler = Scheduler({"m": 1}, 1 << 40, Policy(default_footprint_bytes=1))
         self.loop = SchedulerLoop(
-            *(scheduler, {"m": package}, self._make, PlentyOfMemory(), self.clock), jobs=self.jobs
+            *(scheduler, {"m": package}, self._make, PlentyOfMemory(), self.clock),
+            jobs=self.jobs,
+            facts=facts,
+            copies_budget=self._budget,
         )
+
+    def _budget(self, copies: int) -> int:
+        self.copies.append(copies)
+        return 1 << 40
 
     def _make(self, package: Package) -> FakeProcess:
         self.processes.append(FakeProcess(FakeSleeper() if self.can_sleep else None))
@@ -402,6 +414,7 @@ async def test_sleep_and_wake(world: World) -> None:
     moves = world.loop.sleep_steps.last["m"]
     assert (moves["sleep"].size, moves["wake"].size) == (5, 5)
     assert world.loop.sleep_steps.best_bytes_per_s == 20
+    assert world.wakes == [WakeEnded("m", 0.25, ready=True, ended_at=world.clock.now)]
     process.answers["a"].set_result(GOOD)
     await settle()
 
@@ -411,9 +424,11 @@ async def test_a_waking_that_fails(world: World) -> None:
     process, sleeper = await asleep(world)
     world.loop.post(msg.Submitted("a", "m"))
     await settle()
+    world.clock.now += 3
     sleeper.done.set_exception(RuntimeError("out of memory"))
     await settle()
     assert process.stopped_with == 0.0
+    assert world.wakes == [WakeEnded("m", 3.0, ready=False, ended_at=world.clock.now)]
     world.clock.now += 2
     world.loop.post(msg.Tick())
     second = await world.ready()
@@ -464,14 +479,35 @@ async def test_suspended_by_the_driver(world: World) -> None:
     assert (model.suspended, model.held_bytes, model.suspended_bytes) == (True, 0, 3)
     world.loop.post(msg.Submitted("a", "m"))
     await settle()
+    world.clock.now += 0.5
     sleeper.done.set_result(None)
     await settle()
     assert sleeper.asked == ["suspend", "wake"]
+    assert [wake.seconds for wake in world.wakes] == [0.5]
     moves = world.loop.sleep_steps.last["m"]
     assert {move: fact.size for move, fact in moves.items()} == {"suspend": 3, "resume": 3}
     assert world.loop.sleep_steps.best_bytes_per_s == 0
     process.answers["a"].set_result(GOOD)
     await settle()
+
+
+async def test_the_budget_of_copies(world: World) -> None:
+    """It is asked for with what copies take, and not while some are made: nobody knows then how
+    much of them is taken already, and it would be counted twice or not at all."""
+    world.can_sleep = True
+    world.loop.post(msg.Warm("m"))
+    process = await world.ready()
+    assert set(world.copies) == {0}
+    world.clock.now += 400
+    world.loop.post(msg.Tick())
+    await settle()
+    world.copies.clear()
+    world.loop._measure()
+    assert world.copies == []
+    assert process.sleeper is not None
+    process.sleeper.done.set_result(None)
+    await settle()
+    assert world.copies == [7]
 
 
 async def test_closing_while_one_falls_asleep(world: World) -> None:
