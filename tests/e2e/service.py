@@ -8,6 +8,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,16 @@ class Service:
         local = {"Authorization": f"Bearer {(self.state / 'local_key').read_text()}"}
         view: dict[str, Any] = self.http.get("/status", headers=local).json()["models"][name]
         return view
+
+    def when_ended(self, accepted: httpx.Response) -> dict[str, Any]:
+        """The prediction of an answer 202, which a busy machine gives after a minute, once it has
+        ended."""
+        url = accepted.json()["urls"]["get"]
+        while True:
+            record: dict[str, Any] = self.http.get(url).json()
+            if record["status"] not in ("starting", "processing"):
+                return record
+            time.sleep(0.1)
 
     def stop(self, number: int = signal.SIGINT, timeout_s: float = LIMIT_S) -> int:
         """Send the signal as Ctrl-C would, wait for the end, prove that nothing is left."""

@@ -18,7 +18,8 @@ import pytest
 from tests.e2e.service import Service, kill, running_service
 from tests.waiting import wait_until
 
-DREAMER = Path(__file__).resolve().parents[1] / "packages" / "dreamer"
+PACKAGES = Path(__file__).resolve().parents[1] / "packages"
+DREAMER = PACKAGES / "dreamer"
 LONG_S = 200.0
 
 pytestmark = pytest.mark.timeout(900)
@@ -36,6 +37,8 @@ def ask(service: Service, name: str, **asked: object) -> str:
     """The output of one prediction."""
     form = {field: (None, str(value)) for field, value in {"delay_s": 0, **asked}.items()}
     answer = service.http.post(f"/{name}", files=form, timeout=LONG_S)
+    if answer.status_code == 202:
+        return str(service.when_ended(answer)["output"])
     assert answer.status_code == 200, answer.text
     return str(answer.json())
 
@@ -58,10 +61,10 @@ def wait_for(service: Service, name: str, *states: str) -> None:
 
 
 @contextlib.contextmanager
-def asked(service: Service) -> Iterator[list[str]]:
+def asked(service: Service, name: str = "dreamer") -> Iterator[list[str]]:
     """A prediction that runs beside the block; its answer is there after it."""
     answers: list[str] = []
-    thread = threading.Thread(target=lambda: answers.append(ask(service, "dreamer")))
+    thread = threading.Thread(target=lambda: answers.append(ask(service, name)))
     thread.start()
     yield answers
     thread.join(LONG_S)
@@ -163,3 +166,41 @@ def test_killed_asleep_and_half_way(packages: Path, tmp_path: Path) -> None:
         assert "hook does not answer" in sleep_of(service, "dreamer")["refusal"]
         assert ask(service, "dreamer") == before
         assert service.model("dreamer")["crashes"] == crashes
+
+
+def test_no_hook_or_one_that_hangs(packages: Path, tmp_path: Path) -> None:
+    """The model is stopped and started, and nothing that was asked is lost. A model without torch
+    has nothing that could sleep."""
+    shutil.rmtree(packages / "second")
+    with (packages / "dreamer" / "cog.yaml").open("a") as config:
+        config.write("environment:\n  - DREAMER_MIB=8\n")
+    shutil.copytree(packages / "dreamer", packages / "hookless")
+    with (packages / "hookless" / "cog.yaml").open("a") as config:
+        config.write("  - PYTHONPATH=\n")  # where the hook would be
+    shutil.copytree(PACKAGES / "echo", packages / "echo")
+    env = {
+        "CALLME_SLEEP": "cpu",
+        "CALLME_IDLE_TO_SLEEP_S": "0.5",
+        "CALLME_MIN_RESIDENCY_S": "0.1",
+    }
+    with running_service(packages, tmp_path / "state", env) as service:
+        before = ask(service, "dreamer", do="hang")
+        wait_for(service, "dreamer", "suspending")
+        with asked(service) as hung:  # it waits until the hook has had its time
+            first = ask(service, "hookless")
+            wait_for(service, "hookless", "stopped")
+            with asked(service, "hookless") as hookless:
+                answer = service.http.post("/echo", files={"text": (None, "hi")}, timeout=LONG_S)
+                assert answer.status_code == 200, answer.text
+                wait_for(service, "echo", "stopped")
+        assert hung == [before]
+        assert hookless == [first]
+        assert first == before
+        for name, why in (
+            ("hookless", "hook does not answer"),
+            ("echo", "it does not use torch"),
+        ):
+            assert why in sleep_of(service, name)["refusal"]
+        assert '"model not put to sleep"' in service.log()
+        assert [service.model(name)["loads"] for name in ("dreamer", "hookless")] == [2, 2]
+        assert [service.model(name)["crashes"] for name in ("dreamer", "hookless")] == [0, 0]

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import importlib
 import os
 import threading
 import time
+from typing import Any
 
 import torch
 from cog import BaseRunner, Input
@@ -51,7 +53,9 @@ class Runner(BaseRunner):
     def run(
         self,
         do: str = Input(
-            description="What changes first", default="", choices=["", "merge", "learn", "linger"]
+            description="What changes first",
+            default="",
+            choices=["", "merge", "learn", "linger", "hang"],
         ),
         delay_s: float = Input(description="Wait so long first", default=0, ge=0),
     ) -> str:
@@ -70,6 +74,8 @@ class Runner(BaseRunner):
                 self.net.eval()
             elif do == "linger":
                 threading.Thread(target=self.linger).start()
+            elif do == "hang":
+                hang()
             parts = [self.net(torch.arange(8)), self.view.sum(), self.known["prompt"].sum()]
         return hashlib.sha256(b"".join(p.numpy().tobytes() for p in parts)).hexdigest()
 
@@ -78,6 +84,12 @@ class Runner(BaseRunner):
         until, large = time.monotonic() + 1, self.net.large
         while time.monotonic() < until:
             large.sum()
+
+
+def hang() -> None:
+    """Have the worker's next sleep never end: what CUDA may do."""
+    sleeper: Any = importlib.import_module("callme_sleep.sleeper")
+    sleeper.Sleeper.sleep = lambda self, limit_bytes: threading.Event().wait()
 
 
 class AsyncRunner(Runner):
