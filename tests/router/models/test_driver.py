@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -17,7 +19,7 @@ from router.models import driver_client, driver_helper, memory
 from router.models.driver_client import DriverCallError, DriverClient
 from router.models.process_interface import SleepRefusedError
 from tests.router.models.driver_stand_in import NOT_READY, Books, Library, argv
-from tests.waiting import until
+from tests.waiting import until, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -198,6 +200,46 @@ def test_what_the_driver_must_have(
     assert said["id"] == 7
     assert (why is None) == ("error" not in said)
     assert why is None or "no checkpoints" in said["error"]
+
+
+def test_what_the_helper_says(books: Books, pids: list[int]) -> None:
+    """Each answer has its request's number, and a failure where the process is now."""
+    library = Library(books)
+    driver = driver_helper.Driver(library)
+
+    def say(step: str) -> dict[str, object]:
+        return driver_helper.answer(driver, {"id": 7, "do": step, "pid": pids[0]})
+
+    for step in ("probe", "lock", "checkpoint", "restore", "unlock"):
+        assert say(step) == {"id": 7}, step
+    error = "cuCheckpointProcessRestore: error 401"
+    for state in ("running", "locked", "failed"):
+        books.write(state={str(pids[0]): state})
+        assert say("restore") == {"id": 7, "error": error, "code": 401, "state": state}
+    for code, value in ((1, 0), (0, -1), (0, len(driver_helper.STATES))):
+        get_state = SimpleNamespace(code=code, value=value)
+
+        def told(pid: object, found: Any, said: SimpleNamespace = get_state) -> int:
+            found._obj.value = said.value
+            return int(said.code)
+
+        setattr(library, "cuCheckpointProcessGetState", told)  # noqa: B010 - its type differs
+        assert say("restore")["state"] == "unknown"
+    library.version = 12070
+    why = "the driver has no checkpoints: its version is 12070, 12080 is needed"
+    assert say("probe") == {"id": 7, "error": why, "code": 0}
+    driver = driver_helper.Driver(None)
+    why = "the driver has no checkpoints: libcuda.so.1 cannot be loaded"
+    assert say("probe") == {"id": 7, "error": why, "code": 0}
+
+
+def test_the_helper_answers_each_line(books: Books) -> None:
+    """By one line, whenever it is done."""
+    said: list[str] = []
+    lines = [f'{{"id": {number}, "do": "probe"}}\n' for number in range(3)]
+    driver_helper.serve(driver_helper.Driver(Library(books)), lines, said.append)
+    wait_until(lambda: len(said) == 3)
+    assert sorted(said) == [f'{{"id": {number}}}\n' for number in range(3)]
 
 
 async def test_this_machine() -> None:
