@@ -190,7 +190,7 @@ class Predictions:
         *,
         before: Cursor | None = None,
         after: Cursor | None = None,
-        limit: int = 100,
+        limit: int,
     ) -> Sequence[Prediction]:
         """The caller's durable predictions as they are now, newest first; see `Store.page`."""
         owner = caller.only_owner

@@ -17,6 +17,7 @@ from router.models.process_interface import LogLine, Report, StartError
 from router.observability.facts import Fact, Facts, PredictionRefused
 from router.prediction import FileRef, Job, Json, Outcome, Prediction, Status
 from router.predictions.lifecycle import Predictions
+from router.predictions.overflow import OverflowRule
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhooks import Webhooks
 from router.scheduling.scheduler import Policy, Scheduler
@@ -26,6 +27,7 @@ from tests.waiting import until
 
 GOOD = Outcome(Status.SUCCEEDED, output={"x": 1}, logs="a line\n", predict_time_s=0.1)
 TIME_LIMIT_S = 600.0
+KEEP_S = 86400.0
 QUEUE_LIMIT = 4
 
 
@@ -251,24 +253,41 @@ class Refusals:
 
 
 class Router:
-    """One run of the router, with one model `echo`."""
+    """One run of the router, with one model `echo`, which overflows by `rule` if there is one."""
 
-    def __init__(self, store: Store, clock: HandClock, spool: Spool, receiver: Receiver) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: HandClock,
+        spool: Spool,
+        receiver: Receiver,
+        rule: OverflowRule | None = None,
+    ) -> None:
         self.time_limits_s: dict[str, float] = {}
         self.disk = Disk(store)
         disk = cast(Store, self.disk)
         outbox = cast(Outbox, self.disk)
         self.webhooks = Webhooks(disk, outbox, receiver, clock, render, timers=clock)
         self.model = Model()
+        self.remote = Model()
         self.refusals = Refusals()
         self.facts = Facts([self.refusals.note], delay_s=0)
-        package = Package("echo", Path("/echo"), "run.py:Runner", Path(sys.executable))
-        scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(QUEUE_LIMIT, default_footprint_bytes=1))
+        models = {"echo": self.model} | ({rule.remote: self.remote} if rule else {})
+        packages = {
+            name: Package(name, Path("/echo"), "run.py:Runner", Path(sys.executable))
+            for name in models
+        }
+        scheduler = Scheduler(
+            dict.fromkeys(models, 1),
+            1 << 40,
+            Policy(QUEUE_LIMIT, default_footprint_bytes=1),
+            [rule.remote] if rule else (),
+            {rule.remote: "echo"} if rule else {},
+        )
         memory = PlentyOfMemory()
 
         def make_loop(jobs: Jobs) -> SchedulerLoop:
-            make_process = lambda _: self.model  # noqa: E731
-            packages = {"echo": package}
+            make_process = lambda package: models[package.name]  # noqa: E731
             return SchedulerLoop(scheduler, packages, make_process, memory, clock, jobs=jobs)
 
         self.predictions = Predictions(
@@ -279,9 +298,10 @@ class Router:
             self.webhooks,
             time_limit_s=TIME_LIMIT_S,
             time_limits_s=self.time_limits_s,
-            keep_results_s=86400.0,
+            keep_results_s=KEEP_S,
             timers=clock,
             facts=self.facts,
+            rules={"echo": rule} if rule else None,
         )
         self.loop = self.predictions.loop
 
@@ -289,12 +309,13 @@ class Router:
 class World:
     """A store that outlives the routers on it."""
 
-    def __init__(self, store: AnyStore) -> None:
+    def __init__(self, store: AnyStore, rule: OverflowRule | None = None) -> None:
         self.store = store
+        self.rule = rule
         self.clock = HandClock()
         self.spool = Spool()
         self.receiver = Receiver()
-        self.router = Router(store, self.clock, self.spool, self.receiver)
+        self.router = Router(store, self.clock, self.spool, self.receiver, rule)
 
     async def open(self) -> None:
         """As the application does."""
@@ -306,7 +327,7 @@ class World:
         self.router.disk.cut = True
         for alarm in self.clock.alarms:
             alarm.cancel()
-        self.router = Router(self.store, self.clock, self.spool, self.receiver)
+        self.router = Router(self.store, self.clock, self.spool, self.receiver, self.rule)
         await self.open()
 
     async def running(self, prediction_id: str) -> None:

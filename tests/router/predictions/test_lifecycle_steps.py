@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from router.errors import InsufficientStorage, ModelUnavailable, QueueFull, RouterError
+from router.errors import (
+    InsufficientStorage,
+    ModelUnavailable,
+    QueueFull,
+    RouterError,
+    UnknownPrediction,
+)
 from router.keys.key import TRUSTED, Caller
 from router.models.process_interface import MayHaveBegunError
 from router.observability.facts import Fact, Facts, PredictionChanged, PredictionEnded
@@ -27,7 +33,7 @@ from router.prediction import (
 from router.predictions.custom_metrics import MAX_BYTES
 from router.predictions.in_flight import CANCELED, MAX_ATTEMPTS
 from router.scheduling import messages
-from tests.router.fakes import GOOD, QUEUE_LIMIT, TIME_LIMIT_S, World
+from tests.router.fakes import GOOD, KEEP_S, QUEUE_LIMIT, TIME_LIMIT_S, World
 from tests.waiting import LIMIT_S, until
 
 DIED = Outcome(Status.FAILED, failure=Failure("worker_died", "gone"))
@@ -74,16 +80,17 @@ async def test_pages(world: World) -> None:
         return "".join([p.id for p in await world.router.predictions.page(caller, **place)])
 
     ada = Caller("ada")
-    assert [await ids(TRUSTED), await ids(ada)] == ["3210", "310"]
+    assert [await ids(TRUSTED, limit=9), await ids(ada, limit=9)] == ["3210", "310"]
     assert await ids(ada, limit=2) == "31"
-    assert await ids(ada, before=(1003.0, "3")) == "10"
-    assert await ids(ada, after=(1000.0, "0")) == "31"
-    shown = await world.router.predictions.page(TRUSTED)
+    assert await ids(ada, before=(1003.0, "3"), limit=9) == "10"
+    assert await ids(ada, after=(1000.0, "0"), limit=9) == "31"
+    shown = await world.router.predictions.page(TRUSTED, limit=9)
+    assert (await world.router.predictions.get("0", TRUSTED)).logs == "a line\n"
     assert [p.logs for p in shown] == ["", "", "", "a line\n"]
     world.answer("0")
     await world.stored("0", Status.SUCCEEDED)
     await until(lambda: world.router.predictions.in_flight("0") is None)
-    assert (await world.router.predictions.page(ada))[-1].output == {"x": 1}
+    assert (await world.router.predictions.page(ada, limit=9))[-1].output == {"x": 1}
 
 
 async def test_its_place_in_the_queue(world: World) -> None:
@@ -298,6 +305,30 @@ async def test_what_comes_after_its_end(world: World) -> None:
     assert (in_flight.version, in_flight.prediction.logs) == (version, "a line\n")
 
 
+async def test_a_result_is_kept_for_its_time(world: World) -> None:
+    """Then the sweep of the next start deletes its row and its files."""
+    for name, ended_at in (("old", 999.0), ("new", 1001.0)):
+        files = (FileRef("f", f"/s/{name}", "x"),)
+        ended = made(name, files=files, status=Status.SUCCEEDED, completed_at=ended_at)
+        await world.store.put(ended)
+    world.clock.now += KEEP_S
+    await world.kill_and_restart()
+    await until(lambda: world.spool.removed)
+    assert world.spool.removed == ["/s/old"]
+    kept = [await world.store.get(name) is not None for name in ("old", "new")]
+    assert kept == [False, True]
+
+
+@pytest.mark.parametrize("deadline_at", [900.0, 1000.0, 1000.5])
+async def test_a_deadline_that_is_near_or_past(deadline_at: float, world: World) -> None:
+    """It is aborted at that moment, and at once if the moment has passed."""
+    await world.router.predictions.create(made("a"))
+    await world.running("a")
+    in_flight = await world.router.predictions.create(made("b", deadline_at=deadline_at))
+    world.clock.advance(max(deadline_at - 1000.0, 0.0))
+    assert in_flight.prediction.status is Status.ABORTED
+
+
 async def test_a_start_and_an_output_are_announced(world: World) -> None:
     """To the receiver of its webhooks."""
     callback = Callback("https://a.example/", ("start", "output"))
@@ -311,6 +342,17 @@ async def test_a_start_and_an_output_are_announced(world: World) -> None:
     await until(lambda: len(world.receiver.calls) == 3)
     outputs = [call.body["output"] for call in world.receiver.calls]
     assert outputs == [None, ["one"], {"x": 1}]
+
+
+async def test_a_line_of_the_log_is_announced(world: World) -> None:
+    """To a receiver that wants the log and no output."""
+    callback = Callback("https://a.example/", ("logs",))
+    await world.router.predictions.create(made("a", callback=callback))
+    await world.running("a")
+    world.router.model.reports["a"](OutputChunk("one"))
+    world.router.model.reports["a"](LogText("a line\n"))
+    await until(lambda: world.receiver.calls)
+    assert [call.body["logs"] for call in world.receiver.calls] == ["a line\n"]
 
 
 # ---- a router that stops, and its next start ---------------------------------------------
@@ -413,6 +455,22 @@ async def test_where_one_goes_that_was_handed_back(
     stored = await world.stored("a", Status.STARTING)
     assert (stored.attempts, stored.home) == after
     assert stored == in_flight.prediction
+
+
+async def test_the_last_attempt_is_not_handed_back(world: World) -> None:
+    """The loop learns that the model is free for another one."""
+    in_flight = await world.router.predictions.create(made("a"))
+    await world.running("a")
+    in_flight.prediction = replace(in_flight.prediction, attempts=MAX_ATTEMPTS)
+    assert world.router.predictions.handed_back("a", may_have_begun=True) is False
+    await world.stored("a", Status.FAILED)
+
+
+async def test_one_that_is_not_known(world: World) -> None:
+    """The message quotes the start of its id, however long it is."""
+    with pytest.raises(UnknownPrediction) as refusal:
+        await world.router.predictions.get("x" * 80 + "y", TRUSTED)
+    assert refusal.value.message == f"Cannot find prediction '{'x' * 80}'"
 
 
 async def test_one_handed_back_has_its_time_again(world: World) -> None:
