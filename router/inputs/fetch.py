@@ -80,21 +80,21 @@ class UrlFetcher:
                     continue
                 if response.status != 200:
                     raise _refused(field, f"answers {response.status}")
-                return await self._save(response, url.name or field, field, max_bytes)
+                return await self._save(response, url.name or field, max_bytes)
         raise _refused(field, "redirects too often")
 
     def _judge(self, url: str | URL) -> URL:
         return judge_url(url, allow_private=self._http.allow_private)
 
     async def _save(
-        self, response: aiohttp.ClientResponse, name: str, field: str, max_bytes: int
+        self, response: aiohttp.ClientResponse, name: str, max_bytes: int
     ) -> tuple[str, str]:
         file = self._files.create(name)
         try:
             async for piece in decoded(response, max_bytes):
                 file.write(piece)
         except BaseException:
-            self._files.remove([FileRef(field, str(file.path), name)])
+            self._files.remove([FileRef("", str(file.path), name)])
             raise
         finally:
             file.close()

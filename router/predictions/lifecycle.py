@@ -71,7 +71,7 @@ class Predictions:
         webhooks: Webhooks,
         *,
         time_limit_s: float,
-        time_limits_s: Mapping[str, float] | None = None,
+        time_limits_s: Mapping[str, float],
         keep_results_s: float,
         timers: Timers | None = None,
         facts: Facts | None = None,
@@ -84,7 +84,7 @@ class Predictions:
         self._clock = clock
         self._webhooks = webhooks
         self._time_limit_s = time_limit_s
-        self._time_limits_s = {} if time_limits_s is None else time_limits_s
+        self._time_limits_s = time_limits_s
         self.outputs = outputs or Outputs(files, "")
         self.links = Links(store, self.outputs, self.in_flight)
         self._persistence = Persistence(

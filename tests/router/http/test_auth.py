@@ -19,9 +19,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from router.errors import MalformedRequest, RateLimited, RouterError, Unauthorized
+from router.errors import (
+    MalformedRequest,
+    PayloadTooLarge,
+    RateLimited,
+    RouterError,
+    Unauthorized,
+)
 from router.http import signatures
-from router.http.auth import AuthMiddleware
+from router.http.auth import AuthMiddleware, require_this_machine
 from router.http.body_timeout import BodyReads
 from router.http.errors import on_router_error
 from router.http.signatures import CLOCK_SKEW_S, NonceCache, SignedBody, read_signature
@@ -197,7 +203,10 @@ def nobody_signed() -> dict[str, dict[str, str]]:
         "another": good | {"x-callme-signature": "v2=" + "0" * 64},
         "stale": signed("POST", "/echo", b"body", timestamp=str(int(time.time()) - 999)),
         "unknown": good | {"x-callme-key-id": "nobody"},
-        "without a hash": {k: v for k, v in good.items() if k != "x-callme-content-sha256"},
+        **{
+            f"without {name}": {k: v for k, v in good.items() if k != f"x-callme-{name}"}
+            for name in ("timestamp", "nonce", "content-sha256")
+        },
     }
 
 
@@ -274,6 +283,7 @@ async def test_a_body_that_comes_byte_by_byte_is_kept_in_blocks(
     assert b"".join(m["body"] for m in messages) == content
     assert [len(m["body"]) for m in messages] == [4000, 3680]
     assert [m["more_body"] for m in messages] == [True, False]
+    assert {m["type"] for m in messages} == {"http.request"}
 
 
 def test_nonces_of_one_key_are_not_anothers() -> None:
@@ -285,6 +295,10 @@ def test_nonces_of_one_key_are_not_anothers() -> None:
     with pytest.raises(RateLimited) as full:
         nonces.claim("web", "c", 1020.0)
     assert full.value.retry_after_s == 2 * CLOCK_SKEW_S - 20
+    assert full.value.message == "Cannot serve more: this key has signed 2 requests in 240 s"
+    with pytest.raises(RateLimited) as nearly:
+        nonces.claim("web", "c", 1000.0 + 2 * CLOCK_SKEW_S - 0.5)
+    assert nearly.value.retry_after_s == 1.0
     with pytest.raises(Unauthorized, match="seen before"):
         nonces.claim("web", "a", 1020.0)
     nonces.claim("app", "a", 1020.0)
@@ -466,6 +480,37 @@ def test_the_oldest_nonces_are_forgotten_first() -> None:
         with pytest.raises(Unauthorized, match="seen before"):
             nonces.check("web", known)
     nonces.check("web", "a")
+
+
+def test_a_nonce_is_kept_as_long_as_its_signature() -> None:
+    """A timestamp may be two minutes ahead, and is accepted until it is two minutes old."""
+    nonces = NonceCache()
+    nonces.claim("web", "a", 1000.0)
+    nonces.claim("web", "b", 1000.0 + 2 * CLOCK_SKEW_S)
+    with pytest.raises(Unauthorized, match="seen before"):
+        nonces.check("web", "a")
+
+
+async def test_a_refused_body_is_not_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is sent at once, however much of the body is still to come."""
+    monkeypatch.setattr(signatures, "BODY_BASE_S", 0.1)
+
+    async def large() -> Message:
+        return {"type": "http.request", "body": b"x" * 11, "more_body": True}
+
+    async def slow() -> Message:
+        return await asyncio.get_running_loop().create_future()
+
+    for receive, refusal in ((large, PayloadTooLarge), (slow, MalformedRequest)):
+        body = SignedBody(receive, "0" * 64, 10)
+        with pytest.raises(refusal):
+            await body.read_ahead()
+        await body.drain()
+
+
+def test_an_old_client_names_no_host() -> None:
+    """HTTP/1.0 has no Host. A program of this machine is served all the same."""
+    require_this_machine({"type": "http", "client": ("127.0.0.1", 1), "headers": []})
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def test_a_running_router_takes_new_keys_and_drops_revoked_ones(tmp_path: Path) 
     assert [key.id for key in ring.current().keys] == ["ops"]
     secret = KeyFile(tmp_path).create("web", concurrent_requests=2)
     web = ring.current().keys[1]
+    assert web.id == "web"
     assert (web.verifier, web.requests_per_minute, web.concurrent_requests) == (
         verifier_of(secret),
         600,
@@ -158,6 +159,28 @@ def test_a_configured_key_closes_too(tmp_path: Path) -> None:
         ring.open()
         ring.close()
         assert Keyring(tmp_path, ()).current().required
+
+
+def test_a_key_closes_whatever_the_file_says(tmp_path: Path) -> None:
+    """An edit by hand that opens a router with keys has no effect, nor has one that was made
+    before a key was configured."""
+    file = KeyFile(tmp_path)
+    file.open_to_this_machine()
+    assert Keyring(tmp_path, parse_keys(["web:0123456789abcdef"])).current().required
+    file.create("web")
+    document = json.loads((tmp_path / FILE_NAME).read_text())
+    (tmp_path / FILE_NAME).write_text(json.dumps(document | {"open_to_this_machine": True}))
+    assert file.is_closed()
+    assert Keyring(tmp_path, ()).current().required
+
+
+def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each request."""
+    KeyFile(tmp_path).create("web")
+    ring = Keyring(tmp_path, ())
+    assert len(ring.current().keys) == 1
+    monkeypatch.setattr(KeyFile, "read", lambda _: [])
+    assert len(ring.current().keys) == 1
 
 
 def test_a_file_of_an_earlier_version_is_closed(tmp_path: Path) -> None:

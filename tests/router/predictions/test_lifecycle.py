@@ -251,7 +251,7 @@ async def test_another_request_for_the_id_is_a_conflict(world: World) -> None:
     for model, digest in (("echo", "other"), ("parrot", "d")):
         with pytest.raises(IdConflict):
             await create_once("a", model, digest, TRUSTED, make)
-    with pytest.raises(IdConflict):
+    with pytest.raises(IdConflict, match="Cannot create 'a'"):
         await world.router.predictions.create(made("a"))
 
 
