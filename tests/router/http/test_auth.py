@@ -499,7 +499,8 @@ async def test_a_refused_body_is_not_drained(monkeypatch: pytest.MonkeyPatch) ->
         return {"type": "http.request", "body": b"x" * 11, "more_body": True}
 
     async def slow() -> Message:
-        return await asyncio.get_running_loop().create_future()
+        never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await never
 
     for receive, refusal in ((large, PayloadTooLarge), (slow, MalformedRequest)):
         body = SignedBody(receive, "0" * 64, 10)
