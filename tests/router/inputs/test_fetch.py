@@ -308,7 +308,6 @@ SPELLINGS = [
 ELSEWHERE = [
     "http://169.254.169.254/latest/meta-data",
     "http://１６９.254.169.254/",
-    "http://localhost/",
     "http://10.0.0.1/",
 ]
 
