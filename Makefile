@@ -4,6 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3 python))
 BIN := .venv/bin
 PACKAGES := fluency grounding sketch2real
+empty :=
+comma := ,
+EXTRAS := $(subst $(empty) $(empty),$(comma),$(PACKAGES))
 PIP := $(BIN)/python deploy/pip_progress.py
 # Tests that only wait for each other are run side by side, a module in one process.
 JOBS ?= 2
@@ -26,23 +29,28 @@ help: ## what there is
 
 setup: .venv/.installed ## install everything into .venv; quick when nothing changed
 
-.venv/.installed: pyproject.toml constraints.txt
+# What serving needs, without the tools that only tests need.
+.venv/.served: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Cannot set up: there is no Python on PATH. Install Python 3.11, 3.12 or 3.13, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Cannot set up: Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "Installing into .venv, once (torch: the CPU build where pip is offered one)"
 	@$(PIP) torch --constraint constraints.txt torch
-	@$(PIP) "everything else" --constraint constraints.txt --editable '.[$(shell echo $(PACKAGES) | tr ' ' ','),dev]'
+	@$(PIP) "everything else" --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-weights: setup ## prepare the demo weights that are too large to ship (fluency: 145 MB, hash-checked)
+.venv/.installed: .venv/.served
+	@$(PIP) "what tests need" --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
+	@touch $@
+
+weights: .venv/.served ## prepare the demo weights that are too large to ship (fluency: 145 MB, hash-checked)
 	@cd fluency && ../$(BIN)/python -m demo_weights
 
 up: weights ## serve on 127.0.0.1:7777, load the models, show a line to try for each
 	@$(BIN)/callme up
 
-serve: setup ## serve on 127.0.0.1:7777 with logs; models start when first asked for
+serve: .venv/.served ## serve on 127.0.0.1:7777 with logs; models start when first asked for
 	@$(BIN)/callme serve
 
 lint: setup ## ruff, import rules, spelling, plain words
@@ -86,10 +94,10 @@ test-router: setup ## the router alone
 coverage: setup ## which lines of the router its own tests do not run; docs/testing.md says why
 	$(PYTEST) $(PARALLEL) --cov=router --cov-report=term:skip-covered tests/router
 
-test-packages: weights ## each package in a process of its own: they all have a run.py
+test-packages: setup weights ## each package in a process of its own: they all have a run.py
 	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) tests/$$p || exit 1; done
 
-test-packaging: weights ## each package alone in a fresh environment; Modal; remote back-ends
+test-packaging: setup weights ## each package alone in a fresh environment; Modal; remote back-ends
 	$(PYTEST) $(PARALLEL) tests/packaging
 
 test-edge: setup ## the edge function under Deno
@@ -101,10 +109,10 @@ test-original: setup ## grounding against groundingdino-py itself, in an environ
 golden: setup ## write the golden records again; look at the difference before you commit it
 	@for p in tests/golden/*/make.py; do echo "$$p"; $(BIN)/python "$$p" || exit 1; done
 
-test-e2e: weights ## real processes, from the edge function to the models
+test-e2e: setup weights ## real processes, from the edge function to the models
 	$(PYTEST) $(PARALLEL) tests/e2e
 
-screenshots: weights ## the page in all its states: pictures of the real models in a real Chromium
+screenshots: setup weights ## the page in all its states: pictures of the real models in a real Chromium
 	$(BIN)/python -m tests.e2e.screenshots docs/pictures var/screenshots
 
 chaos: setup ## 10,000 random requests while workers are killed, with figures
@@ -134,7 +142,7 @@ gpu-swap: setup ## on a GPU: how quickly models give it to each other; TINY=1 wi
 gpu-swap-simulation: setup ## a day of three models on one card: asleep, restarted, or in order
 	$(BIN)/python bench/gpu_swap_simulation.py
 
-bench-fluency: weights .venv-bench/.installed ## fluency against transformers' pipeline and faster-whisper
+bench-fluency: setup weights .venv-bench/.installed ## fluency against transformers' pipeline and faster-whisper
 	$(BIN)/python bench/fluency.py
 
 bench-scaling: setup ## simulate loads: GPUs needed, waits and costs, the tables of docs/scaling.md
