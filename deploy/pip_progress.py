@@ -126,8 +126,8 @@ def run(name: str, arguments: list[str]) -> int:
     else:
         size = f", {progress.downloaded_mb:.0f} MB downloaded" if progress.downloaded_mb else ""
         seconds = time.monotonic() - began
-        did = f"{count(progress.libraries)} installed" if progress.libraries else "nothing to install, found out"
-        say(f"  ✓ {name}  {did} in {seconds:.0f} s{size}\n")
+        did = f"{count(progress.libraries)} installed in" if progress.libraries else "all there,"
+        say(f"  ✓ {name}  {did} {seconds:.0f} s{size}\n")
     return status
 
 
