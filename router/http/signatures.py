@@ -22,7 +22,13 @@ from dataclasses import dataclass
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope
 
-from router.errors import MalformedRequest, PayloadTooLarge, RateLimited, Unauthorized
+from router.errors import (
+    MalformedRequest,
+    PayloadTooLarge,
+    RateLimited,
+    RouterError,
+    Unauthorized,
+)
 from router.keys.key import Key
 
 CLOCK_SKEW_S = 120
@@ -103,6 +109,7 @@ class SignedBody:
         self._digest = hashlib.sha256()
         self._ahead: deque[Message] = deque()
         self._settled = False
+        self._refused: RouterError | None = None
 
     async def receive(self) -> Message:
         """Return the next message.
@@ -132,8 +139,17 @@ class SignedBody:
             await self._next()
 
     async def _next(self) -> Message:
+        if self._refused is not None:  # also when it is asked for again
+            raise self._refused
         if self._settled:
             return await self._receive()
+        try:
+            return await self._checked()
+        except RouterError as error:
+            self._refused = error
+            raise
+
+    async def _checked(self) -> Message:
         message = await self._wait()
         if message["type"] != "http.request":
             self._settled = True

@@ -1,7 +1,7 @@
 """Limits before requests to a back-end: a breaker if it is down, an allowance if it costs money,
 and how long a back-end without the model is waited for.
 
-Both know nothing of HTTP. The time comes from a clock that is given to them.
+None of them knows HTTP. The time comes from a clock that is given to them.
 """
 
 from __future__ import annotations
