@@ -37,6 +37,7 @@ from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
 from router.predictions.failure_details import failure_log_tail, with_log_tail
 from router.predictions.sleep_steps import SleepSteps, rungs_of
+from router.predictions.wake_ups import WakeUps
 from router.scheduling import messages as msg
 from router.scheduling.model import COMING, GONE, LEAVING, Phase
 from router.scheduling.scheduler import Scheduler
@@ -51,8 +52,6 @@ CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 10.0
 
 # Reports after which a model may be in a new phase that no effect announced.
-# The scheduler's times are of seconds. So what only time changes may be done this much later.
-LOOK_S = 0.01
 STEPS_OF_A_PROCESS = (
     *(msg.Ready, msg.HealthChanged, msg.Slept, msg.Woke, msg.StartFailed, msg.Stopped),
     msg.SleepRefused,
@@ -111,8 +110,7 @@ class SchedulerLoop:
         self._tasks: set[asyncio.Task[None]] = set()
         self._events: deque[msg.Event] = deque()
         self._handling = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._look: asyncio.TimerHandle | None = None  # calls _set_timer
+        self._wake_ups = WakeUps(clock, scheduler.next_wakeup, lambda: self.post(msg.Tick()))
         self._changed = asyncio.Event()
 
     # ---- life ----------------------------------------------------------------------------
@@ -134,9 +132,7 @@ class SchedulerLoop:
             await self._all_stopped()
         for task in list(self._tasks):
             task.cancel()
-        for timer in (self._timer, self._look):
-            if timer:
-                timer.cancel()
+        self._wake_ups.close()
 
     async def _all_stopped(self) -> None:
         while any(m.phase not in GONE or m.running for m in self.scheduler.models.values()):
@@ -166,8 +162,7 @@ class SchedulerLoop:
         finally:
             self._handling = False
         self._changed.set()
-        if self._look is None:
-            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._set_timer)
+        self._wake_ups.look()
 
     def _report_phase(self, model: str) -> None:
         """Report the phase that a process has reached. The phases in COMING and LEAVING were
@@ -201,30 +196,6 @@ class SchedulerLoop:
                 self._follow(effect.model, self._then_measure(self.sleep_steps.wake(effect)))
             case msg.Interrupt():
                 self._spawn(self._interrupt(effect))
-
-    def _set_timer(self) -> None:
-        """Set a timer for the Tick at the next moment when time alone could change something.
-
-        This is called once for all events within LOOK_S. A timer that is too early is kept: its
-        Tick finds nothing to do and sets the next timer. Most events only move the moment to later,
-        and a new timer costs more than a Tick.
-        """
-        self._look = None
-        now = self._clock.monotonic()
-        wakeup = self.scheduler.next_wakeup(now)
-        if wakeup is None:
-            return
-        loop = asyncio.get_running_loop()
-        when = loop.time() + max(wakeup - now, 0.0) + 0.001
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(when, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self.post(msg.Tick())
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -1,0 +1,57 @@
+"""Calls the scheduler again when time alone could change something."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from router.clock import Clock
+
+# The scheduler's times are of seconds. So what only time changes may be done this much later.
+LOOK_S = 0.01
+
+
+class WakeUps:
+    """A timer for the next such moment. `next_wakeup`: returns it, given the present one, in
+    seconds of `clock`; None when only an event can change something. `tick`: called then."""
+
+    def __init__(
+        self, clock: Clock, next_wakeup: Callable[[float], float | None], tick: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._next_wakeup = next_wakeup
+        self._tick = tick
+        self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+
+    def look(self) -> None:
+        """To be called after every event. The moment is looked for once for all events within
+        LOOK_S: to look after each took a tenth of a small prediction's processor time."""
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(LOOK_S, self._set_timer)
+
+    def close(self) -> None:
+        """Call nothing any more."""
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
+
+    def _set_timer(self) -> None:
+        """A timer that is too early is kept: its tick finds nothing to do and the next timer is
+        set. Most events only move the moment to later, and a new timer costs more than a tick."""
+        self._look = None
+        now = self._clock.monotonic()
+        wakeup = self._next_wakeup(now)
+        if wakeup is None:
+            return
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(wakeup - now, 0.0) + 0.001
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._tick()
