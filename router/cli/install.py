@@ -51,7 +51,7 @@ def install_command(
         typer.Option("--system", help="Also install system packages and run cog.yaml's commands."),
     ] = False,
 ) -> None:
-    """Install what a package needs into an environment of its own, the folder .venv in it."""
+    """Install what a package needs into an environment of its own, .venv in its folder."""
     if models:
         folders = [package_folder(model).resolve() for model in models]
     else:

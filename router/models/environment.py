@@ -4,8 +4,8 @@
 points the link `.venv` at it. So a model that runs goes on with the environment that it was
 started with, and an installation that fails or is interrupted has changed nothing. Only when
 requirements have changed, the present environment is changed, which is quicker. It has a mark
-meanwhile, and is not used until that is done. A `.venv` that is no link was made by a person. It
-is used as it is.
+meanwhile, and is not used until that is done. A `.venv` without a NOTE was made by a person. It is
+used as it is, until `callme install --again` replaces it.
 """
 
 from __future__ import annotations

@@ -99,8 +99,8 @@ class Missing:
         self._first_at = self._last_at = -math.inf
 
     def is_final(self) -> bool:
-        """Count one such answer. True when there was no other for MISSING_LONGEST_S. After a pause
-        as long, in which nobody asked, the time begins again."""
+        """Count one such answer. True when all answers of the last MISSING_LONGEST_S were such ones.
+        After a pause as long, in which nobody asked, the time begins again."""
         now = self._clock.monotonic()
         if now > self._last_at + MISSING_LONGEST_S:
             self._first_at = now

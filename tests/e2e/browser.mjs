@@ -1,5 +1,5 @@
-// Drives docs/examples/one-request.html in a real Chromium, as a person would; told what to do by JSON
-// on stdin, and prints what was seen as JSON. Run by test_browser.py in a folder that has
+// Drives docs/examples/one-request.html in a real Chromium, as a person would. Reads what to do from
+// stdin, as JSON, and prints what was seen as JSON. Run by test_browser.py in a folder that has
 // puppeteer-core.
 
 import { readFileSync } from "node:fs";
