@@ -12,8 +12,8 @@ PIP := $(BIN)/python deploy/pip_progress.py
 JOBS ?= 2
 # `make test` has two lanes: tests of services, which mostly wait, and beside them what computes. The
 # second one gets the processor when the first does not use it.
-IN_TURN := $(MAKE) --no-print-directory
-GENTLY := nice -n 10 $(IN_TURN)
+SUBMAKE := $(MAKE) --no-print-directory
+NICE_SUBMAKE := nice -n 10 $(SUBMAKE)
 SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
@@ -71,18 +71,18 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done
 
 test: lint weights ## everything; sets itself up
-	+@$(IN_TURN) --jobs 2 $(SYNC) lane-services lane-models
+	+@$(SUBMAKE) --jobs 2 $(SYNC) lane-services lane-models
 
 lane-services:
-	+@$(IN_TURN) test-e2e
-	+@$(IN_TURN) test-router
-	+@$(IN_TURN) test-edge
+	+@$(SUBMAKE) test-e2e
+	+@$(SUBMAKE) test-router
+	+@$(SUBMAKE) test-edge
 
 lane-models:
-	+@$(GENTLY) type
-	+@$(GENTLY) test-packages
-	+@$(GENTLY) test-original
-	+@$(GENTLY) test-packaging
+	+@$(NICE_SUBMAKE) type
+	+@$(NICE_SUBMAKE) test-packages
+	+@$(NICE_SUBMAKE) test-original
+	+@$(NICE_SUBMAKE) test-packaging
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router

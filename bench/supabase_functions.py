@@ -6,9 +6,9 @@ compiles at a first call, and then five times more; all of it in RUNS processes.
 processor of all threads: `start` until it listens, which includes reading and transpiling the
 files, `first` the first call (best, median and worst of the processes), `later` the median of the
 later ones. `peak_mb`: the most memory that a process ever had (VmHWM); `idle_mb`: the same before
-the first call. `--bundled` runs what `deno bundle` makes of the files: the platform does not transpile
-them at a start either. One line a row is appended to bench/results/supabase_functions.jsonl. Needs
-Postgres 15. Linux only.
+the first call. `--bundled` runs what `deno bundle` makes of the files: the platform does not
+transpile them at a start either. One line a row is appended to
+bench/results/supabase_functions.jsonl. Needs Postgres 15. Linux only.
 """
 
 from __future__ import annotations

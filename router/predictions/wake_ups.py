@@ -23,15 +23,17 @@ class WakeUps:
         self._tick = tick
         self._timer: asyncio.TimerHandle | None = None
         self._look: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def look(self) -> None:
         """To be called after every event. The moment is looked for once for all events within
         LOOK_S: to look after each took a tenth of a small prediction's processor time."""
-        if self._look is None:
+        if self._look is None and not self._closed:
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._set_timer)
 
     def close(self) -> None:
-        """Call nothing any more."""
+        """Call nothing any more, whatever happens."""
+        self._closed = True
         for timer in (self._timer, self._look):
             if timer is not None:
                 timer.cancel()

@@ -99,7 +99,7 @@ class Missing:
         self._first_at = self._last_at = -math.inf
 
     def is_final(self) -> bool:
-        """Count one such answer. True when all answers of the last MISSING_LONGEST_S were such ones.
+        """Count one such answer. True when all answers of the last MISSING_LONGEST_S were such.
         After a pause as long, in which nobody asked, the time begins again."""
         now = self._clock.monotonic()
         if now > self._last_at + MISSING_LONGEST_S:

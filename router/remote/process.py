@@ -24,7 +24,7 @@ from router.models.process_interface import (
     RunAgainError,
     StartError,
 )
-from router.prediction import Job, Outcome
+from router.prediction import Job, Outcome, Status
 from router.remote.backend import Backend, Guards
 from router.remote.responses import TROUBLE, canceled, failed
 
@@ -69,12 +69,11 @@ class RemoteProcess:
                 await self._backend.probe()
         except BaseException as error:
             await self.stop(0.0)
-            if (
-                isinstance(error, StartError)
-                and error.missing
-                and self._guards.no_server.is_final()
-            ):
-                error.outage = False
+            if isinstance(error, StartError):
+                if not error.missing:
+                    self._guards.no_server.found()
+                elif self._guards.no_server.is_final():
+                    error.outage = False
             raise
         self._guards.no_server.found()
 
@@ -145,10 +144,11 @@ class RemoteProcess:
             self._running.pop(job.id, None)
             self._canceled.discard(job.id)
         self._judge(outcome)
-        if not outcome.missing:
+        if outcome.missing:
+            if self._guards.no_model.is_final():
+                return replace(outcome, refused=False)
+        elif outcome.status is not Status.CANCELED:  # a cancel is no answer about the model
             self._guards.no_model.found()
-        elif self._guards.no_model.is_final():
-            return replace(outcome, refused=False)
         return outcome
 
     async def cancel(self, prediction_id: str) -> None:

@@ -144,6 +144,23 @@ def test_values_that_do_not_fit(values: dict[str, Any], problem: str) -> None:
     assert caught.value.message.endswith(problem)
 
 
+def test_names_of_inputs_are_listed_once_and_not_all() -> None:
+    """Thousands of names that are no inputs do not make an answer of megabytes."""
+    inputs = {f"input_{n}": {"type": "string", "title": f"{n}"} for n in range(200)}
+
+    def takes(properties: dict[str, Any]) -> InputSchema:
+        return InputSchema({"components": {"schemas": {"Input": {"properties": properties}}}})
+
+    with pytest.raises(InvalidInput) as caught:
+        takes(inputs).check({f"no_{n}": 1 for n in range(1000)}, [])
+    problems = (caught.value.details or {})["problems"]
+    assert problems[0]["message"].endswith("input_18, input_19 and 180 more")
+    assert {p["message"] for p in problems[1:]} == {"there is no such input"}
+    assert len(problems) == 1000
+    with pytest.raises(InvalidInput, match="the model takes none"):
+        takes({}).check({"a": 1}, [])
+
+
 def test_every_problem_is_listed() -> None:
     """Three mistakes are three problems in the details, the missing file among them."""
     with pytest.raises(InvalidInput) as caught:

@@ -281,6 +281,8 @@ async def test_a_model_that_is_missing_is_waited_for_a_quarter_of_an_hour() -> N
         return refused
 
     assert await refusals(minutes) == [True] * minutes
+    await world.again().start()
+    await world.run("x", Outcome(Status.CANCELED))  # no answer about the model
     ended = await world.run("y", gone)
     assert (ended.refused, ended.failure) == (False, NO_MODEL)
     await world.again().start()
@@ -312,3 +314,10 @@ async def test_a_server_that_is_missing_is_waited_for_a_quarter_of_an_hour() -> 
     await world.again().start()
     world.backend.there = False
     assert await is_outage(), "it was there meanwhile"
+    for _ in range(int(MISSING_LONGEST_S / 60) - 2):
+        assert await is_outage()
+    world.backend.missing = False
+    assert await is_outage(), "it cannot be reached"
+    world.backend.missing = True
+    assert await is_outage(), "there was another answer meanwhile"
+    assert await is_outage()

@@ -178,7 +178,11 @@ function runPanel(shape, pageSignal) {
     if (stop.ariaDisabled) return;
     stop.ariaDisabled = "true"; // disabled, it would lose the focus of the keyboard
     say(text, "Canceling …");
-    cancel(current.id).catch((error) => body.replaceChildren(notice(error)));
+    cancel(current.id).catch((error) => {
+      stop.ariaDisabled = null; // it runs on, and may be canceled again
+      say(text, "");
+      body.replaceChildren(notice(error));
+    });
   }
   async function erase() {
     try {
