@@ -50,6 +50,8 @@ from router.settings import Settings
 from router.shutdown import Shutdown
 
 log = logging.getLogger(__name__)
+# Copies of a model may have grown by this much since the last ones: caches of cuDNN and the like.
+GROWTH_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +258,7 @@ def _make_loop(
         min_residency_s=settings.min_residency_s,
         unhealthy_to_restart_s=settings.unhealthy_to_restart_s,
         default_footprint_bytes=settings.default_footprint_bytes,
+        growth_bytes=GROWTH_BYTES,
     )
 
     def make_process(package: Package) -> Process:

@@ -81,6 +81,7 @@ class Model(SleepRecord):
     set_up_since: float = 0.0  # when its last set-up began
     set_up_until: float = 0.0  # when its last set-up succeeded or failed
     own: OwnPolicy = THE_POLICYS
+    growth_bytes: int = 0  # see Policy
     last_used: float = 0.0
     failures: int = 0
     retry_at: float = 0.0
@@ -147,9 +148,10 @@ class Model(SleepRecord):
     @property
     def likely_host_bytes(self) -> int:
         """Main memory that its copies may take: somewhat more than the last ones or than the model
-        holds, because memory comes in whole pages and a model may grow."""
+        holds, because memory comes in whole pages and a model may grow: by caches of some MiB, say,
+        when it gets an input of a new size."""
         known = self.host_bytes or self.need_bytes
-        return max(self.held_host_bytes, known + known // 8)
+        return max(self.held_host_bytes, known + max(known // 8, self.growth_bytes))
 
     @property
     def driver_bytes(self) -> int:

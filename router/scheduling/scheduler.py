@@ -86,6 +86,7 @@ class Scheduler:
                 (labels or {}).get(name, name),
                 name in weightless,
                 own=(own_policies or {}).get(name, OwnPolicy()),
+                growth_bytes=self.policy.growth_bytes,
             )
             for name, parallel in concurrency.items()
         }

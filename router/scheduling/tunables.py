@@ -40,7 +40,8 @@ class Policy:
     after a first failure; it doubles with each further one, up to `backoff_max_s`.
     `wait_out_backoff_s`: after a crash, waiters stay in the queue if the back-off is no longer than
     this. `default_footprint_bytes`, `unknown_load_s`, `unknown_service_s`: what is assumed of a
-    model before it has been measured.
+    model before it has been measured. `growth_bytes`: by how much the copies of a model may have
+    grown since the last ones, or by an eighth if that is more.
     """
 
     queue_limit: int = 64
@@ -58,6 +59,7 @@ class Policy:
     default_footprint_bytes: int = 2 << 30
     unknown_load_s: float = 30.0
     unknown_service_s: float = 2.0
+    growth_bytes: int = 0
 
     def protection_s(self, brought_in_s: float) -> float:
         """Seconds for which a model stays that took `brought_in_s` to load or to wake."""

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from tests.e2e.service import ROOT, Service, running_service
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -110,15 +111,18 @@ class Caller:
         return sum(json.loads(line)["model"] == self.name for line in lines)
 
     def run(self) -> None:
-        """Requests at random moments: one, and in every twenty-fifth round four at a time, one of
-        them full."""
+        """Two of three rounds begin when it is asleep, every third at a random moment. Each is one
+        request, and in every twenty-fifth round four at a time, one of them full."""
         self.ask(full=False)
         self.ask(full=True)
         number = 0
         while self.wakes() < CYCLES:
             number += 1
-            assert number < 4 * CYCLES, f"{self.name} sleeps too seldom"
-            time.sleep(self.random.uniform(0, LONGEST_PAUSE_S))
+            assert number < 4 * CYCLES, f"{self.name} was asleep and is not counted as woken"
+            if number % 3:
+                wait_until(lambda: self.service.model(self.name)["state"] == "asleep")
+            else:
+                time.sleep(self.random.uniform(0, LONGEST_PAUSE_S))
             if number % 25:
                 self.ask(full=False)
             else:

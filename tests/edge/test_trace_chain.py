@@ -76,7 +76,8 @@ def test_from_the_edge_function_to_a_span_inside_a_package(tmp_path: Path) -> No
                 answer = http.post(function.url, json=body, headers=headers)
                 assert (answer.status_code, answer.json()) == (200, 8), answer.text
                 spans = until(
-                    lambda: PATH_DOWN[0] in (s := receiver.of(TRACE)) and PATH_DOWN[-1] in s and s
+                    # Each program sends its spans when it likes.
+                    lambda: (s := receiver.of(TRACE)).keys() >= set(PATH_DOWN) and s
                 )
                 second = http.post(function.url, json=body)
                 assert second.status_code == 200

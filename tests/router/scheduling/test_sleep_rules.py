@@ -7,6 +7,7 @@ import pytest
 from router.scheduling import messages as msg
 from router.scheduling.model import Model, Phase
 from router.scheduling.queue import Waiter
+from router.scheduling.scheduler import Policy, Scheduler
 from router.scheduling.sleep_record import SMOOTHING
 from router.scheduling.sleeping import (
     HostDecision,
@@ -27,6 +28,16 @@ def copied(name: str, host: int, *, phase: Phase = Phase.ASLEEP, load_s: float =
 def limit_of(m: Model) -> int | None:
     """What its copies may take while some are made."""
     return m.host_limit_bytes
+
+
+def test_copies_may_grow() -> None:
+    """By an eighth, and a small model by as much as a cache takes. Less would refuse it sleep for
+    some MiB, and it would be stopped instead."""
+    small, large = copied("small", 16), copied("large", 1600)
+    small.growth_bytes = large.growth_bytes = 64
+    assert (small.likely_host_bytes, large.likely_host_bytes) == (80, 1800)
+    scheduler = Scheduler({"a": 1}, 1000, Policy(growth_bytes=64, default_footprint_bytes=16))
+    assert scheduler.models["a"].likely_host_bytes == 80
 
 
 def test_too_many_copies() -> None:
