@@ -10,11 +10,6 @@ EXTRAS := $(subst $(empty) $(empty),$(comma),$(PACKAGES))
 PIP := $(BIN)/python deploy/pip_progress.py
 # Tests that only wait for each other are run side by side, a module in one process.
 JOBS ?= 2
-# `make test` has two lanes: tests of services, which mostly wait, and beside them what computes. The
-# second one gets the processor when the first does not use it.
-SUBMAKE := $(MAKE) --no-print-directory
-NICE_SUBMAKE := nice -n 10 $(SUBMAKE)
-SYNC := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
@@ -22,7 +17,7 @@ PARALLEL := -n $(JOBS) --dist loadfile
 # One cache for all runs: the libraries are the same, and torch alone takes a minute.
 MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original lane-services lane-models golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -70,19 +65,7 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 	@echo "mypy deploy"; cd deploy && $(MYPY) .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done
 
-test: lint weights ## everything; sets itself up
-	+@$(SUBMAKE) --jobs 2 $(SYNC) lane-services lane-models
-
-lane-services:
-	+@$(SUBMAKE) test-e2e
-	+@$(SUBMAKE) test-router
-	+@$(SUBMAKE) test-edge
-
-lane-models:
-	+@$(NICE_SUBMAKE) type
-	+@$(NICE_SUBMAKE) test-packages
-	+@$(NICE_SUBMAKE) test-original
-	+@$(NICE_SUBMAKE) test-packaging
+test: lint type test-router test-packages test-original test-packaging test-edge test-e2e ## everything; sets itself up
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router
