@@ -7,6 +7,7 @@ It says when it is asleep, and wakes at the next line. It must not live to say m
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -19,10 +20,16 @@ from bench.gpu_swap_model import Model, Net, bytes_of_layer, randomize  # noqa: 
 from router.models.worker_hook.callme_sleep.device import device_of  # noqa: E402
 from router.models.worker_hook.callme_sleep.sleeper import Sleeper  # noqa: E402
 
+MMAP_THRESHOLD = -3  # malloc.h
+
 
 def main() -> None:
     """Sleep, say so, wait for a word, wake."""
     kind, size, width = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    if kind == "cpu":
+        # By default the C library keeps freed memory for later, by sizes that it adapts. Then a
+        # wake would find it there.
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 64 << 10)
     net = Net(max(1, size // bytes_of_layer(width)), width, kind)
     randomize(net, 0)
     model = Model(net)
