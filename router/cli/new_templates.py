@@ -17,8 +17,10 @@ build:
 run: "run.py:Runner"
 """
 
-# What callme makes in the folder: the schema of the inputs, and an environment.
-UNWANTED = ".cog\n.venv\n__pycache__\n"
+# What callme makes in the folder: the schema of the inputs, and environments.
+GITIGNORE = ".cog\n.venv\n__pycache__\n"
+# `cog build` refuses a .dockerignore with .cog in it: it puts the schema there.
+DOCKERIGNORE = ".cog/environments\n.cog/install.*\n.venv\n**/__pycache__\n"
 
 TEXT_RUN = '''\
 """Counts the words of a text."""
@@ -243,8 +245,8 @@ if __name__ == "__main__":
 
 def _files(run: str, test: str, *requirements: str) -> Mapping[str, str]:
     return {
-        ".dockerignore": UNWANTED,
-        ".gitignore": UNWANTED,
+        ".dockerignore": DOCKERIGNORE,
+        ".gitignore": GITIGNORE,
         "cog.yaml": COG_YAML,
         "requirements.txt": "".join(f"{line}\n" for line in requirements),
         "run.py": run,

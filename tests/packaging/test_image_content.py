@@ -44,6 +44,9 @@ READ_AT_RUN_TIME = {
 }
 # What lies about on a machine that builds.
 LEFT_BEHIND = (
+    ".cog/environments/1/lib/python3.11/site-packages/torch/nn.py",
+    ".cog/install.lock",
+    ".cog/install.log",
     ".git/HEAD",
     ".mypy_cache/3.11/run.data.json",
     ".pytest_cache/README.md",
