@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,6 @@ def read_package(folder: Path, env: Mapping[str, str], name: str = "") -> Packag
         view=_read_view(folder),
         traces=_read_traces(config),
     )
-
-
-def runnable(package: Package) -> Package:
-    """Return the package with the environment that it has now, when the one that it was read with
-    is gone: `callme install` deletes an environment that no process runs with."""
-    if package.python.exists() or (now := own_python(package.folder)) is None:
-        return package
-    return replace(package, python=now)
 
 
 def discover(folder: Path, env_of: Mapping[str, Mapping[str, str]]) -> dict[str, Package]:

@@ -39,7 +39,13 @@ from router.models.loopback_http import ConnectionLostError
 from router.models.process_group import ProcessGroup
 from router.models.process_interface import LogLine, NotStartedError, Report, StartError
 from router.models.process_log import ProcessLog
-from router.models.process_options import TRACEBACK, ProcessOptions, control_socket, environment
+from router.models.process_options import (
+    TRACEBACK,
+    ProcessOptions,
+    control_socket,
+    environment,
+    runnable,
+)
 from router.models.schemas import why_not_spawned
 from router.models.sleep_client import SleepClient
 from router.models.temp_folder import LeftBehind, TempFolder
@@ -209,6 +215,7 @@ class CogProcess:
     # ---- starting ------------------------------------------------------------------------
 
     async def _spawn(self) -> ProcessGroup:
+        self._package = runnable(self._package)
         port = _free_port()
         try:
             self._tmp.make()

@@ -10,9 +10,8 @@ used as it is, until `callme install --again` replaces it.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-from collections.abc import Iterator
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ NAME = ".venv"
 MADE = Path(".cog", "environments")
 UNFINISHED = "callme-unfinished"
 NOTE = "callme.json"
+OLD = "old-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def next_one(folder: Path) -> Path:
     deleted."""
     numbers = [0]
     for made in (folder / MADE).glob("*"):
-        if (made / UNFINISHED).exists() and made != present(folder):
+        if has_mark(made) and made.resolve() != present(folder):
             shutil.rmtree(made, ignore_errors=True)
         elif made.name.isdigit():
             numbers.append(int(made.name))
@@ -59,37 +59,62 @@ def next_one(folder: Path) -> Path:
 
 
 def publish(folder: Path, made: Path) -> None:
-    """Start models with the environment `made` from now on. Raises OSError."""
+    """Start models with the environment `made` from now on. Raises OSError; then `.venv` is as it
+    was."""
     link, new = folder / NAME, folder / MADE / "new"
     new.unlink(missing_ok=True)
     new.symlink_to(made.relative_to(folder.resolve()))
-    if link.is_dir() and not link.is_symlink():  # a person's, or an older `callme install`'s
-        shutil.rmtree(link)
-    new.replace(link)
+    if link.is_symlink() or not link.is_dir():
+        new.replace(link)
+        return
+    # A person's, or an older `callme install`'s. It is kept until the link is in its place.
+    old = Path(tempfile.mkdtemp(prefix=OLD, dir=folder / MADE))
+    link.replace(old)
+    try:
+        new.replace(link)
+    except BaseException:
+        old.replace(link)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def delete_unused(folder: Path) -> None:
     """Delete the environments that no model is started with any more, and none runs with."""
     for made in (folder / MADE).glob("*"):
-        if made.name.isdigit() and made.resolve() != present(folder) and not in_use(made):
+        ours = made.name.isdigit() or made.name.startswith(OLD)
+        if ours and made.resolve() != present(folder) and not in_use(made):
             shutil.rmtree(made, ignore_errors=True)
 
 
 def in_use(environment: Path) -> bool:
-    """Whether a process runs with this environment's interpreter."""
-    return any(_programs(f"{environment.resolve()}/bin/"))
+    """Whether a process runs with this environment's interpreter, or may: one whose command cannot
+    be read."""
+    programs = environment.resolve() / "bin"
+    return any(_runs_from(programs, process) for process in psutil.process_iter())
 
 
-def _programs(folder: str) -> Iterator[int]:
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cmdline()[:1] and process.cmdline()[0].startswith(folder):
-                yield process.pid
+def _runs_from(folder: Path, process: psutil.Process) -> bool:
+    try:
+        program = Path(*process.cmdline()[:1])
+        if program.parent.name != folder.name:
+            return False
+        # Not the program itself: it is a link to the interpreter that made the environment.
+        beside = program.parent if program.is_absolute() else Path(process.cwd(), program.parent)
+        return beside.resolve() == folder
+    except psutil.AccessDenied:
+        return True
+    except psutil.Error:  # it has ended
+        return False
 
 
 def is_unfinished(folder: Path) -> bool:
     """Whether an installation is at work on the environment, or was interrupted."""
-    return (folder / NAME / UNFINISHED).exists()
+    return has_mark(folder / NAME)
+
+
+def has_mark(environment: Path) -> bool:
+    """Whether this environment is unfinished."""
+    return (environment / UNFINISHED).exists()
 
 
 def read_note(folder: Path) -> Note | None:

@@ -67,9 +67,9 @@ def state_of(folder: Path, needs: Requirements) -> State:
         if note is None:
             return State.BY_HAND
         return State.READY if note.digest == needs.digest() else State.CHANGED
-    if not lacking(needs):
-        return State.NONE_NEEDED
-    return State.UNFINISHED if environment.is_unfinished(folder) else State.MISSING
+    if environment.is_unfinished(folder):
+        return State.UNFINISHED
+    return State.MISSING if lacking(needs) else State.NONE_NEEDED
 
 
 def install(folder: Path, needs: Requirements, on_line: OnLine, *, again: bool = False) -> Note:

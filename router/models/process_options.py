@@ -8,12 +8,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from router.models.catalog import Package
 from router.models.driver_client import DriverClient
+from router.models.environment import has_mark, is_unfinished, own_python
 from router.models.process_group import SPOOL_NAME, inherited_environment
+from router.models.process_interface import StartError
 from router.models.worker_hook.callme_sleep.control import DEVICE_NAME, PATH_NAME
 from router.models.worker_hook.callme_tracebacks import FILE_NAME as TRACEBACK_FILE
 
@@ -46,6 +48,25 @@ class ProcessOptions:
     sleep_device: str = ""
     traced: bool = False
     driver: DriverClient | None = None
+
+
+def runnable(package: Package) -> Package:
+    """Return the package with an interpreter that can be started now.
+
+    It is the one that the package was read with. When that is gone, as `callme install` deletes
+    an environment that no process runs with, it is the present one. Raises StartError while
+    `callme install` changes that environment, and after it was interrupted.
+    """
+    used = package.python.parent.parent
+    by_router = package.python == Path(sys.executable)  # also while its own cannot be used
+    if has_mark(used) or (by_router and is_unfinished(package.folder)):
+        raise StartError(
+            "its environment is being changed, or was interrupted: "
+            f"callme install {package.folder.name}"
+        )
+    if package.python.exists() or (now := own_python(package.folder)) is None:
+        return package
+    return replace(package, python=now)
 
 
 def control_socket(temp_folder: Path) -> Path:

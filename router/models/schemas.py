@@ -18,9 +18,10 @@ from typing import Any
 
 import orjson
 
-from router.models.catalog import Package, does_stream, runnable
+from router.models.catalog import Package, does_stream
 from router.models.process_group import ProcessGroup, inherited_environment
 from router.models.process_interface import StartError
+from router.models.process_options import runnable
 from router.models.source_files import SHOWN_ONLY, source_files
 from router.models.tracebacks import last_raised
 
@@ -52,7 +53,7 @@ class Description:
 async def describe(package: Package) -> Description:
     """Return the description: from disk if it is up to date there, else made now.
 
-    Raises StartError when the runner cannot be imported.
+    Raises StartError when the runner cannot be imported, and when `runnable` does.
     """
     package = runnable(package)
     return read_description(package) or await _make(package)

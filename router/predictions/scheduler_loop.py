@@ -21,7 +21,7 @@ from typing import Protocol
 
 from router.clock import Clock
 from router.errors import RouterError, WorkerDied, without_paths
-from router.models.catalog import Package, runnable
+from router.models.catalog import Package
 from router.models.process_interface import (
     LogLine,
     MayHaveBegunError,
@@ -223,7 +223,7 @@ class SchedulerLoop:
     async def _start(self, e: msg.Start) -> None:
         began = self._clock.monotonic()
         log.info("model starting", extra={"model": e.model})
-        process = self._make_process(runnable(self._packages[e.model]))
+        process = self._make_process(self._packages[e.model])
         self._processes[e.model] = process
         try:
             await process.start()
