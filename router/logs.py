@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -14,6 +14,9 @@ import orjson
 import structlog
 
 QUIET = ("httpx", "python_multipart", "asyncio")
+# What is logged when a model does not start. Commands that print this themselves hide it.
+PACKAGE_UNREADABLE = "package cannot be read"
+START_FAILED = "model failed to start"
 # The attributes of every record; all others come from `extra`. uvicorn's color_message is a second
 # copy of its message, with terminal codes.
 OF_EVERY_RECORD = frozenset(
@@ -21,25 +24,33 @@ OF_EVERY_RECORD = frozenset(
 )
 
 
-class Told(logging.Filter):
-    """Leaves out what a command of a person tells in its own words: why a model did not start.
-    `begin`: for this model, or for all without a name; `end`: no more."""
+class StartFailureFilter(logging.Filter):
+    """Leaves out log lines about a start that failed, while a command prints them itself."""
 
-    EVENTS = frozenset({"package cannot be read", "model failed to start"})
+    EVENTS = frozenset({PACKAGE_UNREADABLE, START_FAILED})
 
     def __init__(self) -> None:
         super().__init__()
         self._models: Counter[str] = Counter()
 
-    def begin(self, model: str = "") -> None:
-        """Leave it out from now on."""
+    def hide(self, model: str = "") -> None:
+        """Leave out this model's lines from now on, or with "" those of all models."""
         self._models[model] += 1
         for handler in logging.getLogger().handlers:
             handler.addFilter(self)
 
-    def end(self, model: str = "") -> None:
-        """Log it again."""
+    def show(self, model: str = "") -> None:
+        """Log them again, when `show` has been called as often as `hide`."""
         self._models[model] -= 1
+
+    @contextlib.contextmanager
+    def hidden(self, model: str) -> Iterator[None]:
+        """Leave out this model's lines within a `with` statement, however it ends."""
+        self.hide(model)
+        try:
+            yield
+        finally:
+            self.show(model)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged. A bug's traceback always is."""

@@ -7,6 +7,7 @@ import logging
 from router.clock import SystemClock
 from router.errors import RouterError
 from router.http.context import Context
+from router.logs import PACKAGE_UNREADABLE
 from router.models.process_interface import StartError
 from router.models.tracebacks import with_place
 from router.predictions.keep_loaded import KeepLoaded
@@ -25,10 +26,10 @@ async def prepare(context: Context, settings: Settings) -> None:
         except (RouterError, StartError) as error:
             unread = context.schemas.unreadable(name)
             reason = with_place(str(error), unread.place if unread else "")
-            log.error("package cannot be read", extra={"model": name, "reason": reason})
+            log.error(PACKAGE_UNREADABLE, extra={"model": name, "reason": reason})
             continue
         except Exception:
-            log.exception("package cannot be read", extra={"model": name})
+            log.exception(PACKAGE_UNREADABLE, extra={"model": name})
             continue  # a bug, which must not affect the other models
         if name in settings.preload or "all" in settings.preload:
             context.loop.post(Warm(name))

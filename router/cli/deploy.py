@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from router.cli.client import RefusedError
+from router.cli.client import RefusedError, Target
 from router.cli.common import err_console, fail, read_settings
 from router.config_mistakes import did_you_mean
 from router.models.catalog import PackageError, read_package
@@ -142,9 +142,10 @@ def no_model(model: str, settings: Settings) -> NoReturn:
     )
 
 
-def new_folder_hint(error: RefusedError, settings: Settings, model: str) -> str:
+def new_folder_hint(error: RefusedError, target: Target, settings: Settings, model: str) -> str:
     """What to do when this machine's router does not know a model that has a folder; else ""."""
-    if error.code == "unknown_model" and (settings.packages_dir / model / "cog.yaml").is_file():
+    has_folder = (settings.packages_dir / model / "cog.yaml").is_file()
+    if target.own and error.code == "unknown_model" and has_folder:
         return "The router reads the folder when it starts: stop it, and run it again."
     return ""
 

@@ -80,9 +80,13 @@ def install_one(
         needs = read_requirements(folder)
         state = state_of(folder, needs)
         if again or state.needs_install:
+            before = present(folder)
             if _install(folder, needs, state, again=again) and named:
-                line = f"the model runs with the earlier one until: callme restart {name}"
-                console.print(f"      {line}", soft_wrap=True, markup=False)
+                how = "the model runs with the earlier one until"
+                if present(folder) == before:
+                    how = "changed under the running model"
+                line = f"      {how}: callme restart {name}"
+                console.print(line, soft_wrap=True, markup=False)
         elif state is State.BY_HAND and (without := lacking_of_own(folder, needs)):
             raise InstallError(
                 f"{state.value}, and lacks {_few(without)}: install that there, or see --again"

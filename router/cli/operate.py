@@ -115,7 +115,7 @@ def _operate(verb: str, model: str, url: str | None, key: str | None) -> None:
     except UnreachableError as error:
         fail_unreachable(error)
     except RefusedError as error:
-        hint = import_hint(str(error), model) or new_folder_hint(error, settings, model)
+        hint = import_hint(str(error), model) or new_folder_hint(error, target, settings, model)
         fail_refused(error, hint=hint)
     except StartError as error:
         hint = import_hint(str(error), model)

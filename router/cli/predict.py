@@ -41,7 +41,7 @@ from router.cli.ephemeral import TemporaryError, temporary_router
 from router.cli.predict_inputs import Pair, forgotten_at, read_json, read_pairs, read_variables
 from router.cli.progress import shown_progress
 from router.cli.save import take_files
-from router.logs import Told, configure_logging
+from router.logs import StartFailureFilter, configure_logging
 from router.models.catalog import PackageError, read_package
 from router.models.tracebacks import last_raised, last_traceback, with_place, without_tracebacks
 from router.settings import ModelSettings, Settings
@@ -134,12 +134,13 @@ def predict(
     )
     settings = read_settings()
     configure_logging(logging.ERROR)
-    Told().begin()  # by this command
+    StartFailureFilter().hide()
     forget_secrets()
     as_json = asked.inputs is not None
+    target = find_router(settings, url, key)
     name = _named(model)
     try:
-        work = _predict(settings, name, asked, find_router(settings, url, key))
+        work = _predict(settings, name, asked, target)
         _deliver(asyncio.run(work), output)
     except FailedError as failed:
         # The first line is in the last sentence too; alone it says nothing more.
@@ -157,14 +158,14 @@ def predict(
         fail_unreachable(error)
     except RefusedError as error:
         hint = forgotten_at(asked.pairs) if error.status == 422 else ""
-        fail_refused(error, as_json, hint=hint or new_folder_hint(error, settings, name))
+        fail_refused(error, as_json, hint=hint or new_folder_hint(error, target, settings, name))
     except KeyboardInterrupt:
         fail("Stopped; the prediction is canceled.", code=130)
 
 
 def _with_i(model: str | None, more: Sequence[str]) -> str:
-    given = " ".join(f"-i {shlex.quote(text)}" for text in more)
-    return f"callme predict {model} {given}"
+    given = [word for text in more for word in ("-i", text)]
+    return shlex.join(["callme", "predict", *([model] if model else []), *given])
 
 
 def _named(model: str | None) -> str:

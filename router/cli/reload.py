@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from router.cli.common import console, import_hint
 from router.errors import RouterError
+from router.logs import StartFailureFilter
 from router.models.source_files import Stamp, changed, stamps
 
 LOOK_EVERY_S = 0.25
@@ -22,9 +23,10 @@ async def restart_changed(
     folders: Mapping[str, Path],
     restart: Callable[[str], Awaitable[None]],
     show: Callable[[str], Awaitable[None]],
+    failures: StartFailureFilter,
 ) -> None:
     """Look for changes without an end. `folders`: each model's. `show` prints how a model is after
-    its restart."""
+    its restart. `failures` hides its log lines until then."""
     known = await asyncio.to_thread(_all, folders)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
@@ -37,7 +39,8 @@ async def restart_changed(
         for model in folders:
             if files := changed(known[model], now[model]):
                 console.print(f"  {model}: {', '.join(files[:3])} changed", markup=False)
-                await _restart(model, restart, show)
+                with failures.hidden(model):
+                    await _restart(model, restart, show)
         known = now
 
 

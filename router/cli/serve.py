@@ -39,7 +39,7 @@ from router.cli.reload import restart_changed
 from router.cli.serve_one import PORT, CogAtRoot
 from router.errors import RouterError
 from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
-from router.logs import Told, configure_logging
+from router.logs import StartFailureFilter, configure_logging
 from router.models.catalog import Package
 from router.models.tracebacks import with_place
 from router.scheduling.snapshot import ModelSnapshot, Phase
@@ -160,8 +160,8 @@ class Server(uvicorn.Server):
         # Here and not above: it takes half of the time in which a command starts.
         from router.app import create_app  # noqa: PLC0415
 
-        app: ASGIApp = create_app(settings)
-        app = CogAtRoot(app, only) if only else app
+        self.application = create_app(settings)
+        app: ASGIApp = CogAtRoot(self.application, only) if only else self.application
         config = uvicorn.Config(app, host=settings.host, port=settings.port, log_config=None)
         super().__init__(config)
         self._beside: list[asyncio.Task[None]] = []
@@ -231,38 +231,37 @@ def _run(server: Server, work: Coroutine[None, None, None]) -> None:
 async def _serve_and_show(
     server: Server, settings: Settings, exposed: Exposed | None, *, reload: bool, install: bool
 ) -> None:
-    told = Told()
-    told.begin()
-    server.start_beside(_show(server, settings, told))
+    failures = StartFailureFilter()
+    failures.hide()
+    server.start_beside(_show(server, settings, failures))
     if reload:
-        server.start_beside(_reload(server, settings, told, install=install))
+        server.start_beside(_reload(server, settings, failures, install=install))
     if exposed is not None:
         server.start_beside(_expose(server, exposed))
     await server.serve()
 
 
-async def _reload(server: Server, settings: Settings, told: Told, *, install: bool) -> None:
+async def _reload(
+    server: Server, settings: Settings, failures: StartFailureFilter, *, install: bool
+) -> None:
     await server.wait_started()
     context = _context(server)
     target = find_router(settings, None, None)
 
     async def show(name: str) -> None:
         await _show_model(context, target, name)
-        told.end(name)
 
     async def restart(name: str) -> None:
-        told.begin(name)
         if install:
             await asyncio.to_thread(install_one, context.packages[name].folder, named=False)
         await context.restarts.restart(name)
 
     local = {n: p.folder for n, p in context.packages.items() if context.restarts.is_local(n)}
-    await restart_changed(local, restart, show)
+    await restart_changed(local, restart, show, failures)
 
 
 def _context(server: Server) -> Context:
-    application: Any = server.config.app
-    context: Context = application.state.context
+    context: Context = server.application.state.context
     return context
 
 
@@ -272,7 +271,7 @@ async def _expose(server: Server, exposed: Exposed) -> None:
     await Exposure(exposed, teller(exposed)).run()
 
 
-async def _show(server: Server, settings: Settings, told: Told) -> None:
+async def _show(server: Server, settings: Settings, failures: StartFailureFilter) -> None:
     await server.wait_started()
     context = _context(server)
     console.print(f"\nServing {settings.packages_dir} on [bold]{base_url(settings)}[/bold]\n")
@@ -281,7 +280,7 @@ async def _show(server: Server, settings: Settings, told: Told) -> None:
     target = find_router(settings, None, None)
     for name in context.packages:
         await _show_model(context, target, name)
-    told.end()
+    failures.show()
     for name, reason in context.left_out.items():
         console.print(f"  [red]✗[/red] {name}  not served: {escape(reason)}", soft_wrap=True)
     console.print("\nTry in another terminal:\n")

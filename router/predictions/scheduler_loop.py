@@ -21,6 +21,7 @@ from typing import Protocol
 
 from router.clock import Clock
 from router.errors import RouterError, WorkerDied, without_paths
+from router.logs import START_FAILED
 from router.models.catalog import Package
 from router.models.process_interface import (
     LogLine,
@@ -234,7 +235,7 @@ class SchedulerLoop:
             self._last_logs[e.model] = process.log_tail()
             del self._processes[e.model]
             log.error(
-                "model failed to start",
+                START_FAILED,
                 exc_info=not known,
                 extra={"model": e.model, "reason": with_place(reason, place)},
             )

@@ -151,6 +151,10 @@ def test_a_model_that_runs_keeps_its_environment(shore: Shore) -> None:
         shore.types("restart", "frog")
         second = shore.predicts().partition(" ")[2]
         assert second == str((shore.frog / ".venv").resolve()) != first
+        shore.asks("pond==2")
+        said = shore.types("install", "frog")
+        assert "changed under the running model: callme restart frog" in said
+        assert "the earlier one" not in said
         shore.types("unload", "frog")
         shore.types("install", "--again", "frog")  # deletes what no process runs with
         third = shore.predicts().partition(" ")[2]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from router.logs import PACKAGE_UNREADABLE, START_FAILED
 from tests.e2e.newcomer import Newcomer, play
 from tests.e2e.terminal import screen_of
 
@@ -12,8 +14,13 @@ def test_a_newcomer(tmp_path: Path) -> None:
     """Every message is what somebody needs at that moment, and nothing else is on the screen."""
     you = Newcomer(tmp_path)
     play(you)
-    for noise in ('{"model"', '"event":', 'Traceback (most recent call last):\n  File "/', "\x1b"):
-        assert noise not in you.session
+    assert 'Traceback (most recent call last):\n  File "/' not in you.session
+    # `up` prints itself what fails after an edit. It logs what a command in the other terminal
+    # makes fail: one start, and predictions.
+    logged = re.findall(r"\[(?:error|warning|critical) *\] (.+?)  ", you.session)
+    assert logged.count(START_FAILED) == 1
+    assert {*logged} == {START_FAILED, "prediction failed"}
+    assert PACKAGE_UNREADABLE not in you.session
     print(you.session)
 
 

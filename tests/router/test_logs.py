@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -11,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from router.logs import JsonHandler, log_info
+from router.logs import (
+    PACKAGE_UNREADABLE,
+    START_FAILED,
+    JsonHandler,
+    StartFailureFilter,
+    log_info,
+)
 
 log = logging.getLogger("router.test_logs")
 FIELDS = {"status": 200, "path": '/a"\x1b\n', 7: object, "text": "é"}
@@ -75,3 +82,31 @@ def test_a_log_that_cannot_be_written_stops_nothing(
     written.close()
     log_info(log, "request", {})
     assert "I/O operation on closed file" in capsys.readouterr().err
+
+
+def test_a_failed_start_is_hidden_while_a_command_prints_it(written: io.StringIO) -> None:
+    """Of the models that it shows. Other lines, other models and a bug's traceback are logged, and
+    everything is after the last command has ended."""
+    failures = StartFailureFilter()
+
+    def log_all(model: str) -> int:
+        before = len(lines(written))
+        log.error(START_FAILED, extra={"model": model})
+        log.error(PACKAGE_UNREADABLE, extra={"model": model})
+        return len(lines(written)) - before
+
+    failures.hide()
+    with failures.hidden("frog"):
+        assert (log_all("frog"), log_all("toad")) == (0, 0)
+        failures.show()
+        assert (log_all("frog"), log_all("toad")) == (0, 2)
+        with contextlib.suppress(ValueError), failures.hidden("frog"):
+            raise ValueError
+        assert log_all("frog") == 0
+        try:
+            raise ValueError
+        except ValueError:
+            log.exception(START_FAILED, extra={"model": "frog"})
+        log.error("something else", extra={"model": "frog"})
+        assert [line["event"] for line in lines(written)[-2:]] == [START_FAILED, "something else"]
+    assert log_all("frog") == 2

@@ -11,14 +11,19 @@ from pathlib import Path
 
 import pytest
 import typer
+from modal import FilePatternMatcher
 from typer.testing import CliRunner
 
 from router.cli import app
+from router.cli.client import Answer, RefusedError, Target
 from router.cli.common import import_hint
+from router.cli.deploy import new_folder_hint
 from router.cli.doctor import check_distribution
+from router.cli.new_templates import TEMPLATES
 from router.cli.predict_inputs import forgotten_at
 from router.cli.serve import require_free_port
 from router.models.catalog import PackageError, read_package
+from router.settings import Settings
 from tests.waiting import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,6 +51,38 @@ def test_a_forgotten_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     pairs = [("text", "hello"), ("image", "a cat.jpg")]
     assert forgotten_at(pairs) == "Did you mean the file? -i 'image=@a cat.jpg'"
     assert forgotten_at([("text", "hello"), ("long", "x" * 5000)]) == ""
+
+
+def test_a_forgotten_i() -> None:
+    """With the whole command, quoted for the shell."""
+    done = CliRunner().invoke(app, ["predict", "./my frogs", "text=a cat"])
+    assert done.exit_code == 2
+    assert "callme predict './my frogs' -i 'text=a cat'" in done.stderr
+
+
+def test_a_folder_that_the_router_has_not_read(tmp_path: Path) -> None:
+    """Only this machine's router reads this machine's folder."""
+    (tmp_path / "frog").mkdir()
+    (tmp_path / "frog" / "cog.yaml").touch()
+    settings = Settings(packages_dir=tmp_path)
+    refused = RefusedError(Answer(404, {}, b'{"error": {"code": "unknown_model", "message": ""}}'))
+    own, other = (Target("http://router", None, own=own) for own in (True, False))
+    assert "reads the folder when it starts" in new_folder_hint(refused, own, settings, "frog")
+    assert new_folder_hint(refused, own, settings, "toad") == ""
+    assert new_folder_hint(refused, other, settings, "frog") == ""
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_cog_accepts_what_a_new_package_leaves_out(template: str) -> None:
+    """`cog build` refuses a .dockerignore that matches .cog, where it puts the schema. What the
+    machine has installed is left out, and git leaves out all of .cog."""
+    files = TEMPLATES[template][0]
+    is_ignored = FilePatternMatcher(*files[".dockerignore"].splitlines())
+    assert not is_ignored(Path(".cog"))
+    assert not is_ignored(Path(".cog/openapi_schema.json"))
+    made = (".cog/environments/1/bin/python", ".cog/install.log", ".venv/x", "a/__pycache__/b.pyc")
+    assert [path for path in made if not is_ignored(Path(path))] == []
+    assert ".cog" in files[".gitignore"].splitlines()
 
 
 def test_a_mistake_in_a_cog_yaml(tmp_path: Path) -> None:
