@@ -378,7 +378,10 @@ def test_three_models_end_on_the_page_although_the_box_is_killed(
     check_results(report["seen"])
     assert report["complaints"] == []
     assert internet.address() != before
-    assert (len(predictions.boots), len(webhook.boots)) == (2, 2)
+    # The real models may still be starting when the box is killed, which has then reported nothing.
+    webhook_boots = (1, 2) if IS_REAL else (2,)
+    assert len(predictions.boots) == 2
+    assert len(webhook.boots) in webhook_boots
     assert {unsent["id"], *(name for name, _ in told)} == {row["id"] for row in project.rows()}
     assert {row["status"] for row in project.rows()} == {"succeeded"}
 
