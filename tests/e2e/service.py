@@ -8,7 +8,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +83,15 @@ class Service:
 
     def when_ended(self, accepted: httpx.Response) -> dict[str, Any]:
         """The prediction of an answer 202, which a busy machine gives after a minute, once it has
-        ended."""
+        ended. Fails after five minutes."""
         url = accepted.json()["urls"]["get"]
-        while True:
+
+        def ended() -> dict[str, Any] | None:
             record: dict[str, Any] = self.http.get(url).json()
-            if record["status"] not in ("starting", "processing"):
-                return record
-            time.sleep(0.1)
+            return None if record["status"] in ("starting", "processing") else record
+
+        record: dict[str, Any] = wait_until(ended, 300.0)
+        return record
 
     def stop(self, number: int = signal.SIGINT, timeout_s: float = LIMIT_S) -> int:
         """Send the signal as Ctrl-C would, wait for the end, prove that nothing is left."""

@@ -222,9 +222,11 @@ def test_a_folder_that_a_person_made_is_replaced_when_it_is_asked_for(shore: Sho
     made.rename(link)
     argv = [str(link / "bin" / "python"), "-c", "import time; time.sleep(600)"]
     with subprocess.Popen(argv) as used:
-        said = shore.types("install", "--again", "frog", code=1)
+        try:
+            said = shore.types("install", "--again", "frog", code=1)
+        finally:
+            used.kill()  # also when that failed: the end of `with` waits for it
         assert "a model runs with .venv: callme unload frog, then again" in said
-        used.kill()
     assert "✓ frog  installed" in shore.types("install", "--again", "frog")
     assert link.is_symlink()
     assert shore.predicts().startswith("1 ")

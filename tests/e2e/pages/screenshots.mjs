@@ -7,9 +7,6 @@ const VIEWS = [
   ["phone-light", { width: 390, height: 844, scheme: "light" }],
   ["phone-dark", { width: 390, height: 844, scheme: "dark" }],
 ];
-/** The views that the docs show, under shorter names. */
-const SHOWN = { "wide-light": "wide", "phone-dark": "phone" };
-const IN_DOCS = ["box", "fluency", "grounding", "sketch2real"];
 const RUN_MS = 600_000;
 const EMPTY = { models: {}, left_out: {}, memory: { budget_bytes: 24 * 2 ** 30, held_bytes: 0 } };
 const FULL = (model) => ({ error: { code: "queue_full", message: `Cannot queue: 64 predictions already wait for '${model}'` } });
@@ -26,7 +23,7 @@ export async function screenshots({ open, until, task }) {
       await new Promise((resolve) => setTimeout(resolve, 800)); // a waveform, an animation
       const save = (file) => page.screenshot({ path: `${file}.webp`, type: "webp", quality: 80 });
       await save(`${task.pictures}/${name}-${view}`);
-      if (IN_DOCS.includes(name) && SHOWN[view]) await save(`${task.shown}/${name}-${SHOWN[view]}`);
+      if (name === "box" && view === "wide-light") await save(`${task.shown}/box-wide`);
       await page.close();
     }
     taken.push(name);
@@ -51,7 +48,7 @@ export async function screenshots({ open, until, task }) {
       await new Promise((resolve) => setTimeout(resolve, 800));
       const save = (file) => page.screenshot({ path: `${file}.webp`, type: "webp", quality: 80 });
       await save(`${task.pictures}/${model}-${view}`);
-      if (SHOWN[view]) await save(`${task.shown}/${model}-${SHOWN[view]}`);
+      if (view === "phone-dark") await save(`${task.shown}/${model}-phone`);
     }
     taken.push(model);
   }
