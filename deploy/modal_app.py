@@ -26,8 +26,9 @@ from cog_image import (
     read_image_parts,
     schema_command,
 )
+from cog_server import CogServer
 from fastapi import FastAPI
-from modal_front import CogServer, ask, create_front
+from modal_front import ask, create_front
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "/root"  # where Modal puts this module, and looks for what it imports
@@ -81,7 +82,7 @@ def build_image(parts: ImageParts, folder: Path) -> modal.Image:
     image = image.workdir(SOURCE).run_commands(
         schema_command(f"{LIBRARY}/{SCHEMA_SCRIPT.name}", parts.runner)
     )
-    for module in ("cog_image.py", "modal_front.py"):
+    for module in ("cog_image.py", "cog_server.py", "modal_front.py"):
         image = image.add_local_file(HERE / module, f"{LIBRARY}/{module}")
     return image
 

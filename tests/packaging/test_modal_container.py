@@ -228,10 +228,10 @@ async def test_the_routers_back_end_uses_it(served: str, tmp_path: Path) -> None
 
 
 def test_the_module_is_imported_again_in_the_container(echo_folder: Path, tmp_path: Path) -> None:
-    """There it has its two siblings and the package, and nothing of this repository."""
+    """There it has its three siblings and the package, and nothing of this repository."""
     root = tmp_path / "root"
     root.mkdir()
-    for name in ("modal_app.py", "modal_front.py", "cog_image.py"):
+    for name in ("modal_app.py", "modal_front.py", "cog_server.py", "cog_image.py"):
         shutil.copy(DEPLOY / name, root)
     script = (
         "import modal; modal.is_local = lambda: False; import modal_app;"

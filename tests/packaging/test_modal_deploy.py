@@ -104,7 +104,8 @@ def test_each_package_deploys(plane: ControlPlane, tmp_path: Path, name: str) ->
     (data,) = [data for path, data in sent.items() if path.endswith("requirements.txt")]
     assert base64.b64decode(data) == (ROOT / name / "requirements.txt").read_bytes()
     files = {f["filename"] for r in plane.requests("MountGetOrCreate") for f in r.get("files", [])}
-    assert {"/src/run.py", "/src/cog.yaml", "/root/modal_front.py", "/root/cog_image.py"} <= files
+    modules = {f"/root/{name}.py" for name in ("modal_front", "cog_server", "cog_image")}
+    assert {"/src/run.py", "/src/cog.yaml", *modules} <= files
     sources = {f.removeprefix("/src/") for f in files if f.startswith("/src/")}
     assert sources == files_in_image(ROOT / name)
     assert "runner_schema.py run.py:Runner" in lines[-1]
