@@ -17,7 +17,7 @@ PARALLEL := -n $(JOBS) --dist loadfile
 # One cache for all runs: the libraries are the same, and torch alone takes a minute.
 MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots test-ray chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -60,7 +60,7 @@ format: setup ## let ruff put things in order
 	$(BIN)/ruff format .
 
 type: setup ## mypy, strict; one run per package since each has a run.py
-	$(MYPY) api.py router tests/router tests/e2e tests/packaging tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py bench/scaling.py bench/gpu.py bench/gpu_figures.py bench/gpu_rows.py tests/linked_environment.py
+	$(MYPY) api.py router tests/router tests/e2e tests/packaging tests/ray tests/test_pins.py tests/test_packages.py tests/test_docs.py tests/test_scaling.py tests/test_gpu_bench.py bench/scaling.py bench/gpu.py bench/gpu_figures.py bench/gpu_rows.py tests/linked_environment.py
 	@echo "mypy tests/edge"; cd tests/edge && $(MYPY) .
 	@echo "mypy deploy"; cd deploy && $(MYPY) .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done
@@ -97,6 +97,9 @@ test-e2e: setup weights ## real processes, from the edge function to the models
 
 screenshots: setup weights ## the page in all its states: pictures of the real models in a real Chromium
 	$(BIN)/python -m tests.e2e.screenshots docs/pictures var/screenshots
+
+test-ray: setup .venv-ray/.installed ## packages on a real Ray cluster of three raylets on this machine
+	.venv-ray/bin/python -m pytest -s --timeout 1800 tests/ray
 
 chaos: setup ## 10,000 random requests while workers are killed, with figures
 	CALLME_CHAOS_REQUESTS=10000 $(PYTEST) -s --timeout 3600 tests/e2e/test_chaos.py
@@ -150,8 +153,16 @@ docs: .venv-docs/.installed ## build the documents as a site: var/docs/site/inde
 	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	@touch $@
 
+.venv-ray/.installed: pyproject.toml constraints.txt
+	@test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	@.venv-ray/bin/python -c 'import sysconfig, pathlib; p = pathlib.Path(sysconfig.get_path("purelib")); \
+	  (p / "callme.pth").write_text(str(p).replace(".venv-ray", ".venv") + "\n")'
+	@.venv-ray/bin/python -m pip install --quiet --constraint constraints.txt 'ray[serve]'
+	@touch $@
+
 lock: setup ## write constraints.txt from what is installed
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+	@{ $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; \
+	   sed -n 's/^ray = \["ray\[serve\]\(==.*\)"\]/ray\1/p' pyproject.toml; } | sort -f > constraints.txt
 
 clean: ## remove what make made, .venv and weights included
-	rm -rf .venv .venv-bench .venv-docs var fluency/weights */.cog .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-bench .venv-docs .venv-ray var fluency/weights */.cog .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -18,7 +18,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PACKAGES = sorted(p.parent.name for p in ROOT.glob("*/cog.yaml"))
 ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text())
-PIN = re.compile(r"([A-Za-z0-9_.-]+)==([^;\s]+)")
+PIN = re.compile(r"([A-Za-z0-9_.-]+)(?:\[[a-z,]+\])?==([^;\s]+)")
+NOT_INSTALLED = ("ray",)  # extras that `make setup` leaves out
 
 
 def normal(name: str) -> str:
@@ -107,5 +108,8 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     """The tests run on the pinned versions, a build suffix aside."""
     from importlib.metadata import version
 
+    left_out = {name for extra in NOT_INSTALLED for name in pins(EXTRAS[extra])}
     for name, pinned in ALL.items():
+        if name in left_out:
+            continue
         assert version(name).partition("+")[0] == pinned, name
