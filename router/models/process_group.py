@@ -230,7 +230,7 @@ class ProcessGroup:
         except ProcessLookupError:
             return False
         for p in psutil.process_iter(["status"]):
-            with contextlib.suppress(ProcessLookupError, psutil.Error):
+            with contextlib.suppress(ProcessLookupError):
                 if os.getpgid(p.pid) == pgid and p.info["status"] != psutil.STATUS_ZOMBIE:
                     return True
         return False

@@ -531,3 +531,51 @@ async def test_what_a_refusal_says(authorization: str, said: str) -> None:
     async with client(guard) as http:
         answer = await http.get("/predictions/a", headers={"authorization": authorization})
     assert (answer.status_code, answer.json()["error"]["message"]) == (401, said)
+
+
+async def test_a_path_is_signed_as_it_is_sent() -> None:
+    """Two paths that decode to the same one are different for a signature."""
+    guard, _ = guarded(f"web:{KEY}")
+    async with client(guard) as http:
+        for target, status in (("/predictions/a%2eb", 200), ("/predictions/a.b", 401)):
+            headers = signed("GET", target)
+            answer = await http.get("/predictions/a%2eb", headers=headers)
+            assert answer.status_code == status, target
+
+
+async def test_a_message_may_leave_out_what_it_does_not_need() -> None:
+    """ASGI: no `body` is an empty one, and no `more_body` is the last message."""
+    for last in ({}, {"body": b""}, {"more_body": False}):
+        left: list[Message] = [last, {"more_body": True}, {"body": b"ab", "more_body": True}]
+
+        async def receive(left: list[Message] = left) -> Message:
+            return {"type": "http.request", **left.pop()}
+
+        body = SignedBody(receive, hashlib.sha256(b"ab").hexdigest(), 2)
+        await body.read_ahead()
+        assert not left
+        message = await body.receive()
+        assert (message["body"], message["more_body"]) == (b"ab", False)
+
+
+async def test_what_is_not_signed_is_passed_on_as_it_came() -> None:
+    """The lifespan of the application, and the body of a request with a key or without."""
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend((scope["type"], receive, send))
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is read")
+
+    async def send(message: Message) -> None:
+        raise AssertionError("nothing is sent")
+
+    guard = AuthMiddleware(app, FixedKeys(parse_keys([KEY])), 1, BodyReads(Shutdown()))
+    await guard({"type": "lifespan"}, receive, send)
+    assert seen == ["lifespan", receive, send]
+    for keys in ((), (KEY,)):
+        guard, _ = guarded(*keys)
+        async with client(guard) as http:
+            headers = {"authorization": f"Bearer {KEY}"}
+            assert (await http.post("/echo", content=b"body", headers=headers)).content == b"body"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from router.models import process_group
 from router.models.process_group import (
     LOG_BYTES,
     LOG_LINES,
@@ -230,3 +233,68 @@ async def test_a_daemon_ends_with_the_group(grace_s: float) -> None:
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             daemon.kill()
+
+
+FAMILY = """
+import subprocess, sys, time
+p = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(p.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def ended() -> psutil.Process:
+    """A process that has ended."""
+    process = psutil.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process
+
+
+async def test_a_group_lives_as_long_as_one_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its leader may have ended, and a process of another group is none of it. Asking ends none.
+    One that ends while the processes are listed is none either."""
+    group, lines = await started(FAMILY)
+    child = psutil.Process(int(lines[0]))
+    try:
+        assert group.pids() == [group._pid, child.pid]
+        assert group._is_alive()
+        psutil.Process(group._pid).kill()
+        assert await group.wait() == "signal 9"
+        assert group.pids() == group.child_pids() == []
+        assert group._is_alive()
+        assert is_at_work(child.pid)
+        with monkeypatch.context() as patch:
+            for pids, status, alive in (
+                ((ended().pid, child.pid), psutil.STATUS_RUNNING, True),
+                ((ended().pid, os.getpid()), psutil.STATUS_RUNNING, False),
+                ((child.pid,), psutil.STATUS_ZOMBIE, False),
+            ):
+                listed = [SimpleNamespace(pid=pid, info={"status": status}) for pid in pids]
+                patch.setattr(psutil, "process_iter", lambda _, listed=listed: iter(listed))
+                assert group._is_alive() is alive
+    finally:
+        await group.end(0)
+    assert not is_at_work(child.pid)
+    assert not group._is_alive()
+
+
+async def test_an_end_that_takes_too_long_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A group that does not go raises, a descendant that does not go is logged, and one that has
+    gone by itself is neither."""
+    group, _ = await started(FAMILY)
+    with monkeypatch.context() as patch:
+        patch.setattr(group, "_is_alive", lambda: True)
+        patch.setattr(process_group, "GONE_LIMIT_S", 0.05)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(group.end(0), 60)
+    group._seen[0] = ended()
+    with monkeypatch.context() as patch:
+        patch.setattr(process_group, "kill_all", lambda mark: False)
+        await group.end(0)
+    (record,) = caplog.records
+    assert (record.levelname, vars(record)["leader"]) == ("ERROR", group._pid)
+    caplog.clear()
+    await group.end(0)
+    assert not caplog.records
