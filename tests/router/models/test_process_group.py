@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +19,10 @@ from router.models.process_group import (
     LOG_BYTES,
     LOG_LINES,
     LONGEST_LINE,
+    SPOOL_NAME,
     Output,
     ProcessGroup,
+    end_left_behind,
     inherited_environment,
 )
 
@@ -89,9 +93,22 @@ async def test_a_line_without_end_is_left_out() -> None:
         output.pipe_data_received(1, b"x" * (LONGEST_LINE // 3))
     output.pipe_data_received(1, b"the rest of it\nnext\n")
     assert lines == [b"next\n"]
+    output.pipe_data_received(1, b"x" * LONGEST_LINE)
+    output.pipe_data_received(1, b"\n")
+    assert lines.pop() == b"x" * LONGEST_LINE + b"\n"
     for number in range(2 * LOG_LINES):
         output.pipe_data_received(1, b"%d\n" % number)
     assert len(output.lines) == LOG_LINES
+
+
+async def test_after_its_end_nothing_is_passed_on() -> None:
+    """A process that holds the pipe open may still print."""
+    lines: list[bytes] = []
+    output = Output(lines.append)
+    output.pipe_data_received(1, b"one\ntw")
+    output.silence()
+    output.pipe_data_received(1, b"o\nthree\n")
+    assert lines == list(output.lines) == [b"one\n"]
 
 
 async def test_the_kept_lines_have_a_size_too() -> None:
@@ -233,6 +250,23 @@ async def test_a_daemon_ends_with_the_group(grace_s: float) -> None:
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             daemon.kill()
+
+
+def test_what_an_earlier_router_has_left_is_ended(tmp_path: Path) -> None:
+    """All that was started on this spool, in whatever session, and nothing of another spool."""
+    argv = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    left, other = (
+        subprocess.Popen(argv, env={SPOOL_NAME: str(tmp_path / name)}, start_new_session=True)
+        for name in ("spool", "other")
+    )
+    try:
+        assert end_left_behind(tmp_path / "spool")
+        assert left.wait(60) == -signal.SIGKILL
+        assert other.poll() is None
+    finally:
+        for process in (left, other):
+            process.kill()
+            process.wait(60)
 
 
 FAMILY = """
