@@ -7,7 +7,7 @@ PACKAGES := fluency grounding sketch2real
 empty :=
 comma := ,
 EXTRAS := $(subst $(empty) $(empty),$(comma),$(PACKAGES))
-PIP := $(BIN)/python deploy/pip_progress.py
+INSTALL := $(BIN)/python deploy/install.py --constraint constraints.txt --editable
 # Tests that only wait for each other are run side by side, a module in one process.
 JOBS ?= 2
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
@@ -31,12 +31,12 @@ setup: .venv/.installed ## install everything into .venv; quick when nothing cha
 	  { echo "Cannot set up: Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is $$($(PYTHON) -V). Say make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "Installing into .venv, once (torch: the CPU build where pip is offered one)"
-	@$(PIP) torch --constraint constraints.txt torch
-	@$(PIP) "everything else" --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(INSTALL) '.[$(EXTRAS)]'
 	@touch $@
 
 .venv/.installed: .venv/.served
-	@$(PIP) "what tests need" --constraint constraints.txt --editable '.[$(EXTRAS),dev]'
+	@echo "Installing what tests need"
+	@$(INSTALL) '.[$(EXTRAS),dev]'
 	@touch $@
 
 weights: .venv/.served ## prepare the demo weights that are too large to ship (fluency: 145 MB, hash-checked)

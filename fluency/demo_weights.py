@@ -62,7 +62,9 @@ def prepare(target: Path = TARGET) -> Path:
         unpacked = fetch(work)
         say("converting to the transformers layout")
         from ct2 import convert  # noqa: PLC0415 - torch and transformers: only when needed
+        from transformers.utils import logging  # noqa: PLC0415
 
+        logging.disable_progress_bar()
         convert(unpacked, work / "demo")
         _publish(work / "demo", target)
     say(f"ready ({sum(f.stat().st_size for f in target.iterdir()) / 1e6:.0f} MB)")

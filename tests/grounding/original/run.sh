@@ -9,9 +9,9 @@ mark=$here/.venv/installed
 if ! cat "$product" "$here/requirements.txt" | cmp -s - "$mark"; then
     rm -rf "$here/.venv"
     "$python" -m venv "$here/.venv"
-    "$here/.venv/bin/pip" install --quiet setuptools wheel torch==2.13.0
-    "$here/.venv/bin/pip" install --quiet --no-deps --no-build-isolation \
-        -r "$product" -r "$here/requirements.txt"
+    install() { "$here/.venv/bin/python" "$here/../../../deploy/install.py" "$@"; }
+    install setuptools wheel torch==2.13.0
+    install --no-deps --no-build-isolation -r "$product" -r "$here/requirements.txt"
     cat "$product" "$here/requirements.txt" > "$mark"
 fi
 # Threads that wait actively take the processor from the others of a busy machine.

@@ -256,7 +256,7 @@ def test_a_compiled_function(backend: str) -> None:
         x = torch.ones(2, 300)
         before = compiled(x).tolist()
         s = sleeper()
-        for _ in range(3):
+        for _ in range(50):
             s.sleep()
             s.wake()
             assert compiled(x).tolist() == before
