@@ -13,7 +13,7 @@ JOBS ?= 2
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
-PARALLEL := -n $(JOBS) --dist loadfile
+PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # One cache for all runs: the libraries are the same, and torch alone takes a minute.
 MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 

@@ -159,13 +159,13 @@ def cases(
     data_uri = base64.b64encode(MEGABYTE)
     as_data = b'{"input":{"file":"data:application/octet-stream;base64,' + data_uri + b'"}}'
     coglet_upload = http_post("/predictions", "application/json", as_data)
-    cog_face = http_post("/models/echo/predictions", "application/json", text)
+    cog_api = http_post("/models/echo/predictions", "application/json", text)
     file_part = 'name="file"; filename="a.bin"'
     listed = [
         Case("coglet", "json", coglet_port, json_text),
         Case("plain proxy", "json", proxy_port, json_text),
         Case("litserve", "json", lit_port, lit_json),
-        Case("router", "json", router_port, cog_face),
+        Case("router", "json", router_port, cog_api),
         Case("router", "form", router_port, small_form),
         Case("coglet", "upload", coglet_port, coglet_upload),
         Case("plain proxy", "upload", proxy_port, form("/upload", file_part, MEGABYTE)),

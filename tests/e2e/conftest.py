@@ -10,6 +10,16 @@ import pytest
 
 from tests.e2e.service import ROOT, Service, running_service
 
+# The files that take longest although they have few tests, begun first: otherwise one process
+# still runs them when the other has nothing left to do.
+LONGEST = ("sleep", "sleep_packages", "newcomer", "tutorial", "install")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    first = [f"test_{name}.py" for name in LONGEST]
+    items.sort(key=lambda item: first.index(n) if (n := item.path.name) in first else len(first))
+
 
 @pytest.fixture(scope="session")
 def echo_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:

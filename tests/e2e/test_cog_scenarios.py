@@ -9,8 +9,8 @@ tried with the packages that they bring; each is here, or where this list says:
 | healthcheck* | test_cog_health, and below |
 | subdirectory_predictor | test_subfolder |
 | sse_streaming_output, sse_requires_streaming_opt_in | test_streaming |
-| cancel_*, webhook_*, predict_sys_exit, prediction_error_response | test_cog_face, test_failures |
-| path_*, file_*, pep604_*, string_input_url_*, many_inputs, coglet_large_output | test_cog_face |
+| cancel_*, webhook_*, predict_sys_exit, prediction_error_response | test_cog_api, test_failures |
+| path_*, file_*, pep604_*, string_input_url_*, many_inputs, coglet_large_output | test_cog_api |
 | union_input_*, setup_timeout_serial, setup_worker_tracing_logs | below |
 | sequential_state_leak, iterator_error_midstream, async_*, function_predictor | below |
 | setup_subprocess_* | test_failures, tests of process groups |

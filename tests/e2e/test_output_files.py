@@ -20,8 +20,8 @@ from tests.e2e.pypi_tools import pypi_folder, python
 from tests.e2e.remote_boxes import front
 from tests.e2e.service import ROOT, Service, Tls, running_service
 from tests.e2e.test_disk import DISK_BYTES, small_disk
+from tests.e2e.test_replicate_api import NPM_CLIENT, completed, node
 from tests.e2e.test_replicate_beta import BEGIN, BETA_CLIENT
-from tests.e2e.test_replicate_face import NPM_CLIENT, completed, node
 from tests.e2e.test_streaming import EVENTS, followed, outputs
 from tests.e2e.webhook_receiver import webhook_receiver
 from tests.edge.npm_tools import npm_folder

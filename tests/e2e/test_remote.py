@@ -52,7 +52,7 @@ key = "{BOX_KEY}"
 
 
 @pytest.mark.parametrize("name", ["far", "cloud"])
-def test_the_apps_face(far: Service, name: str) -> None:
+def test_the_apps_api(far: Service, name: str) -> None:
     """Text converted by the schema, a file with its ending, the model's own JSON."""
     body = bytes(range(256)) * 4096  # over Replicate's 256 KiB: uploaded first
     files = {"text": (None, "hi"), "number": (None, "0.25"), "file": ("photo.PNG", body)}

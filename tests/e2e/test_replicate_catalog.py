@@ -13,8 +13,8 @@ from replicate.exceptions import ReplicateError
 
 from tests.e2e.pypi_tools import pypi_folder, python
 from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.test_replicate_api import NPM_CLIENT, node
 from tests.e2e.test_replicate_beta import BEGIN, BETA_CLIENT
-from tests.e2e.test_replicate_face import NPM_CLIENT, node
 from tests.edge.npm_tools import npm_folder
 
 KEY = "a-key-of-the-team-0123456789abcdef"

@@ -13,7 +13,7 @@ from replicate.client import Client
 from replicate.exceptions import ReplicateError
 
 from tests.e2e.service import ROOT, Service, kill, running_service
-from tests.e2e.test_replicate_face import NPM_CLIENT, node
+from tests.e2e.test_replicate_api import NPM_CLIENT, node
 from tests.e2e.webhook_receiver import webhook_receiver
 from tests.edge.npm_tools import npm_folder
 from tests.waiting import wait_until

@@ -264,7 +264,7 @@ def test_webhooks(client: Client, inbox: Inbox) -> None:
     assert [b["status"] for b in completed(inbox, filtered.id)] == ["failed"]
 
 
-def test_a_webhook_by_cogs_face(service: Service, inbox: Inbox) -> None:
+def test_a_webhook_by_cogs_api(service: Service, inbox: Inbox) -> None:
     """The same, in the same shape."""
     body = {"input": {"text": "c"}, "webhook": inbox.url, "webhook_events_filter": ["completed"]}
     p = service.http.post("/models/echo/predictions", json=body).json()
