@@ -124,20 +124,32 @@ async def test_the_kept_lines_have_a_size_too() -> None:
     for _ in range(LOG_LINES):
         output.pipe_data_received(1, b"short\n")
     assert list(output.lines) == [b"short\n"] * LOG_LINES
+    full = Output(lambda line: None)
+    for _ in range(17):
+        full.pipe_data_received(1, b"x" * (LOG_BYTES // 16 - 1) + b"\n")
+    assert sum(map(len, full.lines)) == LOG_BYTES
 
 
 async def test_where_it_runs(tmp_path: Path) -> None:
-    """In its folder, and nobody types anything for it."""
+    """In its folder, and what is typed for the router is not for it."""
     lines: list[bytes] = []
     program = "import os, sys; print(os.getcwd()); print(repr(sys.stdin.read()))"
-    assert await run(program, lines, cwd=tmp_path) == "exit code 0"
+    (tmp_path / "typed").write_text("typed")
+    own = os.dup(0)
+    try:
+        with (tmp_path / "typed").open() as typed:
+            os.dup2(typed.fileno(), 0)
+        assert await run(program, lines, cwd=tmp_path) == "exit code 0"
+    finally:
+        os.dup2(own, 0)
+        os.close(own)
     assert lines == [f"{tmp_path}\n".encode(), b"''\n"]
 
 
 async def test_a_limit_of_its_own_for_lines() -> None:
     """Lines up to that length are passed on."""
     lines: list[bytes] = []
-    program = f"print('x' * {LONGEST_LINE}); print('y' * {4 * LONGEST_LINE}); print('z')"
+    program = f"print('x' * {2 * LONGEST_LINE}); print('y' * {4 * LONGEST_LINE}); print('z')"
     await run(program, lines, longest_line=2 * LONGEST_LINE)
     assert [line[:1] for line in lines] == [b"x", b"z"]
 
@@ -178,15 +190,27 @@ async def test_it_may_clean_up_within_its_time(grace_s: float, how: str) -> None
     assert (b"cleaned up\n" in lines) == (grace_s > 0)
 
 
-async def test_one_that_does_not_listen_is_killed_after_its_time() -> None:
-    """It ignores SIGTERM."""
+async def test_one_that_does_not_listen_is_killed_after_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ignores SIGTERM, which is sent only where there is time."""
     program = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
         "print('up', flush=True); time.sleep(600)"
     )
     group, _ = await started(program)
+    sent: list[int] = []
+    send = group._signal
+
+    def note(number: int) -> None:
+        sent.append(number)
+        send(number)
+
+    monkeypatch.setattr(group, "_signal", note)
     await group.end(0.2)
     assert await group.wait() == "signal 9"
+    await group.end(0)
+    assert sent == [signal.SIGTERM, signal.SIGKILL, signal.SIGKILL]
 
 
 def is_at_work(pid: int) -> bool:
@@ -291,6 +315,8 @@ async def test_a_group_lives_as_long_as_one_of_it(monkeypatch: pytest.MonkeyPatc
     child = psutil.Process(int(lines[0]))
     try:
         assert group.pids() == [group._pid, child.pid]
+        group.add_lines([b"written elsewhere\n"])
+        assert lines[1:] == list(group.lines)[1:] == [b"written elsewhere\n"]
         assert group._is_alive()
         psutil.Process(group._pid).kill()
         assert await group.wait() == "signal 9"
