@@ -73,10 +73,10 @@ class Predictions:
         time_limit_s: float,
         time_limits_s: Mapping[str, float],
         keep_results_s: float,
+        outputs: Outputs,
         timers: Timers | None = None,
         facts: Facts | None = None,
         rules: Mapping[str, OverflowRule] | None = None,
-        outputs: Outputs | None = None,
     ) -> None:
         self.loop = make_loop(self)
         self._store = store
@@ -85,7 +85,7 @@ class Predictions:
         self._webhooks = webhooks
         self._time_limit_s = time_limit_s
         self._time_limits_s = time_limits_s
-        self.outputs = outputs or Outputs(files, "")
+        self.outputs = outputs
         self.links = Links(store, self.outputs, self.in_flight)
         self._persistence = Persistence(
             store, files, clock, webhooks, keep_results_s, link=self.links.linked

@@ -17,6 +17,7 @@ from router.models.process_interface import LogLine, Report, StartError
 from router.observability.facts import Fact, Facts, PredictionRefused
 from router.prediction import FileRef, Job, Json, Outcome, Prediction, Status
 from router.predictions.lifecycle import Predictions
+from router.predictions.output_files import Outputs
 from router.predictions.overflow import OverflowRule
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhooks import Webhooks
@@ -299,6 +300,7 @@ class Router:
             time_limit_s=TIME_LIMIT_S,
             time_limits_s=self.time_limits_s,
             keep_results_s=KEEP_S,
+            outputs=Outputs(cast(Files, spool), "secret"),
             timers=clock,
             facts=self.facts,
             rules={"echo": rule} if rule else None,
