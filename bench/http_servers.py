@@ -3,7 +3,7 @@
 `make bench-http-servers`. One blocking client asks them in turn, many short rounds, so that what
 else the machine does meets all alike. The processor time of a server comes from the scheduler's
 own account (/proc/PID/task/*/schedstat, nanoseconds). Prints a table and appends one JSON line per
-server to bench/results/http_servers.jsonl. docs/decisions.md says what follows from it.
+server to bench/results/http_servers.jsonl. docs/decisions/http-server.md says what follows.
 """
 
 from __future__ import annotations

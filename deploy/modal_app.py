@@ -6,7 +6,7 @@
 Image, GPU, concurrency and schema come from the package's cog.yaml and runner. Each container
 runs Cog's own server; `modal_front.py` lets its prediction path, and little else, be seen.
 The answer is Cog's: POST {"input": {…}} to /predictions, with a proxy token of the workspace
-in Modal-Key and Modal-Secret. docs/remote.md has the settings, all read from the environment.
+in Modal-Key and Modal-Secret. docs/remote/modal.md has the settings, all read from the environment.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The table of all errors: each class has an HTTP status and a stable code.
 
-Each API renders them in its own form (`router/http/errors.py`). docs/http.md lists them, and a test
-compares the two. Messages have the form "Cannot X: 'y' must be Z, got V".
+Each API renders them in its own form (`router/http/errors.py`). docs/http/errors.md lists them,
+and a test compares the two. Messages have the form "Cannot X: 'y' must be Z, got V".
 """
 
 from __future__ import annotations

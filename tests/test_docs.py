@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_every_error_is_in_the_table() -> None:
     """Status and code of each class, and no row for what does not exist."""
-    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", (ROOT / "docs" / "http.md").read_text(), re.M)
+    text = (ROOT / "docs" / "http" / "errors.md").read_text()
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text, re.M)
     classes = [
         cls
         for cls in vars(errors).values()
@@ -29,7 +30,7 @@ def test_every_error_is_in_the_table() -> None:
 
 def test_every_setting_is_in_the_table() -> None:
     """Each field of Settings by its variable's name, and none that does not exist."""
-    text = (ROOT / "docs" / "operations.md").read_text()
+    text = (ROOT / "docs" / "operations" / "settings.md").read_text()
     named = set(re.findall(r"`CALLME_([A-Z_]+)`", text))
     assert {n.lower() for n in named} == set(Settings.model_fields)
 
@@ -49,6 +50,41 @@ def test_links_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             if "://" not in target and not target.startswith("mailto:"):
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
+
+
+# More than a page: a list that grows, and what is still to be divided.
+LONG = {
+    "CHANGELOG.md",
+    "docs/testing.md",
+    "fluency/README.md",
+    "grounding/README.md",
+    "sketch2real/README.md",
+}
+MAX_WORDS = 800
+
+
+def words(text: str) -> int:
+    """Count what is read: what stands between blanks and has a letter or a digit.
+
+    Not counted: blocks of code, the line of dashes and the bars of a table, the target of a link.
+    """
+    text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.M | re.S)
+    text = re.sub(r"\]\([^)]*\)", "]", text).replace("|", " ")
+    return sum(1 for word in text.split() if re.search(r"\w", word))
+
+
+def test_no_page_is_long() -> None:
+    """A page is read in a few minutes; what is longer is several pages."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/README.md"), *ROOT.glob("docs/**/*.md")]
+    counts = {str(path.relative_to(ROOT)): words(path.read_text()) for path in pages}
+    assert {page: n for page, n in counts.items() if n > MAX_WORDS and page not in LONG} == {}
+    assert counts.keys() >= LONG
+
+
+def test_words_are_counted_as_they_are_read() -> None:
+    """Code, bars and the targets of links are no words."""
+    text = "One [two three](a b.md), four.\n```\nno no\n```\n| `five` | – |\n| --- | --- |"
+    assert words(text) == 5
 
 
 def test_no_table_is_cut() -> None:
@@ -71,7 +107,7 @@ def test_every_document_is_in_the_site() -> None:
 def test_make_targets_in_the_readme_exist() -> None:
     """`make x` in a document is a target."""
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]:
         named = set(re.findall(r"`make ([a-z0-9-]+)|^make ([a-z0-9-]+)", path.read_text(), re.M))
         assert {a or b for a, b in named} <= targets, path.name
 
@@ -86,8 +122,8 @@ def commands(command: object, path: str) -> Iterator[str]:
 
 
 def test_every_command_is_in_the_table() -> None:
-    """Each with its row in docs/cli.md, and no row for what does not exist."""
-    text = (ROOT / "docs" / "cli.md").read_text()
+    """Each with its row in docs/cli/README.md, and no row for what does not exist."""
+    text = (ROOT / "docs" / "cli" / "README.md").read_text()
     rows = "\n".join(re.findall(r"^\| (`callme .*?) \|", text, re.M))
     named = {" ".join(w for w in n.split() if w.islower()) for n in re.findall(r"`(.*?)`", rows)}
     assert named == set(commands(typer.main.get_command(app), "callme"))

@@ -98,7 +98,7 @@ def init(
 ) -> None:
     """Keep predictions in the project's database: migrations, three functions, secrets.
 
-    Run it again after each update: it does what is missing. docs/supabase.md explains all of it."""
+    Run it again after each update: it does what is missing. docs/supabase explains all of it."""
     settings = read_settings()
     ref = _project(settings, project, folder, "set up")
     push = ["db", "push", f"--remote={database_url or ref}", "--yes"]

@@ -1,7 +1,7 @@
 """HTTP/1.1 as the router reads it: uvicorn's httptools protocol, strict and with limits.
 
 uvicorn's own class has three faults that a public server cannot accept. uvicorn has no setting
-for any of them, so they are fixed here (docs/decisions.md has the measurements):
+for any of them, so they are fixed here (docs/decisions/http-server.md has the measurements):
 
 - A request that offers an upgrade (`Upgrade: h2c`, as Java's HTTP client sends) loses its body,
   and a body that arrives in a later packet is run as a separate request (Kludex/uvicorn#2722,

@@ -1,6 +1,6 @@
 """Starts, watches and ends one coglet server and its worker. No other code does.
 
-It handles this behaviour of coglet 0.23.1 (docs/architecture.md says how it was found):
+It handles this behaviour of coglet 0.23.1 (docs/architecture/coglet.md says how it was found):
 - coglet answers 409 for some milliseconds after a prediction. The router tries again, see
   coglet_client.py.
 - Its worker may die while the server lives on and answers 409 indefinitely. The worker's pid is

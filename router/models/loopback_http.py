@@ -1,7 +1,8 @@
 """HTTP/1.1 to one server on this machine: uvicorn's parser on a socket, and nothing else.
 
 Every prediction waits for this client. A general client spends most of its time on what is not
-needed here: redirects, cookies, proxies, compression, tracing (docs/architecture.md has figures).
+needed here: redirects, cookies, proxies, compression, tracing (docs/architecture/cost.md has the
+figures).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A package's view.json: what a page shows first of its inputs and outputs. docs/page.md has it.
+"""A package's view.json: what a page shows first of inputs and outputs. docs/view-json.md has it.
 
 Every part is optional. Without the file, or with a wrong one, the shape of the output decides.
 """

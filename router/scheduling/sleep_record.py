@@ -8,7 +8,7 @@ from dataclasses import dataclass
 SMOOTHING = 0.2
 # Assumed of a wake that was never measured: half of what a PCIe 3.0 link with 16 lanes carries.
 WAKE_BYTES_PER_S = 6 << 30
-# Assumed of the driver: what an H200's does (docs/gpu-sharing.md).
+# Assumed of the driver: what an H200's does (docs/gpu-sharing/figures.md).
 SUSPEND_BYTES_PER_S = 1 << 30
 RESUME_BYTES_PER_S = 3 << 30
 # A process that was at work this many times when it should sleep is stopped instead.

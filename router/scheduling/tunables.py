@@ -25,7 +25,7 @@ class OwnPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The scheduler's limits and times; see docs/operations.md.
+    """The scheduler's limits and times; see docs/operations/settings.md.
 
     `queue_limit`: places in one model's queue. `idle_to_sleep_s`: after this time an idle model
     gives its memory back. `asleep_to_stop_s`: after this time a sleeping model is stopped.

@@ -2,7 +2,7 @@
 
 Callers give the thread a function and await its result. So a caller that is cancelled cannot leave
 a transaction half done, and the event loop never waits for the disk. It uses the standard library's
-sqlite3; docs/decisions.md says why.
+sqlite3; docs/decisions/storage.md says why.
 """
 
 from __future__ import annotations

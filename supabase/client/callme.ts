@@ -1,6 +1,6 @@
 /**
  * Runs models on the GPU box through the app's own Supabase project. Takes the app's client of
- * supabase-js, whose user must be signed in. docs/supabase.md explains the row.
+ * supabase-js, whose user must be signed in. docs/supabase/row.md explains it.
  *
  *   const callme = createCallme(supabase);
  *   const { output } = await callme.run("sketch2real", { image: file }, { onProgress });

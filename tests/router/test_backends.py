@@ -195,8 +195,8 @@ def test_settings_that_make_no_sense(model: dict[str, Any], told: str) -> None:
 
 
 def test_every_key_is_in_the_table() -> None:
-    """docs/remote.md names what may be said of a back-end, and nothing else."""
-    text = (Path(__file__).resolve().parents[2] / "docs" / "remote.md").read_text()
+    """docs/remote/settings.md names what may be said of a back-end, and nothing else."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "remote" / "settings.md").read_text()
     table = text[text.index("| key of `[models.NAME]`") :]
     named = set(re.findall(r"^\| `([a-z_.]+)` \|", table[: table.index("\n\n")], re.M))
     fields = {"backend", "overflow_after_s", *(f"remote.{f}" for f in RemoteSettings.model_fields)}

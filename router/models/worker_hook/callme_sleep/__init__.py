@@ -2,7 +2,7 @@
 
 `control` is the socket on which the router asks for it, `sleeper` does it, `storages` finds the
 memory, `arena` holds the copies, `threads` says who is at work, and `device` calls CUDA.
-docs/gpu-sharing.md explains the whole.
+docs/gpu-sharing explains the whole.
 """
 
 
