@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cog_image import CannotDeployError, read_dockerignore
+from cog_image import CannotDeployError, read_dockerignore, read_image_parts
 
 SCHEMA_SCRIPT = Path(__file__).resolve().parent.parent / "router" / "models" / "runner_schema.py"
 # What each node has of its own.
@@ -89,6 +89,15 @@ def read_schema(folder: Path, runner: str) -> dict[str, Any]:
     return schema
 
 
+def describe(folder: Path) -> dict[str, Any]:
+    """What `callme ray` must know of the package. Raises CannotDeployError."""
+    parts = read_image_parts(folder)
+    found = digest(read_source(folder))
+    return {"digest": found, "gpu": parts.gpu, "concurrency": parts.concurrency}
+
+
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        sys.stdout.write(f"{digest(read_source(Path(argument)))}  {argument}\n")
+    try:
+        sys.stdout.write(json.dumps(describe(Path(sys.argv[1]))) + "\n")
+    except CannotDeployError as error:
+        sys.exit(str(error))

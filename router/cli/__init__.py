@@ -14,6 +14,7 @@ from router.cli import (
     new,
     operate,
     predict,
+    ray_cluster,
     save,
     serve,
     status,
@@ -29,6 +30,7 @@ __all__ = ["app", "curl_line", "main"]
 GROUPS = (
     *(serve, predict, save, new, install, operate, status, usage, keys, doctor, config, supabase),
     deploy,
+    ray_cluster,
 )
 
 without_types()

@@ -48,7 +48,7 @@ def build(
 ) -> None:
     """Build the package's image with `cog build`; further options are passed on to it."""
     folder = package_folder(model)
-    cog = _tool("cog", NO_COG.format(folder.name))
+    cog = find_tool("cog", NO_COG.format(folder.name))
     _run([cog, "build", "--tag", tag or f"callme-{folder.name}", *context.args], folder)
 
 
@@ -59,7 +59,7 @@ def push(
 ) -> None:
     """Build and push the package's image with `cog push`, for example to Replicate."""
     folder = package_folder(model)
-    cog = _tool("cog", NO_COG.format(folder.name))
+    cog = find_tool("cog", NO_COG.format(folder.name))
     _run([cog, "push", image, *context.args], folder)
 
 
@@ -93,7 +93,7 @@ def deploy(
 ) -> None:
     """Deploy the package on Modal with `modal deploy`; the app is callme-MODEL."""
     folder = package_folder(model)
-    command = [_tool("modal", NO_MODAL), "deploy", str(MODAL_APP)]
+    command = [find_tool("modal", NO_MODAL), "deploy", str(MODAL_APP)]
     env = {
         "MODEL": folder.name,
         "PACKAGES_DIR": str(folder.parent),
@@ -150,7 +150,7 @@ def new_folder_hint(error: RefusedError, target: Target, settings: Settings, mod
     return ""
 
 
-def _tool(name: str, hint: str) -> str:
+def find_tool(name: str, hint: str) -> str:
     """The tool's path, next to this interpreter or on PATH. Without one, this command ends."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)

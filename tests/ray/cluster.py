@@ -25,8 +25,10 @@ from tests.waiting import LIMIT_S, free_port, wait_until
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 OBJECT_STORE_BYTES = 200 << 20
-# The resource of the nodes on which fronts run.
-FRONT = "front"
+# How often the start of a node is tried: on a busy machine one may be too slow.
+STARTS = 5
+# The label of the nodes on which applications are built and fronts run.
+FRONT = {"callme": "front"}
 sys.path.insert(0, str(DEPLOY))
 
 
@@ -38,7 +40,7 @@ def application(package: Path, *, model: Mapping[str, Any], **args: Any) -> dict
         "name": "front",
         "num_replicas": 2,
         "max_replicas_per_node": 1,
-        "ray_actor_options": {"num_cpus": 0.1, "resources": {FRONT: 0.01}},
+        "ray_actor_options": {"num_cpus": 0.1, "label_selector": FRONT},
     }
     return {
         "name": package.name,
@@ -93,6 +95,7 @@ class RayCluster:
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         self.url = self.urls[0]
         self._cluster = Cluster()
+        self._coglets: set[psutil.Process] = set()
         self.nodes = [self.add_node(port) for port in (*ports, *[0] * nodes)[:nodes]]
         self._cluster.connect(namespace="serve")
         self._config: dict[str, Any] = {
@@ -103,7 +106,13 @@ class RayCluster:
 
     def add_node(self, front_port: int = 0) -> Any:
         """One more node with a logical GPU; with fronts if their port is given."""
-        # A raylet gives its agents little time to choose their ports themselves.
+        # A raylet ends itself when an agent of its needs more than 15 s to start.
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(Exception):
+                return self._try_add_node(front_port)
+        return self._try_add_node(front_port)
+
+    def _try_add_node(self, front_port: int) -> Any:
         agents = (
             *("metrics_agent_port", "metrics_export_port"),
             *("runtime_env_agent_port", "dashboard_agent_listen_port"),
@@ -112,7 +121,7 @@ class RayCluster:
             num_cpus=4,
             num_gpus=1,
             object_store_memory=OBJECT_STORE_BYTES,
-            resources={FRONT: 1} if front_port else None,
+            labels=FRONT if front_port else None,
             env_vars={"RAY_SERVE_WORKER_PROXY_HTTP_PORT": str(front_port or free_port())},
             include_dashboard=False,
             **{port: free_port() for port in agents},
@@ -153,44 +162,64 @@ class RayCluster:
         found = self.details().get(name, {}).get("deployments", {}).get(deployment, {})
         return [r for r in found.get("replicas", []) if r["state"] == "RUNNING"]
 
+    def processes(self, title: str) -> list[psutil.Process]:
+        """The workers of all nodes whose title begins so."""
+        return [p for p, command in self._descendants() if (command or [""])[0].startswith(title)]
+
+    def _note_coglets(self) -> None:
+        """Remember the Cog servers that run now, to see that they end."""
+        self._coglets |= {p for p, command in self._descendants() if "cog.server.http" in command}
+
+    def _descendants(self) -> Iterator[tuple[psutil.Process, list[str]]]:
+        """All processes below the raylets, with their command lines."""
+        for node in self.nodes:
+            for started in node.all_processes["raylet"]:
+                for process in psutil.Process(started.process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        yield process, process.cmdline()
+
     def kill_node(self, node: Any) -> None:
-        """kill -9 its raylet and agents; Ray ends its workers."""
+        """kill -9 its raylet and agents; its workers end with it."""
+        self._note_coglets()
+        self.nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
-        if node in self.nodes:
-            self.nodes.remove(node)
+        wait_until(lambda: self._alive() == len(self.nodes))
+
+    def _alive(self) -> int:
+        """How many nodes the cluster counts."""
+        import ray
+
+        return sum(1 for node in ray.nodes() if node["Alive"])
+
+    def pause_gcs(self, seconds: float) -> None:
+        """kill -9 the head's gcs_server, and start it again after so long."""
+        head = self._cluster.head_node
+        head.kill_gcs_server()
+        time.sleep(seconds)
+        head.start_gcs_server()
 
     def stop(self) -> None:
-        """End everything."""
+        """End everything; fails when a Cog server is left."""
         import ray
         from ray import serve
 
+        self._note_coglets()
         with contextlib.suppress(Exception):
             serve.shutdown()
         ray.shutdown()
         self._cluster.shutdown()
+        psutil.wait_procs(self._coglets, timeout=LIMIT_S)
+        assert not [p for p in self._coglets if p.is_running()]
 
 
 @contextlib.contextmanager
 def ray_cluster(nodes: int, scratch: Path) -> Iterator[RayCluster]:
-    """A cluster, which ends with the block; fails when a coglet of it is left."""
-    before = coglets()
+    """A cluster, which ends with the block."""
     cluster = RayCluster(nodes, scratch)
     try:
         yield cluster
     finally:
         cluster.stop()
-    wait_until(lambda: not coglets() - before)
-
-
-def coglets() -> set[int]:
-    """The process ids of all Cog servers whose source lies where Ray's replicas unpack it."""
-    found = set()
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        with contextlib.suppress(psutil.Error):
-            is_coglet = "cog.server.http" in (process.info["cmdline"] or ())
-            if is_coglet and "/callme-" in process.cwd():
-                found.add(process.pid)
-    return found
 
 
 def copy_package(name: str, folder: Path, called: str = "") -> Path:
