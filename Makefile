@@ -65,6 +65,9 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 	@echo "mypy deploy"; cd deploy && $(MYPY) .
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done
 
+# Two tests with a thread each do more than one with two: torch's threads wait for each other.
+test-fast test-router coverage test-packages test-packaging test-edge test-e2e: export OMP_NUM_THREADS ?= 1
+
 test: lint type test-router test-packages test-original test-packaging test-edge test-e2e ## everything; sets itself up
 
 test-fast: setup ## while you work on the router: what takes seconds
@@ -78,13 +81,13 @@ coverage: setup ## which lines of the router its own tests do not run; docs/test
 	$(PYTEST) $(PARALLEL) --cov=router --cov-report=term:skip-covered tests/router
 
 test-packages: setup weights ## each package in a process of its own: they all have a run.py
-	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) tests/$$p || exit 1; done
+	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) $(PARALLEL) tests/$$p || exit 1; done
 
 test-packaging: setup weights ## each package alone in a fresh environment; Modal; remote back-ends
 	$(PYTEST) $(PARALLEL) tests/packaging
 
 test-edge: setup ## the edge function under Deno
-	$(PYTEST) tests/edge
+	$(PYTEST) $(PARALLEL) tests/edge
 
 test-original: setup ## grounding against groundingdino-py itself, in an environment of its own
 	tests/grounding/original/run.sh $(abspath $(BIN)/python)
