@@ -1,5 +1,5 @@
 // Drives docs/examples/web-app.html in a real Chromium, as a person would, and prints what was seen
-// as JSON. Run by test_jobs_page.py in a folder that has puppeteer-core.
+// as JSON. Run by test_web_app.py in a folder that has puppeteer-core.
 
 import { existsSync, readFileSync } from "node:fs";
 import { setTimeout as wait } from "node:timers/promises";

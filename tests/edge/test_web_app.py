@@ -182,7 +182,7 @@ def make_site(folder: Path, url: str) -> None:
 
 @contextmanager
 def browsing(
-    url: str, folder: Path, script: str = "jobs_page.mjs"
+    url: str, folder: Path, script: str = "web_app.mjs"
 ) -> Iterator[subprocess.Popen[str]]:
     """A person at the page. Its output says what was seen."""
     chromium = importlib.import_module("tests.e2e.chromium").find_chromium()
@@ -396,7 +396,7 @@ def test_one_bad_run_does_not_hide_the_others(tmp_path: Path) -> None:
     (site / "callme.js").write_text(HISTORY)
     with (
         serving(functools.partial(_Quiet, directory=str(site))) as url,
-        browsing(url, tmp_path, "jobs_history.mjs") as browser,
+        browsing(url, tmp_path, "web_app_history.mjs") as browser,
     ):
         out, complaints = browser.communicate(timeout=LIMIT_S)
     assert browser.returncode == 0, complaints
@@ -429,7 +429,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         (site / f"{name}.html").write_text(page_of(url, f"{name}.js"))
     with (
         serving(functools.partial(_Quiet, directory=str(site))) as served,
-        browsing(served, tmp_path, "jobs_notice.mjs") as browser,
+        browsing(served, tmp_path, "web_app_notice.mjs") as browser,
     ):
         out, complaints = browser.communicate(timeout=LIMIT_S)
     assert browser.returncode == 0, complaints

@@ -1,5 +1,5 @@
 // Opens docs/examples/web-app.html in a real Chromium and prints its cards as JSON, by the model of
-// each. Run by test_jobs_page.py in a folder that has puppeteer-core.
+// each. Run by test_web_app.py in a folder that has puppeteer-core.
 
 import { readFileSync } from "node:fs";
 

@@ -1,5 +1,5 @@
 // Opens variants of docs/examples/web-app.html in a real Chromium and prints what each says to the
-// person, as JSON by the file's name. Run by test_jobs_page.py in a folder that has puppeteer-core.
+// person, as JSON by the file's name. Run by test_web_app.py in a folder that has puppeteer-core.
 
 import { readFileSync } from "node:fs";
 
