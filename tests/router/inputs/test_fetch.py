@@ -16,6 +16,7 @@ from router.inputs import fetch
 from router.inputs.fetch import MAX_REDIRECTS, UrlFetcher
 from router.keys.key import TRUSTED
 from router.storage.spool import Spool
+from tests.router.outbound.test_public_http import Names
 from tests.waiting import free_port, until
 
 TEXT = b"the content\n" * 1000
@@ -331,4 +332,18 @@ async def test_private_addresses_are_refused(url: str, tmp_path: Path) -> None:
     fetcher = UrlFetcher(Spool(tmp_path), allow_private=False)
     with pytest.raises(InvalidInput, match="'image': its URL is not on the public internet"):
         await fetcher.fetch(url, "image", 100, TRUSTED)
+    await fetcher.close()
+
+
+async def test_a_name_with_a_private_address_is_refused(tmp_path: Path) -> None:
+    """As the address itself is, in the same words: nobody learns what a name means here."""
+    fetcher = UrlFetcher(
+        Spool(tmp_path), allow_private=False, make_resolver=lambda: Names("127.0.0.1")
+    )
+    refused = []
+    for host in ("127.0.0.1", "inside.example"):
+        with pytest.raises(InvalidInput) as caught:
+            await fetcher.fetch(f"http://{host}:{free_port()}/", "image", 100, TRUSTED)
+        refused.append((caught.value.message, caught.value.details))
+    assert refused[0] == refused[1]
     await fetcher.close()
