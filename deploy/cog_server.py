@@ -28,7 +28,8 @@ FETCHABLE = ("http://", "https://", "data:")
 WAKE_LIMIT_S = 30.0
 # A shell in the server's process group waits for the end of a pipe that only this process holds
 # open, and then kills the group. So the server ends with this process, however that ends.
-TIED = 'exec 3<&0; { read _ <&3; kill -9 0; } & exec "$@" 3<&- </dev/null'
+# The shell ignores SIGTERM: a server whose worker has died does not end by it.
+TIED = 'exec 3<&0; { trap "" TERM; read _ <&3; kill -9 0; } & exec "$@" 3<&- </dev/null'
 
 
 class SetupFailedError(RuntimeError):
