@@ -20,6 +20,7 @@ _NO_SIZE_FROM: Final = 0x7FFF_0000
 _LARGEST: Final = 0xFFFF_FFFF
 _FAR_TOO_MUCH: Final = 4
 _FORMAT: Final = 16  # bytes of the shortest format chunk
+_MOST_BITS: Final = 64  # of a container; a damaged header has up to 524,280
 _HEADER: Final = 64  # bytes; some programs count the header as samples
 
 
@@ -68,9 +69,17 @@ def _whole_bits(form: bytes) -> bytes:
     """The format chunk with as many bits to a sample as its container has."""
     code, channels, _, _, block, bits = struct.unpack("<HHIIHH", form[:16])
     is_pcm = code == _PCM or (code == _EXTENSIBLE and form[24:26] == struct.pack("<H", _PCM))
-    if not is_pcm or not channels or not bits or block % channels or bits == block // channels * 8:
+    whole_bits = block // channels * 8 if channels else 0
+    if (
+        not is_pcm
+        or not channels
+        or not bits
+        or block % channels
+        or bits == whole_bits
+        or whole_bits > _MOST_BITS
+    ):
         return form if code != _EXTENSIBLE or not is_pcm else form[:18] + form[14:16] + form[20:]
-    whole = struct.pack("<H", block // channels * 8)
+    whole = struct.pack("<H", whole_bits)
     changed = form[:14] + whole + form[16:]
     return changed[:18] + whole + changed[20:] if code == _EXTENSIBLE else changed
 

@@ -4,8 +4,8 @@
 
 Each file is a short recording in one of the containers, with bits flipped, bytes replaced, pieces
 removed, doubled, moved, or taken from another container. It is read and measured, without the
-transcript, in a process of its own kind: where that dies or works longer than a minute, the file is
-kept and the next one gets a new process. The same seed makes the same files.
+transcript, in a process of its own, which may have 4 GiB: where that dies or works longer than a
+minute, the file is kept and the next one gets a new process. The same seed makes the same files.
 """
 
 import argparse
@@ -45,16 +45,25 @@ KINDS = {
     "mov": ("mov", "pcm_s16le", RATE, {}),
     "aac": ("adts", "aac", RATE, {}),
     "caf": ("caf", "pcm_s16be", RATE, {}),
+    "rf64": ("wav", "pcm_s24le", RATE, {"rf64": "always"}),
+    "wav mu-law": ("wav", "pcm_mulaw", 8000, {}),
+    "aifc": ("aiff", "pcm_mulaw", RATE, {}),
+    "alac": ("ipod", "alac", RATE, {}),
 }
+_MEMORY_BYTES = 4 << 30
 ODD = (0x00, 0xFF, 0x7F, 0x80, 0x01)
 
 
 def originals(samples: made_audio.Samples) -> dict[str, bytes]:
-    """The recording in each container; AMR, which PyAV cannot write, from a file."""
+    """The recording in each container; AMR, which PyAV cannot write, from a file.
+
+    Two are joined by hand, as people join them: the second WAV or MP4 stands behind the first.
+    """
     made = {
         name: made_audio.encode(samples, container, codec, rate, **options)
         for name, (container, codec, rate, options) in KINDS.items()
     }
+    made |= {f"joined {name}": made[name] * 2 for name in ("wav", "m4a")}
     return {**made, "amr": VOICE.with_name("voice.amr").read_bytes()}
 
 
@@ -97,6 +106,7 @@ def worker(line: Connection) -> None:
     from score import ScoreMap
     from vad import SileroVad
 
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY_BYTES, _MEMORY_BYTES))
     torch.set_num_threads(1)
     vad, scores = SileroVad.load(), ScoreMap.load()
     line.send("ready")

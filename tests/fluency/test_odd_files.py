@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,15 @@ def test_a_wav_of_an_unknown_coding_is_refused(tmp_path: Path, form: int, bits: 
     """Formats that no decoder is known for."""
     with pytest.raises(InvalidInput, match="'audio' must have a known codec"):
         read(tmp_path, wav(pcm(made_audio.noise(1)), form=form, bits=bits))
+
+
+def test_a_wav_of_impossible_bits_is_read_or_refused(tmp_path: Path) -> None:
+    """A frame of 65,535 bytes in one channel: more bits to a sample than the header can say."""
+    content = bytearray(wav(pcm(made_audio.noise(2))))
+    content[32:34] = b"\xff\xff"
+    content[34:36] = b"\x11\0"
+    with suppress(InvalidInput):
+        assert len(read(tmp_path, bytes(content))) > 0
 
 
 def test_a_webm_of_an_unknown_coding_is_refused(tmp_path: Path, recording: Recording) -> None:
