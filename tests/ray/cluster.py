@@ -164,6 +164,7 @@ class RayCluster:
 
     def processes(self, title: str) -> list[psutil.Process]:
         """The workers of all nodes whose title begins so."""
+        self._note_coglets()  # who asks is about to kill some
         return [p for p, command in self._descendants() if (command or [""])[0].startswith(title)]
 
     def _note_coglets(self) -> None:

@@ -77,7 +77,7 @@ class World:
         """The process of a model: below the server of a replica."""
         replica = self.cluster.processes("ray::ServeReplica:echo:model")[0]
         server = next(p for p in replica.children(True) if "cog.server.http" in p.cmdline())
-        kill(server.children())
+        kill(p for p in server.children() if p.name() != "sh")  # that one watches over the server
 
     def kill_gpu_node(self) -> None:
         """The one without a front, and start another."""
