@@ -43,6 +43,7 @@ PARTS = {
     "grounding": Part("gpu_grounding:detectors", 50),
     "fluency": Part("gpu_fluency:turbo", 70),
     "sketch2real-sd15": Part("gpu_sketch2real:sd15", 40),
+    "grounding-sam3": Part("gpu_sam3:detector", 60),
 }
 """In the order of their worth: when the time is short, the last ones are not run."""
 

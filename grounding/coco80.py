@@ -51,6 +51,7 @@ class ClosedSetDetector:
     """NanoDet-g; see prediction.Engine."""
 
     name = "coco80"
+    has_masks = False
 
     def __init__(self, device: str | None = None) -> None:
         """Load the weights; device: "cuda", "cpu", …; None: the CPU, which is fast enough."""

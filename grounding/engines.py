@@ -8,7 +8,7 @@ from coco80 import ClosedSetDetector
 from prediction import Engine
 from weights import PRESETS, SMALL, Source, resolve
 
-ENGINES = ("transformers", "coco80", "groundingdino-py")
+ENGINES = ("transformers", "coco80", "sam3", "groundingdino-py")
 
 _log = logging.getLogger(__name__)
 
@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 def load_engine(environment: Mapping[str, str]) -> Engine:
     """The engine that ENGINE names, with the weights that WEIGHTS names.
 
-    ENGINE need only be set for groundingdino-py: WEIGHTS decides between the others. With neither
-    set it is coco80 on a machine without a GPU, or where the default weights are neither in the
-    cache nor to be had from the hub.
+    ENGINE need only be set for groundingdino-py, and for SAM 3 by a hub id: WEIGHTS decides between
+    the others. With neither set it is coco80 on a machine without a GPU, or where the default
+    weights are neither in the cache nor to be had from the hub.
 
     Raises ValueError when ENGINE or COMPILE is none of the choices, or WEIGHTS is for another
     engine than ENGINE names.
@@ -41,6 +41,10 @@ def load_engine(environment: Mapping[str, str]) -> Engine:
         )
     if source.engine == "coco80":
         return ClosedSetDetector(get("DEVICE"))
+    if source.engine == "sam3":
+        from sam3 import Sam3Detector  # noqa: PLC0415 - as below
+
+        return Sam3Detector(source, get("DEVICE"), get("DTYPE"))
     try:
         return _open_vocabulary(source, environment)
     except OSError as error:  # transformers' for a file that is neither in the cache nor online
@@ -53,8 +57,11 @@ def load_engine(environment: Mapping[str, str]) -> Engine:
 def _source(weights: str | None, engine: str | None, device: str | None) -> Source:
     if weights or not engine:
         on_gpu = device.startswith("cuda") if device else torch.cuda.is_available()
-        return resolve(weights, has_gpu=on_gpu)
-    return PRESETS[SMALL] if engine == "coco80" else resolve(None)
+        source = resolve(weights, has_gpu=on_gpu)
+        # Only ENGINE tells what a hub id holds.
+        is_hub_id = source.location == weights and weights not in PRESETS
+        return source._replace(engine="sam3") if is_hub_id and engine == "sam3" else source
+    return resolve({"coco80": SMALL, "sam3": "sam3"}.get(engine))
 
 
 def _open_vocabulary(source: Source, environment: Mapping[str, str]) -> Engine:

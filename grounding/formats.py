@@ -68,7 +68,7 @@ def to_coco(
 def _coco_annotation(number: int, found: Detection) -> dict[str, Any]:
     x1, y1, x2, y2 = found["box"]
     width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-    return {
+    annotation = {
         "id": number,
         "image_id": 1,
         "category_id": found["label_index"] + 1,
@@ -77,6 +77,18 @@ def _coco_annotation(number: int, found: Detection) -> dict[str, Any]:
         "iscrowd": 0,
         "score": found["score"],
     }
+    if mask := found.get("mask"):
+        return annotation | {"segmentation": mask, "area": sum(mask["counts"][1::2])}
+    if polygons := found.get("polygons"):
+        area = round(sum(area_of(polygon) for polygon in polygons), 2)
+        return annotation | {"segmentation": polygons, "area": area}
+    return annotation
+
+
+def area_of(polygon: Sequence[float]) -> float:
+    """Of x1, y1, x2, y2, …, in the square of its unit."""
+    x, y = np.asarray(polygon, np.float64).reshape(-1, 2).T
+    return abs(float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))) / 2
 
 
 def to_label_studio(

@@ -11,11 +11,10 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from features import Levels, LRUCache, Supplied, blocks, padded, rows_of
 from PIL import Image
-from prediction import DetectInput, Prediction
+from prediction import DetectInput, Prediction, all_finite
 from preprocess import to_tensor
 from prompt import Query, delimiters, read_labels
 from rows import RowLimit, positions_of
@@ -47,6 +46,8 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
 class Detector:
     """A loaded checkpoint; see prediction.Engine."""
+
+    has_masks = False
 
     def __init__(
         self,
@@ -116,13 +117,13 @@ class Detector:
         Raises FloatingPointError when the model answers with NaN or infinity even in float32.
         """
         seen = self._passes(inputs)
-        if not _finite(seen) and self.dtype is not torch.float32:
+        if not all_finite(seen) and self.dtype is not torch.float32:
             # The largest float16 is 65504; the fusion layers' products can exceed it.
             _log.warning("float16 overflowed; continuing in float32")
             self.dtype = torch.float32
             self._text_cache.clear()
             seen = self._passes(inputs)
-        if not _finite(seen):
+        if not all_finite(seen):
             raise FloatingPointError("the model answered with NaN or infinity")
         return seen
 
@@ -222,8 +223,3 @@ def _filled(rows: torch.Tensor) -> torch.Tensor:
 
 def _power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()
-
-
-def _finite(answers: Sequence[Sequence[Prediction]]) -> bool:
-    arrays = (array for of_input in answers for prediction in of_input for array in prediction)
-    return all(np.isfinite(array).all() for array in arrays)

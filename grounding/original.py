@@ -36,6 +36,7 @@ class OriginalDetector:
     """A checkpoint of the original repository; see prediction.Engine."""
 
     max_tokens = 256
+    has_masks = False
 
     def __init__(
         self, checkpoint: str | None, bert: str | None = None, device: str | None = None

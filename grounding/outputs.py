@@ -1,10 +1,19 @@
 """The output. Its field names are the field's standard terms."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from cog import BaseModel, Path
 
 # The parts of Output are TypedDicts: Cog's models do not nest.
+
+
+class Mask(TypedDict):
+    """A mask over the whole picture in COCO's uncompressed run-length encoding."""
+
+    size: list[int]
+    """[height, width] of the picture."""
+    counts: list[int]
+    """Pixels out of the mask, in it, out of it, … down each column, from left to right."""
 
 
 class Detection(TypedDict):
@@ -20,6 +29,11 @@ class Detection(TypedDict):
     """[x1, y1, x2, y2] in px of the upright picture, inside it, x to the right and y down."""
     box_normalized: list[float]
     """The same box as fractions of width and height, 0 to 1."""
+    mask: NotRequired[Mask | None]
+    """If `masks` is "rle". Null where the model kept none."""
+    polygons: NotRequired[list[list[float]] | None]
+    """If `masks` is "polygon": outlines [x1, y1, x2, y2, …] in px of the upright picture, one for
+    each piece of the mask, the largest first. Null where the model kept none."""
 
 
 class PictureSize(TypedDict):

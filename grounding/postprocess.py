@@ -37,6 +37,8 @@ class Candidates(NamedTuple):
     """(N,) index into the list of labels."""
     chunks: NDArray[np.int64]
     """(N,) index of the pass that found it."""
+    queries: NDArray[np.int64]
+    """(N,) which of that pass's queries it is."""
 
     def take(self, rows: NDArray[np.int64] | slice) -> "Candidates":
         """These rows, in this order."""
@@ -46,6 +48,7 @@ class Candidates(NamedTuple):
             self.weakest[rows],
             self.labels[rows],
             self.chunks[rows],
+            self.queries[rows],
         )
 
     def above(self, box_threshold: float, text_threshold: float) -> "Candidates":
@@ -96,6 +99,7 @@ def candidates(
         weakest[rows, best],
         np.asarray(label_indices, dtype=np.int64)[best],
         np.full(len(best), chunk, dtype=np.int64),
+        rows,
     )
     inside = (found.boxes[:, 2:] > found.boxes[:, :2]).all(axis=1)
     return found.take(np.flatnonzero(inside))
@@ -127,6 +131,7 @@ def combine(
         np.concatenate([found.weakest for found in passes]),
         np.concatenate([found.labels for found in passes]),
         np.concatenate([found.chunks for found in passes]),
+        np.concatenate([found.queries for found in passes]),
     )
     ordered = joined.take(np.argsort(-joined.scores, kind="stable"))
     if len(passes) == 1 and nms_iou is None:
@@ -148,7 +153,13 @@ def merge(
     seen: a prediction for each chunk. most: boxes returned at most; None: all.
     """
     passes = [
-        candidates(*prediction, chunk.word_spans, chunk.label_indices, number)
+        candidates(
+            prediction.token_probabilities,
+            prediction.boxes,
+            chunk.word_spans,
+            chunk.label_indices,
+            number,
+        )
         for number, (prediction, chunk) in enumerate(zip(seen, chunks, strict=True))
     ]
     return combine(

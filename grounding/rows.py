@@ -1,7 +1,8 @@
 """How many rows go through the model at once: by what a row needs and what memory is free.
 
-A row is one picture with one chunk of labels. Its need grows with the picture's positions times the
-tokens: the attention between picture and text keeps that many weights for each head, several times.
+A row is one picture with one chunk of labels. In the Grounding DINO family its need grows with the
+picture's positions times the tokens: the attention between picture and text keeps that many weights
+for each head, several times.
 """
 
 import gc
@@ -25,7 +26,7 @@ SHARE_OF_FREE = 0.8
 Pair = TypeVar("Pair")
 Answer = TypeVar("Answer")
 Need = tuple[int, int]
-"""Positions and tokens of a row."""
+"""Positions and tokens of a row; another engine's are its own matter."""
 
 
 def positions_of(width: int, height: int) -> int:
@@ -35,6 +36,12 @@ def positions_of(width: int, height: int) -> int:
     22223
     """
     return sum(-(-width // stride) * -(-height // stride) for stride in STRIDES)
+
+
+def bytes_of_row(need: Need) -> float:
+    """What a row of the family takes, at most."""
+    positions, tokens = need
+    return positions * (BYTES_PER_POSITION + BYTES_PER_POSITION_AND_TOKEN * tokens)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -67,23 +74,29 @@ def free_bytes(device: torch.device) -> int | None:
 class RowLimit:
     """Splits rows into passes that fit; it learns from every pass."""
 
-    def __init__(self, device: torch.device, most: int, *, powers_of_two: bool = False) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        most: int,
+        *,
+        powers_of_two: bool = False,
+        estimate: Callable[[Need], float] = bytes_of_row,
+    ) -> None:
         """most: rows in a pass however much memory there is. powers_of_two: the model fills a pass
-        up to such a number (compiled code)."""
+        up to such a number (compiled code). estimate: bytes of a row before one was measured."""
         self._device = device
         self._most = most
         self._powers_of_two = powers_of_two
+        self._estimate = estimate
         self._measured: dict[Need, float] = {}
         self._failed: dict[Need, int] = {}
 
     def rows(self, need: Need) -> int:
         """Rows of this need in the next pass, at least 1."""
-        positions, tokens = need
-        estimate = positions * (BYTES_PER_POSITION + BYTES_PER_POSITION_AND_TOKEN * tokens)
         free = free_bytes(self._device)
         fit = self._most
         if free is not None:
-            fit = int(free * SHARE_OF_FREE / self._measured.get(need, estimate))
+            fit = int(free * SHARE_OF_FREE / self._measured.get(need, self._estimate(need)))
         fit = max(1, min(fit, self._most, self._failed.get(need, self._most)))
         return 1 << (fit.bit_length() - 1) if self._powers_of_two else fit
 

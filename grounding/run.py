@@ -11,6 +11,7 @@ from draw import annotate, save
 from engines import load_engine
 from formats import export, to_detections
 from labels import parse_labels
+from masks import add_masks, refuse_masks
 from outputs import Output, Thresholds
 from postprocess import merge
 from prediction import DetectInput
@@ -32,12 +33,13 @@ BOX_THRESHOLD = "Lowest score of a detection: mean probability of its label's to
 TEXT_THRESHOLD = "Probability that each single word of a detection's label must reach."
 MAX_DETECTIONS = "Most detections to return, best first."
 NMS = "Of boxes with one label that overlap by more than this IoU, keep the best. Leave out to keep all."
+MASKS = "Also return the mask of each detection: `rle` (COCO run lengths over the whole picture) or `polygon` (outlines in px). Only the weights sam3 have masks; with others, anything but none is refused."
 ANNOTATED = "Also return the picture with its boxes drawn (JPEG)."
 EXPORT_FORMAT = "Also return the detections as COCO or Label Studio JSON, in `export`."
 
 
 class Runner(BaseRunner):
-    """Detection of what labels name: the Grounding DINO family, or 80 classes without a GPU."""
+    """Detection of what labels name: the Grounding DINO family, SAM 3, or 80 classes without a GPU."""
 
     def setup(self) -> None:
         """Load what ENGINE and WEIGHTS name onto DEVICE in DTYPE."""
@@ -73,6 +75,11 @@ class Runner(BaseRunner):
             le=1.0,
             description=NMS,
         ),
+        masks: str = Input(
+            default="none",
+            choices=["none", "rle", "polygon"],
+            description=MASKS,
+        ),
         annotated: bool = Input(default=False, description=ANNOTATED),
         format: str = Input(  # noqa: A002 - the name is the API's
             default="detections",
@@ -81,18 +88,26 @@ class Runner(BaseRunner):
         ),
     ) -> Output:
         """Return the boxes of all things in the picture that the labels name, best first."""
+        refuse_masks(masks, self.engine)
         labels = parse_labels(text_queries, DEFAULT_LABELS)
         query = self.engine.read_labels([label.text for label in labels])
         # Reading, merging and drawing run in threads, so that they do not block other requests.
         in_pool = partial(asyncio.get_running_loop().run_in_executor, self.cpu_pool)
         size, pixels, canvas = await in_pool(read, image, self.engine, annotated)
-        work = DetectInput(pixels, tuple(chunk.input_ids for chunk in query.chunks))
-        seen = await asyncio.wrap_future(self.batcher.submit(pixels.shape, work))
+        prompts = tuple(chunk.input_ids for chunk in query.chunks)
+        # A label of an engine with masks is one token, so that both thresholds are for its score.
+        masks_from = None if masks == "none" else max(box_threshold, text_threshold)
+        work = DetectInput(pixels, prompts, masks_from)
+        # Passes with and without masks differ in what they compute.
+        key = pixels.shape, masks_from is None
+        seen = await asyncio.wrap_future(self.batcher.submit(key, work))
         limits = (box_threshold, text_threshold, nms)
         found = await asyncio.to_thread(merge, seen, query.chunks, *limits, most=max_detections + 1)
         names = [label.name for label in labels]
         kept = found.take(slice(max_detections))
         detections = to_detections(kept.boxes, kept.scores, kept.labels, names, size)
+        grids = [seen[c].masks.get(q) for c, q in zip(kept.chunks, kept.queries, strict=True)]
+        detections = await asyncio.to_thread(add_masks, detections, grids, size, masks)
         jpeg = await asyncio.to_thread(annotate, canvas, detections) if canvas else None
         # Nothing is awaited from here on: a cancelled prediction leaves no file behind.
         return Output(

@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,9 @@ os.environ["WEIGHTS"] = "drawn"
 os.environ["DEVICE"] = "cpu"
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(2)
+# On a busy machine an example may take any time.
+hypothesis.settings.register_profile("grounding", deadline=None)
+hypothesis.settings.load_profile("grounding")
 
 
 @pytest.fixture(scope="session")

@@ -280,7 +280,8 @@ def test_figures_of_a_known_answer(tokenizer, drawn, monkeypatch, case):
         labels = np.array([asked.index(a["category_id"]) for a in found], np.int64)
         labels = (labels + 1) % len(asked) if wrong_label else labels
         ones = np.full(len(found), 0.9, np.float32)
-        return Candidates(boxes, ones, ones, labels, np.zeros(len(found), np.int64))
+        numbers = np.zeros(len(found), np.int64)
+        return Candidates(boxes, ones, ones, labels, numbers, numbers)
 
     monkeypatch.setattr("tools.drawn.evaluate.merge", answer)
     figures = evaluate(Blind(tokenizer), drawn)

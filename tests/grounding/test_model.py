@@ -57,7 +57,7 @@ def ours(detector, picture, labels, box_threshold, text_threshold):
         to_tensor(picture, detector.image_processor), [chunk.input_ids for chunk in chunks]
     )
     passes = [
-        candidates(*prediction, chunk.word_spans, chunk.label_indices, number)
+        candidates(*prediction[:2], chunk.word_spans, chunk.label_indices, number)
         for number, (prediction, chunk) in enumerate(zip(seen, chunks, strict=True))
     ]
     return seen, combine([p.above(box_threshold, text_threshold) for p in passes], None)

@@ -231,7 +231,7 @@ def test_requests_that_share_a_pass_answer_as_if_alone(call_many, call, shapes_p
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"ENGINE": "yolo"}, "one of transformers, coco80, groundingdino-py, got yolo"),
+        ({"ENGINE": "yolo"}, "one of transformers, coco80, sam3, groundingdino-py, got yolo"),
         ({"COMPILE": "yes"}, "COMPILE must be 0 or 1, got yes"),
     ],
 )
