@@ -16,6 +16,13 @@ from router.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def documents() -> list[Path]:
+    """Every page for a reader: the project's and, beside each README, a package's own."""
+    own = [page for cog in ROOT.glob("*/cog.yaml") for page in cog.parent.glob("docs/*.md")]
+    readmes = ROOT.glob("[!.]*/README.md")  # pytest leaves one in its cache
+    return [*ROOT.glob("*.md"), *readmes, *own, *ROOT.glob("docs/**/*.md")]
+
+
 def test_every_error_is_in_the_table() -> None:
     """Status and code of each class, and no row for what does not exist."""
     text = (ROOT / "docs" / "http" / "errors.md").read_text()
@@ -46,7 +53,7 @@ def test_the_readmes_curl_lines_are_the_printed_ones() -> None:
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of every document is a file."""
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/**/*.md")]:
+    for path in documents():
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             if "://" not in target and not target.startswith("mailto:"):
                 assert (path.parent / target).exists(), f"{path.relative_to(ROOT)}: {target}"
@@ -55,7 +62,6 @@ def test_links_lead_somewhere() -> None:
 # More than a page: a list that grows, and what is still to be divided.
 LONG = {
     "CHANGELOG.md",
-    "docs/testing.md",
     "fluency/README.md",
     "grounding/README.md",
     "sketch2real/README.md",
@@ -75,8 +81,7 @@ def words(text: str) -> int:
 
 def test_no_page_is_long() -> None:
     """A page is read in a few minutes; what is longer is several pages."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/README.md"), *ROOT.glob("docs/**/*.md")]
-    counts = {str(path.relative_to(ROOT)): words(path.read_text()) for path in pages}
+    counts = {str(path.relative_to(ROOT)): words(path.read_text()) for path in documents()}
     assert {page: n for page, n in counts.items() if n > MAX_WORDS and page not in LONG} == {}
     assert counts.keys() >= LONG
 
@@ -89,7 +94,7 @@ def test_words_are_counted_as_they_are_read() -> None:
 
 def test_no_table_is_cut() -> None:
     """A table begins with a header and its line of dashes: a blank line makes a row plain text."""
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/**/*.md")]:
+    for path in documents():
         lines = ["", *path.read_text().splitlines(), ""]
         for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
             if line.startswith("| ") and not before.startswith("|"):
@@ -99,9 +104,7 @@ def test_no_table_is_cut() -> None:
 def test_every_document_is_in_the_site() -> None:
     """`mkdocs.yml` lists each document once, and no file that does not exist."""
     listed = re.findall(r"^ +- (?:.*: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
-    visible = ROOT.glob("[!.]*/README.md")  # pytest leaves one in its cache
-    documents = [*ROOT.glob("*.md"), *visible, *ROOT.glob("docs/**/*.md")]
-    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in documents)
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT)) for path in documents())
 
 
 def test_make_targets_in_the_readme_exist() -> None:
