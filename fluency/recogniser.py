@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import decoding
+import hesitations
 import numpy as np
 import torch
 import word_times
@@ -143,16 +144,20 @@ class Recogniser:
             for job, (first, last) in zip(jobs, pairwise(edges), strict=True)
         ]
         durations_s = [duration for job in jobs for duration in job.durations_s]
-        prompts = [
-            self.prompt(language)
+        languages = [
+            language
             for job, (language, _) in zip(jobs, spoken, strict=True)
             for _ in job.durations_s
         ]
+        prompts = [self.prompt(language) for language in languages]
         limits = [min(max_tokens, 16 + round(_TOKENS_PER_S * length)) for length in durations_s]
         syllables = [count for job in jobs for count in job.syllables or [0] * len(job.durations_s)]
         # One request's end must not end the others of its batch.
         check = jobs[0].check if len(jobs) == 1 else lambda: None
         decoded = self._decode(encoded, prompts, limits, syllables, check)
+        decoded = hesitations.restore(
+            self.model, self.tokenizer, encoded, list(zip(languages, prompts, strict=True)), decoded
+        )
         attention = self._attention(encoded, prompts, decoded, durations_s)
         return [
             Heard(language, probability, decoded[first:last], attention[first:last])

@@ -89,7 +89,8 @@ def compose(
         gaps_s=[after.start_s - word.end_s for word, after in pairwise(words)],
     )
     fillers = merge_fillers(heard.fillers, words, kinds)
-    silences = [_pause(pause, words, language) for pause in heard.silences]
+    spoken = [word for word, kind in zip(words, kinds, strict=True) if kind != disfluency.FILLER]
+    silences = [_pause(pause, spoken, language) for pause in heard.silences]
     repetitions = disfluency.count(kinds, disfluency.REPETITION) if is_spaced else None
     repairs = disfluency.count(kinds, disfluency.REPAIR) if is_spaced else None
     hesitations = len(fillers) + (repetitions or 0) + (repairs or 0)
@@ -193,7 +194,8 @@ def merge_fillers(
 ) -> list[FilledPause]:
     """Fillers from signal and transcript; one in both counts once.
 
-    A steady vowel inside a word of high probability belongs to that word.
+    A steady vowel belongs to a word of high probability if it begins in its first half or has its
+    middle in it.
     """
     spoken = [w for w, kind in zip(words, kinds, strict=True) if kind == disfluency.FILLER]
     fluent = [
@@ -209,6 +211,7 @@ def merge_fillers(
         middle = (filler.start_s + filler.end_s) / 2
         if twins or any(
             w.start_s <= middle < min(w.end_s, w.start_s + 0.15 + 0.12 * len(w.text))
+            or w.start_s <= filler.start_s < (w.start_s + w.end_s) / 2
             for w in fluent
         ):
             continue
@@ -222,7 +225,8 @@ def _pitch(heard: Acoustics) -> list[float]:
 
 
 def _filler(start_s: float, end_s: float, text: str, source: str) -> FilledPause:
-    return FilledPause(start=round(start_s, 2), end=round(end_s, 2), text=text, source=source)
+    plain = disfluency.normalise(text)
+    return FilledPause(start=round(start_s, 2), end=round(end_s, 2), text=plain, source=source)
 
 
 def _pause(pause: Interval, words: Sequence[Word], language: str) -> Pause:

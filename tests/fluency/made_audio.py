@@ -1,6 +1,7 @@
 """Recordings made for one test: signals of known content and files of every kind."""
 
 import wave
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -27,15 +28,23 @@ def noise(duration_s: float, level_db: float = -30.0, seed: int = 0) -> Samples:
     return values.astype(np.float32)
 
 
-def vowel(duration_s: float, pitch_hz: float = 120.0, level_db: float = -20.0) -> Samples:
-    """A steady, voice-like sound: harmonics under three formants, with soft edges."""
+OPEN_VOWEL = ((700, 90, 1.0), (1200, 110, 0.5), (2500, 150, 0.2))
+
+
+def vowel(
+    duration_s: float,
+    pitch_hz: float = 120.0,
+    level_db: float = -20.0,
+    formants: Sequence[tuple[int, int, float]] = OPEN_VOWEL,
+) -> Samples:
+    """A steady, voice-like sound: harmonics under formants (Hz, width, height), with soft edges."""
     time = np.arange(round(duration_s * RATE)) / RATE
     sound = np.zeros_like(time)
     for harmonic in range(1, int(4000 / pitch_hz)):
         frequency = harmonic * pitch_hz
         gain = sum(
             height / (1 + ((frequency - formant) / width) ** 2)
-            for formant, width, height in ((700, 90, 1.0), (1200, 110, 0.5), (2500, 150, 0.2))
+            for formant, width, height in formants
         )
         sound += gain * np.sin(2 * np.pi * frequency * time)
     edge = min(len(time) // 4, round(0.02 * RATE))
