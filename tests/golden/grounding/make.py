@@ -20,6 +20,7 @@ INPUTS = {
     "nms": 0.5,
     "annotated": False,
     "format": "detections",
+    "masks": "none",
 }
 
 
