@@ -64,7 +64,6 @@ LONG = {
     "CHANGELOG.md",
     "fluency/README.md",
     "grounding/README.md",
-    "sketch2real/README.md",
 }
 MAX_WORDS = 800
 
