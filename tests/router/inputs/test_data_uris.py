@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from router.errors import PayloadTooLarge
 from router.inputs import data_uris
-from router.inputs.data_uris import MAX_STRAY_SIGNS, LongString, Turns, open_data_uri
+from router.inputs.data_uris import MAX_STRAY_SIGNS, PIECE_BYTES, LongString, Turns, open_data_uri
 from router.inputs.json_text import MAX_TEXT_BYTES
 
 SMALL = pytest.mark.usefixtures("small_pieces")
@@ -86,6 +86,15 @@ def test_what_is_no_base64(uri: str) -> None:
     """A ValueError."""
     with pytest.raises(ValueError, match="base64"):
         b"".join(open_data_uri(uri).content())
+
+
+def test_padding_ends_it_also_where_a_piece_ends() -> None:
+    """What comes in the next piece is read by itself."""
+    head = "data:;base64,QQ=="
+    far = head + " " * (PIECE_BYTES - len(head))
+    assert b"".join(open_data_uri(far + "  =").content()) == b"A"
+    with pytest.raises(ValueError, match="base64"):
+        b"".join(open_data_uri(far + "QUJD").content())
 
 
 @pytest.mark.parametrize("head", ["data:" + ";a" * 1_000_000, "data:" + "a" * 5000 + ",x"])

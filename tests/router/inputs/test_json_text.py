@@ -128,3 +128,17 @@ def test_whole_numbers_stay_whole() -> None:
     for number in (2**64, -(2**63) - 1, 10**100):
         assert load_json(str(number)) == number
     assert math.isclose(load_json("1e19"), 1e19)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_just_as_deep_as_may_be(opening: str, closing: str) -> None:
+    """Lists and objects count alike; many beside each other are no depth."""
+
+    def nested(depth: int) -> str:
+        return f"{opening * depth}1{closing * depth}"
+
+    others = ",".join([nested(1)] * MAX_DEPTH)
+    fits, over = (f"[{nested(depth)},{others}]" for depth in (MAX_DEPTH - 1, MAX_DEPTH))
+    assert load_json(fits) == json.loads(fits)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        load_json(over)

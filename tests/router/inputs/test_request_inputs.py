@@ -168,6 +168,16 @@ async def test_urls_are_fetched(spool: Spool) -> None:
     )
 
 
+async def test_a_form_is_its_callers(spool: Spool) -> None:
+    """So are the URLs in it; an upload keeps the name that it came with."""
+    fetched, caller = Fetched(), Caller("ann")
+    upload = FileRef("image", "/spool/0", "my cat.png")
+    parts = [upload, Text("more", "https://a.example/1")]
+    _, refs = await RequestInputs(spool, fetched, 100).from_form(spec(), parts, caller)
+    assert fetched.asked == [("https://a.example/1", "more", 100, caller)]
+    assert [ref.name for ref in refs] == ["my cat.png", "name 1"]
+
+
 async def test_a_file_of_just_the_limit(intake: RequestInputs) -> None:
     """To the byte; its name is the input's, with the ending of its type."""
     uri = "data:text/plain," + "x" * 100
@@ -175,6 +185,13 @@ async def test_a_file_of_just_the_limit(intake: RequestInputs) -> None:
     assert (ref.field, ref.name, ref.in_list) == ("image", "image.txt", False)
     with pytest.raises(PayloadTooLarge, match="'image': it exceeds 100 bytes"):
         await intake.from_json(spec(), {"image": uri + "x"}, TRUSTED)
+    fits, over = (
+        LongString(f"data:;base64,{'QUJD' * 33}{end}".encode()) for end in ("QQ==", "QUI=")
+    )
+    await intake.from_json(spec(), {"image": fits}, TRUSTED)
+    assert len(fits) == 0  # its memory is free
+    with pytest.raises(PayloadTooLarge, match="'image': it exceeds 100 bytes"):
+        await intake.from_json(spec(), {"image": over}, TRUSTED)
     _, refs = await intake.from_json(spec(), {"more": ["data:,a", "data:,b"]}, TRUSTED)
     assert [(r.field, r.name, r.in_list) for r in refs] == [("more", "more", True)] * 2
 
