@@ -172,7 +172,7 @@ async def test_a_form_is_its_callers(spool: Spool) -> None:
     """So are the URLs in it; an upload keeps the name that it came with."""
     fetched, caller = Fetched(), Caller("ann")
     upload = FileRef("image", "/spool/0", "my cat.png")
-    parts = [upload, Text("more", "https://a.example/1")]
+    parts: list[Text | FileRef] = [upload, Text("more", "https://a.example/1")]
     _, refs = await RequestInputs(spool, fetched, 100).from_form(spec(), parts, caller)
     assert fetched.asked == [("https://a.example/1", "more", 100, caller)]
     assert [ref.name for ref in refs] == ["my cat.png", "name 1"]
