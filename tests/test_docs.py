@@ -63,7 +63,6 @@ def test_links_lead_somewhere() -> None:
 LONG = {
     "CHANGELOG.md",
     "fluency/README.md",
-    "grounding/README.md",
 }
 MAX_WORDS = 800
 

@@ -1,6 +1,6 @@
 """Cases in which transformers' own post-processing is known to be wrong, side by side with ours.
 
-Both get the same token probabilities and boxes, made by hand; README lists the cases.
+Both get the same token probabilities and boxes, made by hand; docs/labels.md lists the cases.
 """
 
 from types import SimpleNamespace
