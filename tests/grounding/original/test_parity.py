@@ -206,6 +206,7 @@ def test_both_engines_answer_alike(bert, made_by_the_original, shapes, tmp_path,
         "nms": None,
         "annotated": False,
         "format": "detections",
+        "masks": "none",
     }
     asked.write_text(json.dumps(inputs))
     where = {"WEIGHTS": str(checkpoint), "BERT": str(bert)}
