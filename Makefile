@@ -66,7 +66,7 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done
 
 # Two tests with a thread each do more than one with two: torch's threads wait for each other.
-test-fast test-router coverage test-packages test-packaging test-edge test-e2e: export OMP_NUM_THREADS ?= 1
+test-fast test-router coverage test-packages test-packaging test-edge: export OMP_NUM_THREADS ?= 1
 
 test: lint type test-router test-packages test-original test-packaging test-edge test-e2e ## everything; sets itself up
 
