@@ -57,7 +57,7 @@ class SleepClient:
     async def stage(self, limit_bytes: int) -> Copied:
         """See `router.models.process_interface.Sleeper`."""
         async with self._calm:
-            answer = await self._try("stage", limit_bytes)
+            answer = await self._try("stage", limit_bytes, self._held())
             return self._copied(answer)
 
     async def sleep(self, limit_bytes: int) -> Slept:
@@ -66,7 +66,7 @@ class SleepClient:
             held = self._held()
             self.asleep = True
             try:
-                answer = await self._when_at_rest("sleep", limit_bytes)
+                answer = await self._when_at_rest("sleep", limit_bytes, held)
             except SleepRefusedError:
                 self.asleep = False
                 raise
@@ -98,22 +98,24 @@ class SleepClient:
             return held
         raise NotMeasuredError("what it holds asleep cannot be measured")
 
-    async def _when_at_rest(self, word: str, limit_bytes: int) -> Mapping[str, Any]:
+    async def _when_at_rest(self, word: str, limit_bytes: int, held: int) -> Mapping[str, Any]:
         """Try it until no thread of the process is at work, for BUSY_LIMIT_S at most."""
         until = time.monotonic() + BUSY_LIMIT_S
         while True:
             try:
-                return await self._try(word, limit_bytes)
+                return await self._try(word, limit_bytes, held)
             except SleepRefusedError as error:
                 if not error.again or time.monotonic() > until:
                     raise
             await asyncio.sleep(BUSY_POLL_S)
 
-    async def _try(self, word: str, limit_bytes: int) -> Mapping[str, Any]:
+    async def _try(self, word: str, limit_bytes: int, held: int) -> Mapping[str, Any]:
         """Ask for a copy or a sleep. Raises SleepRefusedError when nothing has been touched, and
-        ConnectionError or TimeoutError when that is not known."""
-        known = self._bytes or limit_bytes
-        limit_s = max(PATIENCE * known / SLOW_BYTES_PER_S, SHORTEST_LIMIT_S)
+        ConnectionError or TimeoutError when that is not known.
+
+        `held`: by the model's processes, 0 when it is not known. There is no more to copy."""
+        most = self._bytes or min(held or limit_bytes, limit_bytes)
+        limit_s = max(PATIENCE * most / SLOW_BYTES_PER_S, SHORTEST_LIMIT_S)
         async with asyncio.timeout(limit_s):
             return await self._ask({"do": word, "limit_bytes": limit_bytes})
 

@@ -272,8 +272,8 @@ class Model(SleepRecord):
         """When an idle model has been idle for too long."""
         own_s = math.inf if self.kept else self.own.idle_to_sleep_s
         idle_s = p.idle_to_sleep_s if own_s is None else own_s
-        # After a refusal it is asked again, but not at once.
-        asked_again_at = self.stage_after if self.refusals else 0.0
+        # After a refusal it is asked again, but not at once; one that cannot sleep is stopped.
+        asked_again_at = self.stage_after if self.refusals and self.can_sleep else 0.0
         return max(self.idle_since + idle_s, self.settled_at, asked_again_at)
 
     def stage_at(self, p: Policy) -> float:

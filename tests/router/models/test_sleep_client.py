@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -176,6 +177,26 @@ async def test_how_long_it_may_take(hook: Hook, monkeypatch: pytest.MonkeyPatch)
     connect = sleep_client.CONNECT_LIMIT_S
     assert [limit for limit in limits if limit != connect] == [30, 40, 10, 10, 10, 15]
     assert limits.count(connect) == 6
+
+
+@pytest.mark.parametrize("word", ["stage", "sleep"])
+async def test_the_first_time_there_is_no_more_to_copy_than_is_held(
+    hook: Hook, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large machine has room for far more. A hook that hangs would block the GPU for so long."""
+    limits: list[float] = []
+    timeout = asyncio.timeout
+
+    def noted(seconds: float) -> Any:
+        limits.append(seconds)
+        return timeout(60)
+
+    monkeypatch.setattr(asyncio, "timeout", noted)
+    hook.answers = [COPIED]
+    hook.held = [2 << 30, 0]
+    with contextlib.suppress(TimeoutError):  # what is held asleep cannot be read here
+        await getattr(hook.client, word)(100 << 30)
+    assert limits == [20, sleep_client.CONNECT_LIMIT_S]
 
 
 async def ask(client: SleepClient, word: str) -> object:

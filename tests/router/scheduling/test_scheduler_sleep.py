@@ -151,6 +151,20 @@ def test_a_copy_that_is_refused(story: Story) -> None:
     assert story.scheduler.snapshot(story.now).models["alpha"].sleep_refusal == "CUDA graphs"
 
 
+def test_an_idle_model_that_cannot_sleep_is_stopped_at_once(story: Story) -> None:
+    """It holds its memory for nobody. One that was only at work is asked again after a while."""
+    ready_sleeper(story, "alpha")
+    story.wait(2)
+    story.tell(msg.Staged("alpha", 1, 9, 8))
+    assert story.wake() == [story.sleep("alpha", "idle")]
+    busy = msg.SleepRefused("alpha", 1, "busy", again=True)
+    assert story.tell(busy) == []
+    assert story.wait(story.policy.restage_s - 1) == []
+    assert story.wake() == [story.sleep("alpha", "idle")]
+    unfit = msg.SleepRefused("alpha", 1, "CUDA graphs")
+    assert story.tell(unfit) == [msg.Stop("alpha", 1, "idle")]
+
+
 def test_refused_too_often(story: Story) -> None:
     """A process that is at work each time it should sleep is stopped in the end; meanwhile it is
     ready."""
