@@ -14,7 +14,7 @@ from router.http.body_timeout import BodyReads
 from router.http.errors import on_router_error
 from router.keys.key import FixedKeys, Key, parse_keys, verifier_of
 from router.shutdown import Shutdown
-from tests.router.http.test_auth import client, signed
+from tests.router.http.guarded import client, signed
 
 WEB, SECOND, OPS, LOCAL = ("w" * 32, "x" * 32, "o" * 32, "l" * 32)
 KEYS = (

@@ -15,6 +15,7 @@ from router.remote import cog, http
 from router.remote.backend import Guards
 from router.remote.guard import Allowance, Breaker, Missing
 from router.remote.process import RemoteProcess
+from tests.router.remote.cog_backends import ASK, PREDICT, SUCCEEDED, backend_of, code, ignore
 from tests.router.remote.remote_stand_in import (
     Handler,
     StandIn,
@@ -24,7 +25,6 @@ from tests.router.remote.remote_stand_in import (
     hang_up_midway,
     stand_in,
 )
-from tests.router.remote.test_remote_cog import ASK, PREDICT, SUCCEEDED, backend_of, code, ignore
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
