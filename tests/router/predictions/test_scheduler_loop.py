@@ -438,12 +438,14 @@ async def test_a_waking_that_fails(world: World) -> None:
 
 
 async def test_a_sleep_that_is_refused(world: World) -> None:
-    """The process was not touched: it runs the next prediction, and is stopped when idle."""
+    """The process was not touched: it runs what came meanwhile, and is stopped when idle."""
     world.can_sleep = True
     world.loop.post(msg.Warm("m"))
     process = await world.ready()
     world.clock.now += 400
     world.loop.post(msg.Tick())
+    await settle()
+    world.loop.post(msg.Submitted("a", "m"))
     await settle()
     assert process.sleeper is not None
     process.sleeper.done.set_exception(SleepRefusedError("CUDA graphs"))
@@ -451,8 +453,6 @@ async def test_a_sleep_that_is_refused(world: World) -> None:
     model = world.loop.scheduler.models["m"]
     assert (model.can_sleep, model.sleep_refusal) == (False, "CUDA graphs")
     assert process.stopped_with is None
-    world.loop.post(msg.Submitted("a", "m"))
-    await settle()
     process.answers["a"].set_result(GOOD)
     await settle()
     world.clock.now += 400
