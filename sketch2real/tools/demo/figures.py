@@ -1,5 +1,7 @@
 """Figures of merit of a painted picture."""
 
+import colorsys
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,9 +14,11 @@ from tools.demo import nets
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-EDGE = 60.0
+EDGE = 90.0
 """Sobel magnitude, of 0 to 255, from which a ridge counts as an edge."""
-REACH_PX = 2.5
+SMOOTH_PX = 2.2
+"""Deviation of the blur before: grass and fur are no edges."""
+REACH_PX = 4.0
 SATURATED = 0.2
 HUE_REACH = 25.0
 """Degrees to either side that count as the same hue."""
@@ -22,13 +26,19 @@ ONE_HUE_SHARE = 0.8
 
 
 def vae_psnr_db(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
-    """Mean PSNR of `pictures`, (N, 128, 128, 3) uint8, after encoding and decoding."""
+    """Mean PSNR of `pictures`, (N, H, W, 3) uint8, after encoding and decoding."""
     with torch.no_grad():
         made = torch.cat(
             [vae.decode(z).sample for z in torch.split(_codes(vae, pictures), 16)]
         ).clamp(-1, 1)
     error = ((made - nets.as_input(pictures)) / 2).pow(2).mean((1, 2, 3))
     return float((-10 * error.log10()).mean())
+
+
+def psnr_db(made: Picture, real: Picture) -> float:
+    """Of two uint8 pictures."""
+    error = float(np.mean((made.astype(np.float32) - real.astype(np.float32)) ** 2))
+    return float(10 * np.log10(255**2 / max(error, 1e-3)))
 
 
 def _codes(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
@@ -38,7 +48,7 @@ def _codes(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
 
 def edges(picture: Picture) -> Mask:
     """(H, W): where the strongest channel's gradient is large and a ridge."""
-    smooth = ndimage.gaussian_filter(picture.astype(np.float32), (1, 1, 0))
+    smooth = ndimage.gaussian_filter(picture.astype(np.float32), (SMOOTH_PX, SMOOTH_PX, 0))
     across, down = (ndimage.sobel(smooth, axis=axis) for axis in (1, 0))
     steep = np.hypot(across, down).max(2)
     ridge = [
@@ -75,6 +85,11 @@ def dominant_hue(picture: Picture, region: Mask) -> tuple[float, float] | None:
 def hue_distance(hues: npt.NDArray[np.floating] | float, hue: float) -> npt.NDArray[np.floating]:
     """Degrees around the circle, 0 to 180."""
     return np.abs((np.asarray(hues) - hue + 180) % 360 - 180)
+
+
+def hue_of(colour: tuple[float, float, float]) -> float:
+    """The hue in degrees of an RGB colour in 0 to 1."""
+    return colorsys.rgb_to_hsv(*colour)[0] * 360
 
 
 def core(region: Mask) -> Mask:

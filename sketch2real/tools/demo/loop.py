@@ -1,10 +1,12 @@
 """A training loop that can be stopped at any moment and resumed.
 
-Its schedule follows CPU time, not steps: also on a shared machine a run of a given number of
-minutes ends with its learning rate annealed.
+Its schedule follows time, not steps, so that a run of a given number of minutes ends with its
+learning rate annealed: time by the clock on a GPU, CPU time without one, since others may use the
+processor too.
 """
 
 import copy
+import json
 import logging
 import math
 import os
@@ -19,7 +21,8 @@ from torch import nn
 
 log = logging.getLogger("demo")
 
-SAVE_EVERY_S = 180.0
+SAVE_EVERY_S = 150.0
+LOG_EVERY = 50
 WARM_UP_STEPS = 100
 LAST_RATE = 0.01
 """Learning rate at the end, as a share of its maximum."""
@@ -42,13 +45,21 @@ class Loop:
     """Trains `modules` together, keeping an average of their weights.
 
     rate: learning rate after warm-up; a cosine brings it down to `LAST_RATE` of this.
-    minutes: of CPU time in all, earlier runs in this folder included.
+    minutes: in all, earlier runs in this folder included.
     """
 
     def __init__(
-        self, name: str, folder: Path, modules: dict[str, nn.Module], *, rate: float, minutes: float
+        self,
+        name: str,
+        folder: Path,
+        modules: dict[str, nn.Module],
+        *,
+        rate: float,
+        minutes: float,
+        device: str = "cpu",
     ) -> None:
-        self.name = name
+        self.name, self.device = name, device
+        self._clock = time.process_time if device == "cpu" else time.monotonic
         self.modules = modules
         self.averages = {
             key: copy.deepcopy(module).eval().requires_grad_(False)
@@ -65,18 +76,19 @@ class Loop:
         self._optimizer = torch.optim.AdamW(
             self._weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-2, foreach=True
         )
+        self._log = folder / "log.jsonl"
         self.step = 0
         self._used_s = 0.0
         self._resume()
-        self._begun = time.process_time()
+        self._begun = self._clock()
 
     def progress(self) -> float:
         """0 at the start of the schedule, 1 at its end."""
-        return (self._used_s + time.process_time() - self._begun) / self._seconds
+        return (self._used_s + self._clock() - self._begun) / self._seconds
 
     def run(self, loss: Callable[[], torch.Tensor], stopper: Stopper) -> bool:
         """Minimise `loss` until the time is used up; False if it was stopped earlier."""
-        running, saved = None, time.monotonic()
+        total, saved = torch.zeros((), device=self.device), time.monotonic()
         while (progress := self.progress()) < 1 and not stopper.asked:
             self._optimizer.param_groups[0]["lr"] = self._rate_at(progress)
             value = loss()
@@ -88,16 +100,24 @@ class Loop:
             with torch.no_grad():
                 decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
                 torch._foreach_lerp_(self._average_weights, self._weights, 1 - decay)
-            running = value.item() if running is None else 0.98 * running + 0.02 * value.item()
-            if self.step % 50 == 0:
-                log.info(
-                    "%s step %d, %.1f %%, loss %.4f", self.name, self.step, 100 * progress, running
-                )
+                total += value.detach()  # not yet read: reading would wait for the GPU
+            if self.step % LOG_EVERY == 0:
+                self._report(progress, float(total) / LOG_EVERY)
+                total.zero_()
             if time.monotonic() - saved > SAVE_EVERY_S:
                 self.save()
                 saved = time.monotonic()
         self.save()
         return progress >= 1
+
+    def _report(self, progress: float, loss: float) -> None:
+        """A line for the reader, and one for programs."""
+        log.info("%s step %d, %.1f %%, loss %.4f", self.name, self.step, 100 * progress, loss)
+        row = {"stage": self.name, "step": self.step, "progress": progress, "loss": loss}
+        with self._log.open("a") as file:
+            file.write(json.dumps({**row, "s": round(self._clock(), 1)}) + "\n")
+        if not math.isfinite(loss):
+            raise RuntimeError(f"Cannot train on: the loss of {self.name} is {loss}")
 
     def _rate_at(self, progress: float) -> float:
         warm = min(1.0, (self.step + 1) / WARM_UP_STEPS)
@@ -113,20 +133,23 @@ class Loop:
                 "averages": {key: module.state_dict() for key, module in self.averages.items()},
                 "optimizer": self._optimizer.state_dict(),
                 "random": torch.get_rng_state(),
+                "random_gpu": [] if self.device == "cpu" else torch.cuda.get_rng_state_all(),
                 "step": self.step,
-                "used_s": self._used_s + time.process_time() - self._begun,
+                "used_s": self._used_s + self._clock() - self._begun,
             },
         )
 
     def _resume(self) -> None:
         if not self._file.exists():
             return
-        state = torch.load(self._file, weights_only=True)
+        state = torch.load(self._file, weights_only=True, map_location="cpu")
         for key, module in self.modules.items():
             module.load_state_dict(state["modules"][key])
             self.averages[key].load_state_dict(state["averages"][key])
         self._optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
+        if self.device != "cpu" and state["random_gpu"]:
+            torch.cuda.set_rng_state_all(state["random_gpu"])
         self.step, self._used_s = state["step"], state["used_s"]
         log.info(
             "%s resumes at step %d, %.1f %%",

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor
@@ -13,39 +12,45 @@ from transformers import CLIPTokenizer
 
 from tools.demo import nets
 from tools.demo.loop import Loop
+from tools.demo.store import Pool
 
-VAE_BATCH, CROP_PX = 12, 64
-BATCH = 16
+CROP_PX = 128
+VAE_BATCH = {"cpu": 6, "cuda": 64}
+BATCH = {"cpu": 12, "cuda": 128}
+GROW_EVERY = 10
+"""Steps after which the pool is asked for new scenes."""
 
 _CHROMA = torch.tensor(((-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)))
 """RGB to Cb and Cr (ITU-T T.871, JFIF)."""
 
 
-def vae_loss(loop: Loop, pictures: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Differences of pixels, of gradients and of chroma, on random crops.
-
-    pictures: (N, 128, 128, 3) uint8.
-    """
+def vae_loss(loop: Loop, pool: Pool) -> Callable[[], torch.Tensor]:
+    """Differences of pixels, of gradients at two scales and of chroma, on random crops."""
     vae: Any = loop.modules["vae"]
+    chroma_of = _CHROMA.to(loop.device)
 
     def loss() -> torch.Tensor:
+        if loop.step % GROW_EVERY == 0:
+            pool.grow()
         whole = loop.progress() > 0.85  # the borders of whole pictures come last
-        chosen = pictures[
-            torch.randint(0, len(pictures), (VAE_BATCH // 3 if whole else VAE_BATCH,))
-        ]
+        size = VAE_BATCH[loop.device]
+        pictures = pool.batch(max(1, size // 4) if whole else size).pictures
         if not whole:
             top, left = torch.randint(0, pictures.shape[1] - CROP_PX + 1, (2,)).tolist()
-            chosen = chosen[:, top : top + CROP_PX, left : left + CROP_PX]
-        real = nets.as_input(chosen)
-        with torch.autocast("cpu", torch.bfloat16):
+            pictures = pictures[:, top : top + CROP_PX, left : left + CROP_PX]
+        real = nets.as_input(pictures)
+        with torch.autocast(loop.device, torch.bfloat16):
             code = vae.encode(real).latent_dist.mean
             # A little noise, since sampled latents are never exactly encoded ones.
             made = vae.decode(code + 0.05 * torch.randn_like(code)).sample
         off = made.float() - real
-        edges = sum(part.abs().mean() for part in (off.diff(dim=2), off.diff(dim=3)))
-        chroma = torch.einsum("kc,nchw->nkhw", _CHROMA, off).abs().mean()
-        size = 1e-4 * code.float().pow(2).mean()
-        total: torch.Tensor = off.abs().mean() + 4 * off.pow(2).mean() + 0.5 * edges + chroma + size
+        chroma = torch.einsum("kc,nchw->nkhw", chroma_of, off).abs().mean()
+        total: torch.Tensor = off.abs().mean() + 4 * off.pow(2).mean() + chroma
+        for part in (off, F.avg_pool2d(off, 2)):
+            total = (
+                total + 0.5 * part.diff(dim=2).abs().mean() + 0.5 * part.diff(dim=3).abs().mean()
+            )
+        total = total + 1e-4 * code.float().pow(2).mean()
         return total
 
     return loss
@@ -69,40 +74,33 @@ def whiten(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """(N, 128, 128, 3) uint8 as (N, 4, 32, 32) float32."""
+    """(N, 256, 256, 3) in 0 to 255 as (N, 8, 32, 32) float32."""
     return torch.cat(
         [vae.encode(nets.as_input(part)).latent_dist.mode() for part in torch.split(pictures, 32)]
     )
 
 
-def diffusion_loss(
-    loop: Loop, latents: torch.Tensor, sketches: torch.Tensor, prompts: list[str], tokenizer: Any
-) -> Callable[[], torch.Tensor]:
-    """Mean squared error of v (Salimans & Ho 2022) for random noise levels.
-
-    latents: (N, 4, 32, 32). sketches: (N, 128, 128) uint8.
-    """
+def diffusion_loss(loop: Loop, pool: Pool, vae: AutoencoderKL) -> Callable[[], torch.Tensor]:
+    """Mean squared error of v (Salimans & Ho 2022) for random noise levels."""
     unet, control, text = (loop.modules[name] for name in ("unet", "controlnet", "text_encoder"))
-    alphas = nets.scheduler().alphas_cumprod
-    vocabulary = sorted(set(prompts))
-    number = {prompt: index for index, prompt in enumerate(vocabulary)}
-    spoken = torch.tensor([number[prompt] for prompt in prompts])
-    tokens = tokenizer(
-        vocabulary, padding="max_length", max_length=77, return_tensors="pt"
-    ).input_ids
+    alphas = nets.scheduler().alphas_cumprod.to(loop.device)
 
     def loss() -> torch.Tensor:
-        chosen = torch.randint(0, len(latents), (BATCH,))
-        real, times = latents[chosen].float(), _times(BATCH)
-        lines = (sketches[chosen].float() / 255)[:, None].expand(-1, 3, -1, -1)
+        if loop.step % GROW_EVERY == 0:
+            pool.grow()
+        size = BATCH[loop.device]
+        pictures, sketches, tokens = pool.batch(size)
+        with torch.no_grad(), torch.autocast(loop.device, torch.bfloat16):
+            real = vae.encode(nets.as_input(pictures)).latent_dist.mode().float()
+        times = _times(size, loop.device)
+        lines = (sketches.float() / 255)[:, None].expand(-1, 3, -1, -1)
         signal = alphas[times].view(-1, 1, 1, 1)
         noise = torch.randn_like(real)
         noisy = signal.sqrt() * real + (1 - signal).sqrt() * noise
         velocity = signal.sqrt() * noise - (1 - signal).sqrt() * real
         noisy, lines = (t.contiguous(memory_format=torch.channels_last) for t in (noisy, lines))
-        with torch.autocast("cpu", torch.bfloat16):
-            distinct, place = torch.unique(spoken[chosen], return_inverse=True)
-            meaning = text(tokens[distinct])[0][place]
+        with torch.autocast(loop.device, torch.bfloat16):
+            meaning = text(tokens)[0]
             down, middle = control(noisy, times, meaning, lines, return_dict=False)
             made = unet(
                 noisy, times, meaning,
@@ -113,24 +111,22 @@ def diffusion_loss(
     return loss
 
 
-def _times(count: int) -> torch.Tensor:
+def _times(count: int, device: str) -> torch.Tensor:
     """Random noise levels, more of the high ones and a tenth at the maximum: with few steps the
     first ones decide the picture."""
-    times = (1000 * torch.rand(count) ** 0.7).long().clamp(0, 999)
-    return torch.where(torch.rand(count) < 0.1, torch.full_like(times, 999), times)
+    times = (1000 * torch.rand(count, device=device) ** 0.7).long().clamp(0, 999)
+    last = torch.rand(count, device=device) < 0.1
+    return torch.where(last, torch.full_like(times, 999), times)
 
 
-def diffusion_modules(tokenizer: CLIPTokenizer) -> dict[str, nn.Module]:
+def diffusion_modules(tokenizer: CLIPTokenizer, device: str) -> dict[str, nn.Module]:
     """The modules that the second stage trains."""
     unet = nets.unet().to(memory_format=torch.channels_last)
     control = nets.controlnet().to(memory_format=torch.channels_last)
-    for net in (unet, control):
-        # Unfused attention: with torch's fused one a step is a third slower in bfloat16 on a CPU
-        # (1.02 s against 0.76 s a step of 16 pictures, one thread).
-        net.set_attn_processor(AttnProcessor())
-    return {"unet": unet, "controlnet": control, "text_encoder": nets.text_encoder(tokenizer)}
-
-
-def as_tensor(arrays: list[np.ndarray[Any, Any]]) -> torch.Tensor:
-    """The arrays stacked."""
-    return torch.from_numpy(np.stack(arrays))
+    if device == "cpu":
+        for net in (unet, control):
+            # Unfused attention: with torch's fused one a step is a third slower in bfloat16 on a
+            # CPU (1.02 s against 0.76 s a step of 16 pictures at 128 px, one thread).
+            net.set_attn_processor(AttnProcessor())
+    modules = {"unet": unet, "controlnet": control, "text_encoder": nets.text_encoder(tokenizer)}
+    return {name: module.to(device) for name, module in modules.items()}

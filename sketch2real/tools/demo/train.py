@@ -1,20 +1,24 @@
-"""Makes the demo weights: draws scenes, trains the VAE, then UNet and ControlNet together.
+"""Makes the demo weights: draws scenes, trains the VAE, then UNet and ControlNet, evaluates.
 
     cd sketch2real
-    OMP_NUM_THREADS=1 python -m tools.demo.train FOLDER --cpu-minutes 75 [--init weights/demo]
+    python -m tools.demo.train FOLDER --minutes 8            # with a GPU: minutes by the clock
+    OMP_NUM_THREADS=1 python -m tools.demo.train FOLDER --minutes 300   # without: CPU time
+    python -m tools.demo.train FOLDER --tiny                 # a rehearsal of a minute or two
 
-FOLDER holds the data, the checkpoints and at the end `weights/`. Stop it at any moment (SIGTERM,
-Ctrl-C): the same command resumes. With more minutes it continues a finished run. The scenes and the
-random numbers follow from `--seed`; how many steps fit into the minutes depends on the CPU.
+FOLDER holds the scenes, the checkpoints, `log.jsonl` and at the end `weights/`, `figures.json` and
+`grid.png`. Stop it at any moment (SIGTERM, Ctrl-C): the same command resumes. The scenes and the
+random numbers follow from `--seed`; how many steps fit into the minutes depends on the machine.
 """
 
 import argparse
+import json
 import logging
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -25,10 +29,30 @@ from diffusers import (
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from tools.demo import nets, pairs, stages
-from tools.demo.loop import Loop, Stopper, log, write_whole
+from tools.demo import evaluate, nets, stages, words
+from tools.demo.loop import Loop, Stopper, log
+from tools.demo.store import Pool
 
-SHIPPED = Path(__file__).parents[2] / "weights" / "demo"
+VAE_SHARE, DIFFUSION_SHARE = 0.22, 0.62
+"""Of the minutes; the rest is for the first scenes, the export and the evaluation."""
+
+SETTINGS = {
+    "name": "demo",
+    "steps": 8,
+    "guidance_scale": 1.0,
+    "control_scale": 1.0,
+    "guess_mode": False,
+    "paint_area_px": 256 * 256,
+    "picture_area_px": 512 * 512,
+    "max_area_px": 256 * 256,
+    "multiple_px": 32,
+    "pen": 0.015,
+    "hard_lines": False,
+    "instruction": "",
+    "safety_checker": "",
+}
+"""`sketch2real.json`: what the package must know of the weights."""
+
 _CLASSES = {
     "vae": AutoencoderKL, "unet": UNet2DConditionModel,
     "controlnet": ControlNetModel, "text_encoder": CLIPTextModel,
@@ -38,53 +62,92 @@ _CLASSES = {
 def main() -> None:
     options = parsed()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    torch.manual_seed(options.seed)
-    options.folder.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
+    prepare(options)
     stopper = Stopper()
-    sketches, pictures, prompts = data(options.folder, options.pairs, options.seed)
-    vae = trained_vae(options, pictures, stopper)
-    if vae is None:
-        return
-    latents = encoded(options.folder, vae, pictures)
-    tokenizer = CLIPTokenizer.from_pretrained(SHIPPED / "tokenizer")
-    loop = Loop(
-        "diffusion",
-        options.folder,
-        begun_from(options.init, stages.diffusion_modules(tokenizer)),
-        rate=options.rate,
-        minutes=options.cpu_minutes - options.vae_minutes,
-    )
-    finished = loop.run(stages.diffusion_loss(loop, latents, sketches, prompts, tokenizer), stopper)
-    export(options.folder / "weights", vae, loop.averages, tokenizer)
-    log.info("%s at step %d", "finished" if finished else "stopped", loop.step)
+    tokenizer = words.make(options.folder / "tokenizer")
+    pool = Pool(
+        options.folder / "scenes", options.device, scenes=options.scenes, workers=options.workers,
+        seed=options.seed, tokenizer=options.folder / "tokenizer",
+    )  # fmt: skip
+    try:
+        pool.grow(at_least=1024)
+        log.info("%d scenes after %.0f s", pool.count, time.monotonic() - begun)
+        finished = train(options, pool, tokenizer, stopper)
+    finally:
+        pool.close()
+    log.info("trained for %.0f s, %d scenes drawn", time.monotonic() - begun, pool.count)
+    if finished:
+        figures = evaluate.evaluate(
+            options.folder / "weights", options.device, count=options.count,
+            grid_file=options.folder / "grid.png",
+        )  # fmt: skip
+        (options.folder / "figures.json").write_text(json.dumps(figures) + "\n")
+        print(json.dumps(figures), flush=True)
+        log.info("done after %.0f s", time.monotonic() - begun)
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--cpu-minutes", type=float, default=180, help="CPU time in all")
-    parser.add_argument("--vae-minutes", type=float, default=15, help="of these for the VAE")
-    parser.add_argument("--pairs", type=int, default=12_000)
-    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate of the diffusion")
+    parser.add_argument("--minutes", type=float, default=8, help="in all, see above")
+    parser.add_argument("--scenes", type=int, default=40_000, help="drawn in all")
+    parser.add_argument("--workers", type=int, help="processes that draw; by the number of cores")
+    parser.add_argument("--count", type=int, default=256, help="sketches of the evaluation")
+    parser.add_argument("--rate", type=float, default=8e-4, help="learning rate of the diffusion")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
+    parser.add_argument("--tiny", action="store_true", help="seconds of each stage, on a CPU")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--init", type=Path, help="weights of the same shapes to begin from")
     return parser.parse_args()
 
 
-def data(folder: Path, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """(N, 128, 128) sketches and (N, 128, 128, 3) pictures, uint8, and prompts; drawn once."""
-    file = folder / f"pairs-{seed}-{count}.npz"
-    if not file.exists():
-        drawn = [pairs.make(seed * count + index)[:3] for index in range(count)]
-        sketches, pictures, prompts = zip(*drawn, strict=True)
-        partial = file.with_suffix(".partial.npz")
-        np.savez(partial, sketches=np.stack(sketches), pictures=np.stack(pictures), prompts=prompts)
-        partial.replace(file)
-        log.info("drew %d pairs", count)
-    held = np.load(file)
-    sketches, pictures = (torch.from_numpy(held[name]) for name in ("sketches", "pictures"))
-    return sketches, pictures, held["prompts"].tolist()
+def prepare(options: argparse.Namespace) -> None:
+    """What depends on the device and on `--tiny`."""
+    if options.tiny:
+        options.device, options.workers = "cpu", 0
+        options.minutes, options.scenes, options.count = 0.15, 64, 4
+    if options.workers is None:
+        cores = len(os.sched_getaffinity(0))
+        options.workers = max(1, cores - 2) if options.device == "cuda" else 0
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    else:
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    torch.manual_seed(options.seed)
+    options.folder.mkdir(parents=True, exist_ok=True)
+
+
+def train(
+    options: argparse.Namespace, pool: Pool, tokenizer: CLIPTokenizer, stopper: Stopper
+) -> bool:
+    """Both stages and the export; False if they were stopped earlier."""
+    vae = trained_vae(options, pool, stopper)
+    if vae is None:
+        return False
+    loop = Loop(
+        "diffusion",
+        options.folder,
+        begun_from(options.init, stages.diffusion_modules(tokenizer, options.device)),
+        rate=options.rate,
+        minutes=options.minutes * DIFFUSION_SHARE,
+        device=options.device,
+    )
+    if options.compile:
+        compile_whole(vae.encoder, loop.modules["unet"], loop.modules["controlnet"])
+    finished = loop.run(stages.diffusion_loss(loop, pool, vae), stopper)
+    export(options.folder / "weights", vae, loop.averages, options.folder / "tokenizer")
+    log.info("%s at step %d", "finished" if finished else "stopped", loop.step)
+    return finished
+
+
+def compile_whole(*modules: nn.Module) -> None:
+    """By torch.compile, in place."""
+    for module in modules:
+        module.compile(dynamic=False)
 
 
 def begun_from(folder: Path | None, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
@@ -96,52 +159,47 @@ def begun_from(folder: Path | None, modules: dict[str, nn.Module]) -> dict[str, 
     return modules
 
 
-def trained_vae(
-    options: argparse.Namespace, pictures: torch.Tensor, stopper: Stopper
-) -> AutoencoderKL | None:
+def trained_vae(options: argparse.Namespace, pool: Pool, stopper: Stopper) -> AutoencoderKL | None:
     """The finished VAE, whitened; None if training was stopped earlier."""
     folder = options.folder / "vae"
     if not folder.exists():
-        fresh: dict[str, nn.Module] = {"vae": nets.vae().to(memory_format=torch.channels_last)}
+        fresh = nets.vae().to(options.device, memory_format=torch.channels_last)
         loop = Loop(
-            "vae", options.folder, begun_from(options.init, fresh), rate=1.5e-3,
-            minutes=options.vae_minutes,
+            "vae", options.folder, begun_from(options.init, {"vae": fresh}), rate=1.5e-3,
+            minutes=options.minutes * VAE_SHARE, device=options.device,
         )  # fmt: skip
-        if not loop.run(stages.vae_loss(loop, pictures), stopper):
+        if options.compile:
+            compile_whole(fresh.encoder, fresh.decoder)
+        if not loop.run(stages.vae_loss(loop, pool), stopper):
             return None
         average: Any = loop.averages["vae"]
-        stages.whiten(average, pictures[:1024])
-        average.to(memory_format=torch.contiguous_format).save_pretrained(folder)
-    vae = AutoencoderKL.from_pretrained(folder).eval()
-    return vae.to(memory_format=torch.channels_last)
-
-
-def encoded(folder: Path, vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """(N, 4, 32, 32) float16, computed once."""
-    file = folder / "latents.pt"
-    if not file.exists():
-        write_whole(file, stages.encode(vae, pictures).half())
-    latents: torch.Tensor = torch.load(file, weights_only=True)
-    return latents
+        stages.whiten(average, pool.batch(min(512, pool.count)).pictures)
+        average.to("cpu", memory_format=torch.contiguous_format).save_pretrained(folder)
+    vae = AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
+    return vae.to(options.device, memory_format=torch.channels_last)
 
 
 def export(
-    folder: Path, vae: AutoencoderKL, parts: dict[str, nn.Module], tokenizer: CLIPTokenizer
+    folder: Path, vae: AutoencoderKL, parts: dict[str, nn.Module], tokenizer_folder: Path
 ) -> None:
-    """A pipeline folder in float16, with the settings of the shipped weights."""
+    """A pipeline folder in float16, with its settings."""
     vae.register_to_config(_name_or_path="")  # else the file would hold a path of this machine
+    for module in (vae, *parts.values()):
+        module.to("cpu", memory_format=torch.contiguous_format)
     pipe = StableDiffusionControlNetPipeline(
         vae=vae,
-        tokenizer=tokenizer,
+        tokenizer=words.load(tokenizer_folder),
         scheduler=nets.scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
         **parts,
     )
-    pipe.to(memory_format=torch.contiguous_format)
+    shutil.rmtree(folder, ignore_errors=True)
     pipe.to(torch.float16).save_pretrained(folder)
-    shutil.copy(SHIPPED / "sketch2real.json", folder)
+    for name in ("vocab.json", "merges.txt"):  # besides tokenizer.json, for other versions
+        shutil.copy(tokenizer_folder / name, folder / "tokenizer")
+    (folder / "sketch2real.json").write_text(json.dumps(SETTINGS, indent=2) + "\n")
 
 
 if __name__ == "__main__":
