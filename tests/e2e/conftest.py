@@ -34,6 +34,19 @@ def echo_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def file_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models that put out files, and one that takes one."""
+    folder = tmp_path_factory.mktemp("file-packages")
+    for name in ("painter", "gallery", "echo"):
+        shutil.copytree(
+            ROOT / "tests" / "packages" / name,
+            folder / name,
+            ignore=shutil.ignore_patterns(".cog", "__pycache__"),
+        )
+    return folder
+
+
 @pytest.fixture(scope="module")
 def echo(echo_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of the echo packages, shared by a module's tests."""

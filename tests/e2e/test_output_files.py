@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,17 +13,13 @@ from typing import Any
 
 import httpx
 import pytest
-from replicate.client import Client
 
-from tests.e2e.pypi_tools import pypi_folder, python
 from tests.e2e.remote_boxes import front
-from tests.e2e.service import ROOT, Service, Tls, running_service
+from tests.e2e.service import Service, running_service
 from tests.e2e.test_disk import DISK_BYTES, small_disk
-from tests.e2e.test_replicate_api import NPM_CLIENT, completed, node
-from tests.e2e.test_replicate_beta import BEGIN, BETA_CLIENT
+from tests.e2e.test_replicate_api import completed
 from tests.e2e.test_streaming import EVENTS, followed, outputs
 from tests.e2e.webhook_receiver import webhook_receiver
-from tests.edge.npm_tools import npm_folder
 from tests.waiting import wait_until
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -34,24 +29,11 @@ TEXT_URI = "data:text/plain;base64,a cat"  # no base64 follows: a text, and no f
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models that put out files, and one that takes one."""
-    folder = tmp_path_factory.mktemp("packages")
-    for name in ("painter", "gallery", "echo"):
-        shutil.copytree(
-            ROOT / "tests" / "packages" / name,
-            folder / name,
-            ignore=shutil.ignore_patterns(".cog", "__pycache__"),
-        )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def service(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(file_packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a key."""
     state = tmp_path_factory.mktemp("outputs") / "state"
     env = {"CALLME_KEYS": f"team:{KEY}", "CALLME_ALLOW_PRIVATE_URLS": "true"}
-    with running_service(packages, state, env) as service:
+    with running_service(file_packages, state, env) as service:
         service.http.headers["authorization"] = f"Bearer {KEY}"
         yield service
 
@@ -280,11 +262,11 @@ key = "{KEY}"
 # ---- on the disk -------------------------------------------------------------------------
 
 
-def test_rows_are_small_and_links_survive_kill_9(packages: Path, tmp_path: Path) -> None:
+def test_rows_are_small_and_links_survive_kill_9(file_packages: Path, tmp_path: Path) -> None:
     """Not the database but files hold what models put out; a restart finds them, and deletes
     what belongs to no result; swept results take theirs with them."""
     state = tmp_path / "state"
-    with running_service(packages, state) as service:
+    with running_service(file_packages, state) as service:
         p = painted(service, size_bytes=4 << 20, layers=0)
         wait_until(lambda: is_stored(state))  # the answer comes before its row is written
         assert len(kept(state)) == 1
@@ -295,23 +277,23 @@ def test_rows_are_small_and_links_survive_kill_9(packages: Path, tmp_path: Path)
         "SELECT length(document) FROM predictions"
     )
     assert [size < 4096 for (size,) in rows] == [True]
-    with running_service(packages, state) as service:
+    with running_service(file_packages, state) as service:
         moved = p["output"]["picture"].partition("/v1/")[2]
         assert len(service.http.get(f"/v1/{moved}").content) == 4 << 20
         shown = service.http.get(f"/predictions/{p['id']}").json()["output"]["picture"]
         assert len(shown) > 5 << 20
         assert len(kept(state)) == 1
-    with running_service(packages, state, {"CALLME_KEEP_RESULTS_S": "0.001"}) as service:
+    with running_service(file_packages, state, {"CALLME_KEEP_RESULTS_S": "0.001"}) as service:
         wait_until(lambda: kept(state) == [])
         answer = service.http.get(f"/v1/{moved}")
         assert (answer.status_code, answer.json()["status"]) == (404, 404)
 
 
-def test_rows_of_an_earlier_version(packages: Path, tmp_path: Path) -> None:
+def test_rows_of_an_earlier_version(file_packages: Path, tmp_path: Path) -> None:
     """A result that was written with its files in the row is shown with URLs, and the row is
     written again without them."""
     state = tmp_path / "state"
-    with running_service(packages, state) as service:
+    with running_service(file_packages, state) as service:
         p = painted(service, layers=0)
         wait_until(lambda: len(kept(state)) == 1)
     with sqlite3.connect(state / "predictions.sqlite3") as database:
@@ -322,7 +304,7 @@ def test_rows_of_an_earlier_version(packages: Path, tmp_path: Path) -> None:
         encoded = json.dumps(document).encode()
         database.execute("UPDATE predictions SET document = ?", (encoded,))
     database.close()
-    with running_service(packages, state) as service:
+    with running_service(file_packages, state) as service:
         path = f"/v1/predictions/{p['id']}"
         urls = {service.http.get(path).json()["output"]["picture"] for _ in range(3)}
         assert [httpx.get(url).content for url in urls] == [b"ABC" * 10_000]
@@ -330,12 +312,12 @@ def test_rows_of_an_earlier_version(packages: Path, tmp_path: Path) -> None:
         assert shown == "data:image/png;base64," + "QUJD" * 10_000
 
 
-def test_a_full_disk(packages: Path, tmp_path: Path) -> None:
+def test_a_full_disk(file_packages: Path, tmp_path: Path) -> None:
     """The output is shown as a data: URI, and no half of a file stays."""
     (tmp_path / "state").mkdir()
     with (
         small_disk(tmp_path / "state" / "outputs") as disk,
-        running_service(packages, tmp_path / "state") as service,
+        running_service(file_packages, tmp_path / "state") as service,
     ):
         painted(service, layers=0)
         before = kept(tmp_path / "state")
@@ -351,92 +333,3 @@ def test_a_full_disk(packages: Path, tmp_path: Path) -> None:
             return shown if shown.startswith("http") else None
 
         assert len(httpx.get(wait_until(moved)).content) == 4 << 20
-
-
-# ---- the official clients ----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def secure(
-    packages: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Service, Tls]]:
-    """A service over https, as behind a tunnel: the clients make FileOutputs of such URLs."""
-    folder = tmp_path_factory.mktemp("secure")
-    tls = Tls.make(folder)
-    with running_service(packages, folder / "state", {"CALLME_KEYS": KEY}, tls=tls) as service:
-        yield service, tls
-
-
-def test_pypis_client(secure: tuple[Service, Tls], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`run` gives FileOutputs, and so does `stream`."""
-    service, tls = secure
-    monkeypatch.setenv("SSL_CERT_FILE", str(tls.authority))
-    client = Client(api_token=KEY, base_url=service.url)
-    output: Any = client.run("acme/painter", input={"text": "read me", "layers": 1})
-    assert output["picture"].url.startswith(f"{service.url}/v1/outputs/")
-    assert output["picture"].read() == b"read me"
-    assert [layer.read() for layer in output["layers"]] == [b"read me 0"]
-    again: Any = client.run("acme/echo", input={"file": output["picture"].url})
-    assert again["file_bytes"] == 7
-    events = list(client.stream("acme/gallery", input={}))
-    files: list[Any] = [event.data for event in events if event.event.value == "output"]
-    assert [file.read() for file in files] == [b"picture %d" % i for i in range(3)]
-
-
-def test_npms_client(secure: tuple[Service, Tls], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`run` and `stream` give FileOutputs that are read without a key."""
-    service, tls = secure
-    monkeypatch.setenv("NODE_EXTRA_CA_CERTS", str(tls.authority))
-    script = """
-    const Replicate = require("replicate");
-    const { url, key } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-    const replicate = new Replicate({ auth: key, baseUrl: url + "/v1" });
-    const text = async (file) => await (await file.blob()).text();
-    (async () => {
-      const output = await replicate.run("acme/painter", { input: { text: "read me", layers: 1 } });
-      const blob = await output.picture.blob();
-      const streamed = [];
-      for await (const { event, data } of replicate.stream("acme/gallery", { input: {} }))
-        if (event === "output") streamed.push(await text(data));
-      console.log(JSON.stringify({
-        url: output.picture.url().href, type: blob.type, picture: await blob.text(),
-        layer: await text(output.layers[0]), streamed,
-      }));
-    })();
-    """
-    told = node(npm_folder(NPM_CLIENT), script, {"url": service.url, "key": KEY})
-    assert told["url"].startswith(f"{service.url}/v1/outputs/")
-    assert (told["type"], told["picture"], told["layer"]) == ("image/png", "read me", "read me 0")
-    assert told["streamed"] == ["picture 0", "picture 1", "picture 2"]
-
-
-def test_pypis_beta(secure: tuple[Service, Tls], tmp_path: Path) -> None:
-    """`use` gives paths that are fetched when they are opened, named as the model's files are;
-    `run` gives FileOutputs; one model's output is another's input."""
-    service, tls = secure
-    script = """
-painter, gallery = replicate.use("acme/painter"), replicate.use("acme/gallery")
-output = painter(text="read me", layers=1)
-picture = open(output["picture"], "rb").read()
-name = str(output["picture"]).rpartition("/")[2]
-layer = open(output["layers"][0]).read()
-again = replicate.use("acme/echo")(file=output["picture"])
-pictures = [open(path).read() for path in gallery(count=2)]
-streamed = replicate.use("acme/gallery", streaming=True)
-read = client.run("acme/painter", input={"text": "run"})["picture"].read()
-print(json.dumps({"picture": picture.decode(), "name": name, "layer": layer, "again": again,
-                  "pictures": pictures, "read": read.decode(),
-                  "streamed": [open(path).read() for path in streamed(count=2)]}))
-"""
-    env = {
-        "REPLICATE_API_TOKEN": KEY,
-        "REPLICATE_BASE_URL": f"{service.url}/v1",
-        "SSL_CERT_FILE": str(tls.authority),
-        "TMPDIR": str(tmp_path),
-    }
-    given = {"url": service.url, "key": KEY}
-    told = python(pypi_folder(BETA_CLIENT), BEGIN + script, given, env)
-    assert (told["picture"], told["name"]) == ("read me", "output-picture.png")
-    assert (told["layer"], told["again"]["file_bytes"]) == ("read me 0", 7)
-    assert told["pictures"] == told["streamed"] == ["picture 0", "picture 1"]
-    assert told["read"] == "run"
