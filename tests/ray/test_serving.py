@@ -16,9 +16,7 @@ import pytest
 
 pytest.importorskip("ray.serve", reason="needs Ray: make test-ray installs ray[serve]")
 
-from tests.packaging.isolated import example
 from tests.ray.cluster import (
-    ROOT,
     Load,
     RayCluster,
     application,
@@ -158,26 +156,6 @@ async def test_streams(cluster: RayCluster) -> None:
     assert events[-1][0] == "completed"
     assert events[-1][1]["status"] == "canceled"
     assert 2 <= len([e for e, _ in events if e == "output"]) < 10
-
-
-async def test_one_of_our_packages(cluster: RayCluster, packages: Path) -> None:
-    """grounding with its demo weights, which a replica finds on its node, from none to one."""
-    grounding = application(
-        ROOT / "grounding",
-        model={
-            "autoscaling_config": scaling(0, 1),
-            "ray_actor_options": {"num_gpus": 0, "num_cpus": 1},
-        },
-        env={"WEIGHTS": "demo"},
-    )
-    await asyncio.to_thread(cluster.deploy, *applications(packages), grounding)
-    await asyncio.to_thread(cluster.wait_running, "grounding")
-    async with session() as http:
-        began = time.monotonic()
-        inputs = example(ROOT / "grounding")
-        status, result = await predict(http, f"{cluster.url}/models/grounding", **inputs)
-        assert (status, result["status"]) == (200, "succeeded"), result
-        print(f"\ngrounding from zero: {time.monotonic() - began:.1f} s")
 
 
 async def test_from_none_to_three_and_back(cluster: RayCluster) -> None:
