@@ -105,4 +105,10 @@ def app(given: dict[str, Any]) -> serve.Application:
         setup_timeout_s=args.setup_timeout_s,
         env={**parts.environment, **args.env},
     )
-    return front.bind(replicas, schema, tries_again=args.tries_again, key_file=args.key_file)
+    return front.bind(
+        replicas,
+        schema,
+        concurrency=parts.concurrency,
+        tries_again=args.tries_again,
+        key_file=args.key_file,
+    )

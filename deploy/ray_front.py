@@ -43,14 +43,22 @@ ASK_LIMIT_S = 5.0
 class Front:
     """Serve's ingress of a package.
 
-    `model`: the handle of its replicas. `tries_again`: how often a prediction is run again whose
-    replica was lost while it ran. `key_file`: of the key that callers must send, "" for none.
+    `model`: the handle of its replicas, which run `concurrency` predictions each. `tries_again`:
+    how often a prediction is run again whose replica was lost while it ran. `key_file`: of the key
+    that callers must send, "" for none.
     """
 
     def __init__(
-        self, model: Any, schema: Mapping[str, Any], *, tries_again: int, key_file: str
+        self,
+        model: Any,
+        schema: Mapping[str, Any],
+        *,
+        concurrency: int,
+        tries_again: int,
+        key_file: str,
     ) -> None:
         self._model = model
+        self._concurrency = concurrency
         self._schema = schema
         self._tries_again = tries_again
         self._key = Path(key_file).read_text().strip() if key_file else ""
@@ -58,7 +66,7 @@ class Front:
         self._ended: OrderedDict[str, bytes] = OrderedDict()
 
     async def __call__(self, request: Request) -> Response:
-        """One request to /health-check, /openapi.json or below /predictions."""
+        """One request to /health-check, /openapi.json, /load or below /predictions."""
         sent = request.headers.get("authorization", "").encode()
         if self._key and not hmac.compare_digest(sent, f"Bearer {self._key}".encode()):
             return JSONResponse({"detail": "no such key"}, 401)
@@ -68,6 +76,10 @@ class Front:
                 answer: Response = JSONResponse({"status": await self._status()})
             case ("GET", "openapi.json"):
                 answer = JSONResponse(self._schema)
+            case ("GET", "load"):
+                counts = await self._broadcast("count")
+                load = {"predictions": sum(counts), "concurrency": self._concurrency}
+                answer = JSONResponse(load)
             case ("POST", "predictions"):
                 answer = await self._take(request, "")
             case ("PUT", "predictions", prediction_id) if ID.fullmatch(prediction_id):
@@ -183,12 +195,21 @@ class Front:
 
     async def _ask_all(self, prediction_id: str, *, cancels: bool) -> Response:
         """Ask every front: one of them may have it."""
-        context = serve.get_replica_context()
-        fronts = serve.get_deployment_handle(context.deployment, context.app_name)
-        asked = fronts.broadcast("ask", prediction_id, cancels)
-        answers = await asked.results_async(timeout_s=ASK_LIMIT_S)
+        answers = await self._broadcast("ask", prediction_id, cancels)
         found = next((a for a in answers if a), b"")
         return Response(found or b"{}", 200 if found else 404, media_type=JSON)
+
+    @staticmethod
+    async def _broadcast(method: str, *args: Any) -> list[Any]:
+        """What every front of this package returns, this one included."""
+        context = serve.get_replica_context()
+        fronts = serve.get_deployment_handle(context.deployment, context.app_name)
+        asked = fronts.broadcast(method, *args)
+        return list(await asked.results_async(timeout_s=ASK_LIMIT_S))
+
+    async def count(self) -> int:
+        """How many predictions this front has that run or wait for a replica."""
+        return len(self._running)
 
     async def ask(self, prediction_id: str, cancels: bool) -> bytes:
         """What this front knows of the prediction, after a cancel if asked; empty for nothing."""

@@ -10,16 +10,17 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.table import Table
 
-from router.cli.common import Json, console, err_console, fail, print_json
+from router.cli.common import Json, console, err_console, fail
 from router.cli.deploy import find_tool, package_folder
+from router.cli.ray_kubernetes import manifest
+from router.cli.ray_status import show
 from router.settings import CHECKOUT
 
 RAY_SOURCE = CHECKOUT / "deploy" / "ray_source.py"
@@ -184,6 +185,50 @@ def up(
 @ray.command()
 def deploy(*, file: File = Path("serve.yaml"), dashboard: Dashboard = "") -> None:
     """Bring the cluster to what serve.yaml and the packages' sources say. On the head."""
+    file.write_text(_with_digests(file))
+    _run([find_tool("serve", NO_RAY), "deploy", str(file), *_at(dashboard)])
+
+
+@ray.command()
+def kubernetes(
+    *,
+    image: Annotated[str, typer.Option(help="Has Ray, this checkout at its path, and weights.")],
+    cpus: Annotated[int, typer.Option(min=1, help="Of a pod with a GPU.")] = 4,
+    memory: Annotated[str, typer.Option(help="Of a pod with a GPU.")] = "16Gi",
+    file: File = Path("serve.yaml"),
+) -> None:
+    """Print KubeRay's RayService for serve.yaml: ... | kubectl apply -f -"""
+    text = _with_digests(file)
+    typer.echo(
+        manifest(
+            text,
+            image=image,
+            version=_pinned_version(),
+            deploy=RAY_SOURCE.parent,
+            cpus=cpus,
+            memory=memory,
+        ),
+        nl=False,
+    )
+
+
+@ray.command()
+def status(*, as_json: Json = False, dashboard: Dashboard = "") -> None:
+    """Show each model's replicas and queue, and the GPUs of each machine."""
+    show(dashboard, as_json=as_json)
+
+
+@ray.command()
+def down(*, dashboard: Dashboard = "") -> None:
+    """Remove all models from the cluster. Its machines leave when their service is stopped."""
+    _run([find_tool("serve", NO_RAY), "shutdown", "--yes", *_at(dashboard)])
+
+
+# ---- helpers -----------------------------------------------------------------------------------
+
+
+def _with_digests(file: Path) -> str:
+    """The text of serve.yaml with the digests of the packages' sources as they are now."""
     text = _read(file)
     for application in yaml.safe_load(text)["applications"]:
         name, args = application["name"], application.get("args") or {}
@@ -200,47 +245,8 @@ def deploy(*, file: File = Path("serve.yaml"), dashboard: Dashboard = "") -> Non
                 f"Cannot find the digest of {name} in {file}", "Below its args, write: digest: new"
             )
         text = text[:begin] + changed
-        console.print(f"{name}: new source, {new}", markup=False)
-    file.write_text(text)
-    _run([find_tool("serve", NO_RAY), "deploy", str(file), *_at(dashboard)])
-
-
-@ray.command()
-def status(*, as_json: Json = False, dashboard: Dashboard = "") -> None:
-    """Show each model's replicas."""
-    found = yaml.safe_load(
-        _run([find_tool("serve", NO_RAY), "status", *_at(dashboard)], quiet=True)
-    )
-    if as_json:
-        print_json(found)
-        return
-    table = Table(box=None, pad_edge=False, header_style="")
-    for column in ("model", "status", "fronts", "replicas", "message"):
-        table.add_column(column)
-    for name, application in (found.get("applications") or {}).items():
-        deployments = application.get("deployments") or {}
-        table.add_row(
-            name,
-            str(application["status"]).lower(),
-            *(_states(deployments.get(kind) or {}) for kind in ("front", "model")),
-            str(application.get("message") or "").strip()[:200],
-        )
-    console.print(table)
-
-
-@ray.command()
-def down(*, dashboard: Dashboard = "") -> None:
-    """Remove all models from the cluster. Its machines leave when their service is stopped."""
-    _run([find_tool("serve", NO_RAY), "shutdown", "--yes", *_at(dashboard)])
-
-
-# ---- helpers -----------------------------------------------------------------------------------
-
-
-def _states(deployment: Mapping[str, Any]) -> str:
-    """Such as "2 running, 1 starting"; "0" for none."""
-    states = deployment.get("replica_states") or {}
-    return ", ".join(f"{count} {state.lower()}" for state, count in states.items()) or "0"
+        err_console.print(f"{name}: new source, {new}", markup=False)
+    return text
 
 
 def _describe(folder: Path) -> dict[str, Any]:
@@ -272,11 +278,16 @@ def _private(address: str) -> None:
 
 def _check_version(tool: str) -> None:
     """End the command unless the tool is the version that the packages were tried with."""
-    constraints = (CHECKOUT / "constraints.txt").read_text().splitlines()
-    pinned = next(line.partition("==")[2] for line in constraints if line.startswith("ray=="))
+    pinned = _pinned_version()
     version = _run([tool, "--version"], quiet=True).rpartition(" ")[2].strip()
     if version != pinned:
         fail(f"Cannot start: Ray {pinned} is needed, {version} is installed", NO_RAY)
+
+
+def _pinned_version() -> str:
+    """The version of Ray that the packages were tried with."""
+    constraints = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    return next(line.partition("==")[2] for line in constraints if line.startswith("ray=="))
 
 
 def _check_free(address: str, port: int) -> None:

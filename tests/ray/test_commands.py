@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -68,7 +70,7 @@ def commands(tmp_path: Path) -> Iterator[Commands]:
     command = [sys.executable, "-m", "router.cli", "ray", "up", "--address", HEAD, *ports]
     with (tmp_path / "up.log").open("wb") as log:
         up = subprocess.Popen(
-            [*command, "--gpus", "0"], cwd=tmp_path, env=made.env, stdout=log, stderr=log
+            [*command, "--gpus", "1"], cwd=tmp_path, env=made.env, stdout=log, stderr=log
         )
     try:
         yield made
@@ -86,19 +88,49 @@ def test_from_its_files_to_its_end(commands: Commands) -> None:
     again = commands.callme("init", str(commands.package), "--head", HEAD)
     assert (again.returncode, "it exists" in again.stderr) == (1, True)
     text = commands.file.read_text().replace("port: 8000", f"port: {commands.http}")
-    commands.file.write_text(text.replace("num_gpus: 1", "num_gpus: 0"))
+    text = text.replace("num_gpus: 0", "num_gpus: 1").replace("max_replicas: 3", "max_replicas: 1")
+    commands.file.write_text(text)
     wait_until(lambda: _answers(commands), START_S)
     commands.at_head("deploy")
     wait_until(lambda: commands.says() == "hi", START_S)
-    assert "echo" in commands.at_head("status")
+    _check_status(commands)
     source = commands.package / "run.py"
     source.write_text(source.read_text().replace("text=text,", 'text=f"new {text}",'))
-    assert "new source" in commands.at_head("deploy")
+    commands.at_head("deploy")
     wait_until(lambda: commands.says() == "new hi", START_S)
     digest = yaml.safe_load(commands.file.read_text())["applications"][0]["args"]["digest"]
     assert digest not in text
     commands.at_head("down")
     wait_until(lambda: "echo" not in commands.at_head("status"), START_S)
+
+
+def _check_status(commands: Commands) -> None:
+    """One prediction runs and one waits: status says so, and how many GPUs are used."""
+    url = f"http://{HEAD}:{commands.http}/models/echo/predictions"
+
+    def columns() -> list[list[str]]:
+        return [line.split() for line in commands.at_head("status").splitlines()]
+
+    # Ray counts the GPUs in use every some seconds.
+    wait_until(lambda: columns()[-1][1:] == ["alive", "yes", "1", "1"], START_S)
+    models, model, _, machines, _ = columns()
+    assert models == ["model", "status", "fronts", "replicas", "running", "waiting", "message"]
+    assert model == ["echo", "running", "1", "running", "1", "running", "0", "0"]
+    assert machines == ["machine", "state", "head", "gpus", "used", "gpus"]
+
+    def load() -> list[int]:
+        (model,) = json.loads(commands.at_head("status", "--json"))["models"]
+        return [model["running"], model["waiting"]]
+
+    with ThreadPoolExecutor(2) as clients:
+        body = {"input": {"delay_s": 600}}
+        for name in ("first", "second"):
+            clients.submit(httpx.put, f"{url}/{name}", json=body, timeout=600)
+        try:
+            wait_until(lambda: load() == [1, 1], START_S)
+        finally:
+            for name in ("second", "first"):
+                httpx.post(f"{url}/{name}/cancel", timeout=60)
 
 
 def _answers(commands: Commands) -> bool:
