@@ -17,7 +17,7 @@ PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # One cache for all runs: the libraries are the same, and torch alone takes a minute.
 MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots test-ray chaos soak bench-router bench-layers bench-bodies bench-paired bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots test-ray chaos soak bench-router bench-layers bench-bodies bench-paired bench-ray bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -115,6 +115,9 @@ bench-router: setup .venv-bench/.installed ## the router against coglet, a plain
 
 bench-paired: setup .venv-bench/.installed ## this checkout of the router against another: BEFORE=DIR, ROUNDS=60
 	$(BIN)/python bench/paired.py $(BEFORE) . --rounds $(or $(ROUNDS),60)
+
+bench-ray: setup .venv-bench/.installed .venv-ray/.installed ## what a Ray cluster adds to a prediction: ROUNDS=12
+	PYTHONPATH=$(CURDIR) .venv-ray/bin/python bench/ray_overhead.py --rounds $(or $(ROUNDS),12)
 
 bench-layers: setup .venv-bench/.installed ## where each microsecond of a prediction goes
 	$(BIN)/python bench/layers.py
