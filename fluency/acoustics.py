@@ -1,8 +1,10 @@
 """All measurements of the signal alone, in their order, without a transcript."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import bands
+import creak
 import fillers
 import intensity
 import level
@@ -48,12 +50,21 @@ def analyse(
     tone = pitch.track(voice)
     measured = heard.mask & ~levelled.events
     strength = tone.strength_at(np.arange(len(contour), dtype=np.float64) * intensity.HOP_S)
+    whisper = syllables.voiceless(strength, heard.mask)
     nuclei = syllables.nuclei(
         contour,
         strength,
         pauses.bridged(heard.mask),
         syllables.threshold_db(contour[measured if measured.any() else heard.mask]),
-        syllables.voiceless(strength, heard.mask, heard.probability),
+        whisper=whisper,
+        probability=heard.probability,
+        hiss=syllables.fricative(
+            contour,
+            intensity.contour(bands.fricatives(voice)),
+            intensity.contour(bands.above_telephone(levelled.samples)),
+            whisper,
+        ),
+        creaks=partial(creak.is_creak, voice),
     )
     mask = pauses.without_breaths(heard, nuclei)
     nuclei = nuclei[pauses.bridged(mask)[np.rint(nuclei / intensity.HOP_S).astype(int)]]

@@ -24,6 +24,10 @@ _LOW: Final = firwin(_TAPS, _EDGE_HZ, window=_WINDOW, fs=SAMPLE_RATE_HZ).astype(
 _HIGH: Final = firwin(
     _TAPS, [_FRICATIVE_HZ, _EDGE_HZ], window=_WINDOW, pass_zero=False, fs=SAMPLE_RATE_HZ
 ).astype(np.float32)
+_HISS_HZ: Final = 4000  # what a recording at 8 kHz does not have
+_HISS: Final = firwin(_TAPS, _HISS_HZ, window=_WINDOW, pass_zero=False, fs=SAMPLE_RATE_HZ).astype(
+    np.float32
+)
 _SPEECH: Final = butter(6, _RUMBLE_HZ, "highpass", fs=SAMPLE_RATE_HZ, output="sos")
 _SETTLED: Final = sosfilt_zi(_SPEECH)
 _EDGE: Final = 4000  # samples, 0.25 s: a swing that an end cuts off must not become a click
@@ -53,6 +57,11 @@ def telephone(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 def fricatives(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """The band from 2 to 3.4 kHz. (n,) at 16 kHz to (n,), without delay."""
     return _filtered(samples, _HIGH)
+
+
+def above_telephone(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The band from 4 to 8 kHz. (n,) at 16 kHz to (n,), without delay."""
+    return _filtered(samples, _HISS)
 
 
 def _filtered(samples: NDArray[np.float32], taps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -80,15 +80,43 @@ def test_one_loud_second_does_not_rule_the_rest(
     assert len(moved) == len(kept)
 
 
+# Where its vowels are, by the spectrogram: "This is all very whispered", "This is all very high
+# pitched", "Montreal Forced Aligner".
+VOICES = {
+    "whisper": [0.64, 0.83, 1.15, 1.38, 1.5, 1.77, 2.1],
+    "falsetto": [1.04, 1.2, 1.43, 1.59, 1.71, 1.92, 2.18],
+    "creaky": [1.49, 2.02, 2.3, 3.0, 3.43, 3.75, 4.5],
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "span_s"),
-    [("whisper", (0.7, 2.3)), ("falsetto", (1.15, 2.4)), ("creaky", (1.98, 4.1))],
+    ("name", "span_s", "most"),
+    [
+        ("whisper", (0.7, 2.3), (1, 0)),
+        ("falsetto", (1.15, 2.4), (1, 0)),
+        ("creaky", (1.98, 4.1), (4, 3)),
+    ],
 )
 def test_unusual_voices_are_heard(
-    recording: Recording, vad: SileroVad, name: str, span_s: tuple[float, float]
+    recording: Recording,
+    vad: SileroVad,
+    name: str,
+    span_s: tuple[float, float],
+    most: tuple[int, int],
 ) -> None:
-    """Three words of seven syllables whispered, in falsetto and in a creak: nearly all of them."""
+    """Whispered, in falsetto and in a creak: so many of seven syllables may be missed or invented.
+
+    An [s] is no syllable, though it is louder than a whispered vowel and periodic by chance.
+    """
     found = heard_in(recording(f"voices/{name}.flac"), vad)
     assert found.segments[0].start_s == pytest.approx(span_s[0], abs=0.1)
     assert found.segments[-1].end_s == pytest.approx(span_s[1], abs=0.1)
-    assert len(found.nuclei_s) == pytest.approx(7, abs=2)
+    left, missed = list(found.nuclei_s), 0
+    for time_s in VOICES[name]:
+        nearest = min(left, key=lambda one: abs(one - time_s), default=None)
+        if nearest is not None and abs(nearest - time_s) <= 0.1:
+            left.remove(nearest)
+        else:
+            missed += 1
+    assert missed <= most[0]
+    assert len(left) <= most[1], left

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import acoustics
+import creak
 import intensity
 import made_audio
 import numpy as np
@@ -105,6 +106,40 @@ def test_bursts_of_voice_are_counted_exactly(count: int, off_s: float) -> None:
     nuclei = syllables.nuclei(contour, voicing, everywhere, syllables.threshold_db(contour))
     middles = 0.5 + 0.06 + np.arange(count) * (0.12 + off_s)
     assert nuclei == pytest.approx(middles, abs=0.04)
+
+
+def test_a_creak_is_a_syllable_and_a_hiss_is_none(recording: Recording, vad: SileroVad) -> None:
+    """The last word of a line ("for them") is a creak without a pitch; the [tʃ] of "much" has one
+    by chance.
+    """
+    found = np.array(heard(recording("austen-0870.wav"), vad))
+    assert np.abs(found - 6.71).min() <= 0.03
+    assert np.abs(found - 4.25).min() > 0.1
+
+
+@pytest.mark.parametrize("name", ["voices/whisper.flac", "voices/falsetto.flac", "phone_call.flac"])
+def test_neither_whisper_nor_a_high_voice_creaks(recording: Recording, name: str) -> None:
+    """In 3 of 100 places at most are there three pulses that look alike."""
+    samples = recording(name)
+    places = np.arange(0.2, len(samples) / 16_000 - 0.2, 0.1)
+    assert np.mean([creak.is_creak(samples, float(place)) for place in places]) <= 0.03
+
+
+def test_pulses_with_the_sound_of_a_vowel_are_a_creak() -> None:
+    """Alike pulses at 25 to 50 Hz are one; the clicks of noise and one burst are not."""
+    random = np.random.default_rng(7)
+    time = np.arange(400) / 16_000
+    pulse = (np.exp(-time * 250) * np.sin(2 * np.pi * 600 * time)).astype(np.float32)
+    for gap in (330, 480, 640):
+        sound = np.zeros(16_000, np.float32)
+        for start in range(5000, 10_000, gap):
+            sound[start : start + 400] += pulse
+        assert creak.is_creak(sound, 0.47)
+        assert not creak.is_creak(sound, 0.9)
+    assert not creak.is_creak(random.normal(0, 0.1, 16_000).astype(np.float32), 0.5)
+    single = np.zeros(16_000, np.float32)
+    single[8000:8400] = pulse
+    assert not creak.is_creak(single, 0.51)
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
