@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+import decoding
 import numpy as np
 import spelling
 import word_times
@@ -23,8 +24,10 @@ SAMPLE_RATE_HZ: Final = 16_000
 WINDOW_S: Final = 28.0  # of Whisper's 30, to leave room for the margins
 MARGIN_S: Final = 0.3
 # A window whose words have less than this share of its syllables is read again in short ones:
-# Whisper leaves out repetitions in a long window.
+# Whisper leaves out repetitions in a long window. Where the text repeats itself, a little less
+# shows that one is missing.
 THIN: Final = 0.6
+THIN_DRILL: Final = 0.95
 FEW_SYLLABLES: Final = 8  # too few to say that words are missing
 SHORT_WINDOW_S: Final = 3.0
 # Languages written without spaces: the text does not show where words end.
@@ -77,6 +80,12 @@ class _Part:
         if spoken is None or self.syllables < FEW_SYLLABLES:
             return None
         return spoken / self.syllables
+
+    @property
+    def repeats_itself(self) -> bool:
+        """Whether its text is much longer than what stands in it."""
+        text = " ".join(word.text for word in self.words)
+        return decoding.compression_ratio(text) > decoding.MAX_COMPRESSION
 
 
 def windows(
@@ -201,7 +210,8 @@ class Transcriber:
     def _again(self, job: "_Job", part: _Part, finer: list[Interval], language: str) -> _Part:
         """The part, or what its shorter windows hold, where they hold more of its syllables."""
         before = part.coverage(language)
-        if before is None or len(finer) < 2 or not (part.looped or before < THIN):
+        least = THIN_DRILL if part.repeats_itself else THIN
+        if before is None or len(finer) < 2 or not (part.looped or before < least):
             return part
         pieces, _, _ = self._parts(job, finer, language)
         words = [word for piece in pieces for word in piece.words]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import heap
 import numpy as np
 import reading
 import report
@@ -57,6 +58,8 @@ class Pipeline:
         expected = self._check(options)
         recording = read_audio(audio)
         heard = analyse(recording.samples, self.vad, options.pause_threshold_s)
+        if not self.is_parallel:
+            heap.trim()
         if heard is None:
             return report.silence(recording.duration_s, options.pause_threshold_s, self.scores)
         understood = None
@@ -82,6 +85,8 @@ class Pipeline:
         )
         if options.timeline:
             answer.timeline = _picture(heard.samples, answer, check)
+        if not self.is_parallel:
+            heap.trim()
         return answer
 
     def _check(self, options: Options) -> list[str] | None:

@@ -11,7 +11,9 @@ from itertools import accumulate, pairwise
 from typing import Any, Final
 
 import decoding
+import heap
 import hesitations
+import int8
 import numpy as np
 import torch
 import word_times
@@ -86,6 +88,9 @@ class Recogniser:
             choice.source, dtype=choice.dtype
         )
         self.model = model.to(choice.device).eval()
+        self._is_int8 = choice.is_int8
+        if self._is_int8:
+            int8.convert(self.model)
         self.languages: dict[str, int] = {
             name.strip("<|>"): token
             for name, token in (getattr(model.generation_config, "lang_to_id", None) or {}).items()
@@ -154,11 +159,24 @@ class Recogniser:
         syllables = [count for job in jobs for count in job.syllables or [0] * len(job.durations_s)]
         # One request's end must not end the others of its batch.
         check = jobs[0].check if len(jobs) == 1 else lambda: None
-        decoded = self._decode(encoded, prompts, limits, syllables, check)
-        decoded = hesitations.restore(
-            self.model, self.tokenizer, encoded, list(zip(languages, prompts, strict=True)), decoded
-        )
-        attention = self._attention(encoded, prompts, decoded, durations_s)
+        decoded: list[Decoded] = []
+        attention: list[NDArray[np.float32] | None] = []
+        # In int8 one after the other: they would share a scale, and need their memory together.
+        step = 1 if self._is_int8 else len(prompts)
+        for first in range(0, len(prompts), step):
+            some = slice(first, first + step)
+            words = self._decode(encoded[some], prompts[some], limits[some], syllables[some], check)
+            self._trim()
+            words = hesitations.restore(
+                self.model,
+                self.tokenizer,
+                encoded[some],
+                list(zip(languages[some], prompts[some], strict=True)),
+                words,
+            )
+            self._trim()
+            attention += self._attention(encoded[some], prompts[some], words, durations_s[some])
+            decoded += words
         return [
             Heard(language, probability, decoded[first:last], attention[first:last])
             for (language, probability), (first, last) in zip(spoken, pairwise(edges), strict=True)
@@ -167,8 +185,15 @@ class Recogniser:
     def encode(self, mel: Tensor) -> Tensor:
         """(k, bands, 3000) to encoder states (k, 1500, width)."""
         here = mel.to(self.model.device, self.model.dtype)
-        encoded: Tensor = self.model.model.encoder(here).last_hidden_state
+        # On a processor one by one: that takes as long, and a quarter of the memory.
+        parts = torch.split(here, 1 if here.device.type == "cpu" else len(here))
+        encoded = torch.cat([self.model.model.encoder(part).last_hidden_state for part in parts])
+        self._trim()
         return encoded
+
+    def _trim(self) -> None:
+        if self.model.device.type == "cpu":
+            heap.trim()
 
     def detect_language(self, encoded: Tensor, durations_s: list[float]) -> tuple[str, float]:
         """The most likely language of the windows, weighted by their lengths."""
