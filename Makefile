@@ -14,6 +14,8 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Tests of whole services wait for processes, delays and time limits more than they compute.
+PARALLEL_SERVICES := $(subst -n $(JOBS),-n $(shell echo $$(($(JOBS) * 2))),$(PARALLEL))
 # One cache for all runs: the libraries are the same, and torch alone takes a minute.
 MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
@@ -84,10 +86,10 @@ test-packages: setup weights ## each package in a process of its own: they all h
 	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) $(PARALLEL) tests/$$p || exit 1; done
 
 test-packaging: setup weights ## each package alone in a fresh environment; Modal; remote back-ends
-	$(PYTEST) $(PARALLEL) tests/packaging
+	$(PYTEST) $(PARALLEL_SERVICES) tests/packaging
 
 test-edge: setup ## the edge function under Deno
-	$(PYTEST) $(PARALLEL) tests/edge
+	$(PYTEST) $(PARALLEL_SERVICES) tests/edge
 
 test-original: setup ## grounding against groundingdino-py itself, in an environment of its own
 	tests/grounding/original/run.sh $(abspath $(BIN)/python)
@@ -96,7 +98,7 @@ golden: setup ## write the golden records again; look at the difference before y
 	@for p in tests/golden/*/make.py; do echo "$$p"; $(BIN)/python "$$p" || exit 1; done
 
 test-e2e: setup weights ## real processes, from the edge function to the models
-	$(PYTEST) $(PARALLEL) tests/e2e
+	$(PYTEST) $(PARALLEL_SERVICES) tests/e2e
 
 screenshots: setup weights ## the page in all its states: pictures of the real models in a real Chromium
 	$(BIN)/python -m tests.e2e.screenshots docs/pictures var/screenshots
