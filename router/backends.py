@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from router.clock import Clock
+from router.model_settings import ModelSettings
 from router.models.catalog import NAME, RESERVED, Package
 from router.models.process_interface import StartError
 from router.models.schemas import Description, describe
@@ -31,7 +32,7 @@ from router.remote.backend import (
     make_guards,
 )
 from router.remote.process import RemoteProcess
-from router.settings import ModelSettings, Settings
+from router.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -37,6 +39,7 @@ from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
 from router.predictions.replicate_prices import price_per_s
 from router.predictions.restarts import Restarts
+from router.predictions.result_mover import ResultMover
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.usage import Usage
 from router.predictions.versions import Canary, Versions
@@ -98,6 +101,8 @@ async def running(
         kept = [f.ref() for f in await context.uploads.open()]
         disk.spool.remove_unreferenced([*kept, *(f for p in resumed for f in p.files)])
         disk.outputs.remove_unowned(await disk.store.ended_ids())
+        if (mover := context.predictions.outputs.mover) is not None:
+            mover.open()
         disk.watch.open()
         preparing = asyncio.create_task(prepare(context, settings))
         saving = asyncio.create_task(context.usage.run())
@@ -112,6 +117,8 @@ async def running(
             if driver is not None:
                 await driver.close()
             await context.predictions.close()
+            if mover is not None:
+                await mover.close()
             await context.uploads.close()
             await context.webhooks.close()
             await context.usage.close()
@@ -136,7 +143,8 @@ def _make_context(
     keep_s = settings.keep_results_s
     database, store, spool = disk.database, disk.store, disk.spool
     sender = HttpWebhookSender(disk.secret, allow_private=settings.allow_private_urls)
-    webhooks = Webhooks(store, database, sender, clock, render)
+    outputs = Outputs(disk.outputs, disk.secret, _make_mover(settings, disk))
+    webhooks = Webhooks(store, database, sender, clock, render, local=outputs.reader.local)
     fetcher = BoundedFetcher(UrlFetcher(spool, allow_private=settings.allow_private_urls))
     predictions = Predictions(
         *(make_loop, store, spool, clock, webhooks),
@@ -149,7 +157,7 @@ def _make_context(
         keep_results_s=keep_s,
         facts=telemetry.facts,
         rules=backends.rules,
-        outputs=Outputs(disk.outputs, disk.secret),
+        outputs=outputs,
     )
     find_output = predictions.links.file_of_url
     uploads = Uploads(database, spool, fetcher, clock, keep_s, find_output=find_output)
@@ -183,6 +191,18 @@ def _make_context(
         versions=_make_versions(settings, backends, predictions.loop, schemas, telemetry.facts),
     )
     return context
+
+
+def _make_mover(settings: Settings, disk: Disk) -> ResultMover | None:
+    if settings.result_store is None:
+        return None
+    from router.storage.result_store import ResultStore  # noqa: PLC0415 - it takes 10 MB of memory
+
+    # Of this state folder: several boxes may have one bucket, and each deletes what it does not
+    # know in its own folder.
+    folder = hmac.new(disk.secret.encode(), b"result store", hashlib.sha256).hexdigest()[:16]
+    results = ResultStore(settings.result_store, folder)
+    return ResultMover(disk.outputs, results, disk.store)
 
 
 def _make_versions(

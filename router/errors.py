@@ -190,6 +190,19 @@ class TooManyConnections(RouterError):
     status, code = 503, "too_many_connections"
 
 
+class ResultStoreFailed(RouterError):
+    """The result store did not do what it was asked. `reason` is for the operator: it names the
+    setting to look at, and contains no key."""
+
+    status, code = 503, "result_store_failed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            "Cannot read the file: the store that holds it does not answer now", retry_after_s=30
+        )
+        self.reason = reason
+
+
 class ShuttingDown(RouterError):
     """The router is stopping."""
 

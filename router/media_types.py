@@ -19,7 +19,19 @@ EXTRA_SUFFIXES = {
     "audio/webm": ".webm",
     "image/webp": ".webp",
 }
+# A browser shows files of these types. It saves all others, HTML included.
+SHOWN = ("image/", "audio/", "video/")
 SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
+
+
+def sent_type(media_type: str) -> str:
+    """The type to send a file with: its own, unless that could end a header line."""
+    return media_type if MEDIA_TYPE.fullmatch(media_type) else ANY_TYPE
+
+
+def is_shown(media_type: str) -> bool:
+    """Whether a browser shows a file of that type instead of saving it."""
+    return media_type.lower().startswith(SHOWN)
 
 
 def suffix_of_type(media_type: str) -> str:

@@ -24,6 +24,7 @@ from router.cli.client import RouterClient, find_router
 from router.cli.common import Json, console, print_json, read_settings
 from router.cli.install import lacking_of_own, package_folders
 from router.cli.progress import hub_cache
+from router.errors import ResultStoreFailed
 from router.keys.key import who_is_served
 from router.keys.key_store import FILE_NAME, KeyFile, KeyFileError
 from router.models.catalog import Package, PackageError, discover
@@ -32,6 +33,7 @@ from router.models.requirements import Requirements, lacking, read_requirements
 from router.predictions.webhook_sender import WEBHOOK_FILE
 from router.settings import Settings, Weights
 from router.storage.private_files import is_readable_by_others
+from router.storage.result_store_settings import ResultStoreSettings
 from router.storage.sealed_store import BOX_KEY_FILE
 
 GIB = 1 << 30
@@ -115,6 +117,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from check_weights(settings, packages, has_gpu)
     yield check_disk("disk for state", settings.state)
     yield check_disk("disk for weights", hub_cache())
+    if settings.result_store is not None:
+        yield check_result_store(settings.result_store)
     yield check_port(settings)
     yield check_keys(settings)
     yield check_program(
@@ -261,6 +265,18 @@ def check_disk(what: str, folder: Path) -> Finding:
     if free < LOW_DISK_BYTES:
         return Finding(what, CheckStatus.WARN, found, "full weights take 2 to 40 GB per model")
     return Finding(what, CheckStatus.OK, found)
+
+
+def check_result_store(settings: ResultStoreSettings) -> Finding:
+    """Whether the store takes a file, gives it and deletes it."""
+    from router.storage.result_store import ResultStore  # noqa: PLC0415 - takes 10 MB of memory
+
+    try:
+        found = asyncio.run(ResultStore(settings, "doctor").check())
+    except ResultStoreFailed as error:
+        fix = "until it works, results stay on this disk"
+        return Finding("result store", CheckStatus.FAIL, error.reason, fix)
+    return Finding("result store", CheckStatus.OK, found)
 
 
 def check_port(settings: Settings) -> Finding:

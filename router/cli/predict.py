@@ -42,9 +42,10 @@ from router.cli.predict_inputs import Pair, forgotten_at, read_json, read_pairs,
 from router.cli.progress import shown_progress
 from router.cli.save import take_files
 from router.logs import StartFailureFilter, configure_logging
+from router.model_settings import ModelSettings
 from router.models.catalog import PackageError, read_package
 from router.models.tracebacks import last_raised, last_traceback, with_place, without_tracebacks
-from router.settings import ModelSettings, Settings
+from router.settings import Settings
 
 # Errors for which the model's log may have a traceback.
 OF_THE_MODEL = frozenset({"prediction_failed", "model_unavailable", "worker_died"})

@@ -20,6 +20,7 @@ CORS_HEADERS = (
     "Cancel-After",
     "Content-Encoding",  # so that the answer is 415 and not a failed preflight
     "Content-Type",
+    "If-Range",
     "Last-Event-ID",
     "Prefer",
     "Range",

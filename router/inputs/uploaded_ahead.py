@@ -12,7 +12,8 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,9 +32,9 @@ SWEEP_EVERY_S = 600.0
 # Any host will do: behind a tunnel the same file has URLs with several host names, and an id
 # cannot be guessed.
 FILE_PATH = re.compile(r"/v1/files/([0-9a-f]{32})")
-# Returns the output file that a URL names, None for any other URL. Raises NotFound when the file
-# is gone.
-FindOutput = Callable[[str], Awaitable[FileRef | None]]
+# Gives a copy of the output file that a URL names, for the time of a block; None for any other URL.
+# Raises NotFound when the file is gone.
+FindOutput = Callable[[str], AbstractAsyncContextManager[FileRef | None]]
 
 
 class Uploads:
@@ -131,11 +132,11 @@ class Uploads:
             return self._files.link(stored.ref()), stored.name
         # Every client that has an output's URL may read it, so it need not be the caller's own.
         try:
-            output = await self._find_output(url)
+            async with self._find_output(url) as output:
+                if output is not None:
+                    return self._files.link(output), output.name
         except NotFound as error:
             raise invalid(field, "is the URL of an output that is not kept any more") from error
-        if output is not None:
-            return self._files.link(output), output.name
         return await self._elsewhere.fetch(url, field, max_bytes, caller)
 
     async def _sweep_regularly(self) -> None:

@@ -87,9 +87,7 @@ class Predictions:
         self._time_limits_s = time_limits_s
         self.outputs = outputs
         self.links = Links(store, self.outputs, self.in_flight)
-        self._persistence = Persistence(
-            store, files, clock, webhooks, keep_results_s, link=self.links.linked
-        )
+        self._persistence = Persistence(store, clock, webhooks, keep_results_s, links=self.links)
         self._timers = timers
         self._facts = facts or Facts()
         self._in_flight: dict[str, InFlight] = {}

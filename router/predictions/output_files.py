@@ -1,8 +1,8 @@
-"""Output files: they are moved from a prediction's output to the spool, and back.
+"""Output files: they are moved from a prediction's output to the spool.
 
 Replicate's API shows them as URLs. The native API and Cog's show them as data: URIs, which is how
-the model's server sends them. A file is stored once: when it is first shown as a URL, or when its
-prediction is written.
+the model's server sends them (`output_reader` makes these again). A file is stored once: when it is
+first shown as a URL, or when its prediction is written.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
 from router.errors import InsufficientStorage
 from router.media_types import MEDIA_TYPE, suffix_of_type
-from router.prediction import Json, OutputFile, Place
+from router.prediction import FileRef, Json, OutputFile, Place, Prediction
+from router.predictions.output_reader import OutputReader, with_values
+from router.predictions.result_mover import ResultMover
 from router.storage.store import Files
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ MAX_FILES = 1000
 # Files are decoded and written in pieces, so that no step holds Python's GIL for long. Four
 # characters of base64 are three bytes.
 PIECE_CHARS = 4 << 18
-PIECE_BYTES = PIECE_CHARS // 4 * 3
 # Up to this size a file is written without a thread: that takes less time than to start one.
 SMALL_CHARS = 1 << 16
 UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
@@ -54,11 +53,14 @@ class Shelf:
 
 
 class Outputs:
-    """Stores output files in `files`. `secret` makes their URLs unguessable."""
+    """Stores output files in `files`. `secret` makes their URLs unguessable. `mover` moves them to
+    the result store, if there is one."""
 
-    def __init__(self, files: Files, secret: str) -> None:
+    def __init__(self, files: Files, secret: str, mover: ResultMover | None = None) -> None:
         self._files = files
         self._secret = secret.encode()
+        self.mover = mover
+        self.reader = OutputReader(files, mover.results if mover else None)
         self._working: set[asyncio.Task[tuple[OutputFile, ...]]] = set()
 
     # ---- into the spool --------------------------------------------------------------------
@@ -103,9 +105,17 @@ class Outputs:
                 shelf.files[place][1] for place, uri in found if _is_known(shelf, place, uri)
             )
 
-    def remove(self, files: Iterable[OutputFile]) -> None:
-        """Delete files."""
-        self._files.remove([file.ref() for file in files])
+    def settled(self, p: Prediction) -> None:
+        """The prediction's end is on disk: its files may go to the result store."""
+        if self.mover is not None and p.output_files:
+            self.mover.move(p.id)
+
+    def remove(self, files: Collection[FileRef]) -> None:
+        """Delete files of deleted predictions, on the disk and in the result store. There may be
+        files of inputs among them."""
+        self._files.remove(files)
+        if self.mover is not None:
+            self.mover.remove(files)
 
     def _put(self, shelf: Shelf, made: Iterable[tuple[str, OutputFile]]) -> None:
         made = list(made)
@@ -163,16 +173,6 @@ class Outputs:
             file.close()
         return OutputFile(place, str(file.path), name, media_type, file.size_bytes)
 
-    # ---- from the spool ----------------------------------------------------------------------
-
-    async def whole(self, output: Json, files: Iterable[OutputFile]) -> Json:
-        """The output with the data: URI of each file in its place; null for a file that cannot be
-        read."""
-        files = list(files)
-        if sum(f.size_bytes for f in files) <= SMALL_CHARS:
-            return with_values(output, _read_all(files))
-        return with_values(output, await asyncio.to_thread(_read_all, files))
-
     # ---- URLs ------------------------------------------------------------------------------
 
     def url_path(self, prediction_id: str, file: OutputFile) -> str:
@@ -224,22 +224,6 @@ def _name(place: Place, suffix: str, taken: Collection[str]) -> str:
     return name
 
 
-def _read_all(files: Iterable[OutputFile]) -> list[tuple[Place, str | None]]:
-    return [(f.place, _read(f)) for f in files]
-
-
-def _read(file: OutputFile) -> str | None:
-    parts = [f"data:{file.media_type};base64,"]
-    try:
-        with Path(file.path).open("rb") as content:
-            while piece := content.read(PIECE_BYTES):
-                parts.append(base64.b64encode(piece).decode())
-    except OSError as error:
-        log.error("Cannot read an output file: %s", error.strerror)
-        return None
-    return "".join(parts)
-
-
 DATA_URI = re.compile(rf"data:(?P<type>{MEDIA_TYPE.pattern})?;base64,", re.ASCII)
 
 
@@ -272,18 +256,3 @@ def data_uris(output: Json) -> Iterator[tuple[Place, str]]:
             waiting += [((*place, i), v) for i, v in enumerate(value)][::-1]
         elif isinstance(value, dict):
             waiting += [((*place, k), v) for k, v in value.items()][::-1]
-
-
-def with_values(output: Json, values: Iterable[tuple[Place, Json]]) -> Json:
-    """A copy of the output with these values at these places."""
-    root: dict[str, Any] = {"": output}
-    copies: dict[Place, Any] = {}
-    for place, value in values:
-        holder, key = root, ""
-        for depth, step in enumerate(place):
-            above = place[:depth]
-            if above not in copies:
-                copies[above] = holder[key] = holder[key].copy()
-            holder, key = copies[above], step  # type: ignore[assignment]
-        holder[key] = value
-    return root[""]

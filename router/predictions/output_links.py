@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection
 from weakref import WeakValueDictionary
 
 from msgspec.structs import replace
@@ -11,7 +12,8 @@ from msgspec.structs import replace
 from router.errors import NotEnded, NotFound, RouterError
 from router.prediction import FileRef, Json, OutputFile, Place, Prediction
 from router.predictions.in_flight import InFlight
-from router.predictions.output_files import Outputs, Shelf, data_uris, may_hold_files, with_values
+from router.predictions.output_files import Outputs, Shelf, data_uris, may_hold_files
+from router.predictions.output_reader import with_values
 from router.storage.store import Store
 
 # How long a deletion waits for the result of a prediction that has just ended to be on disk.
@@ -62,10 +64,11 @@ class Links:
         return *await self._outputs.store(in_flight.shelved(), p.id, value, at=at), at
 
     async def whole(self, p: Prediction) -> Prediction:
-        """The prediction with its output files in the output, as data: URIs."""
+        """The prediction with its output files in the output, as data: URIs. Raises
+        ResultStoreFailed when one is in the result store and cannot be read now."""
         if not p.output_files:
             return p
-        output = await self._outputs.whole(p.output, p.output_files)
+        output = await self._outputs.reader.whole(p.output, p.output_files)
         return replace(p, output=output, output_files=())
 
     async def delete(self, p: Prediction) -> None:
@@ -75,7 +78,15 @@ class Links:
             stored = await self._store.get(p.id)
             await self._store.delete(p.id)
         if stored is not None:
-            self._outputs.remove(stored.output_files)
+            self.remove([file.ref() for file in stored.output_files])
+
+    def settled(self, p: Prediction) -> None:
+        """The prediction's end is on disk, and it is no longer in flight."""
+        self._outputs.settled(p)
+
+    def remove(self, files: Collection[FileRef]) -> None:
+        """Delete files of deleted predictions; there may be files of inputs among them."""
+        self._outputs.remove(files)
 
     async def _until_written(self, prediction_id: str) -> None:
         """Wait for the result of a prediction that has just ended to be on disk. Raises NotEnded
@@ -106,13 +117,24 @@ class Links:
         for file in files:
             if file.name == name:
                 return file
-        raise NotFound(f"Cannot find file '{name[:80]}': its prediction is not kept any more")
+        raise _not_kept(name)
 
-    async def file_of_url(self, url: str) -> FileRef | None:
-        """The file of a URL of this router; None for any other URL. Raises NotFound when the file
-        is no longer kept."""
+    @contextlib.asynccontextmanager
+    async def file_of_url(self, url: str) -> AsyncIterator[FileRef | None]:
+        """A copy of the file of a URL of this router, for the time of the block; None for any other
+        URL. Raises NotFound when the file is no longer kept, InsufficientStorage, and
+        ResultStoreFailed."""
         named = self._outputs.named_by(url)
-        return (await self.file(*named)).ref() if named else None
+        if named is None:
+            yield None
+            return
+        file = await self.file(*named)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                copy = await stack.enter_async_context(self._outputs.reader.local(file))
+            except FileNotFoundError:
+                raise _not_kept(file.name) from None
+            yield copy
 
     async def _linked_from_store(self, p: Prediction) -> Prediction:
         """The form with references, for an ended prediction. If its row is from a version without
@@ -141,6 +163,11 @@ class Links:
         try:
             await self._store.put(moved)
         except RouterError:
-            self._outputs.remove(files)
+            self.remove([file.ref() for file in files])
             return stored
+        self.settled(moved)
         return moved
+
+
+def _not_kept(name: str) -> NotFound:
+    return NotFound(f"Cannot find file '{name[:80]}': its prediction is not kept any more")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 
 from router.clock import Clock
 from router.errors import RouterError
 from router.prediction import Prediction, announced
+from router.predictions.output_links import Links
 from router.predictions.webhooks import Webhooks
-from router.storage.store import Files, Store
+from router.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +26,19 @@ class Persistence:
     def __init__(
         self,
         store: Store,
-        files: Files,
         clock: Clock,
         webhooks: Webhooks,
         keep_results_s: float,
         *,
-        link: Callable[[Prediction], Awaitable[Prediction]],
+        links: Links,
     ) -> None:
-        """`link` moves the files of a prediction's output to the spool. `keep_results_s`: seconds
+        """`links` moves the files of a prediction's output to the spool. `keep_results_s`: seconds
         from a prediction's end to its deletion."""
         self._store = store
-        self._files = files
         self._clock = clock
         self._webhooks = webhooks
         self._keep_results_s = keep_results_s
-        self._link = link
+        self._links = links
         self._writes: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -81,20 +80,22 @@ class Persistence:
     async def _settle(self, p: Prediction, then: Callable[[], object]) -> None:
         while True:
             try:
-                await self.conclude(await self._link(p))
+                linked = await self._links.linked(p)
+                await self.conclude(linked)
             except RouterError as error:
                 # The result stays in memory, where callers find it, until the disk takes it.
                 log.error("Cannot write a result: %s; trying again", error.message)
                 await asyncio.sleep(SETTLE_AGAIN_S)
             else:
                 then()
+                self._links.settled(linked)
                 return
 
     async def _sweep_regularly(self) -> None:
         while True:
             with contextlib.suppress(RouterError):
                 before = self._clock.time() - self._keep_results_s
-                self._files.remove(await self._store.sweep(before))
+                self._links.remove(await self._store.sweep(before))
             await asyncio.sleep(SWEEP_EVERY_S)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

@@ -9,14 +9,15 @@ service.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 import orjson
 
-from router.prediction import OutputFile, Prediction, WebhookEvent
+from router.prediction import FileRef, OutputFile, Prediction, WebhookEvent
 from router.predictions.webhook_bodies import file_view
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,11 @@ class FileSender(Protocol):
         FileNotFoundError when there is no such file."""
 
 
+# Gives a copy of an output file on the disk, for the time of a block. Raises FileNotFoundError when
+# the file is not kept any more, and ResultStoreFailed.
+LocalCopy = Callable[[OutputFile], AbstractAsyncContextManager[FileRef]]
+
+
 class Upload(msgspec.Struct):
     """A receiver's answer. `uploads`: a URL for each file by its name. A file without one is not
     sent: the receiver has it already, or does not want it."""
@@ -51,13 +57,15 @@ def wants_files(p: Prediction) -> bool:
     return asks and bool(p.output_files)
 
 
-async def send_files(p: Prediction, sender: FileSender) -> tuple[int, tuple[OutputFile, ...]]:
+async def send_files(
+    p: Prediction, sender: FileSender, local: LocalCopy
+) -> tuple[int, tuple[OutputFile, ...]]:
     """Ask where the files go, ASKED_AT_ONCE at a time, and send them there. Returns a status (2xx
     when the receiver has all, else why not) and the files that it has; one that is no longer kept
-    here is not among them."""
+    here is not among them. Raises ResultStoreFailed."""
     status, sent = NOT_SENT, tuple[OutputFile, ...]()
     for n, files in enumerate(_batches(p.output_files)):
-        status, more = await _send_some(p, files, f"msg_{p.id}_files_{n}", sender)
+        status, more = await _send_some(p, files, f"msg_{p.id}_files_{n}", sender, local)
         if not 200 <= status < 300:
             return status, ()
         sent += more
@@ -70,7 +78,11 @@ def _batches(files: tuple[OutputFile, ...]) -> Iterator[tuple[OutputFile, ...]]:
 
 
 async def _send_some(
-    p: Prediction, files: tuple[OutputFile, ...], message_id: str, sender: FileSender
+    p: Prediction,
+    files: tuple[OutputFile, ...],
+    message_id: str,
+    sender: FileSender,
+    local: LocalCopy,
 ) -> tuple[int, tuple[OutputFile, ...]]:
     if p.callback is None:
         return NOT_SENT, ()
@@ -88,7 +100,8 @@ async def _send_some(
     for file in files:
         try:
             if url := uploads.get(file.name):
-                status = await sender.put(url, Path(file.path), file.media_type)
+                async with local(file) as copy:
+                    status = await sender.put(url, Path(copy.path), file.media_type)
         except FileNotFoundError:
             log.error("an output file is gone", extra={"prediction": p.id, "file": file.name})
             continue

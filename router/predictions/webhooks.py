@@ -35,7 +35,13 @@ from router.prediction import (
     new_id,
 )
 from router.predictions.webhook_bodies import compact, is_compact
-from router.predictions.webhook_files import FileSender, send_files, wants_files
+from router.predictions.webhook_files import (
+    NOT_SENT,
+    FileSender,
+    LocalCopy,
+    send_files,
+    wants_files,
+)
 from router.storage.store import Outbox, Store
 
 
@@ -84,9 +90,12 @@ class Webhooks:
         clock: Clock,
         render: Callable[[Prediction], Awaitable[Json]],
         *,
+        local: LocalCopy,
         timers: Timers | None = None,
     ) -> None:
+        """`local` gives files to send. `render` may raise ResultStoreFailed."""
         self._store = store
+        self._local = local
         self._outbox = outbox
         self._sender = sender
         self._clock = clock
@@ -202,10 +211,13 @@ class Webhooks:
 
     async def _deliver(self, delivery: Delivery, p: Prediction) -> None:
         # One id for all attempts, so that a receiver can recognize a repetition.
-        status, p = await self._send_files(p)
-        if 200 <= status < 300:
-            at = p.completed_at or self._clock.time()
-            status = await self._send(p, f"msg_{p.id}_completed", at)
+        try:
+            status, p = await self._send_files(p)
+            if 200 <= status < 300:
+                at = p.completed_at or self._clock.time()
+                status = await self._send(p, f"msg_{p.id}_completed", at)
+        except RouterError:  # a file cannot be read now, or has no room on the disk
+            status = NOT_SENT
         if 200 <= status < 300 or status == GONE:
             await self._outbox.delivered(p.id)
             return
@@ -224,7 +236,7 @@ class Webhooks:
         if p.callback is None or not wants_files(p):
             return 200, p
         async with self._slot(p, p.callback.url):
-            status, sent = await send_files(p, self._sender)
+            status, sent = await send_files(p, self._sender, self._local)
         if 200 <= status < 300:
             return status, msgspec.structs.replace(p, output_files=sent)
         return status, p

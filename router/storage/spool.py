@@ -122,6 +122,11 @@ class Spool:
             p for p in self.folder.iterdir() if p.name.partition(OWNER_END)[0] not in owners
         )
 
+    def owners(self) -> set[str]:
+        """The predictions to which files belong, by their ids."""
+        names = (p.name.partition(OWNER_END) for p in self.folder.iterdir())
+        return {owner for owner, end, _ in names if end}
+
     def _remove_all(self, paths: Iterable[Path]) -> int:
         """Delete files, and no folders: the router makes none here, but a disk may have its own
         `lost+found`."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,7 @@ import orjson
 from router.models.catalog import Package
 from router.models.process_interface import LogLine, Report, StartError
 from router.observability.facts import Fact, Facts, PredictionRefused
-from router.prediction import FileRef, Job, Json, Outcome, Prediction, Status
+from router.prediction import FileRef, Job, Json, Outcome, OutputFile, Prediction, Status
 from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
 from router.predictions.overflow import OverflowRule
@@ -220,6 +221,12 @@ class Receiver:
         """Nothing to close."""
 
 
+@contextlib.asynccontextmanager
+async def local(file: OutputFile) -> AsyncIterator[FileRef]:
+    """The file itself in place of a copy."""
+    yield file.ref()
+
+
 async def render(p: Prediction) -> dict[str, Json]:
     """Enough to tell one webhook from another."""
     return {"id": p.id, "status": p.status, "output": p.output, "logs": p.logs}
@@ -268,7 +275,7 @@ class Router:
         self.disk = Disk(store)
         disk = cast(Store, self.disk)
         outbox = cast(Outbox, self.disk)
-        self.webhooks = Webhooks(disk, outbox, receiver, clock, render, timers=clock)
+        self.webhooks = Webhooks(disk, outbox, receiver, clock, render, local=local, timers=clock)
         self.model = Model()
         self.remote = Model()
         self.refusals = Refusals()

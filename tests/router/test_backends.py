@@ -16,6 +16,7 @@ from router import backends as backends_module
 from router import composition
 from router.backends import Backends
 from router.clock import SystemClock
+from router.model_settings import ModelSettings, RemoteSettings
 from router.models.catalog import Package
 from router.models.process_interface import StartError
 from router.models.schemas import Description
@@ -24,7 +25,7 @@ from router.predictions.scheduler_loop import SchedulerLoop
 from router.remote.cog import CogBackend
 from router.remote.process import RemoteProcess
 from router.scheduling.messages import Described, Event
-from router.settings import ModelSettings, RemoteSettings, Settings
+from router.settings import Settings
 from tests.router.remote.remote_stand_in import never, stand_in
 
 BOX = {"url": "http://10.0.0.2:7777/models/m"}

@@ -47,3 +47,25 @@ def test_the_environment_wins_over_the_file(
     toml.write_text("queue_limt = 7\n")
     with pytest.raises(ValidationError):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"bucket": "results", "secret_access_key": "s" * 32}, "needs both access_key_id and"),
+        ({"bucket": "results", "endpoint": f"https://id:{'s' * 32}@host"}, "result_store.endpoint"),
+        ({"bucket": "a/b"}, "result_store.bucket"),
+        ({"prefix": "x"}, "result_store.bucket"),
+        ({"bucket": "results", "url_lifetime_s": "604801"}, "result_store.url_lifetime_s"),
+    ],
+)
+def test_a_result_store_that_cannot_work(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str
+) -> None:
+    """The setting is named, and no secret is shown."""
+    for name, value in given.items():
+        monkeypatch.setenv(f"CALLME_RESULT_STORE__{name.upper()}", value)
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert wanted in str(caught.value)
+    assert "s" * 32 not in str(caught.value)

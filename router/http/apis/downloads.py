@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import re
 import stat
+from collections.abc import AsyncIterator
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from router.errors import NotFound, RangeNotSatisfiable, Unauthorized
 from router.http.auth import caller_of
 from router.http.context import context_of
 from router.http.headers import header
 from router.http.middleware import INERT
-from router.media_types import ANY_TYPE, MEDIA_TYPE
+from router.media_types import is_shown, sent_type
+from router.prediction import OutputFile
+
+if TYPE_CHECKING:  # it imports the client, which only a router with a result store needs
+    from router.storage.result_store import ResultStore
 
 OUTPUT_PATH = "/v1/outputs/{id}/{name}"
-# A browser shows files of these types. It saves all others, HTML included.
-SHOWN = ("image/", "audio/", "video/")
 ONE_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.ASCII)
 HEADERS = {
     **{name.decode(): value.decode() for name, value in INERT},
@@ -42,7 +49,13 @@ async def output(request: Request) -> Response:
     if not hmac.compare_digest(given, predictions.outputs.token(prediction_id, name).encode()):
         raise Unauthorized("Cannot read the file: this is not an output's URL")
     file = await predictions.links.file(prediction_id, name)
-    return await file_response(request, file.path, file.name, file.media_type)
+    try:
+        return await file_response(request, file.path, file.name, file.media_type)
+    except NotFound:
+        results = predictions.outputs.reader.results
+        if results is None:
+            raise
+        return await _moved_response(request, file, results)
 
 
 async def upload(request: Request) -> Response:
@@ -59,22 +72,101 @@ async def file_response(request: Request, path: str, name: str, media_type: str)
     range is outside it.
     """
     try:
-        found = await asyncio.to_thread(Path(path).stat)
+        file = await asyncio.to_thread(_open, path)
     except FileNotFoundError:
         raise NotFound(f"Cannot find file '{name[:80]}': it is not kept any more") from None
+    found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode):
+        file.close()
         raise NotFound(f"Cannot find file '{name[:80]}'")
-    _check_range(request, found.st_size)
-    kind = media_type if MEDIA_TYPE.fullmatch(media_type) else ANY_TYPE
-    is_shown = kind.lower().startswith(SHOWN)
-    return FileResponse(
-        path,
+    try:
+        _check_range(request, found.st_size)
+    except RangeNotSatisfiable:
+        file.close()
+        raise
+    kind = sent_type(media_type)
+    return OpenFileResponse(
+        file,
         headers=HEADERS,
         media_type=kind,
         filename=name,
         stat_result=found,
-        content_disposition_type="inline" if is_shown else "attachment",
+        content_disposition_type="inline" if is_shown(kind) else "attachment",
     )
+
+
+class OpenFileResponse(FileResponse):
+    """Sends a file that is open already: its name may be deleted meanwhile."""
+
+    def __init__(self, file: FileIO, **more: Any) -> None:
+        super().__init__(f"/dev/fd/{file.fileno()}", **more)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, and close it."""
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+
+def _open(path: str) -> FileIO:
+    # Without O_NONBLOCK a pipe in place of the file would hold the thread.
+    return FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
+
+async def _moved_response(request: Request, file: OutputFile, results: ResultStore) -> Response:
+    """Return a file that is in the result store: a redirect to its signed URL, or its content.
+
+    A client that sends a key gets the content. Replicate's for Python sends its key with each URL
+    and follows no redirect; a store must not get the key, and refuses a URL that comes with one.
+    The box's own page asks for the content: it may load nothing from other hosts.
+    """
+    name = Path(file.path).name
+    asks = request.query_params.get("through") == "router"
+    if results.signs_urls and not asks and header(request.scope, b"authorization") is None:
+        url = await results.url(name, "HEAD" if request.method == "HEAD" else "GET")
+        return RedirectResponse(url, 307, {**HEADERS, "cache-control": "no-store"})
+    _check_range(request, file.size_bytes)
+    first, end = _range(request, file.size_bytes)
+    kind = sent_type(file.media_type)
+    headers = {
+        **HEADERS,
+        "accept-ranges": "bytes",
+        "content-disposition": f"{'inline' if is_shown(kind) else 'attachment'}; "
+        f'filename="{file.name}"',
+        "content-length": str(end - first),
+        "content-type": kind,
+    }
+    is_part = end - first < file.size_bytes
+    if is_part:
+        headers["content-range"] = f"bytes {first}-{end - 1}/{file.size_bytes}"
+    status = 206 if is_part else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    pieces = results.read(name, first, end)
+    try:
+        begin = await anext(pieces, b"")  # before the head is sent: the store may not answer
+    except FileNotFoundError:
+        raise NotFound(f"Cannot find file '{file.name[:80]}': it is not kept any more") from None
+    return StreamingResponse(_rest(begin, pieces), status, headers)
+
+
+async def _rest(begin: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield begin
+    async for piece in pieces:
+        yield piece
+
+
+def _range(request: Request, size_bytes: int) -> tuple[int, int]:
+    """Return where the range that `_check_range` has left begins, and where it ends, which is not
+    part of it. An If-Range is never met: these answers have no ETag."""
+    asked = header(request.scope, b"range")
+    found = ONE_RANGE.fullmatch(asked.strip()) if asked else None
+    if found is None or header(request.scope, b"if-range") is not None:
+        return 0, size_bytes
+    first, last = found.groups()
+    if not first:
+        return max(size_bytes - int(last), 0), size_bytes
+    return int(first), min(int(last) + 1, size_bytes) if last else size_bytes
 
 
 def _check_range(request: Request, size_bytes: int) -> None:

@@ -45,6 +45,7 @@ async def ready(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """Return every model's state, queue, memory, times and counters."""
     context = context_of(request)
+    mover = context.predictions.outputs.mover
     snapshot = context.loop.snapshot()
     return json_response(
         {
@@ -58,6 +59,7 @@ async def status(request: Request) -> Response:
             },
             "models": {m.name: _model_view(context, m) for m in snapshot.models.values()},
             "left_out": dict(context.left_out),
+            **({"result_store": mover.view()} if mover else {}),
         }
     )
 

@@ -17,7 +17,7 @@ from router.http.context import Context
 from router.http.prediction_views import public_inputs, timestamp
 from router.models.catalog import does_stream, yields_files
 from router.prediction import Json, OutputFile, Place, Prediction, Status
-from router.predictions.output_files import with_values
+from router.predictions.output_reader import with_values
 from router.storage.store import StoredFile
 
 STREAM_PATH = "/v1/streams/{id}"

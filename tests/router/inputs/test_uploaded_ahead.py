@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,11 +49,12 @@ class Desk:
             store, self.spool, self.elsewhere, self.clock, KEEP_S, find_output=self.find_output
         )
 
-    async def find_output(self, url: str) -> FileRef | None:
+    @contextlib.asynccontextmanager
+    async def find_output(self, url: str) -> AsyncIterator[FileRef | None]:
         """An output of this box, or one that was."""
         if url.endswith("/swept"):
             raise NotFound("swept")
-        return self.outputs.get(url)
+        yield self.outputs.get(url)
 
     def spooled(self, body: bytes) -> FileRef:
         """An upload as a form leaves it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,8 +68,9 @@ def getaddrinfo_hangs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def uploads_of(spool: Spool, fetcher: Fetcher) -> Uploads:
     """Uploads in front of that fetcher; no prediction has put out a file."""
 
-    async def none(url: str) -> FileRef | None:
-        return None
+    @contextlib.asynccontextmanager
+    async def none(url: str) -> AsyncIterator[FileRef | None]:
+        yield None
 
     return Uploads(MemoryStore(), spool, fetcher, SystemClock(), 60.0, find_output=none)
 

@@ -280,11 +280,17 @@ async def test_urls(studio: Studio) -> None:
         assert Outputs(studio.spool, "other").named_by(path) is None
         assert studio.outputs.named_by(path[:-1] + "z") is None
         assert studio.outputs.named_by(path.partition("?")[0]) is None
-        assert (await studio.links.file_of_url(f"https://a.example{path}")) == file.ref()
-    assert await studio.links.file_of_url("https://a.example/cat.png") is None
+        async with studio.links.file_of_url(f"https://a.example{path}") as copy:
+            assert copy is not None
+            assert copy.name == file.name
+            assert Path(copy.path).read_bytes() == Path(file.path).read_bytes()
+    assert len(studio.names()) == 5
+    async with studio.links.file_of_url("https://a.example/cat.png") as none:
+        assert none is None
     await studio.store.sweep(9.0)
     with pytest.raises(NotFound):
-        await studio.links.file_of_url(paths[0])
+        async with studio.links.file_of_url(paths[0]):
+            pass
 
 
 async def test_a_file_that_is_gone(studio: Studio) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from router.predictions.output_files import data_uris, may_hold_files, with_values
+from router.predictions.output_files import data_uris, may_hold_files
+from router.predictions.output_reader import with_values
 
 URI = "data:image/png;base64,AAAA"
 

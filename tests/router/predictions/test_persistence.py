@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import cast
 
 import pytest
@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from router.errors import InsufficientStorage
 from router.prediction import Callback, FileRef, Prediction, Status
 from router.predictions import persistence as module
+from router.predictions.output_links import Links
 from router.predictions.persistence import Persistence
 from router.predictions.webhooks import Webhooks
-from router.storage.store import Files
 from tests.router.fakes import HandClock, Spool
 from tests.router.memory_store import MemoryStore
 from tests.waiting import until
@@ -63,22 +63,30 @@ class Sent:
 
 
 class Desk:
-    """A Persistence and all around it. What `link` makes of a prediction has an output."""
+    """A Persistence and all around it. What `linked` makes of a prediction has an output."""
 
     def __init__(self) -> None:
+        self.settled_ones: list[Prediction] = []
         self.store, self.spool, self.clock, self.sent = FailingStore(), Spool(), HandClock(), Sent()
         self.persistence = Persistence(
             self.store,
-            cast(Files, self.spool),
             self.clock,
             cast(Webhooks, self.sent),
             KEEP_S,
-            link=self.link,
+            links=cast(Links, self),
         )
 
-    async def link(self, p: Prediction) -> Prediction:
+    async def linked(self, p: Prediction) -> Prediction:
         """As if its files had been moved."""
         return replace(p, output="linked")
+
+    def settled(self, p: Prediction) -> None:
+        """Noted."""
+        self.settled_ones.append(p)
+
+    def remove(self, files: Collection[FileRef]) -> None:
+        """As `Links` does."""
+        self.spool.remove(files)
 
 
 @pytest.fixture
@@ -116,6 +124,7 @@ async def test_a_result_is_written_until_the_disk_takes_it(
     await until(lambda: settled)
     assert settled == [desk.store.calls] == [3]
     assert desk.store.rows["a"].output == "linked"
+    assert [p.output for p in desk.settled_ones] == ["linked"]
     assert desk.store.outbox["a"].due_at == desk.clock.now
     assert [p.id for p in desk.sent.completed_ones] == ["a"]
     assert [r.getMessage() for r in caplog.records] == [

@@ -20,14 +20,14 @@ from router.prediction import (
     Status,
     WebhookEvent,
 )
-from router.predictions.output_files import with_values
+from router.predictions.output_reader import with_values
 from router.predictions.webhooks import (
     AT_ONCE_PER_HOST,
     AT_ONCE_PER_OWNER,
     RETRY_DELAYS_S,
     Webhooks,
 )
-from tests.router.fakes import GOOD, World
+from tests.router.fakes import GOOD, World, local
 from tests.waiting import until
 
 URL = "https://app.example/hook"
@@ -300,7 +300,7 @@ async def test_a_webhook_that_is_too_large_by_its_files(
         files = [(f.place, "f" * 20_000) for f in p.output_files]
         return {"id": p.id, "output": with_values(p.output, files)}
 
-    webhooks = Webhooks(world.store, world.store, world.receiver, world.clock, render)
+    webhooks = Webhooks(world.store, world.store, world.receiver, world.clock, render, local=local)
     file = OutputFile(("picture",), "/outputs/a", "output-picture.png", "image/png", 20_000)
     p = replace(made("a"), output={"picture": None}, output_files=(file,))
     webhooks.notify(p, WebhookEvent.OUTPUT, last=True)

@@ -73,12 +73,13 @@ export async function remove(id) {
 /** Whether it has ended. */
 export const isDone = (p) => DONE.has(p.status);
 
-/** A file of an output as a URL of this box, whatever name the box was asked by; else null. */
+/** A file of an output as a URL of this box, whatever name the box was asked by; else null. The box
+ * sends it itself, also when it is in a result store: this page may load nothing from there. */
 export function fileUrl(value) {
   if (typeof value !== "string") return null;
   if (value.startsWith("data:")) return value;
   const at = value.indexOf("/v1/outputs/");
-  return at >= 0 && /^https?:\/\//.test(value) ? url(value.slice(at)).href : null;
+  return at >= 0 && /^https?:\/\//.test(value) ? `${url(value.slice(at)).href}&through=router` : null;
 }
 
 const PERCENT = /(\d{1,3})(?:\.\d+)? ?%/g;
