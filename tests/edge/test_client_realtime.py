@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from box import Answer, Received
+from polling import until
 
 pytest.importorskip("psycopg", reason="needs psycopg: run `make setup`")
 
 from test_client import app, run_page
 from test_predictions import A, App, B
-from test_supabase_chain import until
 
 __all__ = ["app"]  # a fixture
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deno_server import edge_process
+from polling import until
 from postgres import Database
 from router_process import running_router
 
@@ -69,15 +69,6 @@ def packages(tmp_path: Path) -> Path:
     (folder / "run.py").write_text(RUN)
     (folder / "cog.yaml").write_text('build:\n  python_version: "3.11"\nrun: "run.py:Runner"\n')
     return folder.parent
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
-    """The condition's value once it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
-    return value
 
 
 def row_of(app: App, prediction: str) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 from deno_server import edge_process
 from otlp_receiver import running_receiver
+from polling import until
 from router_process import running_router
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -42,15 +40,6 @@ PATH_DOWN = (
     *("POST /predictions", "cog.prediction", "cog.prediction.execute", "cog.prediction.invoke"),
     "measure the picture",
 )
-
-
-def until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
-    """The condition's value once it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
-    return value
 
 
 def test_from_the_edge_function_to_a_span_inside_a_package(tmp_path: Path) -> None:

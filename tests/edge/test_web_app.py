@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from cold_function import cold_function
+from polling import until
 from postgres import Database
 from router_process import running_router
 
@@ -25,7 +26,6 @@ pytest.importorskip("psycopg", reason="needs psycopg: run `make setup`")
 
 from supabase_project import running_project
 from test_predictions import FUNCTIONS, KEY
-from test_supabase_chain import until
 from web_app_site import (
     CDN,
     HISTORY,

@@ -15,7 +15,6 @@ import mimetypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ import httpx
 import yaml
 
 from tests.linked_environment import link
+from tests.waiting import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).parent / "uv"
@@ -184,9 +184,7 @@ class Server:
 @contextlib.contextmanager
 def serving(image: Image, runner: str, env: Mapping[str, str]) -> Iterator[Server]:
     """Start `python -m cog.server.http` as the image does, wait for READY, end its group."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log_path = image.folder.parent / "server.log"
     told = {
         "PORT": str(port),

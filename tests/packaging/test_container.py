@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import yaml
 from modal import FilePatternMatcher
 
 from tests.packaging.isolated import ROOT, UV, example, files_in_image
+from tests.waiting import free_port
 
 CONTAINER = ROOT / "deploy" / "container.py"
 PACKAGES = sorted(p.parent for p in ROOT.glob("*/cog.yaml"))
@@ -215,9 +215,7 @@ def base(
 @contextlib.contextmanager
 def container(engine: dict[str, str], image: str) -> Iterator[httpx.Client]:
     """Run the image on the host's network, on loopback, and wait until it is ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     told = ["--env=HOST=127.0.0.1", f"--env=PORT={port}", "--env=WEIGHTS=demo"]
     options = ["--detach", "--init", "--network=host", *told]
     name = run("docker", "run", *options, image, env=engine).strip()

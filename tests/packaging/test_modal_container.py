@@ -27,6 +27,7 @@ from router.prediction import FileRef, Job, Status
 from router.remote.backend import Kind, RemoteOptions, make_backend, make_guards
 from router.remote.process import RemoteProcess
 from tests.packaging.isolated import ROOT, UNCOPIED
+from tests.waiting import LIMIT_S, wait_until
 
 DEPLOY = ROOT / "deploy"
 # A container here has no volume mounted, which Modal tells at each call.
@@ -75,6 +76,14 @@ async def web(container: Any) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(container.web.local())
     async with httpx.AsyncClient(transport=transport, base_url="http://modal", timeout=60) as http:
         yield http
+
+
+async def until_busy(http: httpx.AsyncClient) -> None:
+    """Wait until a prediction runs there."""
+    deadline = time.monotonic() + LIMIT_S
+    while (await http.get("/health-check")).json()["status"] != "BUSY":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 def test_local_predicts_in_cogs_shape(container: Any) -> None:
@@ -164,10 +173,7 @@ async def test_a_caller_that_hangs_up_cancels(container: Any, web: httpx.AsyncCl
     }
     front = container.web.local()
     asked = asyncio.create_task(front(scope, messages.get, send))
-    deadline = time.monotonic() + 60
-    while (await web.get("/health-check")).json()["status"] != "BUSY":
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+    await until_busy(web)
     messages.put_nowait({"type": "http.disconnect"})
     await asyncio.wait_for(asked, 60)
     answer = await web.post("/predictions", json={"input": {"text": "next"}})
@@ -191,10 +197,7 @@ def served(container: Any) -> Iterator[str]:
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: server.started)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(30)
@@ -216,10 +219,7 @@ async def test_the_routers_back_end_uses_it(served: str, tmp_path: Path) -> None
     assert refused.failure.code == "invalid_input"
     long = asyncio.create_task(process.predict(Job("m-3", {"delay_s": 600}), lambda _: None))
     async with httpx.AsyncClient(base_url=served) as http:
-        deadline = time.monotonic() + 60
-        while (await http.get("/health-check")).json()["status"] != "BUSY":
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        await until_busy(http)
     await process.cancel("m-3")
     assert (await long).status is Status.CANCELED
     after = await process.predict(Job("m-4", {"text": "free"}), lambda _: None)
