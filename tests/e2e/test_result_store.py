@@ -18,6 +18,7 @@ import httpx
 import pytest
 from replicate.client import Client
 
+from tests.e2e.page_visits import visit
 from tests.e2e.s3_server import KEY_ID, SECRET, S3Server
 from tests.e2e.service import ROOT, Service, Tls, running_service
 from tests.e2e.test_output_files import KEY, WAIT, kept, painted
@@ -188,6 +189,15 @@ def test_pypis_client(
         assert output["picture"].read() == b"read me"
         context = ssl.create_default_context(cafile=tls.authority)
         assert httpx.get(output["picture"].url, verify=context).status_code == status
+
+
+def test_the_boxs_own_page(file_packages: Path, s3: S3Server, tmp_path: Path) -> None:
+    """It shows moved files, and asks no other host for anything."""
+    with running_service(file_packages, tmp_path / "state", s3.settings()) as service:
+        p = moved(service, layers=1)
+        files = visit(service.url, tmp_path / "visit", "ended", id=p["id"])["result"]
+    assert {(status, redirected) for status, redirected, _ in files} == {(200, False)}
+    assert {content for _, _, content in files} == {"a cat", "a cat 0"}
 
 
 def test_down_at_the_end_and_back_after_a_restart(file_packages: Path, tmp_path: Path) -> None:

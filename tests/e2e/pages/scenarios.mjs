@@ -300,3 +300,14 @@ async function begin(page, text) {
   }
   await press(page, "Run");
 }
+
+/** A run that has ended: what each file of its output is, as the page shows or links it. */
+export async function ended({ open, task }) {
+  const page = await open(`/predictions/${task.id}`);
+  await page.waitForSelector('.output [href*="/v1/outputs/"]');
+  return await page.evaluate(async () => {
+    const shown = [...document.querySelectorAll('.output [src*="/v1/outputs/"], .output [href*="/v1/outputs/"]')];
+    const answers = await Promise.all(shown.map((n) => fetch(n.src || n.href)));
+    return await Promise.all(answers.map(async (a) => [a.status, a.redirected, await a.text()]));
+  });
+}
