@@ -106,7 +106,7 @@ def parsed() -> argparse.Namespace:
 def prepare(options: argparse.Namespace) -> None:
     """What depends on the device and on `--tiny`."""
     if options.tiny:
-        options.device, options.workers = "cpu", 0
+        options.device = "cpu"
         options.minutes, options.scenes, options.count = 0.15, 64, 4
     if options.workers is None:
         cores = len(os.sched_getaffinity(0))
