@@ -3,10 +3,9 @@
     cd sketch2real
     python -m tools.demo.evaluate weights/demo [--count 256] [--grid grid.png] [--sketch FILE ...]
 
-Each thing of each sketch is named with a colour word; in other sketches nothing is said. Prints the
-figures as JSON. `--grid` draws rows of sketch, the caption's colours, other colours, truth;
-`--sketch` adds other sketches, cleaned as the runner does it. The figures alone do not detect a
-blur: look at the grid.
+Each thing of each sketch is named with a colour word. Prints the figures as JSON. `--grid` draws
+rows of sketch, picture with that caption, picture without a caption, truth; `--sketch` adds other
+sketches, cleaned as the runner does it. The figures alone do not detect a blur: look at the grid.
 """
 
 import argparse

@@ -135,11 +135,16 @@ def sun(brush: Brush) -> None:
 
 
 def cloud(brush: Brush) -> None:
-    bumps = int(brush.random.integers(4, 7))
+    bumps = int(brush.random.integers(5, 9))
     angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
-    bulge = 1 + 0.2 * np.abs(np.sin(angle * bumps / 2 + 0.4))
+    bulge = 0.98 + 0.24 * np.abs(np.sin(angle * bumps / 2 + 0.4))
     outline = np.stack([1.3 * bulge * np.cos(angle), 0.62 * bulge * np.sin(angle)], 1)
-    brush.part(outline, (1.08, 1.09, 1.12), bevel=0.6, gloss=0)
+    white: Colour = (1.08, 1.09, 1.12)
+    brush.part(outline, white, bevel=0.6, gloss=0)
+    puffs = ((-0.8, -0.02, 0.46), (0.82, -0.06, 0.44), (0.36, 0.17, 0.44), (-0.26, 0.2, 0.46))
+    for x, y, radius in puffs:
+        puff = ellipse(x, y, radius * 1.1, radius * 0.9)
+        brush.part(puff, white, bevel=0.7, gloss=0, drop=0.12, outlined=False)
 
 
 def moon(brush: Brush) -> None:

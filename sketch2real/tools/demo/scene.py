@@ -32,7 +32,7 @@ show where the light is; if it moved, the model would learn an average, which is
 
 _VIEW = np.array((0, 0, 1), np.float32)
 _HALF = (LIGHT + _VIEW) / np.linalg.norm(LIGHT + _VIEW)
-AMBIENT, LAMP = 0.42, 0.72
+AMBIENT, LAMP = 0.52, 0.62
 SHADOW_ACROSS, SHADOW_UP = 0.62, 0.26
 """Where the shadow of a point lies on the ground: this share of its height to the right, and up the
 page, since the ground is seen at a low angle."""
@@ -144,7 +144,7 @@ class Scene:
         normals = _normals(points, area, cover, shape, bevel=bevel, flat=normal)
         facing = np.clip(normals @ LIGHT, 0, 1)
         sky = 0.5 - 0.5 * normals[..., 1]
-        lit = AMBIENT * (0.62 + 0.55 * sky) + LAMP * facing
+        lit = AMBIENT * (0.72 + 0.42 * sky) + LAMP * facing
         if texture:
             y, x = np.mgrid[rows, columns].astype(np.float32) / _PX
             low = points.min(0)
