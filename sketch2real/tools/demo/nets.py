@@ -6,9 +6,6 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 LATENT_CHANNELS = 8
-REDUCTION = 8
-"""Pixels of a picture along one pixel of its latent."""
-
 WIDTHS = (96, 144, 192)
 HEADS = 6
 TEXT_WIDTH = 128
