@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("tiny")
     makers = {"sd15": tiny.sd15, "sdxl": tiny.sdxl, "klein": tiny.klein}
     return {name: make(root / name) for name, make in makers.items()}
+
+
+@pytest.fixture(scope="session")
+def painters(folders: dict[str, Path]) -> Any:
+    """Each folder's painter."""
+    from painting import Painters
+
+    return Painters(folders)
 
 
 @pytest.fixture
