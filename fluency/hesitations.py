@@ -47,7 +47,9 @@ def restore(
     longest = max(map(len, rows))
     padded = torch.tensor([row + [before] * (longest - len(row)) for row in rows])
     hidden = model.model.decoder(
-        input_ids=padded.to(encoded.device), encoder_hidden_states=encoded[windows]
+        input_ids=padded.to(encoded.device),
+        encoder_hidden_states=encoded[windows],
+        use_cache=False,  # one step: a cache would only be copied
     ).last_hidden_state
     made = list(decoded)
     for row, window in enumerate(windows):

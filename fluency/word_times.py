@@ -34,7 +34,9 @@ def attention(
     longest = max(len(row) for row in tokens)
     rows = torch.tensor([row + [end] * (longest - len(row)) for row in tokens])
     with _queries(model, {layer for layer, _ in heads}) as seen:
-        model.model.decoder(input_ids=rows.to(encoded.device), encoder_hidden_states=encoded)
+        model.model.decoder(
+            input_ids=rows.to(encoded.device), encoder_hidden_states=encoded, use_cache=False
+        )
     keys = {layer: model.model.decoder.layers[layer].encoder_attn.k_proj(encoded) for layer in seen}
     made = []
     for window, (row, count) in enumerate(zip(tokens, frames, strict=True)):
