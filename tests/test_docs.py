@@ -125,3 +125,16 @@ def test_every_command_is_in_the_table() -> None:
     rows = "\n".join(re.findall(r"^\| (`callme .*?) \|", text, re.M))
     named = {" ".join(w for w in n.split() if w.islower()) for n in re.findall(r"`(.*?)`", rows)}
     assert named == set(commands(typer.main.get_command(app), "callme"))
+
+
+def test_each_decision_has_its_own_number() -> None:
+    """No number twice, none left out, and the list names each with its page."""
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    listed: list[int] = []
+    for name, numbers in re.findall(r"\]\(([\w-]+\.md)\) \| ([\d, ]+) \|", index):
+        of_page = re.findall(r"^## (\d+)\. ", (folder / name).read_text(), re.MULTILINE)
+        assert sorted(of_page, key=int) == numbers.split(", "), name
+        listed += map(int, of_page)
+    assert sorted(listed) == list(range(1, len(listed) + 1))
+    assert f"The last number is {len(listed)}." in index
