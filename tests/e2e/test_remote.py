@@ -231,7 +231,9 @@ def test_a_box_that_dies_and_comes_back(echo_packages: Path, tmp_path: Path) -> 
         assert (down.status_code, down.json()["error"]["code"]) == (503, "model_unavailable")
         assert int(down.headers["retry-after"]) >= 1
         with second_box(echo_packages, tmp_path / "box", port) as box:
-            wait_until(lambda: _post(service).status_code == 200)
+            # Each waits for a time of its own before it asks the box again.
+            for path in PATHS:
+                wait_until(lambda path=path: _post(service, path).status_code == 200)
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
                 parts = {"delay_s": (None, "300")}
                 asked = [pool.submit(service.http.post, path, files=parts) for path in PATHS]
@@ -251,8 +253,8 @@ def test_a_box_that_dies_and_comes_back(echo_packages: Path, tmp_path: Path) -> 
             wait_until(lambda: _post(service).status_code == 200)
 
 
-def _post(service: Service) -> Any:
-    return service.http.post("/far", files={"text": (None, "x")})
+def _post(service: Service, path: str = "/far") -> Any:
+    return service.http.post(path, files={"text": (None, "x")})
 
 
 @contextlib.contextmanager
