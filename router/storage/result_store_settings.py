@@ -25,10 +25,13 @@ class ResultStoreSettings(BaseModel):
         pattern=f"^{ENDPOINT.pattern}$",
         description="The store's address, as https://host; default: Amazon's for the region.",
     )
-    region: str = Field("us-east-1", pattern=r"^[\w-]{1,64}$", description="The bucket's region.")
+    region: str = Field(
+        "us-east-1", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The bucket's region."
+    )
     prefix: str = Field(
         "",
-        pattern=r"^[\w./-]{0,200}$",
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_./-]*$",
         description="The folder in the bucket; in it, each box makes one of its own.",
     )
     access_key_id: str = Field("", description="The key's id; default: AWS_ACCESS_KEY_ID.")

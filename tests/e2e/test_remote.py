@@ -232,8 +232,7 @@ def test_a_box_that_dies_and_comes_back(echo_packages: Path, tmp_path: Path) -> 
         assert int(down.headers["retry-after"]) >= 1
         with second_box(echo_packages, tmp_path / "box", port) as box:
             # Each waits for a time of its own before it asks the box again.
-            for path in PATHS:
-                wait_until(lambda path=path: _post(service, path).status_code == 200)
+            wait_until(lambda: all(_post(service, path).status_code == 200 for path in PATHS))
             with concurrent.futures.ThreadPoolExecutor(2) as pool:
                 parts = {"delay_s": (None, "300")}
                 asked = [pool.submit(service.http.post, path, files=parts) for path in PATHS]
