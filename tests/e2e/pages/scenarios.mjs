@@ -214,6 +214,7 @@ export async function everything({ open, until, axe, sideways, task }) {
   await page.goBack();
   await until(page, ".notice", "Cannot find prediction");
   await page.goto(`${task.url}/models/allkinds`);
+  await page.waitForSelector("form button[type=submit]");
   await press(page, "Use the example");
   await until(page, "[data-input=photo] .chosen", "shapes.png");
   await press(page, "Run");
