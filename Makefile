@@ -98,7 +98,7 @@ golden: setup ## write the golden records again; look at the difference before y
 	@for p in tests/golden/*/make.py; do echo "$$p"; $(BIN)/python "$$p" || exit 1; done
 
 test-e2e: setup weights ## real processes, from the edge function to the models
-	$(PYTEST) $(PARALLEL_SERVICES) tests/e2e
+	$(PYTEST) $(PARALLEL) tests/e2e
 
 screenshots: setup weights ## the page in all its states: pictures of the real models in a real Chromium
 	$(BIN)/python -m tests.e2e.screenshots docs/pictures var/screenshots
