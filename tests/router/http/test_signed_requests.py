@@ -135,7 +135,7 @@ async def test_what_is_changed_after_signing_is_refused() -> None:
 
 
 def test_nonces_of_one_key_are_not_anothers() -> None:
-    """A key that has used up its places is told to come later, not that it repeats itself;
+    """A key that has used up its places gets a time to come again, and no word of a repetition;
     another one notices nothing."""
     nonces = NonceCache(kept=2)
     nonces.claim("web", "a", 1000.0)

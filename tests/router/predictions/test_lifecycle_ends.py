@@ -1,4 +1,4 @@
-"""What a prediction leaves when it ends: who is told, what is counted, what is kept."""
+"""What a prediction leaves when it ends: who gets a message, what is counted, what is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is next in a queue, how long a queue may be, and what those who wait are told."""
+"""Who is next in a queue, how long a queue may be, and what those who wait can read."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class FakeProcess:
 
 
 class Recorder:
-    """The owner of predictions: writes down what it is told."""
+    """The owner of predictions: writes down each call."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
