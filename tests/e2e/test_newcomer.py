@@ -16,10 +16,10 @@ def test_a_newcomer(tmp_path: Path) -> None:
     play(you)
     assert 'Traceback (most recent call last):\n  File "/' not in you.session
     # `up` prints itself what fails after an edit. It logs what a command in the other terminal
-    # makes fail: one start, and predictions.
+    # makes fail: predictions, and a start, unless the command came before the next try was due.
     logged = re.findall(r"\[(?:error|warning|critical) *\] (.+?)  ", you.session)
-    assert logged.count(START_FAILED) == 1
-    assert {*logged} == {START_FAILED, "prediction failed"}
+    assert logged.count(START_FAILED) <= 1
+    assert {*logged} - {START_FAILED} == {"prediction failed"}
     assert PACKAGE_UNREADABLE not in you.session
     print(you.session)
 
