@@ -4,7 +4,8 @@ Every checkout serves the echo model, and the plain proxy stands beside them, al
 In each round every server gets the same requests, in an order that is turned by one each round, so
 that what else the machine does meets all of them alike. What is compared are the ratios within one
 round: their median, and between which values that median lies with 95 % certainty (order
-statistics of the binomial distribution, no assumption about the noise).
+statistics of the binomial distribution, no assumption about the noise). All servers are started
+afresh several times: where a process's memory lies is luck, and moves its figures by up to 3 %.
 
 Prints a line for each checkout, of each figure: its median, and its ratio to the first checkout.
 Appends them to bench/results/paired.jsonl.
@@ -122,19 +123,18 @@ def median_between(values: list[float]) -> tuple[float, float, float]:
     return statistics.median(ordered), ordered[lowest], ordered[n - 1 - lowest]
 
 
-def main() -> None:
-    """Run, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkouts", nargs="+", type=Path, help="the first is the reference")
-    parser.add_argument("--rounds", type=int, default=60)
-    arguments = parser.parse_args()
-    samples: dict[str, dict[str, list[float]]] = {}
-    about: dict[str, dict[str, float]] = {}
+def measure_start(
+    checkouts: list[Path],
+    rounds: int,
+    samples: dict[str, dict[str, list[float]]],
+    about: dict[str, dict[str, float]],
+) -> None:
+    """Start every server, add these rounds to `samples`, end the servers."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ports: dict[str, int] = {}
         pids: dict[str, int] = {}
-        for number, checkout in enumerate(map(Path.resolve, arguments.checkouts)):
+        for number, checkout in enumerate(checkouts):
             packages = folder / f"packages{number}"
             shutil.copytree(ECHO, packages / "echo", ignore=shutil.ignore_patterns(".cog"))
             name = commit_of(checkout)
@@ -145,7 +145,7 @@ def main() -> None:
             about[name] = {"start_s": round(seconds, 2)}
         ports[PROXY], proxy_pid = start_proxy(stack, packages / "echo")
         names = list(ports)
-        for number in range(arguments.rounds):
+        for number in range(rounds):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 pid = pids.get(name, proxy_pid)
@@ -153,15 +153,34 @@ def main() -> None:
                     samples.setdefault(figure, {}).setdefault(name, []).append(value)
         for name, pid in pids.items():
             about[name]["rss_mib"] = round(rss_mib(pid))
-    report(samples, about, arguments.rounds)
+
+
+def main() -> None:
+    """Run, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkouts", nargs="+", type=Path, help="the first is the reference")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--starts", type=int, default=4, help="the rounds are spread over them")
+    arguments = parser.parse_args()
+    samples: dict[str, dict[str, list[float]]] = {}
+    about: dict[str, dict[str, float]] = {}
+    starts = max(arguments.starts, 1)
+    rounds = math.ceil(arguments.rounds / starts)
+    for _ in range(starts):
+        measure_start([*map(Path.resolve, arguments.checkouts)], rounds, samples, about)
+    report(samples, about, rounds * starts, starts)
 
 
 def report(
-    samples: dict[str, dict[str, list[float]]], about: dict[str, dict[str, float]], rounds: int
+    samples: dict[str, dict[str, list[float]]],
+    about: dict[str, dict[str, float]],
+    rounds: int,
+    starts: int,
 ) -> None:
     """The table, and a line for each server in bench/results."""
     reference = next(iter(about))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, {rounds} rounds, against {reference}")
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    print(f"{machine}, {rounds} rounds in {starts} starts, against {reference}")
     rows = []
     for figure, by_name in samples.items():
         better = "larger is better" if figure in LARGER_IS_BETTER else "smaller is better"
@@ -180,8 +199,9 @@ def report(
         print(f"{name}: start to first answer {figures['start_s']} s, {figures['rss_mib']} MiB")
     run = {
         "at": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, CPU",
+        "machine": f"{machine}, CPU",
         "rounds": rounds,
+        "starts": starts,
         "reference": reference,
     }
     with (ROOT / "bench" / "results" / "paired.jsonl").open("a") as out:

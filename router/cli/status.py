@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -99,7 +100,8 @@ def status(url: Url = None, key: KeyOption = None, as_json: Json = False) -> Non
         if reason := model.get("unreadable"):
             console.print(f"[red]{name}[/red]: {escape(reason)}")
         elif reason := model.get("last_failure"):
-            retry = f"; tried again in {model['retry_in_s']:.0f} s" if model["retry_in_s"] else ""
+            wait_s = math.ceil(model["retry_in_s"])
+            retry = f"; tried again in {wait_s} s" if wait_s else ""
             if model["state"] in SERVES:  # it has been started again since
                 console.print(f"{name}, before its last start: {escape(reason)}")
             else:
