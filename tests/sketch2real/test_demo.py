@@ -23,6 +23,7 @@ from tools.demo import (
     train,
     words,
 )
+from tools.demo.brush import Setting
 from tools.demo.loop import Loop, Stopper, write_whole
 from tools.demo.scene import Scene
 from tools.demo.things import THINGS
@@ -54,6 +55,18 @@ def test_a_seed_is_one_scene() -> None:
     assert (one.picture == again.picture).all()
     assert one.prompt == again.prompt
     assert (one.picture != other.picture).any()
+
+
+@pytest.mark.parametrize(
+    "setting", sorted({s for thing in THINGS.values() for s in thing.settings})
+)
+def test_every_setting_has_room_for_several(setting: Setting) -> None:
+    """Also the water, where few things swim: never two of a kind."""
+    random = np.random.default_rng(0)
+    for first in (name for name, thing in THINGS.items() if setting in thing.settings):
+        for _ in range(12):
+            names = [name for name, _ in pairs._several(random, first, setting, None)]
+            assert 1 <= len(names) == len({*names}) <= pairs.MOST_THINGS
 
 
 def test_sketch_and_picture_show_the_same(scenes: list[pairs.Pair]) -> None:

@@ -170,7 +170,7 @@ def _several(
         name for name, thing in THINGS.items() if setting in thing.settings and name != first
     ]
     below = [] if _flies(first) else [first]
-    more = max(0, count - len(below) - len(overhead))
+    more = min(max(0, count - len(below) - len(overhead)), len(standing))  # few swim
     below += [standing[k] for k in random.choice(len(standing), more, replace=False)]
     share = 0.92 / max(len(below), 1)
     across = 0.04 + share * (np.arange(len(below)) + 0.5)

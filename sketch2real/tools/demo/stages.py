@@ -12,11 +12,14 @@ from transformers import CLIPTokenizer
 
 from tools.demo import nets
 from tools.demo.loop import Loop
-from tools.demo.store import Pool
+from tools.demo.store import Batch, Pool
 
 CROP_PX = 128
 VAE_BATCH = {"cpu": 6, "cuda": 64}
 BATCH = {"cpu": 12, "cuda": 128}
+SMALL_SHARE = 0.65
+"""Of the diffusion: on pictures of half the side, four times as many a step's time. The networks
+are convolutions and attention without positions: what they learn there holds at the full side."""
 GROW_EVERY = 10
 """Steps after which the pool is asked for new scenes."""
 
@@ -88,8 +91,10 @@ def diffusion_loss(loop: Loop, pool: Pool, vae: AutoencoderKL) -> Callable[[], t
     def loss() -> torch.Tensor:
         if loop.step % GROW_EVERY == 0:
             pool.grow()
-        size = BATCH[loop.device]
-        pictures, sketches, tokens = pool.batch(size)
+        small = loop.progress() < SMALL_SHARE
+        size = BATCH[loop.device] * (2 if small else 1)
+        batch = pool.batch(size)
+        pictures, sketches, tokens = halved(batch) if small else batch
         with torch.no_grad(), torch.autocast(loop.device, torch.bfloat16):
             real = vae.encode(nets.as_input(pictures)).latent_dist.mode().float()
         times = _times(size, loop.device)
@@ -109,6 +114,18 @@ def diffusion_loss(loop: Loop, pool: Pool, vae: AutoencoderKL) -> Callable[[], t
         return F.mse_loss(made.float(), velocity)
 
     return loss
+
+
+def halved(batch: Batch) -> Batch:
+    """A part of each picture, or each picture shrunk: things as large as ever, or whole."""
+    pictures, lines, tokens = batch
+    half = pictures.shape[1] // 2
+    if torch.rand(()) < 0.5:
+        top, left = torch.randint(0, half + 1, (2,)).tolist()
+        part = slice(top, top + half), slice(left, left + half)
+        return Batch(pictures[:, *part], lines[:, *part], tokens)
+    shrunk = F.avg_pool2d(pictures.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    return Batch(shrunk, F.avg_pool2d(lines[:, None].float(), 2)[:, 0], tokens)
 
 
 def _times(count: int, device: str) -> torch.Tensor:
