@@ -5,10 +5,13 @@ import io
 import tempfile
 from collections.abc import Sequence
 
+import numpy as np
 from cog import Path
 from fonts import Font, font_for, own_font
+from masks import runs
 from outputs import Detection
 from PIL import Image, ImageDraw
+from prediction import MaskGrid
 
 MAX_SIDE_PX = 2048
 """Longest side of the drawn picture, which is part of the JSON output."""
@@ -16,6 +19,7 @@ MAX_SIDE_PX = 2048
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, in px."""
 
+_TINT = 0.45  # of the label's colour in a mask
 _STEPS = 12  # label heights to try below the top of a box
 _GOLDEN = 0.618034  # successive multiples are far apart on the hue circle
 
@@ -27,9 +31,12 @@ def shrunk(picture: Image.Image) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
-def annotate(canvas: Image.Image, detections: Sequence[Detection]) -> bytes:
-    """Draw boxes and labels on the canvas, one colour per label.
+def annotate(
+    canvas: Image.Image, detections: Sequence[Detection], grids: Sequence[MaskGrid | None]
+) -> bytes:
+    """Draw masks, boxes and labels on the canvas, one colour per label.
 
+    grids: the mask of each detection; None where it has none, or none was asked for.
     A label covers no other one where there is room. One in a script that no font of this machine
     has shows as its number in the list of labels.
     Returns: a JPEG.
@@ -39,7 +46,10 @@ def annotate(canvas: Image.Image, detections: Sequence[Detection]) -> bytes:
     width = max(1, round(side / 300))
     size_px = max(10, round(side / 50))
     boxes = [_pixels(found["box_normalized"], canvas.size) for found in detections]
-    for found, box in reversed(list(zip(detections, boxes, strict=True))):  # the best on top
+    for found, grid in reversed(list(zip(detections, grids, strict=True))):  # the best on top
+        if grid is not None:
+            _tint(canvas, grid, label_colour(found["label_index"]))
+    for found, box in reversed(list(zip(detections, boxes, strict=True))):
         pen.rectangle(box, outline=label_colour(found["label_index"]), width=width)
     taken: list[Box] = []
     captions = []
@@ -58,6 +68,20 @@ def annotate(canvas: Image.Image, detections: Sequence[Detection]) -> bytes:
     jpeg = io.BytesIO()
     canvas.save(jpeg, "JPEG", quality=90)
     return jpeg.getvalue()
+
+
+def _tint(canvas: Image.Image, grid: MaskGrid, colour: tuple[int, int, int]) -> None:
+    """Mix the colour into the canvas where the mask is; only its columns are held."""
+    height = canvas.height
+    first, last = runs(grid, *canvas.size)
+    if not len(first):
+        return
+    left, right = int(first[0]) // height, -(-int(last[-1]) // height)
+    steps = np.zeros((right - left) * height + 1, np.int8)
+    steps[first - left * height] = 1
+    steps[last - left * height] = -1
+    inside = np.cumsum(steps[:-1], dtype=np.uint8).reshape(right - left, height).T
+    canvas.paste(colour, (left, 0), Image.fromarray(inside * np.uint8(round(255 * _TINT))))
 
 
 def _pixels(fractions: Sequence[float], size: tuple[int, int]) -> Box:

@@ -57,7 +57,7 @@ def encode(grid: MaskGrid, width: int, height: int) -> Mask:
     begins with the number of pixels before the mask (0 if it has the first), then in turn in and
     out of the mask; their sum is width times height.
     """
-    starts, ends = _runs(grid, width, height)
+    starts, ends = runs(grid, width, height)
     edges = np.stack([starts, ends], axis=1).reshape(-1)
     counts = np.diff(edges, prepend=0, append=width * height)
     # A mask that has the last pixel ends with it, not with a count of 0.
@@ -65,9 +65,10 @@ def encode(grid: MaskGrid, width: int, height: int) -> Mask:
     return Mask(size=[height, width], counts=counts.tolist())
 
 
-def _runs(grid: MaskGrid, width: int, height: int) -> tuple[Places, Places]:
+def runs(grid: MaskGrid, width: int, height: int) -> tuple[Places, Places]:
     """Where the mask begins and ends along the columns: first pixels, and those past the last.
 
+    Pixel `row` of a column is number column × height + row. No two runs touch.
     Down a column the interpolated value is a straight line from sample to sample, so that its
     crossings of the level are computed: no pixel is.
     """

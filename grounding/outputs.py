@@ -71,6 +71,6 @@ class Output(BaseModel):
     model: str
     """Preset, hub id or folder name of the weights."""
     annotated_image: Path | None
-    """JPEG of the picture with its boxes drawn, if `annotated` was set."""
+    """JPEG of the picture with its boxes and masks drawn, if `annotated` was set."""
     export: dict[str, Any] | None
     """The detections as COCO or Label Studio JSON, if `format` is set to it."""

@@ -34,7 +34,9 @@ TEXT_THRESHOLD = "Probability that each single word of a detection's label must 
 MAX_DETECTIONS = "Most detections to return, best first."
 NMS = "Of boxes with one label that overlap by more than this IoU, keep the best. Leave out to keep all."
 MASKS = "Also return the mask of each detection: `rle` (COCO run lengths over the whole picture) or `polygon` (outlines in px). Only the weights sam3 have masks; with others, anything but none is refused."
-ANNOTATED = "Also return the picture with its boxes drawn (JPEG)."
+ANNOTATED = (
+    "Also return the picture with its boxes drawn, and its masks if `masks` asks for them (JPEG)."
+)
 EXPORT_FORMAT = "Also return the detections as COCO or Label Studio JSON, in `export`."
 
 
@@ -108,7 +110,7 @@ class Runner(BaseRunner):
         detections = to_detections(kept.boxes, kept.scores, kept.labels, names, size)
         grids = [seen[c].masks.get(q) for c, q in zip(kept.chunks, kept.queries, strict=True)]
         detections = await asyncio.to_thread(add_masks, detections, grids, size, masks)
-        jpeg = await asyncio.to_thread(annotate, canvas, detections) if canvas else None
+        jpeg = await asyncio.to_thread(annotate, canvas, detections, grids) if canvas else None
         # Nothing is awaited from here on: a cancelled prediction leaves no file behind.
         return Output(
             detections=detections,

@@ -75,7 +75,7 @@ def test_annotated_picture_shows_the_boxes(tmp_path, monkeypatch):
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    path = save(annotate(Image.new("RGB", (200, 100), "white"), FOUND[:1]))
+    path = save(annotate(Image.new("RGB", (200, 100), "white"), FOUND[:1], [None]))
     assert path.parent == tmp_path
     with Image.open(path) as drawn:
         assert drawn.size == (200, 100)
@@ -96,7 +96,7 @@ def test_labels_keep_out_of_each_others_way(monkeypatch):
     size = PictureSize(width=640, height=480)
     boxes = np.array([[0.4, 0.4, 0.8, 0.8]] * 6 + [[0, 0, 1, 1], [0.9, 0.9, 1.0, 0.8]], np.float32)
     found = to_detections(boxes, np.full(8, 0.5, np.float32), np.zeros(8, int), LABELS, size)
-    annotate(Image.new("RGB", (640, 480)), found)
+    annotate(Image.new("RGB", (640, 480)), found, [None] * 8)
     assert len(places) == 8
     assert all(0 <= p[0] < p[2] <= 640 and 0 <= p[1] < p[3] <= 480 for p in places)
     assert not any(draw._overlap(a, b) for i, a in enumerate(places) for b in places[:i])

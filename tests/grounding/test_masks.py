@@ -1,5 +1,8 @@
 """Masks as run lengths and polygons, read back by COCO's own tools."""
 
+from io import BytesIO
+
+import draw
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from masks import add_masks, encode, outlines
 from outputs import Detection, PictureSize
+from PIL import Image
 from pycocotools import mask as coco
 
 SIDES = st.integers(1, 60)
@@ -57,6 +61,35 @@ def test_run_lengths_are_the_interpolated_mask(grid, width, height):
     assert 0 not in mask["counts"][1:]
     is_clear = np.abs(expected - 0.5) > 1e-6
     assert (decoded(mask) == (expected > 0.5))[is_clear].all()
+
+
+@given(GRIDS, SIDES, SIDES)
+def test_what_is_drawn_is_the_mask(grid, width, height):
+    """Each pixel of the mask is mixed with the label's colour, and no other one is touched."""
+    canvas = Image.new("RGB", (width, height), "white")
+    draw._tint(canvas, grid, (200, 0, 0))
+    tinted = (np.array(canvas) != 255).any(axis=2)
+    assert (tinted == decoded(encode(grid, width, height))).all()
+    assert all(70 <= value < 200 for value in np.array(canvas)[tinted][:, 1])
+
+
+def test_the_best_mask_is_on_top():
+    """Where two overlap the colour of the better one is mixed in last, below all boxes."""
+    everywhere = np.full((4, 4), 255, np.uint8)
+    found = [
+        Detection(
+            label=name, label_index=i, score=0.9 - i / 10, box=[0, 0, 400, 400],
+            box_normalized=[0.0, 0.0, 1.0, 1.0],
+        )
+        for i, name in enumerate(("one", "two"))
+    ]  # fmt: skip
+    drawn = Image.open(
+        BytesIO(draw.annotate(Image.new("RGB", (400, 400)), found, [everywhere] * 2))
+    )
+    pixel = np.array(drawn.getpixel((300, 300)), float)
+    best, other = (np.array(draw.label_colour(i), float) for i in range(2))
+    mixed = draw._TINT * (best + (1 - draw._TINT) * other)
+    assert np.abs(pixel - mixed).max() < 12  # JPEG
 
 
 @given(GRIDS, SIDES, SIDES)

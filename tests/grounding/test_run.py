@@ -170,10 +170,10 @@ def test_cancelled_while_it_draws_leaves_no_file(ask, shapes_png, tmp_path, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     drawing, go_on = threading.Event(), threading.Event()
 
-    def slowly(canvas, detections):
+    def slowly(canvas, detections, grids):
         drawing.set()
         assert go_on.wait(60)
-        return annotate(canvas, detections)
+        return annotate(canvas, detections, grids)
 
     monkeypatch.setattr("run.annotate", slowly)
 
