@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import functools
 import itertools
-import os
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 # For what takes a moment on an idle machine. It is long, so that a busy machine fails no test, and
 # costs nothing where the tests pass.
 LIMIT_S = 120.0
 PORTS = range(10_000, 32_000)  # below those that Linux gives to connections
-PARTS = 16
+PARTS = 40
+_held: list[IO[str]] = []  # while its file is open, a part is this process's own
 
 
+@functools.cache
 def _own_ports() -> Iterator[int]:
-    """The ports of this process of pytest-xdist, one after the other from a random one on."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PARTS
+    """The ports of this process, one after the other from a random one on. Another process of
+    pytest, also of another run at the same time, has others."""
     size = len(PORTS) // PARTS
-    part = PORTS[worker * size : (worker + 1) * size]
-    first = random.randrange(size)
-    return itertools.cycle([*part[first:], *part[:first]])
+    for number in itertools.cycle(range(PARTS)):
+        with contextlib.suppress(OSError):  # another user's
+            file = (Path(tempfile.gettempdir()) / f"callme-test-ports-{number}").open("w")
+            if _is_locked(file):
+                _held.append(file)
+                part = PORTS[number * size : (number + 1) * size]
+                first = random.randrange(size)
+                return itertools.cycle([*part[first:], *part[:first]])
+        time.sleep(0.001)
+    raise AssertionError("unreachable: a cycle does not end")
 
 
-_ports = _own_ports()
+def _is_locked(file: IO[str]) -> bool:
+    """Whether it is this process's now. If it is another's, it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return False
+    return True
 
 
 def free_port() -> int:
-    """A port that nothing listens on now, and that no other process of this run gets.
+    """A port that nothing listens on now, and that no other process of pytest gets.
 
     Of those that the system gives, two processes that ask at once may get the same: one's client
     then speaks to the other's server.
     """
-    for port in _ports:
+    for port in _own_ports():
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             return port
