@@ -66,6 +66,7 @@ class Program:
 
     def __init__(self, command: str, folder: Path, env: Mapping[str, str]) -> None:
         self._written = ""
+        self._screen = "", ""  # what was written when it was last looked at, and what that shows
         self._read_to = 0
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
@@ -97,7 +98,10 @@ class Program:
 
     def screen(self) -> str:
         """What it shows, from its first line on."""
-        return screen_of(self._written)
+        written = self._written
+        if len(written) != len(self._screen[0]):
+            self._screen = written, screen_of(written)
+        return self._screen[1]
 
     def sees(self, text: str) -> str:
         """Wait until it shows the text after what was seen before. Return that, to its line end."""
