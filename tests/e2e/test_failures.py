@@ -153,11 +153,12 @@ def test_a_call_that_outlasts_the_limit_becomes_asynchronous(
 
 def test_full_queue(echo_packages: Path, tmp_path: Path) -> None:
     """429 with a Retry-After when as many wait as may."""
-    with running_service(echo_packages, tmp_path / "state", {"CALLME_QUEUE_LIMIT": "1"}) as service:
+    env = {"CALLME_QUEUE_LIMIT": "1", "CALLME_SHUTDOWN_GRACE_S": "0.2"}
+    with running_service(echo_packages, tmp_path / "state", env) as service:
         headers = {"Prefer": "respond-async"}
 
         def post() -> httpx.Response:
-            files = {"delay_s": (None, "5")}
+            files = {"delay_s": (None, "300")}
             return service.http.post("/echo", files=files, headers=headers)
 
         assert post().status_code == 202
