@@ -13,13 +13,16 @@ JOBS ?= 2
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
+# Two at a time: where one waits, or has work for one core alone, the other computes. The longest
+# come first, so that the last ones are short.
+PARTS := test-e2e test-router test-sketch2real test-fluency test-packaging test-edge test-original type test-grounding
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests of whole services wait for processes, delays and time limits more than they compute.
 PARALLEL_SERVICES := $(subst -n $(JOBS),-n $(shell echo $$(($(JOBS) * 2))),$(PARALLEL))
 # One cache for all runs: the libraries are the same, and torch alone takes a minute.
 MYPY := $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
-.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages test-packaging test-edge test-e2e test-original golden screenshots test-ray chaos soak bench-router bench-layers bench-bodies bench-paired bench-ray bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
+.PHONY: help setup weights up serve lint format type test test-fast test-router coverage test-packages $(PACKAGES:%=test-%) test-packaging test-edge test-e2e test-original golden screenshots test-ray chaos soak bench-router bench-layers bench-bodies bench-paired bench-ray bench-http-servers gpu-swap gpu-swap-simulation bench-fluency bench-scaling gpu docs lock clean
 
 help: ## what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -68,9 +71,10 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 	@for p in $(PACKAGES); do echo "mypy $$p"; (cd $$p && $(MYPY) .) || exit 1; done
 
 # Two tests with a thread each do more than one with two: torch's threads wait for each other.
-test-fast test-router coverage test-packages test-packaging test-edge: export OMP_NUM_THREADS ?= 1
+test-fast test-router coverage $(PACKAGES:%=test-%) test-packaging test-edge: export OMP_NUM_THREADS ?= 1
 
-test: lint type test-router test-packages test-original test-packaging test-edge test-e2e ## everything; sets itself up
+test: lint weights ## everything; sets itself up. A part is shown when it has ended
+	@$(MAKE) --no-print-directory -j2 --output-sync=target $(PARTS)
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router
@@ -82,8 +86,10 @@ test-router: setup ## the router alone
 coverage: setup ## which lines of the router its own tests do not run; docs/testing.md says why
 	$(PYTEST) $(PARALLEL) --cov=router --cov-report=term:skip-covered tests/router
 
-test-packages: setup weights ## each package in a process of its own: they all have a run.py
-	@for p in $(PACKAGES); do echo "pytest tests/$$p"; $(PYTEST) $(PARALLEL) tests/$$p || exit 1; done
+test-packages: $(PACKAGES:%=test-%) ## each package in a process of its own: they all have a run.py
+
+$(PACKAGES:%=test-%): test-%: setup weights
+	$(PYTEST) $(PARALLEL) tests/$*
 
 test-packaging: setup weights ## each package alone in a fresh environment; Modal; remote back-ends
 	$(PYTEST) $(PARALLEL_SERVICES) tests/packaging
@@ -98,7 +104,7 @@ golden: setup ## write the golden records again; look at the difference before y
 	@for p in tests/golden/*/make.py; do echo "$$p"; $(BIN)/python "$$p" || exit 1; done
 
 test-e2e: setup weights ## real processes, from the edge function to the models
-	$(PYTEST) $(PARALLEL) tests/e2e
+	$(PYTEST) $(PARALLEL_SERVICES) tests/e2e
 
 screenshots: setup weights ## the page in all its states: pictures of the real models in a real Chromium
 	$(BIN)/python -m tests.e2e.screenshots docs/pictures var/screenshots
