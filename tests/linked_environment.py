@@ -1,6 +1,6 @@
 """Gives a fresh virtual environment what some requirements bring, as links to the files of the
 environment that runs the tests: its versions are the pinned ones, and a gigabyte need not be
-unpacked and compiled again.
+unpacked and compiled again. What has been compiled there so far is linked too.
 
     python tests/linked_environment.py FOLDER REQUIREMENT...
 
@@ -15,7 +15,8 @@ import shutil
 import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
+from importlib.util import cache_from_source
+from pathlib import Path, PurePath
 
 from packaging.requirements import Requirement
 
@@ -43,6 +44,15 @@ def link(requirements: Iterable[str], environment: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 made.add(target.parent)
             _link_file(source, target)
+            if file.suffix == ".py" and (compiled := _compiled(file)) not in linked:
+                linked.add(compiled)
+                (site / compiled).parent.mkdir(exist_ok=True)
+                _link_file(Path(str(found.locate_file(compiled))), site / compiled)
+
+
+def _compiled(source: PurePath) -> Path:
+    """Where Python keeps the compiled form of this file."""
+    return Path(cache_from_source(str(source)))
 
 
 def _closure(requirements: Iterable[str]) -> Iterable[Distribution]:

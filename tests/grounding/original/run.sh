@@ -8,10 +8,12 @@ product=$here/../../../grounding/requirements-groundingdino.txt
 mark=$here/.venv/installed
 if ! cat "$product" "$here/requirements.txt" | cmp -s - "$mark"; then
     rm -rf "$here/.venv"
-    "$python" -m venv "$here/.venv"
-    install() { "$here/.venv/bin/python" "$here/../../../deploy/install.py" "$@"; }
-    install setuptools wheel torch==2.13.0
-    install --no-deps --no-build-isolation -r "$product" -r "$here/requirements.txt"
+    "$python" -m venv --without-pip "$here/.venv"
+    # torch is the project's own, so that it is not unpacked and compiled again.
+    "$python" "$here/../../linked_environment.py" "$here/.venv" torch==2.13.0 setuptools pip
+    ln -s "$(dirname "$python")/uv" "$here/.venv/bin/uv"
+    "$here/.venv/bin/python" "$here/../../../deploy/install.py" \
+        --no-deps --no-build-isolation -r "$product" -r "$here/requirements.txt"
     cat "$product" "$here/requirements.txt" > "$mark"
 fi
 # Threads that wait actively take the processor from the others of a busy machine.
