@@ -188,7 +188,7 @@ def test_from_the_browser_to_the_model(tmp_path: Path) -> None:
         }
         with running_service(tmp_path / "packages", tmp_path / "state", env, argv) as service:
             wait_until(lambda: platform.secrets)
-            wait_until(lambda: "Stop: Ctrl-C" in service.log(), 240)
+            wait_until(lambda: "Stop: Ctrl-C" in service.log(), 600)
             with (
                 edge_function({**platform.secrets, "DENO_CERT": authority}) as function,
                 page_for(function, tmp_path / "site") as url,

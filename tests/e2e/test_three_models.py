@@ -39,7 +39,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     state = tmp_path_factory.mktemp("up") / "state"
     argv = [sys.executable, "-m", "router.cli", "up"]
     with running_service(ROOT, state, {"CALLME_WEIGHTS": "demo"}, argv) as running:
-        wait_until(lambda: "Stop: Ctrl-C" in running.log(), 240)
+        wait_until(lambda: "Stop: Ctrl-C" in running.log(), 600)
         yield running
 
 
