@@ -163,7 +163,9 @@ class _Bench:
 
     def against_stock(self, count: int) -> dict[str, Any]:
         """Features to tokens: the package's pass, which also finds times, and generate."""
-        model = self.transcriber.recogniser.model
+        model: Any = WhisperForConditionalGeneration.from_pretrained(
+            self.folder, dtype=self.transcriber.recogniser.model.dtype
+        ).to(DEVICE)
         job = self.transcriber._windows(
             np.tile(self.sound, count),
             [Interval(at * SOUND_S, (at + 1) * SOUND_S) for at in range(count)],

@@ -6,12 +6,13 @@ itself, and uses one encoding for language, text and times.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
+from whisper import Pair, Whisper
 
 # OpenAI's whisper/transcribe.py: a text that compresses better than this repeats itself, ...
 MAX_COMPRESSION: Final = 2.4
@@ -59,8 +60,8 @@ class Vocabulary:
     suppress_at_first: Tensor  # (k,) never generated as the first token
 
 
-def vocabulary(model: Any) -> Vocabulary:
-    """From a WhisperForConditionalGeneration's generation config."""
+def vocabulary(model: Whisper) -> Vocabulary:
+    """From the generation config."""
     config = model.generation_config
     device = model.device
     return Vocabulary(
@@ -77,8 +78,8 @@ def vocabulary(model: Any) -> Vocabulary:
 
 
 def decode(
-    model: Any,
-    encoded: Tensor,
+    model: Whisper,
+    cross: Sequence[Pair],
     prompts: list[list[int]],
     max_tokens: list[int],
     *,
@@ -89,24 +90,20 @@ def decode(
 ) -> list[Decoded]:
     """Decode each window of a batch; the result is the same as alone.
 
-    encoded: (batch, frames, width) encoder states; prompts: each window's task
-    tokens, all of one length; max_tokens, syllables: each window's; as many repetitions as the
-    syllables have room for are no loop. Temperature 0 is greedy, above it tokens are drawn, for
-    each window from a generator with the given seed. `check` is called before each step; an
-    exception from it ends the work.
+    cross: of the decoder; prompts: each window's task tokens, all of one length; max_tokens,
+    syllables: each window's; as many repetitions as the syllables have room for are no loop.
+    Temperature 0 is greedy, above it tokens are drawn, for each window from a generator with the
+    given seed. `check` is called before each step; an exception from it ends the work.
     """
     words = vocabulary(model)
     results = [Decoded(room=room_for(count)) for count in syllables or [0] * len(prompts)]
     cache = None
-    tokens = torch.tensor(prompts, device=encoded.device)
-    random = [torch.Generator(device=encoded.device).manual_seed(seed) for _ in prompts]
+    tokens = torch.tensor(prompts, device=model.device)
+    random = [torch.Generator(device=model.device).manual_seed(seed) for _ in prompts]
     for step in range(max(max_tokens)):
         check()
-        output = model.model.decoder(
-            input_ids=tokens, encoder_hidden_states=encoded, past_key_values=cache, use_cache=True
-        )
-        cache = output.past_key_values
-        logits = model.proj_out(output.last_hidden_state[:, -1]).float()
+        states, cache = model.decoder(tokens, cross, cache)
+        logits = model.proj_out(states[:, -1]).float()
         logits[:, words.suppress if step else words.suppress_at_first] = -torch.inf
         log_probabilities = logits.log_softmax(-1)
         if temperature > 0:

@@ -23,13 +23,13 @@ from typing import Final
 
 import intensity
 import numpy as np
-from librosa.filters import mel
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from pauses import Interval
 from pitch import HOP, HOP_S, SAMPLE_RATE_HZ, Pitch
 from scipy.fft import rfft
 from scipy.signal import get_window
+from transformers.audio_utils import mel_filter_bank
 from vad import runs
 
 MIN_DURATION_S: Final = 0.28  # longer than a stressed vowel in running speech
@@ -58,9 +58,15 @@ _SMOOTH: Final = 5  # frames: 0.1 s, over which the slope of the pitch is taken
 
 
 def _mel_weights() -> NDArray[np.float32]:
-    """(513, 24): from power at 15.6 Hz steps to density in each band."""
-    made = mel(sr=SAMPLE_RATE_HZ, n_fft=_FFT, n_mels=_BANDS, fmin=100, fmax=5000)
-    return np.asarray(made.T, np.float32)
+    """(513, 24): from power at 15.6 Hz steps to density in each band.
+
+    librosa's filters, by the library that is there for the words: librosa's own module imports a
+    compiler, 58 MB.
+    """
+    made = mel_filter_bank(
+        _FFT // 2 + 1, _BANDS, 100, 5000, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
+    )
+    return np.asarray(made, np.float32)
 
 
 def envelope_db(samples: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -11,12 +11,14 @@ but a level voice sounds. In 65 s of reading there is none, in 30 s of a telepho
 least, uh, you know"), which nobody has marked.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import torch
 from decoding import Decoded
 from torch import Tensor
+from whisper import Pair, Whisper, part_of
 
 # By language, because it must be in the recording's own. Other languages have none that was tried.
 PROMPTS: Final = {"en": " Um, uh, I, um, I was, uh, going to, uh, say, um, that."}
@@ -25,15 +27,15 @@ LEAST: Final = 0.5
 
 
 def restore(
-    model: Any,
+    model: Whisper,
     tokenizer: Any,
-    encoded: Tensor,
+    cross: Sequence[Pair],
     tasks: list[tuple[str, list[int]]],
     decoded: list[Decoded],
 ) -> list[Decoded]:
     """Each window with its hesitations, each followed by a comma.
 
-    encoded: (k, frames, width); tasks: each window's language (ISO 639-1) and task tokens.
+    cross: of the decoder, for k windows; tasks: each window's language (ISO 639-1) and task tokens.
     """
     before = model.generation_config.prev_sot_token_id
     windows = [k for k, one in enumerate(decoded) if one.tokens and tasks[k][0] in PROMPTS]
@@ -46,11 +48,7 @@ def restore(
         rows.append([before, *example, *task, *decoded[window].tokens])
     longest = max(map(len, rows))
     padded = torch.tensor([row + [before] * (longest - len(row)) for row in rows])
-    hidden = model.model.decoder(
-        input_ids=padded.to(encoded.device),
-        encoder_hidden_states=encoded[windows],
-        use_cache=False,  # one step: a cache would only be copied
-    ).last_hidden_state
+    hidden, _ = model.decoder(padded.to(model.device), part_of(cross, windows))
     made = list(decoded)
     for row, window in enumerate(windows):
         own = decoded[window]

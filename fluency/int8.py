@@ -8,16 +8,16 @@ hesitations that people had marked only three were still found.
 
 import gc
 import warnings
-from typing import Any
 
 import heap
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from whisper import Whisper
 
 # Of the engines that torch may have, those that were tried: x86's.
 ENGINES = frozenset({"x86", "fbgemm", "onednn"})
-_ROWS = 4096
+_ROWS = 1024
 
 
 def is_possible() -> bool:
@@ -43,7 +43,7 @@ class Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, in) float32 to (…, out) float32."""
         # torch makes one scale for all tokens: they get the same size before, and theirs after.
-        sizes = inputs.abs().amax(-1, keepdim=True).clamp_min(1e-12)
+        sizes = torch.linalg.vector_norm(inputs, torch.inf, -1, keepdim=True).clamp_min(1e-12)
         made: Tensor = torch.ops.quantized.linear_dynamic(
             inputs / sizes, self.packed, reduce_range=False
         )
@@ -81,14 +81,16 @@ def _quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def convert(model: Any) -> None:
-    """Change a WhisperForConditionalGeneration on a processor, loaded in half precision.
+def convert(model: Whisper) -> None:
+    """Change a Whisper on a processor, loaded in half precision.
 
     What is not a linear layer or the table of tokens becomes float32.
     """
     model.proj_out = Linear(model.proj_out)
-    model.model.decoder.embed_tokens = Embedding(model.model.decoder.embed_tokens)
-    _convert_linear(model.model)
+    heap.trim()
+    model.decoder.embed_tokens = Embedding(model.decoder.embed_tokens)
+    _convert_linear(model.encoder)
+    _convert_linear(model.decoder)
     model.float()
     gc.collect()  # the layers as they were refer to each other
     heap.trim()
@@ -100,3 +102,4 @@ def _convert_linear(module: nn.Module) -> None:
             setattr(module, name, Linear(child))
         else:
             _convert_linear(child)
+    heap.trim()  # else the largest set of all is that of loading

@@ -30,7 +30,7 @@ _STEP_S: Final = 0.01  # the time step that the costs of a change are meant for
 _CANDIDATES: Final = 6  # voiced ones per frame; Praat's 14 gave the same path on nine recordings
 _FINER: Final = 2  # lags per sample
 _LAG_RATE_HZ: Final = SAMPLE_RATE_HZ * _FINER
-_FRAMES_AT_ONCE: Final = 2048  # 41 s: a bound on memory, not on the result
+_FRAMES_AT_ONCE: Final = 512  # 10 s: a bound on memory, not on the result
 
 
 @dataclass(frozen=True)

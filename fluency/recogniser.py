@@ -5,10 +5,10 @@ A window whose text repeats itself or is improbable is decoded again at rising t
 its result is the same as alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any, Final
+from typing import Final
 
 import decoding
 import heap
@@ -16,14 +16,16 @@ import hesitations
 import int8
 import numpy as np
 import torch
+import whisper
 import word_times
 from batching import Batcher
 from decoding import Decoded
 from errors import InvalidInput
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoTokenizer, WhisperForConditionalGeneration
+from transformers import AutoTokenizer
 from weights import Choice
+from whisper import Pair, Whisper
 
 _MAX_TOKENS: Final = 220  # half of Whisper's 448, as openai/whisper: the other half is for a prompt
 _TOKENS_PER_S: Final = 16  # more than the fastest speech in the most verbose script
@@ -84,16 +86,14 @@ class Recogniser:
     def __init__(self, choice: Choice) -> None:
         """Load with `from_pretrained`: a hub id or a folder."""
         self.tokenizer = AutoTokenizer.from_pretrained(choice.source)
-        model: Any = WhisperForConditionalGeneration.from_pretrained(
-            choice.source, dtype=choice.dtype
-        )
-        self.model = model.to(choice.device).eval()
+        self.model: Whisper = whisper.load(choice.source, choice.dtype).to(choice.device)
         self._is_int8 = choice.is_int8
         if self._is_int8:
             int8.convert(self.model)
+        config = self.model.generation_config
         self.languages: dict[str, int] = {
             name.strip("<|>"): token
-            for name, token in (getattr(model.generation_config, "lang_to_id", None) or {}).items()
+            for name, token in (getattr(config, "lang_to_id", None) or {}).items()
         }
         # A GPU is hardly slower with sixteen windows than with one; a CPU gains nothing by more.
         self.batch = _WINDOWS_GPU if choice.device.type == "cuda" else _WINDOWS_CPU
@@ -165,18 +165,20 @@ class Recogniser:
         step = 1 if self._is_int8 else len(prompts)
         for first in range(0, len(prompts), step):
             some = slice(first, first + step)
-            words = self._decode(encoded[some], prompts[some], limits[some], syllables[some], check)
+            cross = list(self.model.decoder.cross(encoded[some]))
+            words = self._decode(cross, prompts[some], limits[some], syllables[some], check)
             self._trim()
             words = hesitations.restore(
                 self.model,
                 self.tokenizer,
-                encoded[some],
+                cross,
                 list(zip(languages[some], prompts[some], strict=True)),
                 words,
             )
             self._trim()
-            attention += self._attention(encoded[some], prompts[some], words, durations_s[some])
+            attention += self._attention(cross, prompts[some], words, durations_s[some])
             decoded += words
+            del cross  # before the next ones are made
         return [
             Heard(language, probability, decoded[first:last], attention[first:last])
             for (language, probability), (first, last) in zip(spoken, pairwise(edges), strict=True)
@@ -185,9 +187,10 @@ class Recogniser:
     def encode(self, mel: Tensor) -> Tensor:
         """(k, bands, 3000) to encoder states (k, 1500, width)."""
         here = mel.to(self.model.device, self.model.dtype)
+        self._trim()
         # On a processor one by one: that takes as long, and a quarter of the memory.
         parts = torch.split(here, 1 if here.device.type == "cpu" else len(here))
-        encoded = torch.cat([self.model.model.encoder(part).last_hidden_state for part in parts])
+        encoded = torch.cat([self.model.encoder(part) for part in parts])
         self._trim()
         return encoded
 
@@ -204,8 +207,8 @@ class Recogniser:
             self.model.generation_config.decoder_start_token_id,
             device=encoded.device,
         )
-        hidden = self.model.model.decoder(input_ids=start, encoder_hidden_states=encoded)
-        logits = self.model.proj_out(hidden.last_hidden_state[:, -1]).float()
+        hidden, _ = self.model.decoder(start, self.model.decoder.cross(encoded))
+        logits = self.model.proj_out(hidden[:, -1]).float()
         logits = logits[:, list(self.languages.values())]
         weight = torch.tensor(durations_s, device=encoded.device)
         chance = (logits.softmax(-1) * (weight / weight.sum())[:, None]).sum(0)
@@ -222,7 +225,7 @@ class Recogniser:
 
     def _decode(
         self,
-        encoded: Tensor,
+        cross: Sequence[Pair],
         prompts: list[list[int]],
         limits: list[int],
         syllables: list[int],
@@ -233,7 +236,7 @@ class Recogniser:
         for temperature in decoding.TEMPERATURES:
             attempts = decoding.decode(
                 self.model,
-                encoded[open_windows],
+                whisper.part_of(cross, open_windows),
                 [prompts[window] for window in open_windows],
                 [limits[window] for window in open_windows],
                 syllables=[syllables[window] for window in open_windows],
@@ -264,7 +267,7 @@ class Recogniser:
 
     def _attention(
         self,
-        encoded: Tensor,
+        cross: Sequence[Pair],
         prompts: list[list[int]],
         decoded: list[Decoded],
         durations_s: list[float],
@@ -277,10 +280,10 @@ class Recogniser:
             return made
         found = word_times.attention(
             self.model,
-            encoded[said],
+            whisper.part_of(cross, said),
             [[*prompts[window], *decoded[window].tokens, end] for window in said],
             [
-                min(encoded.shape[1], max(2, round(durations_s[window] / word_times.FRAME_S)))
+                min(cross[0][0].shape[2], max(2, round(durations_s[window] / word_times.FRAME_S)))
                 for window in said
             ],
             end,

@@ -7,7 +7,7 @@ from the query and key projections, because fused attention kernels do not
 return them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -16,17 +16,22 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 from torch import Tensor
+from whisper import Pair, Whisper
 
 FRAME_S: Final = 0.02  # one encoder state
 _MEDIAN_FRAMES: Final = 7  # openai/whisper: medfilt_width
 
 
 def attention(
-    model: Any, encoded: Tensor, tokens: list[list[int]], frames: list[int], end: int
+    model: Whisper,
+    cross: Sequence[Pair],
+    tokens: list[list[int]],
+    frames: list[int],
+    end: int,
 ) -> list[NDArray[np.float32]]:
     """Mean weight of the alignment heads, of each window of a batch.
 
-    encoded: (batch, n, width); tokens: each window's prompt, text and end of text; frames: how
+    cross: of the decoder; tokens: each window's prompt, text and end of text; frames: how
     many of each window's encoder states hold sound; end: the token that pads shorter rows, which
     no earlier token attends to. Returns a (len(tokens[i]), frames[i]) for each.
     """
@@ -34,18 +39,16 @@ def attention(
     longest = max(len(row) for row in tokens)
     rows = torch.tensor([row + [end] * (longest - len(row)) for row in tokens])
     with _queries(model, {layer for layer, _ in heads}) as seen:
-        model.model.decoder(
-            input_ids=rows.to(encoded.device), encoder_hidden_states=encoded, use_cache=False
-        )
-    keys = {layer: model.model.decoder.layers[layer].encoder_attn.k_proj(encoded) for layer in seen}
+        model.decoder(rows.to(model.device), cross)
     made = []
     for window, (row, count) in enumerate(zip(tokens, frames, strict=True)):
         weights = []
         for layer, head in heads:
-            size = model.model.decoder.layers[layer].encoder_attn.head_dim
+            keys, _ = cross[layer]
+            size = keys.shape[-1]
             part = slice(head * size, (head + 1) * size)
             query = seen[layer][window, : len(row), part].float() * size**-0.5
-            weights.append((query @ keys[layer][window, :count, part].float().T).softmax(-1))
+            weights.append((query @ keys[window, head, :count].float().T).softmax(-1))
         made.append(_normalised(torch.stack(weights)))
     return made
 
@@ -58,7 +61,7 @@ def _normalised(weights: Tensor) -> NDArray[np.float32]:
     return np.asarray(smooth.mean(axis=0), np.float32)
 
 
-def alignment_heads(model: Any) -> list[tuple[int, int]]:
+def alignment_heads(model: Whisper) -> list[tuple[int, int]]:
     """(layer, head) pairs: the model's own, else all of the later half, as openai/whisper."""
     if own := getattr(model.generation_config, "alignment_heads", None):
         return [(layer, head) for layer, head in own]
@@ -67,12 +70,12 @@ def alignment_heads(model: Any) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def _queries(model: Any, layers: set[int]) -> Iterator[dict[int, Tensor]]:
+def _queries(model: Whisper, layers: set[int]) -> Iterator[dict[int, Tensor]]:
     """The outputs of the cross-attention's query projections, by layer."""
     seen: dict[int, Tensor] = {}
     hooks = []
     for layer in layers:
-        module = model.model.decoder.layers[layer].encoder_attn.q_proj
+        module = model.decoder.layers[layer].encoder_attn.q_proj
 
         def keep(_: Any, __: Any, output: Tensor, layer: int = layer) -> None:
             seen[layer] = output

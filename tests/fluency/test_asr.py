@@ -20,7 +20,7 @@ from decoding import Decoded
 from hypothesis import given
 from hypothesis import strategies as st
 from pauses import Interval
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import WhisperForConditionalGeneration
 
 Recording = Callable[[str], Samples]
 
@@ -34,20 +34,17 @@ def transcriber(runner: Any) -> asr.Transcriber:
 def test_greedy_tokens_are_those_of_transformers(
     transcriber: asr.Transcriber, recording: Recording
 ) -> None:
-    """The package's loop and `generate` write the same tokens."""
+    """The package's network and loop and transformers' `generate` write the same tokens."""
     samples = recording("austen-0930.wav")
     span = Interval(0.0, len(samples) / 16_000)
     recogniser = transcriber.recogniser
+    source = str(demo_weights.prepare())
+    stock: Any = WhisperForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
     mel = transcriber._windows(samples, [span], "en").mel
     with torch.inference_mode():
-        encoded = recogniser.encode(mel)
-        ours = decoding.decode(recogniser.model, encoded, [recogniser.prompt("en")], [60])[0]
-        theirs = recogniser.model.generate(
-            encoder_outputs=BaseModelOutput(encoded),
-            language="en",
-            task="transcribe",
-            max_new_tokens=60,
-        )
+        cross = list(recogniser.model.decoder.cross(recogniser.encode(mel)))
+        ours = decoding.decode(recogniser.model, cross, [recogniser.prompt("en")], [60])[0]
+        theirs = stock.generate(mel, language="en", task="transcribe", max_new_tokens=60)
     special = set(transcriber.tokenizer.all_special_ids)
     assert ours.tokens == [token for token in theirs[0].tolist() if token not in special]
     assert all(0 < probability <= 1 for probability in ours.probabilities)
@@ -107,13 +104,13 @@ def test_a_looping_decoder_ends(transcriber: asr.Transcriber, monkeypatch: Any) 
     attempts = []
 
     def looping(
-        _model: Any, encoded: Any, *_: Any, temperature: float = 0.0, **__: Any
+        _model: Any, _cross: Any, prompts: Any, *_: Any, temperature: float = 0.0, **__: Any
     ) -> list[Decoded]:
         attempts.append(temperature)
         made = Decoded()
         for token in [440, 670] * 50:
             decoding._take(made, token, 0.9, end=50257)
-        return [made for _ in range(len(encoded))]
+        return [made for _ in prompts]
 
     monkeypatch.setattr(decoding, "decode", looping)
     found = transcriber.transcribe(np.zeros(48_000, np.float32), [Interval(0.0, 3.0)], "en")
