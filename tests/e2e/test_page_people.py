@@ -50,6 +50,7 @@ def test_with_the_keyboard_alone(service: Service, tmp_path: Path) -> None:
         assert kept_inside
     assert result["afterFile"] == "Choose a file"
     assert "choose a file instead" in result["board"]
+    assert result["icon"] == f"{service.url}/static/icon.svg"  # three views from the first
     assert result["state"] == "succeeded"
     assert result["spoken"].startswith("Done")
     seen = result["seen"]

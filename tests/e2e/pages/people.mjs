@@ -3,7 +3,7 @@
 
 import { readFileSync } from "node:fs";
 
-import { press, result } from "./scenarios.mjs";
+import { loaded, press, result } from "./scenarios.mjs";
 
 const PHONE = { width: 360, height: 740, isMobile: true, hasTouch: true };
 
@@ -123,7 +123,8 @@ export async function keyboard({ open, until, task }) {
   await page.keyboard.press("Enter");
   const canceled = await result(page);
   const afterCancel = await page.evaluate(() => document.activeElement.closest(".output") !== null);
-  return { stops, back, afterFile, board, state: done.state, spoken, seen: sent.output.seen, canceled: canceled.state, afterCancel };
+  const icon = await page.$eval("link[rel=icon]", (n) => n.href);
+  return { stops, back, afterFile, board, icon, state: done.state, spoken, seen: sent.output.seen, canceled: canceled.state, afterCancel };
 }
 
 /** Whether anything moves while a model starts and runs; `reduce`: the person asked for stillness. */
@@ -238,7 +239,8 @@ export async function handed({ open, until, task }) {
   };
   await paste();
   await until(page, "[data-input=photo] .chosen", ".png");
-  const pasted = await page.$eval("[data-input=photo] .thumb", async (n) => (await n.decode(), [n.naturalWidth, n.naturalHeight]));
+  await loaded(page, "[data-input=photo] .thumb");
+  const pasted = await page.$eval("[data-input=photo] .thumb", (n) => [n.naturalWidth, n.naturalHeight]);
   // A text of the clipboard is a text.
   await page.evaluate(() => navigator.clipboard.writeText("from the clipboard"));
   await page.$eval("#in-title", (n) => n.select());
@@ -298,8 +300,7 @@ export async function board({ open, until }) {
   await press(page, "Run");
   const { state } = await result(page);
   // What was sent is what the board shows.
-  seen.sent = await page.$eval(".boxes > img", async (image) => {
-    await image.decode();
+  seen.sent = await page.$eval(".boxes > img", (image) => {
     const copy = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
     copy.drawImage(image, 0, 0);
     return [[0.5, 0.1], [0.5, 0.5], [0.75, 0.78], [0.01, 0.99]].map(([x, y]) => [...copy.getImageData(Math.round(x * image.naturalWidth), Math.round(y * image.naturalHeight), 1, 1).data].slice(0, 3).join());

@@ -116,15 +116,21 @@ const button = async (page, name) => {
 };
 export const press = async (page, name) => (await button(page, name)).click();
 
+/** Wait until these pictures are there, or failed. Their decode() waits for a frame to be shown, and
+ * where nothing moves a headless Chromium 156 shows none. */
+export async function loaded(page, css) {
+  await page.waitForFunction((css) => [...document.querySelectorAll(css)].every((i) => i.complete), { polling: 50 }, css);
+}
+
 /** Wait for the end of the run; what is drawn of its result. */
 export async function result(page) {
   await page.waitForFunction(() => ["succeeded", "failed", "canceled"].includes(document.querySelector(".output .state")?.textContent), { polling: 50 });
   // A waveform is shown once the sound is decoded; one that cannot be stays hidden.
   const shown = () => ![...document.querySelectorAll(".output canvas.wave")].some((c) => c.hidden && c.closest(".part").querySelector("audio"));
   await page.waitForFunction(shown, { polling: 50, timeout: 20_000 }).catch(() => {});
-  return await page.evaluate(async () => {
+  await loaded(page, ".output img");
+  return await page.evaluate(() => {
     const all = (css) => [...document.querySelectorAll(`.output ${css}`)];
-    await Promise.all(all("img").map((i) => i.decode().catch(() => {})));
     const box = (n) => Object.fromEntries(["left", "top", "width", "height"].map((k) => [k, Math.round(n.getBoundingClientRect()[k])]));
     return {
       state: all(".state")[0].textContent,

@@ -43,8 +43,14 @@ export function makeDrawing(done) {
   }
   function paint(stroke, from = 0) {
     context.lineCap = context.lineJoin = "round";
-    context.strokeStyle = stroke.colour;
+    context.strokeStyle = context.fillStyle = stroke.colour;
     context.lineWidth = stroke.width;
+    if (!from) {
+      // A tap. A line of no length is nothing, by the canvas's rules and in newer browsers.
+      context.beginPath();
+      context.arc(...stroke.points[0], stroke.width / 2, 0, 2 * Math.PI);
+      context.fill();
+    }
     context.beginPath();
     const points = stroke.points.slice(Math.max(from - 1, 0));
     context.moveTo(...points[0]);

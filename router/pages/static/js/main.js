@@ -52,6 +52,10 @@ document.addEventListener("click", (event) => {
 addEventListener("popstate", show);
 onNavigate(show);
 
+// Its address is relative to the first view's; a browser asks for it again in each view.
+const icon = document.querySelector("link[rel=icon]");
+icon.href = icon.href;
+
 document.getElementById("top").append(
   h(
     "div",

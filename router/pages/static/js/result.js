@@ -154,7 +154,7 @@ function file(url, key, p, before) {
   if (kind === "image" && before && isDone(p)) return h("div", { class: "stack" }, slider(before, url), h("div", {}, download));
   const broken = (event) => event.target.replaceWith(h("p", { class: "small muted" }, `This browser does not show ${suffix || "it"}.`));
   const show = {
-    image: () => h("a", { href: url, target: "_blank", rel: "noopener", class: "shown" }, h("img", { src: url, alt: words(key), loading: "lazy", onerror: broken })),
+    image: () => h("a", { href: url, target: "_blank", rel: "noopener", class: "shown" }, h("img", { src: url, alt: words(key), onerror: broken })),
     audio: () => h("audio", { src: url, controls: true, preload: "metadata", onerror: broken }),
     video: () => h("video", { src: url, controls: true, preload: "metadata", onerror: broken }),
   }[kind];
