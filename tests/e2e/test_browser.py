@@ -11,9 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,51 +23,39 @@ from tests.e2e.public_box import PROJECT, TOKEN, make_cloudflared, running_platf
 from tests.e2e.service import ROOT, running_service
 from tests.edge.box import Answer, Received, running_box
 from tests.edge.deno_server import edge_function
+from tests.edge.example_page import (
+    CDN,
+    PUPPETEER,
+    SPEECH,
+    SUPABASE_JS,
+    Quiet,
+    filled,
+    script_in,
+    serving,
+)
 from tests.edge.npm_tools import npm_folder
 from tests.waiting import wait_until
 
 PAGE = ROOT / "docs" / "examples" / "one-request.html"
-# The last puppeteer-core that runs on node 20.
-PUPPETEER = ("puppeteer-core", "24.8.2")
-SUPABASE_JS = ("@supabase/supabase-js", "2.119.1")
-CDN = "https://cdn.jsdelivr.net/npm/@supabase/supabase-js@2.119.1/dist/umd/supabase.js"
-SPEECH = ROOT / "fluency" / "samples" / "speech.wav"
-SHAPES = ROOT / "grounding" / "samples" / "shapes.png"
 SAID = "leisure to consider how much there might be"
 LIMIT_S = 150
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Silent: a test prints what it needs."""
 
 
 @contextlib.contextmanager
 def page_for(function_url: str, folder: Path) -> Iterator[str]:
     """The page, made for the function at this address, on a web server of its own origin."""
-    text = PAGE.read_text()
-    library = npm_folder(SUPABASE_JS) / "node_modules" / SUPABASE_JS[0] / "dist/umd/supabase.js"
-    for placeholder, value in {
+    values = {
         CDN: "supabase.js",
         "https://<ref>.supabase.co": function_url,
         "sb_publishable_…": "sb_publishable_test",
-    }.items():
-        assert text.count(placeholder) == 1, placeholder
-        text = text.replace(placeholder, value)
+    }
+    library = npm_folder(SUPABASE_JS) / "node_modules" / SUPABASE_JS[0] / "dist/umd/supabase.js"
     folder.mkdir()
-    (folder / "index.html").write_text(text)
+    (folder / "index.html").write_text(filled(PAGE, values))
     (folder / "favicon.ico").write_bytes(b"")
     shutil.copyfile(library, folder / "supabase.js")
-    handler = functools.partial(_Quiet, directory=str(folder))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://localhost:{server.server_port}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(functools.partial(Quiet, directory=str(folder))) as url:
+        yield f"{url}/"
 
 
 def browse(url: str, folder: Path, *steps: str) -> dict[str, Any]:
@@ -77,22 +63,17 @@ def browse(url: str, folder: Path, *steps: str) -> dict[str, Any]:
     chromium, node = find_chromium(), shutil.which("node")
     if node is None:
         pytest.skip("needs node on PATH, for puppeteer-core")
-    modules = npm_folder(PUPPETEER) / "node_modules"
-    (folder / "node_modules").symlink_to(modules)
-    shutil.copyfile(Path(__file__).with_name("browser.mjs"), folder / "browser.mjs")
-    task = {
-        "chromium": chromium,
-        "url": url,
-        "profile": str(folder / "profile"),
-        "audio": str(SPEECH),
-        "picture": str(SHAPES),
-        "steps": steps,
-        "limitMs": LIMIT_S * 1000,
-    }
+    task = script_in(
+        *(folder, Path(__file__).with_name("browser.mjs"), npm_folder(PUPPETEER) / "node_modules"),
+        chromium=chromium,
+        url=url,
+        steps=steps,
+        limitMs=LIMIT_S * 1000,
+    )
     done = subprocess.run(
         [node, "browser.mjs"],
         cwd=folder,
-        input=json.dumps(task),
+        input=task,
         capture_output=True,
         text=True,
         timeout=2 * LIMIT_S,

@@ -6,11 +6,10 @@ import concurrent.futures
 import contextlib
 import hashlib
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from replicate.client import Client
 
 from tests.e2e.remote_boxes import BOX_KEY, cog_remote, front
 from tests.e2e.service import Service, running_service
+from tests.edge.example_page import serving
 from tests.waiting import free_port, wait_until
 
 PATHS = "/far", "/once"
@@ -141,15 +141,8 @@ def busy_back_end(retry_after_s: int) -> Iterator[str]:
         def log_message(self, *args: Any) -> None:
             """Nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url
 
 
 def test_it_follows_and_cancels(far: Service, box: Service) -> None:

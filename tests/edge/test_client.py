@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from box import Answer, Received
 from deno_server import ROOT, find_deno, plain_env
+from example_page import SUPABASE_JS
 from npm_tools import npm_folder
 from postgres import Database
 
@@ -23,7 +24,6 @@ pytest.importorskip("psycopg", reason="needs psycopg: run `make setup`")
 from supabase_project import PUBLIC_KEY, token_of
 from test_predictions import A, App, B, running_app
 
-SUPABASE_JS = ("@supabase/supabase-js", "2.119.1")
 CLIENT = ROOT / "supabase" / "client" / "callme.ts"
 PAGE = """
 import { createClient } from "@supabase/supabase-js";

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from cold_function import cold_function
+from example_page import CDN, Quiet, serving
 from polling import until
 from postgres import Database
 from router_process import running_router
@@ -27,7 +28,6 @@ pytest.importorskip("psycopg", reason="needs psycopg: run `make setup`")
 from supabase_project import running_project
 from test_predictions import FUNCTIONS, KEY
 from web_app_site import (
-    CDN,
     HISTORY,
     IS_REAL,
     LIMIT_S,
@@ -35,13 +35,11 @@ from web_app_site import (
     PAGE,
     REFUSED,
     SESSION,
-    Quiet,
     browsing,
     check_results,
     make_site,
     packages_in,
     page_of,
-    serving,
     unreliable,
 )
 

@@ -13,24 +13,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from deno_server import ROOT, find_deno, plain_env
+from example_page import CDN, PUPPETEER, SHAPES, SPEECH, SUPABASE_JS, filled, script_in
 from npm_tools import npm_folder
 from supabase_project import PUBLIC_KEY
-from test_client import CLIENT, SUPABASE_JS
+from test_client import CLIENT
 
 PAGE = ROOT / "docs" / "examples" / "web-app.html"
-PUPPETEER = ("puppeteer-core", "24.8.2")
-CDN = "https://cdn.jsdelivr.net/npm/@supabase/supabase-js@2.119.1/dist/umd/supabase.js"
 LIMIT_S = 400
 MODELS = ("fluency", "grounding", "sketch2real")
-SPEECH = ROOT / "fluency" / "samples" / "speech.wav"
-SHAPES = ROOT / "grounding" / "samples" / "shapes.png"
 IS_REAL = bool(os.environ.get("CALLME_REAL_MODELS"))
 SMALL = """
 import base64
@@ -121,37 +118,10 @@ window.supabase = { createClient: () => ({ auth }) };
 SESSION = "{ auth: { getSession: async () => ({ data: { session: {} } }) } }"
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        """Silent: a test prints what it needs."""
-
-
-@contextmanager
-def serving(handler: Any) -> Iterator[str]:
-    """A web server on a free loopback port; its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def page_of(url: str, library: str = "supabase.js") -> str:
     """The page's text for the project at this address."""
-    text = PAGE.read_text()
-    for placeholder, value in {
-        CDN: library,
-        "https://<ref>.supabase.co": url,
-        "sb_publishable_…": PUBLIC_KEY,
-    }.items():
-        assert text.count(placeholder) == 1, placeholder
-        text = text.replace(placeholder, value)
-    return text
+    values = {CDN: library, "https://<ref>.supabase.co": url, "sb_publishable_…": PUBLIC_KEY}
+    return filled(PAGE, values)
 
 
 def make_site(folder: Path, url: str) -> None:
@@ -172,17 +142,13 @@ def browsing(
     """A person at the page. Its output says what was seen."""
     chromium = importlib.import_module("tests.e2e.chromium").find_chromium()
     node = shutil.which("node") or pytest.skip("needs node on PATH, for puppeteer-core")
-    (folder / "node_modules").symlink_to(npm_folder(PUPPETEER) / "node_modules")
-    shutil.copyfile(Path(__file__).with_name(script), folder / script)
-    task = {
-        "chromium": chromium,
-        "url": url,
-        "profile": str(folder / "profile"),
-        "audio": str(SPEECH),
-        "picture": str(SHAPES),
-        "away": str(folder / "away"),
-        "limitMs": LIMIT_S * 1000,
-    }
+    task = script_in(
+        *(folder, Path(__file__).with_name(script), npm_folder(PUPPETEER) / "node_modules"),
+        chromium=chromium,
+        url=url,
+        away=str(folder / "away"),
+        limitMs=LIMIT_S * 1000,
+    )
     process = subprocess.Popen(
         [str(node), script],
         cwd=folder,
@@ -192,7 +158,7 @@ def browsing(
         text=True,
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps(task))
+    process.stdin.write(task)
     process.stdin.close()
     process.stdin = None
     try:
