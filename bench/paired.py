@@ -64,10 +64,10 @@ def commit_of(checkout: Path) -> str:
 
 
 def start_router(
-    stack: contextlib.ExitStack, checkout: Path, packages: Path, state: Path
+    stack: contextlib.ExitStack, checkout: Path, packages: Path, state: Path, port: int = 0
 ) -> tuple[int, int, float]:
     """Port, pid, seconds from its start to its first answer."""
-    port = free_port()
+    port = port or free_port()
     env = {
         "CALLME_PACKAGES_DIR": str(packages),
         "CALLME_STATE_DIR": str(state),

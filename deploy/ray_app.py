@@ -29,7 +29,7 @@ from ray_replica import CogReplica
 from ray_source import digest, pack, read_schema, read_source
 
 # These travel to the replicas as they are here: nodes have no other version of them, and need none.
-BY_VALUE = ("cog_image", "cog_server", "ray_front", "ray_replica", "ray_source")
+BY_VALUE = ("cog_image", "cog_server", "ray_files", "ray_front", "ray_replica", "ray_source")
 # A replica takes one prediction more than it runs, so that the GPU need not wait for the next.
 AHEAD = 1
 # Who finds no free place looks again after up to 0.5 s by default, while the GPU idles.
@@ -41,7 +41,8 @@ LOOK_BACK_S = 12.0
 class Args(BaseModel):
     """`package`: its folder, on this node and where replicas run. `digest`: of the source that was
     deployed. `env`: of the model's process. `tries_again`: how often a prediction is run again
-    whose replica was lost. `key_file`: of the key that callers must send."""
+    whose replica was lost. `key_file`: of the key that callers must send. `files_url`: the
+    router's address, with which replicas exchange large files."""
 
     model_config = ConfigDict(extra="forbid")
     package: str
@@ -50,6 +51,7 @@ class Args(BaseModel):
     setup_timeout_s: int = 1200
     tries_again: int = 1
     key_file: str = ""
+    files_url: str = ""
 
 
 def app(given: dict[str, Any]) -> serve.Application:
@@ -111,4 +113,5 @@ def app(given: dict[str, Any]) -> serve.Application:
         concurrency=parts.concurrency,
         tries_again=args.tries_again,
         key_file=args.key_file,
+        files_url=args.files_url,
     )

@@ -45,7 +45,8 @@ class Front:
 
     `model`: the handle of its replicas, which run `concurrency` predictions each. `tries_again`:
     how often a prediction is run again whose replica was lost while it ran. `key_file`: of the key
-    that callers must send, "" for none.
+    that callers must send, "" for none. `files_url`: the router's address, with which replicas may
+    exchange files; "" for none.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Front:
         concurrency: int,
         tries_again: int,
         key_file: str,
+        files_url: str,
     ) -> None:
         self._model = model
         self._concurrency = concurrency
         self._schema = schema
         self._tries_again = tries_again
         self._key = Path(key_file).read_text().strip() if key_file else ""
+        self._files_url = files_url.rstrip("/")
         self._running: dict[str, Any] = {}
         self._ended: OrderedDict[str, bytes] = OrderedDict()
 
@@ -112,18 +115,23 @@ class Front:
         if why := refusal(body, self._schema):
             detail = [{"loc": ["body"], "msg": why, "type": "value_error"}]
             return JSONResponse({"detail": detail}, 422)
+        files_url = str(body.get("files_url") or "")
+        if files_url and not (self._files_url and files_url.startswith(f"{self._files_url}/")):
+            why = "serve.yaml does not have remote.files_url of the router as files_url"
+            return JSONResponse({"detail": why}, 501)
         passed = {k: body[k] for k in BODY_KEYS if body.get(k) is not None}
         passed["id"] = prediction_id or passed.get("id") or secrets.token_hex(16)
-        return await self._predict(passed, streams=EVENTS in request.headers.get("accept", ""))
+        streams = EVENTS in request.headers.get("accept", "")
+        return await self._predict(passed, files_url, streams=streams)
 
-    async def _predict(self, body: Mapping[str, Any], *, streams: bool) -> Response:
+    async def _predict(self, body: Mapping[str, Any], files_url: str, *, streams: bool) -> Response:
         """Send it to a replica, and to another one when that does not take it or is lost."""
         prediction_id, lost = body["id"], 0
         if (known := self._known(prediction_id)) is not None:
             return known
         for _ in range(OTHER_REPLICAS):
             try:
-                if (answer := await self._try(body, streams=streams)) is not None:
+                if (answer := await self._try(body, files_url, streams=streams)) is not None:
                     return answer
                 await asyncio.sleep(OTHER_AFTER_S)
             except BackPressureError:
@@ -138,13 +146,16 @@ class Front:
                     return JSONResponse({"detail": f"its replica was lost: {what}"}, 502)
         return JSONResponse({"detail": "no replica takes it"}, 503, {"Retry-After": "1"})
 
-    async def _try(self, body: Mapping[str, Any], *, streams: bool) -> Response | None:
+    async def _try(
+        self, body: Mapping[str, Any], files_url: str, *, streams: bool
+    ) -> Response | None:
         """The answer of one replica; None when it has begun nothing. Raises what Ray raises when
         the replica is lost, or Serve has none."""
         prediction_id, sent = body["id"], json.dumps(body).encode()
         model = self._model.options(stream=streams)
         method = model.stream if streams else model.predict
-        answer = self._running[prediction_id] = method.remote(sent, prediction_id)
+        more = (files_url,) if files_url and not streams else ()
+        answer = self._running[prediction_id] = method.remote(sent, prediction_id, *more)
         is_passed_on = False
         try:
             status, kind, *rest = await (anext(answer) if streams else answer)

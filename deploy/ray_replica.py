@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 
 import aiohttp
 from cog_server import CogServer
+from ray_files import LocalFiles, TransferError, remove, sent
 from ray_source import python_of, unpack
 
 JSON = "application/json"
@@ -29,15 +31,26 @@ WELL = ("READY", "BUSY")
 RAYS_OWN = ("PYTHONPATH", "LD_PRELOAD")
 # The answer for a prediction that certainly never began.
 NOT_BEGUN = 503
+# The answer when an input cannot be fetched from the router, which then sends it again.
+NO_INPUT = 502
 
 
 def make_scratch(name: str) -> Path:
     """A new folder of this process. Those of processes that were killed are deleted."""
     for left in Path(tempfile.gettempdir()).glob(f"callme-{name}-*-*"):
         pid = left.name.split("-")[-2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if pid.isdigit() and not _runs(pid):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"callme-{name}-{os.getpid()}-"))
+
+
+def _runs(pid: str) -> bool:
+    """Whether the process still runs: one that was killed is listed until its parent notices."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
 class CogReplica:
@@ -64,6 +77,7 @@ class CogReplica:
         self._running = 0
         self._http: aiohttp.ClientSession | None = None
         self._scratch = make_scratch(node.name)
+        self._files = LocalFiles(self._scratch / "files")
         unpack(source, self._scratch / "src", node)
         own = {k: v for k, v in os.environ.items() if k not in RAYS_OWN}
         self._server = CogServer(
@@ -90,14 +104,27 @@ class CogReplica:
         if self._broken or health.get("status") not in WELL:
             raise RuntimeError(self._broken or f"coglet: {health or 'no answer'}")
 
-    async def predict(self, body: bytes, prediction_id: str) -> tuple[int, str, bytes]:
-        """Cog's answer: status, content type, body. NOT_BEGUN when another replica must run it."""
-        async with self._post(body, prediction_id, JSON) as answer:
-            if answer is None:
-                return NOT_BEGUN, JSON, b"{}"
-            content = await answer.read()
+    async def predict(
+        self, body: bytes, prediction_id: str, files_url: str = ""
+    ) -> tuple[int, str, bytes]:
+        """Cog's answer: status, content type, body. NOT_BEGUN when another replica must run it.
+        `files_url`: of large files (`ray_files`), "" when all are in the body."""
+        files: list[Path] = []
+        try:
+            if files_url:  # before it takes a place: the GPU need not wait for files
+                body, files = await self._files.fetched(self._client(), body, files_url)
+            async with self._post(body, prediction_id, JSON) as answer:
+                if answer is None:
+                    return NOT_BEGUN, JSON, b"{}"
+                content = await answer.read()
+        except TransferError as error:
+            return NO_INPUT, JSON, json.dumps({"detail": str(error)}).encode()
+        finally:
+            remove(files)
         if b'"failed"' in content:
             await self._note_death()
+        if files_url:
+            content = await sent(self._client(), content, files_url)
         return answer.status, answer.headers.get("Content-Type", JSON), content
 
     async def stream(self, body: bytes, prediction_id: str) -> AsyncIterator[Any]:

@@ -26,6 +26,7 @@ from router.http.apis import (
     native,
     operations,
     package_files,
+    remote_files,
     replicate,
     replicate_catalog,
     replicate_files,
@@ -130,6 +131,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     replicate_files.add_routes(app)
     streams.add_routes(app)
     downloads.add_routes(app)
+    remote_files.add_routes(app)
     replicate_catalog.add_routes(app)
     native.add_routes(app)
     return app

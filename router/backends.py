@@ -22,6 +22,7 @@ from router.models.process_interface import StartError
 from router.models.schemas import Description, describe
 from router.prediction import Json, Prediction
 from router.predictions.overflow import OverflowRule
+from router.predictions.remote_files import RemoteFiles
 from router.remote.backend import (
     PAID,
     PAID_REQUESTS_PER_HOUR,
@@ -81,12 +82,13 @@ class Backends:
         """Whether the prediction ran on this machine and not at a remote."""
         return not p.home and self.kind(p.model) == LOCAL
 
-    def process(self, place: str) -> RemoteProcess | None:
+    def process(self, place: str, files: RemoteFiles | None = None) -> RemoteProcess | None:
         """A new process of a model that runs at a remote, None for a local one."""
         remote = self._remotes.get(place)
         if remote is None:
             return None
-        return RemoteProcess(make_backend(remote[0]), remote[1], repeatable=remote[0].repeatable)
+        backend = make_backend(remote[0], files)
+        return RemoteProcess(backend, remote[1], repeatable=remote[0].repeatable)
 
     def replace(self, package: Package) -> None:
         """Use this package of a model that runs here from its next start on."""
@@ -160,6 +162,7 @@ def _options(model: ModelSettings, settings: Settings) -> RemoteOptions:
         model=model.remote.model,
         key=model.remote.key.get_secret_value(),
         timeout_s=model.remote.timeout_s,
+        files_url=model.remote.files_url,
         start_timeout_s=settings.setup_timeout_s,
         repeatable=(allowed is None and kind is Kind.COG) if repeatable is None else repeatable,
         requests_per_hour=allowed,

@@ -37,6 +37,7 @@ from router.observability.traces import Traces
 from router.prediction import Prediction, model_of
 from router.predictions.lifecycle import Predictions
 from router.predictions.output_files import Outputs
+from router.predictions.remote_files import RemoteFiles
 from router.predictions.replicate_prices import price_per_s
 from router.predictions.restarts import Restarts
 from router.predictions.result_mover import ResultMover
@@ -80,12 +81,18 @@ async def running(
         schemas = ModelSchemas(backends.describe)
         shutdown.reset()
         driver = _driver(settings, memory)
+        remote_files = RemoteFiles(disk.spool, disk.secret, SystemClock(), telemetry.facts)
         make_loop = partial(
-            _make_loop, settings, backends, memory, schemas, driver=driver, telemetry=telemetry
+            _make_loop,
+            *(settings, backends, memory, schemas),
+            driver=driver,
+            telemetry=telemetry,
+            remote_files=remote_files,
         )
         context = _make_context(
             *(settings, backends, make_loop, schemas),
             disk=disk,
+            remote_files=remote_files,
             telemetry=telemetry,
             shutdown=shutdown,
             hardware=hardware_name(memory),
@@ -98,8 +105,9 @@ async def running(
         await context.webhooks.open()
         resumed = await context.predictions.open()
         disk.store.remove_others(p.id for p in resumed)
+        received = remote_files.open({p.id for p in resumed})
         kept = [f.ref() for f in await context.uploads.open()]
-        disk.spool.remove_unreferenced([*kept, *(f for p in resumed for f in p.files)])
+        disk.spool.remove_unreferenced([*kept, *received, *(f for p in resumed for f in p.files)])
         disk.outputs.remove_unowned(await disk.store.ended_ids())
         if (mover := context.predictions.outputs.mover) is not None:
             mover.open()
@@ -132,6 +140,7 @@ def _make_context(
     schemas: ModelSchemas,
     *,
     disk: Disk,
+    remote_files: RemoteFiles,
     telemetry: Telemetry,
     shutdown: Shutdown,
     hardware: str,
@@ -175,6 +184,7 @@ def _make_context(
         started_at=clock.time(),
         started_at_monotonic=clock.monotonic(),
         uploads=uploads,
+        remote_files=remote_files,
         restarts=_make_restarts(settings, backends, predictions.loop, schemas),
         webhooks=webhooks,
         webhook_secret=disk.secret,
@@ -259,6 +269,7 @@ def _make_loop(
     *,
     driver: DriverClient | None,
     telemetry: Telemetry,
+    remote_files: RemoteFiles,
 ) -> SchedulerLoop:
     state = settings.state
     options = ProcessOptions(
@@ -282,7 +293,7 @@ def _make_loop(
     )
 
     def make_process(package: Package) -> Process:
-        if remote := backends.process(package.name):
+        if remote := backends.process(package.name, remote_files):
             return remote
         known = schemas.known(package.name)
         if known:

@@ -31,6 +31,10 @@ class RemoteSettings(BaseModel):
     key: SecretStr = Field(SecretStr(""), description="Bearer key; for Modal token-id:secret.")
     concurrency: int = Field(4, ge=1, description="Predictions that run there at a time.")
     timeout_s: float = Field(600.0, gt=0, description="A longer prediction is canceled.")
+    files_url: str = Field(
+        "",
+        description="This router's address for replicas on Ray: files over 256 KiB go by URL.",
+    )
     repeatable: bool | None = Field(
         None, description="Send again what was cut off; default: yes for cog without a limit."
     )
@@ -52,6 +56,13 @@ class RemoteSettings(BaseModel):
             if one and not HTTP_URL.fullmatch(one):
                 raise ValueError("must begin with http:// or https:// and a host")
         return url
+
+    @field_validator("files_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        if url and not HTTP_URL.fullmatch(url):
+            raise ValueError("must begin with http:// or https:// and a host")
+        return url.rstrip("/")
 
 
 class ModelSettings(BaseModel):
@@ -131,6 +142,8 @@ class ModelSettings(BaseModel):
             raise ValueError("needs remote.url")
         if self.remote_kind != "cog" and len(self.remote.urls) > 1:
             raise ValueError("has several URLs in remote.url, which only kind cog may have")
+        if self.remote_kind != "cog" and self.remote.files_url:
+            raise ValueError("has remote.files_url, which only kind cog may have")
         limited = self.remote.requests_per_hour is not None
         if self.remote.repeatable and (self.remote_kind != "cog" or limited):
             # What is sent again is not counted.

@@ -30,8 +30,8 @@ from router.keys.key import TRUSTED, Caller, Key, KeySource, verifier_of
 
 OPEN_PATHS = frozenset({"/health"})
 # Each URL under these prefixes contains a token of its own. Its handler checks the token
-# (router/http/apis/streams.py, router/http/apis/downloads.py).
-UNGUESSABLE_URLS = ("/v1/streams/", "/v1/files/streams/", "/v1/outputs/")
+# (streams.py, downloads.py and remote_files.py in router/http/apis).
+UNGUESSABLE_URLS = ("/v1/streams/", "/v1/files/streams/", "/v1/outputs/", "/v1/remote-files/")
 # A request with any of these headers came through a proxy, whatever its peer address is.
 PROXY_HEADERS = frozenset(
     {

@@ -17,6 +17,7 @@ from router.models.catalog import Package
 from router.observability.events import EventStream
 from router.predictions.in_flight import InFlight
 from router.predictions.lifecycle import Predictions
+from router.predictions.remote_files import RemoteFiles
 from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import SchedulerLoop
 from router.predictions.usage import Usage
@@ -48,6 +49,7 @@ class Context:
     started_at: float  # seconds since the epoch
     started_at_monotonic: float  # the same moment in the scheduler's clock
     uploads: Uploads
+    remote_files: RemoteFiles
     restarts: Restarts
     webhooks: Webhooks
     webhook_secret: str

@@ -146,6 +146,7 @@ def replicate_paths() -> dict[str, Any]:
         "/v1/outputs/{id}/{name}": {
             "get": _by_token("A file of an output", ("id", "name"), "application/octet-stream")
         },
+        "/v1/remote-files/{id}/{name}": _remote_file(),
         "/v1/files": {"post": _upload(), "get": _get("The caller's files")},
         "/v1/files/{id}": {
             "get": _get("A file", one),
@@ -191,6 +192,19 @@ def _by_token(summary: str, in_path: tuple[str, ...], media_type: str) -> dict[s
     del described["security"]
     described["parameters"].append(_in_query("token", {"type": "string"}, required=True))
     return described
+
+
+def _remote_file() -> dict[str, Any]:
+    """Return the operations by which another machine of the box gets and sends files."""
+    path, media_type = ("id", "name"), "application/octet-stream"
+    read = _by_token("A file for another machine that runs its prediction", path, media_type)
+    write = _by_token("A file of an output, from that machine", path, media_type)
+    for described in (read, write):
+        described["parameters"].append(_in_query("expires", {"type": "string"}, required=True))
+    write["responses"]["204"] = {"description": "It was stored"}
+    del write["responses"]["200"]
+    write["requestBody"] = {"required": True, "content": {media_type: {"schema": BINARY}}}
+    return {"get": read, "put": write}
 
 
 def _in_query(name: str, schema: Mapping[str, Any], *, required: bool = False) -> dict[str, Any]:

@@ -40,9 +40,9 @@ class OutputReader:
         any more. Raises ResultStoreFailed."""
         files = list(files)
         if sum(f.size_bytes for f in files) <= SMALL_BYTES:
-            found = _read_all(files)
+            found = read_all(files)
         else:
-            found = await asyncio.to_thread(_read_all, files)
+            found = await asyncio.to_thread(read_all, files)
         values = []
         for file, value in zip(files, found, strict=True):
             uri = value or await self._fetched(file)
@@ -96,7 +96,8 @@ class OutputReader:
         return str(copy.path)
 
 
-def _read_all(files: Iterable[OutputFile]) -> list[str | None]:
+def read_all(files: Iterable[OutputFile]) -> list[str | None]:
+    """The data: URI of each file on the disk; None for one that is not there."""
     return [_read(file) for file in files]
 
 

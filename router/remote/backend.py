@@ -10,7 +10,9 @@ from typing import Protocol
 from router.clock import Clock
 from router.models.process_interface import Report
 from router.prediction import Job, Json, Outcome
+from router.predictions.remote_files import RemoteFiles
 from router.remote.cog import CogBackend
+from router.remote.files import ByUrl
 from router.remote.guard import Allowance, Breaker, Missing
 from router.remote.http import RemoteHttp
 from router.remote.replicate import API, ReplicateBackend
@@ -58,6 +60,7 @@ class RemoteOptions:
     """One model's back-end. `urls`: of Cog servers, each an entry to the same back-end, or of one
     API like Replicate's. `model`: Replicate's owner/name. `key`: a bearer key; for Modal
     `token-id:token-secret`. `repeatable`: what may have begun may be sent again.
+    `files_url`: at which the back-end reaches this router, "" when files travel in requests.
     `requests_per_hour`: None for no limit. `allow_private`: output files may be on private
     addresses other than those of `urls`."""
 
@@ -68,6 +71,7 @@ class RemoteOptions:
     timeout_s: float = 600.0
     start_timeout_s: float = 600.0
     repeatable: bool = False
+    files_url: str = ""
     requests_per_hour: int | None = None
     allow_private: bool = False
 
@@ -88,8 +92,9 @@ def make_guards(options: RemoteOptions, clock: Clock) -> Guards:
     return Guards(allowance, Breaker(clock), Missing(clock), Missing(clock))
 
 
-def make_backend(options: RemoteOptions) -> Backend:
-    """The back-end of these options, not yet connected. Raises ValueError when the name of a
+def make_backend(options: RemoteOptions, files: RemoteFiles | None = None) -> Backend:
+    """The back-end of these options, not yet connected. `files`: needed for predictions with files
+    by URL. Raises ValueError when the name of a
     Replicate model is not valid."""
     if options.kind is Kind.REPLICATE:
         urls, key = options.urls or (API,), _bearer(options.key)
@@ -103,6 +108,9 @@ def make_backend(options: RemoteOptions) -> Backend:
         start_timeout_s=options.start_timeout_s,
         is_modal=is_modal,
         repeatable=options.repeatable,
+        by_url=ByUrl(files, options.files_url, options.timeout_s)
+        if files and options.files_url
+        else None,
     )
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
-from router.errors import DeadlineExceeded
+from router.errors import DeadlineExceeded, NotFound
 from router.models.process_interface import (
     MayHaveBegunError,
     NotStartedError,
@@ -24,7 +25,7 @@ from router.models.process_interface import (
 )
 from router.prediction import Job, Json, LogText, Outcome
 from router.remote import responses as answers
-from router.remote.files import with_files
+from router.remote.files import ByUrl, inline, with_files
 from router.remote.http import (
     CANCEL_TIMEOUT_S,
     LOOP_DETECTED,
@@ -80,7 +81,7 @@ class CogBackend:
     `start_timeout_s`: how long to wait for a server that is still in its set-up. `repeatable`: what
     may have begun may be sent again. `is_modal`: a request to Modal that finds all containers busy
     starts another one, which costs money. So the router does not ask for its health, and cancels by
-    closing the connection.
+    closing the connection. `by_url`: how large files travel, None when they are in requests.
     """
 
     def __init__(
@@ -91,12 +92,14 @@ class CogBackend:
         start_timeout_s: float,
         is_modal: bool = False,
         repeatable: bool = False,
+        by_url: ByUrl | None = None,
     ) -> None:
         self._http = http
         self._timeout_s = timeout_s
         self._start_timeout_s = start_timeout_s
         self._is_modal = is_modal
         self._repeatable = repeatable
+        self._by_url = by_url
         self._canceled: dict[str, bool] = {}  # of each prediction at work, whether it was canceled
 
     async def close(self) -> None:
@@ -145,7 +148,11 @@ class CogBackend:
 
     async def predict(self, job: Job, report: Report) -> Outcome:
         """See `Backend.predict`."""
-        body: dict[str, Json] = {"id": job.id, "input": await with_files(job)}
+        by_url = self._by_url
+        place = functools.partial(by_url.place, job.id) if by_url else inline
+        body: dict[str, Json] = {"id": job.id, "input": await with_files(job, place)}
+        if by_url:
+            body["files_url"] = by_url.outputs_url(job.id)
         if job.context:
             body["context"] = job.context
         self._canceled[job.id] = False
@@ -279,6 +286,8 @@ class CogBackend:
             if not p:
                 return answers.unreadable(answer.status)
             if (outcome := answers.of_prediction(p)) is not None:
+                if self._by_url and p.get("files"):
+                    return await self._with_files(self._by_url, prediction_id, p)
                 return answers.to_be_retried(outcome, answer.retry_after_s())
             logs = str(p.get("logs") or "")
             if len(logs) > len(known):
@@ -287,6 +296,15 @@ class CogBackend:
             await asyncio.sleep(poll_s)
             poll_s = min(poll_s * 1.5, POLL_MAX_S)
             answer = None
+
+    @staticmethod
+    async def _with_files(by_url: ByUrl, prediction_id: str, p: Mapping[str, Json]) -> Outcome:
+        """The outcome with the output files that were sent to the router."""
+        try:
+            output = await by_url.whole(prediction_id, p.get("output"), p["files"])
+        except NotFound as error:
+            return answers.failed(answers.BACKEND_FAILED, f"The back-end answered: {error}")
+        return answers.of_prediction(p, output) or answers.unreadable(200)
 
     async def _poll(self, prediction_id: str) -> RemoteResponse | None:
         """GET the prediction from the entry that knows it; None when none does. A plain coglet has

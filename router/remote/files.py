@@ -2,7 +2,8 @@
 
 Input files are in the spool and are sent as `data:` URIs. Cog returns output files as `data:` URIs.
 Replicate returns URLs that expire; the router fetches them, so that a result has the same form from
-every back-end and can still be read a day later.
+every back-end and can still be read a day later. A replica on Ray fetches large inputs from the
+router and sends large outputs to it (`ByUrl`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import mimetypes
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from router.prediction import FileRef, Job, Json
+from router.predictions.remote_files import RemoteFiles
 
 ANY_TYPE = "application/octet-stream"
+# Larger inputs go by URL. For Replicate: "Use a data URL for small files, up to 256 kB" - its HTTP
+# reference. On Ray it is where a URL begins to cost less (docs/decisions/ray.md, 60);
+# deploy/ray_files.py has it for outputs.
+INLINE_BYTES = 256 << 10
 
 Place = Callable[[FileRef], Awaitable[str]]
 Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
@@ -56,6 +63,30 @@ async def with_files(job: Job, place: Place = inline) -> dict[str, Json]:
         else:
             inputs[file.field] = made
     return {**inputs, **lists}
+
+
+class ByUrl:
+    """Files that replicas fetch from `url`, an address of this router, and send to it. Their URLs
+    work for `lifetime_s`."""
+
+    def __init__(self, files: RemoteFiles, url: str, lifetime_s: float) -> None:
+        self._files = files
+        self._url = url
+        self._lifetime_s = lifetime_s
+
+    async def place(self, prediction_id: str, file: FileRef) -> str:
+        """The URL of an input; the content of a small one."""
+        if (await asyncio.to_thread(os.stat, file.path)).st_size <= INLINE_BYTES:
+            return await inline(file)
+        return self._url + self._files.input_path(prediction_id, file, self._lifetime_s)
+
+    def outputs_url(self, prediction_id: str) -> str:
+        """Where the prediction's outputs go. The URLs of its inputs are below it."""
+        return self._url + self._files.outputs_path(prediction_id, self._lifetime_s)
+
+    async def whole(self, prediction_id: str, output: Json, sent: Json) -> Json:
+        """The output with the files that were sent. Raises NotFound."""
+        return await self._files.whole(prediction_id, output, sent)
 
 
 async def with_outputs(output: Json, is_ours: Callable[[str], bool], fetch: Fetch) -> Json:

@@ -23,7 +23,7 @@ from router.errors import DeadlineExceeded
 from router.models.process_interface import NotStartedError, Report, StartError
 from router.prediction import FileRef, Job, Json, LogText, Outcome
 from router.remote import responses as answers
-from router.remote.files import ANY_TYPE, inline, media_type, with_files, with_outputs
+from router.remote.files import ANY_TYPE, INLINE_BYTES, inline, media_type, with_files, with_outputs
 from router.remote.http import (
     CANCEL_TIMEOUT_S,
     TAKES_NONE_NOW,
@@ -39,8 +39,6 @@ API = "https://api.replicate.com"
 # "owner/name", "owner/name:version", or "deployment:owner/name".
 MODEL = re.compile(r"(deployment:)?(\w[\w.-]*)/(\w[\w.-]*)(?::(\w[\w.-]*))?")
 DELIVERY = "replicate.delivery"
-# "Use a data URL for small files, up to 256 kB" - Replicate's HTTP reference.
-INLINE_BYTES = 256 << 10
 POLL_FIRST_S = 0.1
 POLL_MAX_S = 2.0  # Replicate allows 3000 requests a minute
 CANCEL_AFTER_MIN_S = 5

@@ -28,6 +28,8 @@ NO_KEY = {
     ("GET", "/v1/streams/{id}"),
     ("GET", "/v1/files/streams/{id}"),
     ("GET", "/v1/outputs/{id}/{name}"),
+    ("GET", "/v1/remote-files/{id}/{name}"),
+    ("PUT", "/v1/remote-files/{id}/{name}"),
 }
 EVERY_KEY = {
     ("GET", "/ready"),

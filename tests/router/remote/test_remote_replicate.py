@@ -16,7 +16,8 @@ from router.models.process_interface import NotStartedError, StartError
 from router.prediction import FileRef, Job, LogText, Outcome, Progress, Status
 from router.remote import replicate
 from router.remote.backend import Kind, RemoteOptions, make_backend
-from router.remote.replicate import INLINE_BYTES, ReplicateBackend
+from router.remote.files import INLINE_BYTES
+from router.remote.replicate import ReplicateBackend
 from tests.router.remote.remote_stand_in import (
     StandIn,
     Step,
