@@ -11,8 +11,11 @@ import pytest
 from tests.e2e.service import ROOT, Service, running_service
 
 # The files that take longest although they have few tests, begun first: otherwise one process
-# still runs them when the other has nothing left to do.
-LONGEST = ("sleep", "sleep_packages", "newcomer", "tutorial", "install")
+# still runs them when the others have nothing left to do.
+LONGEST = (
+    *("sleep", "sleep_packages", "newcomer", "tutorial", "install", "failures", "three_models"),
+    *("which_line_failed", "cog_health", "output_files"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
