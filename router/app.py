@@ -1,5 +1,5 @@
 """Makes the ASGI application from the settings: the HTTP APIs, who may call them, and around them
-what `router.composition` makes."""
+what `router.composition` makes. `router/http/apis/__init__.py` says how to add an API."""
 
 from __future__ import annotations
 

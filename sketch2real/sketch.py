@@ -13,6 +13,7 @@ import numpy.typing as npt
 from errors import InvalidInput
 from printed_lines import EIGHT, margins, rulings
 from scipy import ndimage
+from shadows import narrow
 
 Mask = npt.NDArray[np.bool_]
 Grey = npt.NDArray[np.float32]
@@ -202,14 +203,17 @@ def _contrast(pixels: Grey, coarse: Grey) -> tuple[Grey, Grey]:
 
     The paper is a grey closing of the coarse picture, channel by channel: it removes dark things
     thinner than the neighbourhood and, unlike a median, follows a gradient or the sharp edge of a
-    shadow. The darkest channel keeps yellow crayon visible, whose luminance is close to the
-    paper's.
+    shadow. The shadows that are thinner are put back. The darkest channel keeps yellow crayon
+    visible, whose luminance is close to the paper's.
     """
     shape = pixels.shape[:2]
     # A stroke at the edge of a block may move by half a coarse pixel.
     smooth = ndimage.gaussian_filter(pixels, (0.7, 0.7, 0))
     darkest, palest = np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    light = ndimage.gaussian_filter(_paper_light(coarse), (1.0, 1.0, 0))
+    light = _paper_light(coarse)
+    is_shadow, shaded = narrow(coarse, light)
+    light = np.where(is_shadow[..., None], shaded, light)
+    light = ndimage.gaussian_filter(light, (1.0, 1.0, 0))
     for channel in range(3):
         paper = light[..., channel]
         zoom = (shape[0] / paper.shape[0], shape[1] / paper.shape[1])

@@ -2,7 +2,7 @@
 
 The URL of such a file is never fetched over HTTP. The prediction gets its own link to the content
 in the spool, so the upload and the prediction may be deleted in any order. (What is uploaded with
-a prediction is deleted by `router.predictions.lifecycle`.)
+a prediction is deleted when the prediction is, by `_end` of `router.predictions.lifecycle`.)
 """
 
 from __future__ import annotations

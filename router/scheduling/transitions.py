@@ -2,7 +2,9 @@
 the effects that follow. `Transitions` also holds the state that they share.
 
 Which step is due is decided in `router.scheduling.scheduler` (events) and in
-`router.scheduling.residency` (memory).
+`router.scheduling.residency` (memory). That a worker died is noticed in
+`router.predictions.scheduler_loop`; what becomes of its predictions is decided in
+`router.predictions.lifecycle`.
 """
 
 from __future__ import annotations
@@ -105,7 +107,7 @@ class Transitions:
             self.effects.append(msg.Stage(m.name, m.generation, m.host_limit_bytes))
 
     def stop(self, m: Model, reason: str, now: float) -> None:
-        """Stop the process of a model. What happens to its predictions is decided elsewhere."""
+        """Stop the process of a model. Its predictions: `router.predictions.lifecycle`."""
         if reason != "unhealthy":
             m.problem = ""
         m.enter(Phase.STOPPING, now)

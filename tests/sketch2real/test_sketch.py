@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from picture import load_rgb
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from shadows import narrow
 from sketch import WORKING_SIDE_PX, find_ink
 from strokes import centrelines, stroke_width_px, thinned
 
@@ -113,6 +114,47 @@ def test_light_does_not_matter(
     noise = np.random.default_rng(seed).normal(0, grain, plain.shape)
     lit = np.clip(plain * light + noise, 0, 255).astype(np.uint8)
     assert line_f1(lines_of(lit), lines_of(plain)) > 0.95
+
+
+def shaded(page: Image.Image, width: float, blur: float, light: tuple[float, ...]) -> np.ndarray:
+    """The page under the shadow of three fingers and a palm; what is left of red, green, blue."""
+    mask = Image.new("L", page.size, 0)
+    pen = ImageDraw.Draw(mask)
+    for left in (390, 480, 570):
+        pen.line((left, 200, left + 120, 620), fill=255, width=round(width))
+        pen.ellipse(
+            [left - width / 2, 200 - width / 2, left + width / 2, 200 + width / 2], fill=255
+        )
+    pen.rectangle((0, 600, 960, 720), fill=255)
+    dark = ndimage.gaussian_filter(np.asarray(mask, float) / 255, blur)[..., None]
+    lit = np.asarray(page) * (1 - dark * (1 - np.array(light)))
+    grain = np.random.default_rng(0).normal(0, 2, lit.shape)
+    return np.clip(lit + grain, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("blur", [4, 8, 12])
+@pytest.mark.parametrize("width", [30, 45, 60])
+def test_the_shadow_of_fingers_is_no_ink(width: float, blur: float) -> None:
+    """Not even where strokes cross it; the light of the sky in it is bluish."""
+    page = Image.new("RGB", (960, 720), (240, 238, 232))
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((180, 160, 480, 460), outline=(40, 40, 50), width=5)
+    pen.ellipse((520, 180, 800, 500), outline=(40, 40, 50), width=5)
+    pen.line((100, 540, 860, 540), fill=(40, 40, 50), width=5)
+    found = lines_of(shaded(page, width, blur, (0.5, 0.52, 0.56)))
+    assert line_f1(found, lines_of(np.asarray(page))) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("colour", "blur"), [((120, 120, 120), 0.8), ((30, 30, 30), 4), ((235, 120, 120), 6)]
+)
+def test_thick_ink_is_no_shadow(colour: tuple[int, int, int], blur: float) -> None:
+    """Grey that ends sharply, black that does not, soft colour: ink, however thick."""
+    page = Image.new("RGB", (960, 720), (240, 238, 232))
+    ImageDraw.Draw(page).ellipse((300, 250, 345, 480), fill=colour)
+    soft = ndimage.gaussian_filter(np.asarray(page, np.float32) / 255, (blur, blur, 0))
+    is_shadow, _ = narrow(soft[::3, ::3], np.full((240, 320, 3), 0.92, np.float32))
+    assert not is_shadow.any()
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
