@@ -21,7 +21,10 @@ from vad import SileroVad
 
 @dataclass(frozen=True)
 class Acoustics:
-    """The measurements. samples: normalised, (n,) at 16 kHz; nuclei_s: syllable times."""
+    """The measurements. samples: normalised, (n,) at 16 kHz; nuclei_s: syllable times.
+
+    peaks: of the intensity, each syllable among them.
+    """
 
     samples: NDArray[np.float32]
     segments: list[Interval]
@@ -30,6 +33,7 @@ class Acoustics:
     standard_pauses: list[Interval]  # silences of 0.25 s and more, whatever the threshold
     fillers: list[Interval]
     nuclei_s: list[float]
+    peaks: syllables.Peaks
     pitch: pitch.Pitch
     intensity_db: NDArray[np.float64]  # at 10 ms steps, with the recording's own gain
     quality: quality.SoundQuality
@@ -51,11 +55,12 @@ def analyse(
     measured = heard.mask & ~levelled.events
     strength = tone.strength_at(np.arange(len(contour), dtype=np.float64) * intensity.HOP_S)
     whisper = syllables.voiceless(strength, heard.mask)
+    floor_db = syllables.threshold_db(contour[measured if measured.any() else heard.mask])
     nuclei = syllables.nuclei(
         contour,
         strength,
         pauses.bridged(heard.mask),
-        syllables.threshold_db(contour[measured if measured.any() else heard.mask]),
+        floor_db,
         whisper=whisper,
         probability=heard.probability,
         hiss=syllables.fricative(
@@ -67,7 +72,8 @@ def analyse(
         creaks=partial(creak.is_creak, voice),
     )
     mask = pauses.without_breaths(heard, nuclei)
-    nuclei = nuclei[pauses.bridged(mask)[np.rint(nuclei / intensity.HOP_S).astype(int)]]
+    spoken = pauses.bridged(mask)
+    nuclei = nuclei[spoken[np.rint(nuclei / intensity.HOP_S).astype(int)]]
     silences = pauses.silent_pauses(mask, pause_threshold_s)
     segments = pauses.speech_segments(mask, silences)
     if not segments:
@@ -84,6 +90,7 @@ def analyse(
             if any(s.start_s <= filler.start_s < s.end_s for s in segments)
         ],
         nuclei_s=[float(time) for time in nuclei],
+        peaks=syllables.candidates(contour, spoken, floor_db),
         pitch=tone,
         intensity_db=intensity.contour(clean),
         quality=quality.of(samples, levelled.samples, mask, room_db),

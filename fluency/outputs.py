@@ -75,8 +75,9 @@ class Quality(TypedDict):
     bandwidth_hz: up to where the speech has sound, at most 8000. clipped_share: of the samples of
     speech, those at the edge of the range. heard_share: of the time that is loud enough for
     speech, what was taken for speech. language_confidence: 1 if the language was given.
-    words_to_syllables: the syllables of the words, by their spelling, over those of the signal; 1
-    is agreement. The shares are in [0, 1].
+    words_to_syllables: the syllables of the words, by their spelling, over those of the signal
+    alone; 1 is agreement. syllables_by_words: the share of the counted syllables where the words
+    decided which peaks of the signal count; elsewhere the signal alone. The shares are in [0, 1].
     """
 
     signal_to_noise_db: float | None
@@ -85,6 +86,7 @@ class Quality(TypedDict):
     heard_share: float
     language_confidence: float | None
     words_to_syllables: float | None
+    syllables_by_words: float | None
 
 
 class Fluency(BaseModel):

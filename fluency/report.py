@@ -10,6 +10,7 @@ import disfluency
 import numpy as np
 import reading
 import spelling
+import syllable_words
 import trust
 from acoustics import Acoustics
 from asr import Transcript, Word
@@ -53,7 +54,7 @@ def silence(duration_s: float, pause_threshold_s: float, scores: ScoreMap) -> Fl
         intensity_db=None,
         timeline=None,
         model=None,
-        quality=trust.output(NO_SPEECH, None, None),
+        quality=trust.output(NO_SPEECH, None, None, None),
         score_withheld=trust.NO_SPEECH_FOUND,
         warnings=[trust.NO_SPEECH_FOUND],
         **nothing,
@@ -72,16 +73,17 @@ def compose(
     contours: bool = False,
 ) -> Fluency:
     """The output for speech. `understood` is None if no transcript was requested."""
-    measures = measure(heard.segments, heard.silences, heard.nuclei_s)
-    total_s = measures.total_time_s
-    # The score's map was drawn for pauses of 0.25 s, whatever the list shows.
-    standard = measure(heard.segments, heard.standard_pauses, heard.nuclei_s)
     words = snap(understood.words, _quiet(heard)) if understood else []
     shown = words
     is_spaced = understood is not None and understood.is_spaced
     if understood and understood.language_probability < MIN_CONFIDENCE:
         words, is_spaced = [], False  # they may be invented: nothing is counted in them
     language = understood.language if understood else "en"
+    counted = syllable_words.count(heard.nuclei_s, heard.peaks, words, heard.phrases, language)
+    measures = measure(heard.segments, heard.silences, counted.times_s)
+    total_s = measures.total_time_s
+    # The score's map was drawn for pauses of 0.25 s, whatever the list shows.
+    standard = measure(heard.segments, heard.standard_pauses, counted.times_s)
     kinds = disfluency.classify(
         [word.text for word in words],
         language,
@@ -106,7 +108,7 @@ def compose(
         calibration=scores.calibration,
         duration_s=round(duration_s, 3),
         pause_threshold_s=pause_threshold_s,
-        pruned_speech_rate=_round(_pruned_rate(heard.nuclei_s, words, kinds, fillers, total_s)),
+        pruned_speech_rate=_round(_pruned_rate(counted.times_s, words, kinds, fillers, total_s)),
         words_per_minute=_words_per_minute(kinds, total_s) if is_spaced else None,
         pauses_within_clauses_per_minute=_round(per_minute(within, total_s)) if words else None,
         filled_pause_count=len(fillers),
@@ -123,23 +125,23 @@ def compose(
         ],
         timeline=None,
         model=model,
-        quality=trust.output(heard.quality, understood, fit),
+        quality=trust.output(heard.quality, understood, fit, counted.share if words else None),
         score_withheld=withheld,
         warnings=[*_warnings(understood, reference), *trust.warnings(heard.quality, total_s, fit)],
-        **_timelines(heard, contours),
+        **_timelines(heard, counted.times_s, contours),
         **_transcript(understood),
         **_rounded(measures),
         **_scores(scored),
     )
 
 
-def _timelines(heard: Acoustics, contours: bool) -> dict[str, Any]:
+def _timelines(heard: Acoustics, syllables_s: Sequence[float], contours: bool) -> dict[str, Any]:
     """The timelines of the signal; the contours at 50 Hz, if requested."""
     return {
         "speech_segments": [
             Segment(start=round(s.start_s, 2), end=round(s.end_s, 2)) for s in heard.segments
         ],
-        "syllables": [round(time, 2) for time in heard.nuclei_s],
+        "syllables": [round(time, 2) for time in syllables_s],
         "pitch_hz": _pitch(heard) if contours else None,
         "intensity_db": [round(float(v), 1) for v in heard.intensity_db[::2]] if contours else None,
     }

@@ -11,12 +11,14 @@ no syllable.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from intensity import HOP_S
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
+from scipy.signal import peak_prominences
 
 THRESHOLD_DB: Final = -25.0  # below the 99th percentile of the intensity
 DIP_DB: Final = 2.0
@@ -35,20 +37,44 @@ _APART_STEPS: Final = 15  # 0.15 s: nearer to another syllable, a peak is a puls
 _FRICATIVE_DB: Final = -1.0
 
 
+@dataclass(frozen=True)
+class Peaks:
+    """Every peak of the intensity above the threshold, whether it is a syllable or not; (n,) each.
+
+    prominence_db: how far the intensity falls on both sides before a higher peak.
+    """
+
+    times_s: NDArray[np.float64]
+    prominence_db: NDArray[np.float64]
+
+
 def threshold_db(intensity_db: NDArray[np.float64]) -> float:
     """The level above which a peak can be a syllable. intensity_db: of speech only."""
     return float(np.quantile(intensity_db, 0.99)) + THRESHOLD_DB
 
 
+def candidates(
+    intensity_db: NDArray[np.float64], sounding: NDArray[np.bool_], floor_db: float
+) -> Peaks:
+    """All peaks above the floor where there is speech: at 10 ms steps, see `nuclei`."""
+    found = _above(intensity_db, floor_db)
+    found = found[sounding[found]]
+    return Peaks(np.asarray(found * HOP_S), np.asarray(peak_prominences(intensity_db, found)[0]))
+
+
+def _above(intensity_db: NDArray[np.float64], floor_db: float) -> NDArray[np.intp]:
+    inner = intensity_db[1:-1]
+    found = np.flatnonzero((inner > intensity_db[:-2]) & (inner >= intensity_db[2:])) + 1
+    return found[intensity_db[found] > floor_db]
+
+
 def peaks(intensity_db: NDArray[np.float64], floor_db: float) -> NDArray[np.intp]:
     """Indices of the peaks above the floor that fall by 2 dB or more before the next one."""
-    inner = intensity_db[1:-1]
-    candidates = np.flatnonzero((inner > intensity_db[:-2]) & (inner >= intensity_db[2:])) + 1
-    candidates = candidates[intensity_db[candidates] > floor_db]
-    if len(candidates) == 0:
-        return candidates
-    dips = np.minimum.reduceat(intensity_db, candidates)  # up to the next peak, or to the end
-    return candidates[intensity_db[candidates] - dips > DIP_DB]
+    found = _above(intensity_db, floor_db)
+    if len(found) == 0:
+        return found
+    dips = np.minimum.reduceat(intensity_db, found)  # up to the next peak, or to the end
+    return found[intensity_db[found] - dips > DIP_DB]
 
 
 def voiceless(strength: NDArray[np.float64], sounding: NDArray[np.bool_]) -> NDArray[np.bool_]:

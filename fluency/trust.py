@@ -26,8 +26,12 @@ MANY_WORDS: Final = 1.4
 FEW_WORDS: Final = 0.6
 
 
-def output(sound: SoundQuality, understood: Transcript | None, fit: float | None) -> Quality:
-    """The figures. fit: syllables of the words over those of the signal."""
+def output(
+    sound: SoundQuality, understood: Transcript | None, fit: float | None, by_words: float | None
+) -> Quality:
+    """The figures. fit: syllables of the words over those of the signal; by_words: the share of the
+    syllables where the words decided.
+    """
     confidence = understood.language_probability if understood else None
     return Quality(
         signal_to_noise_db=_round(sound.signal_to_noise_db, 1),
@@ -36,6 +40,7 @@ def output(sound: SoundQuality, understood: Transcript | None, fit: float | None
         heard_share=round(sound.heard_share, 3),
         language_confidence=_round(confidence, 3),
         words_to_syllables=_round(fit, 2),
+        syllables_by_words=_round(by_words, 2),
     )
 
 

@@ -17,6 +17,7 @@ from pauses import Interval
 from pitch import Pitch
 from quality import SoundQuality
 from score import ScoreMap
+from syllables import Peaks
 
 # 0-2 s: 6 syllables; pause of 0.5 s; 2.5-4 s: 3; pause of 1 s; 5-6 s: 3.
 SEGMENTS = [Interval(1.0, 3.0), Interval(3.5, 5.0), Interval(6.0, 7.0)]
@@ -30,6 +31,7 @@ HEARD = Acoustics(
     standard_pauses=SILENCES,
     fillers=[Interval(3.55, 3.85)],
     nuclei_s=NUCLEI,
+    peaks=Peaks(np.zeros(0), np.zeros(0)),
     pitch=Pitch(np.full(401, 120.0), np.zeros(401), np.zeros(401, bool)),
     intensity_db=np.full(801, -30.0),
     quality=SoundQuality(40.0, 8000, 0.0, 1.0),

@@ -210,12 +210,17 @@ def test_inputs_that_make_no_sense_are_refused(
 def test_without_a_transcript_the_signal_is_still_measured(
     measure: Measure, golden: Path, two_cities: Any
 ) -> None:
-    """transcribe=false: the same pauses and syllables, no words, unknown where words would tell."""
+    """transcribe=false: the same pauses, no words, unknown where words would tell.
+
+    The syllables are those of the signal alone, so there may be some more or fewer.
+    """
     full = two_cities
     quick = measure(golden / "two_cities.flac", transcribe=False)
     assert quick.transcript is None
     assert quick.repetition_count is None
-    assert quick.syllables == full.syllables
+    assert quick.syllable_count == pytest.approx(full.syllable_count, rel=0.1)
+    assert quick.quality["syllables_by_words"] is None
+    assert full.quality["syllables_by_words"] > 0.9
     assert [p["start"] for p in quick.pauses] == [p["start"] for p in full.pauses]
     assert {p["position"] for p in quick.pauses} == {"unknown"}
     assert {p["position"] for p in full.pauses} == {"within", "between"}
