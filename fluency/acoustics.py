@@ -74,7 +74,8 @@ def analyse(
     mask = pauses.without_breaths(heard, nuclei)
     spoken = pauses.bridged(mask)
     nuclei = nuclei[spoken[np.rint(nuclei / intensity.HOP_S).astype(int)]]
-    silences = pauses.silent_pauses(mask, pause_threshold_s)
+    lasting = pauses.lasting(mask, heard)
+    silences = pauses.silent_pauses(lasting, pause_threshold_s)
     segments = pauses.speech_segments(mask, silences)
     if not segments:
         return None
@@ -83,7 +84,7 @@ def analyse(
         segments=segments,
         phrases=pauses.phrases(mask),
         silences=silences,
-        standard_pauses=pauses.silent_pauses(mask, pauses.PAUSE_S),
+        standard_pauses=pauses.silent_pauses(lasting, pauses.PAUSE_S),
         fillers=[
             filler
             for filler in fillers.filled_pauses(voice, tone, mask, nuclei)

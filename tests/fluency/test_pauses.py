@@ -102,6 +102,18 @@ def test_noise_does_not_invent_pauses(recording: Recording, vad: SileroVad, colo
     assert len(noisy.nuclei_s) == pytest.approx(len(clean.nuclei_s), rel=0.08)
 
 
+def test_a_word_that_fades_is_no_pause(phrases: list[Samples], vad: SileroVad) -> None:
+    """0.2 s of silence behind a voice that fades over 0.25 s is none of 0.25 s."""
+    length = round(0.25 * 16_000)
+    hum = made_audio.vowel(0.25)[:length] * np.geomspace(1.0, 0.02, length)
+    level = float(np.sqrt(np.mean(phrases[0] ** 2)) / np.sqrt(np.mean(hum[:800] ** 2)))
+    faded = np.concatenate([phrases[0], (level * hum).astype(np.float32)])
+    sound = np.concatenate([faded, made_audio.silence(0.2), phrases[1]])
+    heard = acoustics.analyse(sound, vad, 0.25)
+    assert heard is not None
+    assert heard.silences == []
+
+
 def test_the_threshold_decides_what_is_a_pause(phrases: list[Samples], vad: SileroVad) -> None:
     """A gap of 0.4 s is a pause at 0.25 and 0.35 s, and none at 0.6 s."""
     gap = made_audio.silence(0.4)
