@@ -73,8 +73,9 @@ type: setup ## mypy, strict; one run per package since each has a run.py
 # Two tests with a thread each do more than one with two: torch's threads wait for each other.
 test-fast test-router coverage $(PACKAGES:%=test-%) test-packaging test-edge: export OMP_NUM_THREADS ?= 1
 
+# What is set up need not be looked at again: make would begin first what waits for no such look.
 test: lint weights ## everything; sets itself up. A part is shown when it has ended
-	@$(MAKE) --no-print-directory -j2 --output-sync=target $(PARTS)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target -o setup -o weights $(PARTS)
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router
