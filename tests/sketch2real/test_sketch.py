@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from errors import InvalidInput
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from picture import load_rgb
 from PIL import Image, ImageDraw
@@ -280,6 +280,8 @@ def pieces_and_holes(mask: np.ndarray) -> tuple[int, int]:
 
 
 @settings(max_examples=60, deadline=None)
+@example(radius=3.5, centre=(0.0, 0.5), pen=2)  # its centre lies between two pixels
+@example(radius=4.8, centre=(0.5, 0.5), pen=2)
 @given(
     radius=st.floats(1.2, 19.0),
     centre=st.tuples(st.floats(0, 1), st.floats(0, 1)),
