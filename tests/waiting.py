@@ -18,7 +18,8 @@ from typing import IO, Any
 # For what takes a moment on an idle machine. It is long, so that a busy machine fails no test, and
 # costs nothing where the tests pass.
 LIMIT_S = 120.0
-PORTS = range(10_000, 32_000)  # below those that Linux gives to connections
+# Above those of Ray's workers, and below those that Linux gives to connections.
+PORTS = range(20_000, 32_000)
 PARTS = 40
 _held: list[IO[str]] = []  # while its file is open, a part is this process's own
 
