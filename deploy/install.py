@@ -11,6 +11,7 @@ import ast
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ FLAGS = (
     ("constraint", "--constraint"),
 )
 PATHS = ("find-links", "constraint")
+LOOK_S = 0.2
 INTERRUPTED = 130  # a shell's exit status for Ctrl-C
 # uv's last line but for its list of all that it has installed.
 ENDS = re.compile(rb"Installed [^\n]*\n")
@@ -154,6 +156,9 @@ def _pass_on(source: int) -> None:
 
 def _read(source: int) -> bytes:
     """The next bytes; b"" at the end, which a terminal says with an error."""
+    # A Ctrl-C just before a read would be seen after it, and a download that stalls prints nothing.
+    while not select.select([source], [], [], LOOK_S)[0]:
+        pass
     try:
         return os.read(source, 1 << 16)
     except OSError:
