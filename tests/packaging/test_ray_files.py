@@ -40,7 +40,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def router() -> AsyncIterator[StandIn]:
-    """Does as it is told."""
+    """Copies what it gets."""
     async with stand_in() as server:
         yield server
 
