@@ -40,7 +40,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def router() -> AsyncIterator[StandIn]:
-    """Copies what it gets."""
+    """A router whose answers the test chooses."""
     async with stand_in() as server:
         yield server
 
