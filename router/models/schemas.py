@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -168,6 +169,6 @@ def _write(package: Package, stamp: str, description: Description) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # another process may write the same file now
     part.write_bytes(content)
     part.replace(path)

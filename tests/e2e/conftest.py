@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.service import Service, running_service
+from tests.package_copies import copy_package, packages_in
 
 # The files that take longest although they have few tests, begun first: otherwise one process
 # still runs them when the others have nothing left to do.
@@ -29,11 +29,7 @@ def echo_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the echo package under two names; no line of the router knows them."""
     folder = tmp_path_factory.mktemp("packages")
     for name in ("echo", "parrot"):
-        shutil.copytree(
-            ROOT / "tests" / "packages" / "echo",
-            folder / name,
-            ignore=shutil.ignore_patterns(".cog", "__pycache__"),
-        )
+        copy_package("echo", folder / name)
     return folder
 
 
@@ -41,13 +37,7 @@ def echo_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models that put out files, and one that takes one."""
     folder = tmp_path_factory.mktemp("file-packages")
-    for name in ("painter", "gallery", "echo"):
-        shutil.copytree(
-            ROOT / "tests" / "packages" / name,
-            folder / name,
-            ignore=shutil.ignore_patterns(".cog", "__pycache__"),
-        )
-    return folder
+    return packages_in(folder, "painter", "gallery", "echo")
 
 
 @pytest.fixture(scope="module")

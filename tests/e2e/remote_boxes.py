@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.service import Service, running_service
+from tests.package_copies import copy_package
 
 BOX_KEY = "box-" + 32 * "k"
 
@@ -26,8 +26,7 @@ def front(
     packages.mkdir(parents=True)
     (packages / "callme.toml").write_text(toml)
     if with_echo:
-        ignored = shutil.ignore_patterns(".cog", "__pycache__")
-        shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "echo", ignore=ignored)
+        copy_package("echo", packages / "echo")
     with running_service(packages, folder / "state", env, port=port) as service:
         yield service
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from router.cli import app
 from tests.e2e.service import ROOT, Service, running_service
+from tests.package_copies import packages_in
 from tests.waiting import free_port, wait_until
 
 
@@ -26,9 +26,7 @@ from tests.waiting import free_port, wait_until
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The echo package."""
     folder = tmp_path_factory.mktemp("packages")
-    leave_out = shutil.ignore_patterns(".cog", "__pycache__")
-    shutil.copytree(ROOT / "tests" / "packages" / "echo", folder / "echo", ignore=leave_out)
-    return folder
+    return packages_in(folder, "echo")
 
 
 @pytest.fixture(scope="module")

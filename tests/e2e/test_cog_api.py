@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import httpx
 import pytest
 
 from router.prediction import new_id
-from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.service import Service, running_service
+from tests.package_copies import copy_package
 from tests.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
@@ -239,7 +239,7 @@ def test_a_set_up_that_fails_and_a_file_that_comes_out(tmp_path: Path) -> None:
     """SETUP_FAILED with the log of it; an output file is a data: URI."""
     packages = tmp_path / "packages"
     for source, name in (("echo", "broken"), ("filer", "filer")):
-        shutil.copytree(ROOT / "tests" / "packages" / source, packages / name)
+        copy_package(source, packages / name)
     (packages / "callme.toml").write_text(
         '[models.broken.env]\nECHO_SETUP_ERROR = "no weights today"\n'
     )

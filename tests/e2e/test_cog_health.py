@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.service import ROOT, Service, running_service
+from tests.package_copies import packages_in
 from tests.waiting import wait_until
 
 MOODY = ROOT / "tests" / "packages" / "moody"
@@ -20,10 +20,9 @@ PREDICTIONS = "/models/moody/predictions"
 
 def packages_with(folder: Path, mood: str) -> Path:
     """The package, its health as `mood` from the start."""
-    shutil.copytree(MOODY, folder / "packages" / "moody")
-    with (folder / "packages" / "moody" / "cog.yaml").open("a") as cog_yaml:
-        cog_yaml.write(f"environment:\n  - MOODY={mood}\n")
-    return folder / "packages"
+    packages = packages_in(folder / "packages", "moody")
+    (packages / "callme.toml").write_text(f'[models.moody.env]\nMOODY = "{mood}"\n')
+    return packages
 
 
 def health(service: Service) -> dict[str, Any]:

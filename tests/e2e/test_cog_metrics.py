@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +10,11 @@ import pytest
 
 from router.prediction import MetricUpdate, new_id
 from router.predictions.custom_metrics import apply
-from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.service import Service, running_service
 from tests.e2e.test_secrets import holding
 from tests.e2e.test_streaming import EVENTS, read
 from tests.e2e.webhook_receiver import webhook_receiver
+from tests.package_copies import packages_in
 from tests.waiting import wait_until
 
 TIMES = {"predict_time", "total_time"}
@@ -32,9 +32,7 @@ AS_TEXT = "api_token=secret123,region=us-east-1"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A model that records metrics, and one that streams while it does."""
-    packages = tmp_path_factory.mktemp("packages")
-    for name in ("gauge", "ticker"):
-        shutil.copytree(ROOT / "tests" / "packages" / name, packages / name)
+    packages = packages_in(tmp_path_factory.mktemp("packages"), "gauge", "ticker")
     state = tmp_path_factory.mktemp("metrics") / "state"
     with running_service(packages, state, {"CALLME_ALLOW_PRIVATE_URLS": "true"}) as service:
         yield service

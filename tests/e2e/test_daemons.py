@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.service import ROOT, Service, command_line, kill, running_service
+from tests.e2e.service import Service, command_line, kill, running_service
+from tests.package_copies import packages_in
 from tests.waiting import wait_until
 
 
@@ -35,8 +35,7 @@ def daemons(name: str) -> list[psutil.Process]:
 
 def served(tmp_path: Path, name: str) -> Path:
     """A folder with the package."""
-    packages = tmp_path / "packages"
-    shutil.copytree(ROOT / "tests" / "packages" / "daemon", packages / "daemon")
+    packages = packages_in(tmp_path / "packages", "daemon")
     (packages / "callme.toml").write_text(f'[models.daemon.env]\nDAEMON_NAME = "{name}"\n')
     return packages
 

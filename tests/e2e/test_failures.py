@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import threading
@@ -16,6 +15,7 @@ import psutil
 import pytest
 
 from tests.e2e.service import ROOT, Service, kill, running_service
+from tests.package_copies import copy_package
 from tests.waiting import free_port, wait_until
 
 
@@ -172,9 +172,8 @@ def test_full_queue(echo_packages: Path, tmp_path: Path) -> None:
 def test_a_set_up_that_fails(tmp_path: Path) -> None:
     """503 with the runner's own reason and a Retry-After; the other models are served."""
     packages = tmp_path / "packages"
-    source = ROOT / "tests" / "packages" / "echo"
     for name in ("broken", "sound"):
-        shutil.copytree(source, packages / name, ignore=shutil.ignore_patterns(".cog"))
+        copy_package("echo", packages / name)
     (packages / "callme.toml").write_text(
         '[models.broken.env]\nECHO_SETUP_ERROR = "no weights today"\n'
     )
@@ -237,7 +236,7 @@ def test_ctrl_c_leaves_no_process(echo_packages: Path, tmp_path: Path) -> None:
 def test_ctrl_c_during_set_up(tmp_path: Path) -> None:
     """A model that is still loading is ended too."""
     packages = tmp_path / "packages"
-    shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "slow")
+    copy_package("echo", packages / "slow")
     env = {"ECHO_SETUP_S": "60"}
     with running_service(packages, tmp_path / "state", env) as service:
         thread, _ = in_background(service, "/slow", text="x")
@@ -304,7 +303,7 @@ def test_two_routers_never_share_a_state_folder(echo: Service, echo_packages: Pa
 def test_a_worker_killed_in_set_up(tmp_path: Path) -> None:
     """coglet would stay STARTING; here the waiting request fails, and the next succeeds."""
     packages = tmp_path / "packages"
-    shutil.copytree(ROOT / "tests" / "packages" / "echo", packages / "slow")
+    copy_package("echo", packages / "slow")
     (packages / "callme.toml").write_text('[models.slow.env]\nECHO_SETUP_S = "2"\n')
     with running_service(packages, tmp_path / "state") as service:
         thread, answers = in_background(service, "/slow", text="x")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.service import Service, running_service
+from tests.package_copies import packages_in
 
 PREDICTIONS = "/models/mirror/predictions"
 BIG, BIGGER = 2**63 - 1, 2**64 - 1
@@ -22,8 +22,8 @@ BIG, BIGGER = 2**63 - 1, 2**64 - 1
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a model that says what arrived."""
     folder = tmp_path_factory.mktemp("mirror")
-    shutil.copytree(ROOT / "tests" / "packages" / "mirror", folder / "packages" / "mirror")
-    with running_service(folder / "packages", folder / "state") as service:
+    packages = packages_in(folder / "packages", "mirror")
+    with running_service(packages, folder / "state") as service:
         yield service
 
 

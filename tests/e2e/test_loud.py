@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.service import Service, running_service
 from tests.e2e.test_hostile_bodies import memory_bytes
+from tests.package_copies import packages_in
 from tests.waiting import wait_until
 
 ASYNC = {"Prefer": "respond-async"}
@@ -29,9 +29,8 @@ SLACK_S = 15.0
 def loud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of the package that prints."""
     folder = tmp_path_factory.mktemp("loud")
-    for name in ("loud", "choir"):
-        shutil.copytree(ROOT / "tests" / "packages" / name, folder / "packages" / name)
-    with running_service(folder / "packages", folder / "state") as service:
+    packages = packages_in(folder / "packages", "loud", "choir")
+    with running_service(packages, folder / "state") as service:
         yield service
 
 
@@ -123,8 +122,7 @@ def test_several_at_once(loud: Service) -> None:
 
 def test_a_loud_set_up(tmp_path: Path) -> None:
     """A model that prints 300,000 lines before it fails: the answer has the reason, no more."""
-    packages = tmp_path / "packages"
-    shutil.copytree(ROOT / "tests" / "packages" / "loud", packages / "loud")
+    packages = packages_in(tmp_path / "packages", "loud")
     (packages / "callme.toml").write_text(
         '[models.loud.env]\nLOUD_SETUP_LINES = "300000"\nLOUD_SETUP_ERROR = "no voice"\n'
     )

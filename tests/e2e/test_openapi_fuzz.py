@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.e2e.service import ROOT, running_service
+from tests.e2e.service import running_service
+from tests.package_copies import packages_in
 from tests.waiting import wait_until
 
 # Each operation gets so many random requests, beside those that cover its schema's borders.
@@ -21,8 +21,7 @@ def test_no_request_is_answered_with_a_500(tmp_path: Path) -> None:
 
     /events never ends and is tested by itself.
     """
-    packages = tmp_path / "packages"
-    shutil.copytree(ROOT / "tests" / "packages" / "former", packages / "former")
+    packages = packages_in(tmp_path / "packages", "former")
     with running_service(packages, tmp_path / "state") as service:
         program = Path(sys.executable).parent / "schemathesis"
         done = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from tests.e2e.chromium import find_chromium
 from tests.e2e.page_visits import visit
 from tests.e2e.service import ROOT, Service, running_service
+from tests.package_copies import packages_in
 
 PACKAGES = ROOT / "tests" / "packages"
 MOST_NODES = 12_000
@@ -22,11 +22,7 @@ MOST_TEXT = 600_000
 def box_of(folder: Path, *names: str) -> Path:
     """A folder with these packages."""
     find_chromium()
-    folder.mkdir(parents=True)
-    for name in names:
-        ignored = shutil.ignore_patterns(".cog", "__pycache__")
-        shutil.copytree(PACKAGES / name, folder / name, ignore=ignored)
-    return folder
+    return packages_in(folder, *names)
 
 
 @pytest.fixture(scope="module")

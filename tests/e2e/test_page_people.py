@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from tests.e2e.chromium import find_chromium
 from tests.e2e.page_visits import visit
 from tests.e2e.service import ROOT, Service, running_service
+from tests.package_copies import packages_in
 
 PACKAGES = ROOT / "tests" / "packages"
 PHOTO = PACKAGES / "allkinds" / "samples" / "shapes.png"
@@ -22,10 +22,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A box with models that no page knows."""
     find_chromium()
     folder = tmp_path_factory.mktemp("people")
-    for name in ("allkinds", "echo"):
-        ignored = shutil.ignore_patterns(".cog", "__pycache__")
-        shutil.copytree(PACKAGES / name, folder / "packages" / name, ignore=ignored)
-    with running_service(folder / "packages", folder / "state", {"ECHO_SETUP_S": "2"}) as running:
+    packages = packages_in(folder / "packages", "allkinds", "echo")
+    with running_service(packages, folder / "state", {"ECHO_SETUP_S": "2"}) as running:
         yield running
 
 

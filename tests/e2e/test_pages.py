@@ -17,6 +17,7 @@ from tests.e2e.chromium import find_chromium
 from tests.e2e.page_visits import visit
 from tests.e2e.service import ROOT, running_service
 from tests.edge.npm_tools import npm_folder
+from tests.package_copies import packages_in
 
 PACKAGES = ROOT / "tests" / "packages"
 REPLICATE = ("replicate", "1.4.0")
@@ -26,10 +27,7 @@ REPLICATE = ("replicate", "1.4.0")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Packages that no page knows, and one that cannot be served."""
     find_chromium()
-    folder = tmp_path_factory.mktemp("pages")
-    for name in ("allkinds", "echo", "poet"):
-        ignored = shutil.ignore_patterns(".cog", "__pycache__")
-        shutil.copytree(PACKAGES / name, folder / name, ignore=ignored)
+    folder = packages_in(tmp_path_factory.mktemp("pages"), "allkinds", "echo", "poet")
     (folder / "half").mkdir()
     (folder / "half" / "cog.yaml").write_text("build: {}\n")
     return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
 import signal
 import sqlite3
 from collections.abc import Iterator
@@ -17,8 +16,9 @@ import httpx
 import pytest
 
 from tests.e2e.remote_boxes import front
-from tests.e2e.service import ROOT, Service, running_service
+from tests.e2e.service import Service, running_service
 from tests.e2e.webhook_receiver import Inbox, webhook_receiver
+from tests.package_copies import packages_in
 from tests.waiting import wait_until
 
 REDACTED = "**********"
@@ -35,11 +35,7 @@ ASYNC = {"Prefer": "respond-async"}
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packages with secret inputs; one streams."""
-    folder = tmp_path_factory.mktemp("packages")
-    leave_out = shutil.ignore_patterns(".cog", "__pycache__")
-    for name in ("keeper", "whisper"):
-        shutil.copytree(ROOT / "tests" / "packages" / name, folder / name, ignore=leave_out)
-    return folder
+    return packages_in(tmp_path_factory.mktemp("packages"), "keeper", "whisper")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.e2e.service import Service, kill, running_service
+from tests.package_copies import copy_package
 from tests.waiting import wait_until
 
 PACKAGES = Path(__file__).resolve().parents[1] / "packages"
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.timeout(900)
 def packages(tmp_path: Path) -> Path:
     """The same package twice."""
     for name in ("dreamer", "second"):
-        shutil.copytree(DREAMER, tmp_path / "packages" / name)
+        copy_package("dreamer", tmp_path / "packages" / name)
     return tmp_path / "packages"
 
 
@@ -177,7 +178,7 @@ def test_no_hook_or_one_that_hangs(packages: Path, tmp_path: Path) -> None:
     shutil.copytree(packages / "dreamer", packages / "hookless")
     with (packages / "hookless" / "cog.yaml").open("a") as config:
         config.write("  - PYTHONPATH=\n")  # where the hook would be
-    shutil.copytree(PACKAGES / "echo", packages / "echo")
+    copy_package("echo", packages / "echo")
     env = {
         "CALLME_SLEEP": "cpu",
         "CALLME_IDLE_TO_SLEEP_S": "0.5",

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.e2e.service import ROOT, Service, running_service
+from tests.package_copies import copy_package
 from tests.waiting import free_port, wait_until
 
 ASYNC = {"Prefer": "respond-async"}
@@ -118,7 +119,7 @@ def test_what_is_damaged_at_the_start(tmp_path: Path) -> None:
     packages, state = tmp_path / "packages", tmp_path / "state"
     names = ("echo", "deep", "bomb", "merge", "folder", "example", "exits")
     for name in names:
-        shutil.copytree(ROOT / "tests/packages/echo", packages / name)
+        copy_package("echo", packages / name)
     for name, text in (("deep", DEEP), ("bomb", BOMB), ("merge", MERGE_BOMB)):
         (packages / name / "cog.yaml").write_text(text)
     (packages / "folder" / "cog.yaml").unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +11,11 @@ import pytest
 from replicate.client import Client
 from replicate.exceptions import ReplicateError
 
-from tests.e2e.service import ROOT, Service, kill, running_service
+from tests.e2e.service import Service, kill, running_service
 from tests.e2e.test_replicate_api import NPM_CLIENT, node
 from tests.e2e.webhook_receiver import webhook_receiver
 from tests.edge.npm_tools import npm_folder
+from tests.package_copies import packages_in
 from tests.waiting import wait_until
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -29,9 +29,7 @@ Event = tuple[str, str, str]  # name, id, data
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A model that streams and one that does not, behind a key."""
-    packages = tmp_path_factory.mktemp("packages")
-    for name in ("poet", "echo"):
-        shutil.copytree(ROOT / "tests" / "packages" / name, packages / name)
+    packages = packages_in(tmp_path_factory.mktemp("packages"), "poet", "echo")
     state = tmp_path_factory.mktemp("streaming") / "state"
     env = {"CALLME_KEYS": f"team:{KEY}", "CALLME_ALLOW_PRIVATE_URLS": "true"}
     with running_service(packages, state, env) as service:
