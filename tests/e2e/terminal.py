@@ -18,6 +18,11 @@ from pathlib import Path
 from tests.waiting import LIMIT_S, wait_until
 
 COLUMNS, ROWS = 100, 50
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in the background so, and all that is started from here would never
+    # see a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TOKEN = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|\x1b[()].|\x1b[^\[]|[\r\n\b]|[^\x1b\r\n\b]+")
 
 
