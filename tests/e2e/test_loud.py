@@ -121,10 +121,10 @@ def test_several_at_once(loud: Service) -> None:
 
 
 def test_a_loud_set_up(tmp_path: Path) -> None:
-    """A model that prints 300,000 lines before it fails: the answer has the reason, no more."""
+    """A model that prints 60,000 lines before it fails: the answer has the reason, no more."""
     packages = packages_in(tmp_path / "packages", "loud")
     (packages / "callme.toml").write_text(
-        '[models.loud.env]\nLOUD_SETUP_LINES = "300000"\nLOUD_SETUP_ERROR = "no voice"\n'
+        '[models.loud.env]\nLOUD_SETUP_LINES = "60000"\nLOUD_SETUP_ERROR = "no voice"\n'
     )
     with running_service(packages, tmp_path / "state") as service:
         answer = service.http.post("/loud", files={"lines": (None, "1")})
