@@ -36,10 +36,10 @@ from router.observability.metrics import PrometheusMetrics
 from router.observability.traces import Traces
 from router.prediction import Prediction, model_of
 from router.predictions.lifecycle import Predictions
+from router.predictions.operator_commands import ModelCommands
 from router.predictions.output_files import Outputs
 from router.predictions.remote_files import RemoteFiles
 from router.predictions.replicate_prices import price_per_s
-from router.predictions.restarts import Restarts
 from router.predictions.result_mover import ResultMover
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.usage import Usage
@@ -185,7 +185,7 @@ def _make_context(
         started_at_monotonic=clock.monotonic(),
         uploads=uploads,
         remote_files=remote_files,
-        restarts=_make_restarts(settings, backends, predictions.loop, schemas),
+        model_commands=_make_model_commands(settings, backends, predictions.loop, schemas),
         webhooks=webhooks,
         webhook_secret=disk.secret,
         replicate_owner=settings.replicate_owner,
@@ -236,14 +236,14 @@ def _make_versions(
     return Versions(settings.state, canaries, is_usable, facts)
 
 
-def _make_restarts(
+def _make_model_commands(
     settings: Settings, backends: Backends, loop: SchedulerLoop, schemas: ModelSchemas
-) -> Restarts:
+) -> ModelCommands:
     def read(model: str) -> Package:
         old = backends.packages[model]
         return read_package(old.folder, old.added_env, old.name)
 
-    return Restarts(
+    return ModelCommands(
         schemas,
         is_local=lambda model: backends.kind(model) == LOCAL,
         read=read,

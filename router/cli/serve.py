@@ -254,9 +254,9 @@ async def _reload(
     async def restart(name: str) -> None:
         if install:
             await asyncio.to_thread(install_one, context.packages[name].folder, named=False)
-        await context.restarts.restart(name)
+        await context.model_commands.restart(name)
 
-    local = {n: p.folder for n, p in context.packages.items() if context.restarts.is_local(n)}
+    local = {n: p.folder for n, p in context.packages.items() if context.model_commands.is_local(n)}
     await restart_changed(local, restart, show, failures)
 
 

@@ -17,8 +17,8 @@ from router.models.catalog import Package
 from router.observability.events import EventStream
 from router.predictions.in_flight import InFlight
 from router.predictions.lifecycle import Predictions
+from router.predictions.operator_commands import ModelCommands
 from router.predictions.remote_files import RemoteFiles
-from router.predictions.restarts import Restarts
 from router.predictions.scheduler_loop import SchedulerLoop
 from router.predictions.usage import Usage
 from router.predictions.versions import Versions
@@ -50,7 +50,7 @@ class Context:
     started_at_monotonic: float  # the same moment in the scheduler's clock
     uploads: Uploads
     remote_files: RemoteFiles
-    restarts: Restarts
+    model_commands: ModelCommands
     webhooks: Webhooks
     webhook_secret: str
     replicate_owner: str

@@ -176,7 +176,7 @@ async def model_logs(request: Request) -> Response:
 async def restart(request: Request) -> Response:
     """Start the model again with its present code. Answer 503 when that cannot be read."""
     context, name = _operated(request)
-    await context.restarts.restart(name)
+    await context.model_commands.restart(name)
     return _state(context, name)
 
 
@@ -184,7 +184,7 @@ async def restart(request: Request) -> Response:
 async def load(request: Request) -> Response:
     """Load the model if there is room."""
     context, name = _operated(request)
-    await context.restarts.load(name)
+    await context.model_commands.load(name)
     return _state(context, name)
 
 
@@ -192,7 +192,7 @@ async def load(request: Request) -> Response:
 async def unload(request: Request) -> Response:
     """Free the model's memory when it runs nothing."""
     context, name = _operated(request)
-    context.restarts.unload(name)
+    context.model_commands.unload(name)
     return _state(context, name)
 
 

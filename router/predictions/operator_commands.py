@@ -21,7 +21,7 @@ from router.scheduling import messages as msg
 Post = Callable[[msg.Event], None]
 
 
-class Restarts:
+class ModelCommands:
     """Passes the operator's wishes on to the scheduler.
 
     `is_local`: whether the model runs on this machine. `read` returns the package as it is on disk
