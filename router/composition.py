@@ -20,9 +20,9 @@ from router.disk import Disk, clear_temp, locked, open_disk, private_errors
 from router.http.apis.replicate_views import webhook_view
 from router.http.context import Context
 from router.inputs.fetch import BoundedFetcher, UrlFetcher
+from router.inputs.file_uploads import Uploads
 from router.inputs.model_schemas import ModelSchemas
 from router.inputs.request_inputs import RequestInputs
-from router.inputs.uploaded_ahead import Uploads
 from router.models.catalog import Package, read_package
 from router.models.coglet_process import CogProcess
 from router.models.driver_client import DriverClient

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from router.errors import UnknownModel
+from router.inputs.file_uploads import Uploads
 from router.inputs.input_schema import InputSchema
 from router.inputs.model_schemas import ModelSchemas
 from router.inputs.request_inputs import RequestInputs
-from router.inputs.uploaded_ahead import Uploads
 from router.models.catalog import Package
 from router.observability.events import EventStream
 from router.predictions.in_flight import InFlight

@@ -19,8 +19,8 @@ import pytest
 from router.clock import SystemClock
 from router.errors import InvalidInput, RateLimited
 from router.inputs.fetch import BoundedFetcher, UrlFetcher
+from router.inputs.file_uploads import Uploads
 from router.inputs.request_inputs import Fetcher
-from router.inputs.uploaded_ahead import Uploads
 from router.keys.key import TRUSTED, Caller
 from router.outbound import public_http
 from router.outbound.resolver import THREADS, SystemResolver

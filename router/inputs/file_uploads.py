@@ -40,14 +40,14 @@ FindOutput = Callable[[str], AbstractAsyncContextManager[FileRef | None]]
 class Uploads:
     """Keeps uploads for `keep_s` seconds.
 
-    Implements Fetcher in front of `elsewhere`, the fetcher for all other URLs.
+    Implements Fetcher in front of `other_urls`, the fetcher for all other URLs.
     """
 
     def __init__(
         self,
         index: UploadIndex,
         files: Files,
-        elsewhere: Fetcher,
+        other_urls: Fetcher,
         clock: Clock,
         keep_s: float,
         *,
@@ -55,7 +55,7 @@ class Uploads:
     ) -> None:
         self._index = index
         self._files = files
-        self._elsewhere = elsewhere
+        self._other_urls = other_urls
         self._clock = clock
         self._keep_s = keep_s
         self._find_output = find_output
@@ -70,7 +70,7 @@ class Uploads:
         """Stop the sweep, and close the fetcher for other URLs."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await self._elsewhere.close()
+        await self._other_urls.close()
 
     async def add(
         self, upload: FileRef, metadata: Mapping[str, Json], caller: Caller
@@ -123,7 +123,7 @@ class Uploads:
     async def fetch(self, url: str, field: str, max_bytes: int, caller: Caller) -> tuple[str, str]:
         """Return the path of the URL's content in the spool and a name for it.
 
-        A file of the caller or of an output becomes a link. Any other URL goes to `elsewhere`.
+        A file of the caller or of an output becomes a link. Any other URL goes to `other_urls`.
         Raises InvalidInput when the URL is of an output that is not kept any more.
         """
         found = FILE_PATH.fullmatch(urlsplit(url).path)
@@ -137,7 +137,7 @@ class Uploads:
                     return self._files.link(output), output.name
         except NotFound as error:
             raise invalid(field, "is the URL of an output that is not kept any more") from error
-        return await self._elsewhere.fetch(url, field, max_bytes, caller)
+        return await self._other_urls.fetch(url, field, max_bytes, caller)
 
     async def _sweep_regularly(self) -> None:
         while True:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.errors import InsufficientStorage, InvalidInput, NotFound
-from router.inputs.uploaded_ahead import Uploads
+from router.inputs.file_uploads import Uploads
 from router.keys.key import TRUSTED, Caller
 from router.prediction import FileRef
 from router.storage.spool import Spool
