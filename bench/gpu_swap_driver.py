@@ -1,4 +1,4 @@
-"""The driver's rung by the router's own code: what it takes to suspend a process and to resume it,
+"""The driver's level by the router's own code: what it takes to suspend a process and to resume it,
 asleep by the hook before or not, and what is left on the card."""
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 from bench.gpu_rows import ROOT, Report
 from bench.gpu_swap_model import bytes_of_layer
 from router.models.driver_client import DriverClient
-from router.models.ladder import Ladder
 from router.models.memory import GpuMemory
 from router.models.process_interface import Slept, Woken
 from router.models.sleep_client import SleepClient
+from router.models.sleep_levels import TwoLevelSleeper
 from router.models.worker_hook.callme_sleep.control import DEVICE_NAME, PATH_NAME
 
 GB = 10**9
@@ -44,7 +44,7 @@ for line in sys.stdin:
 
 
 def run(report: Report, out: Path | None, *, is_tiny: bool) -> None:
-    """All sizes, by both rungs and by the driver alone. Without a card, only why not."""
+    """All sizes, by both levels and by the driver alone. Without a card, only why not."""
     asyncio.run(_run(report, is_tiny=is_tiny))
 
 
@@ -113,19 +113,19 @@ async def _cycles(
         return stdout.readline()
 
     calm, pids = asyncio.Lock(), [child.pid]
-    sleeper = SleepClient(socket, lambda: pids, memory.measure, calm)
-    ladder = Ladder(sleeper, client, lambda: pids, calm)
+    hook_client = SleepClient(socket, lambda: pids, memory.measure, calm)
+    sleeper = TwoLevelSleeper(hook_client, client, lambda: pids, calm)
     before, slept, woken = answer(), list[Slept](), list[Woken]()
     held, left, same = memory.measure(pids), list[int](), list[bool]()
     if hook:
-        await ladder.stage(ROOM)
+        await sleeper.stage(ROOM)
     for _ in range(CYCLES):
-        slept.append(await ladder.sleep(ROOM, hook=hook, driver=True))
+        slept.append(await sleeper.sleep(ROOM, hook=hook, driver=True))
         left.append(memory.measure(pids))
         if not slept[-1].suspended_bytes:
             report(measure="suspend", hook=hook, refused=slept[-1].suspend_refusal)
             return
-        woken.append(await ladder.wake())
+        woken.append(await sleeper.wake())
         same.append(answer() == before)
 
     def middle(values: Callable[[Any], float], of: list[Any]) -> float:

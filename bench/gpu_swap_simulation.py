@@ -56,7 +56,7 @@ class Card:
     def __init__(
         self, requests: list[tuple[float, str]], card_gb: int, *, can_sleep: bool, can_suspend: bool
     ) -> None:
-        self.rungs = (can_sleep, can_suspend)
+        self.levels = (can_sleep, can_suspend)
         self.suspended: set[str] = set()
         self.waits: list[float] = []
         self.swaps = 0
@@ -95,7 +95,7 @@ class Card:
         match e:
             case msg.Start():
                 self.swaps += 1
-                ready = msg.Ready(e.model, e.generation, LOAD_S, NEED_GB, *self.rungs)
+                ready = msg.Ready(e.model, e.generation, LOAD_S, NEED_GB, *self.levels)
                 self.suspended.discard(e.model)
                 self.later(now + LOAD_S, ready)
             case msg.Stop():

@@ -34,7 +34,6 @@ from router.models.coglet_responses import (
     set_up_log,
     start_error,
 )
-from router.models.ladder import Ladder
 from router.models.loopback_http import ConnectionLostError
 from router.models.process_group import ProcessGroup
 from router.models.process_interface import LogLine, NotStartedError, Report, StartError
@@ -48,6 +47,7 @@ from router.models.process_options import (
 )
 from router.models.schemas import why_not_spawned
 from router.models.sleep_client import SleepClient
+from router.models.sleep_levels import TwoLevelSleeper
 from router.models.temp_folder import LeftBehind, TempFolder
 from router.prediction import Failure, Job, Json, Outcome, Status
 
@@ -88,11 +88,11 @@ class CogProcess:
         self._problem = ""
         self._on_health: Callable[[str], None] | None = None
         self._calm = asyncio.Lock()
-        self._sleeper: Ladder | None = None
+        self._sleeper: TwoLevelSleeper | None = None
         if options.sleep_device:
             socket_path = control_socket(self._tmp.path)
             hook = SleepClient(socket_path, self.pids, options.measure, self._calm)
-            self._sleeper = Ladder(hook, options.driver, self.pids, self._calm)
+            self._sleeper = TwoLevelSleeper(hook, options.driver, self.pids, self._calm)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class CogProcess:
         await self._left_behind.close()
 
     @property
-    def sleeper(self) -> Ladder | None:
+    def sleeper(self) -> TwoLevelSleeper | None:
         """How it sleeps; None when models do not sleep here."""
         return self._sleeper
 

@@ -31,7 +31,7 @@ SLOW_BYTES_PER_S = 1 << 30
 
 
 class SleepClient:
-    """The upper rung of `router.models.ladder.Ladder`: the worker hook.
+    """The upper level of `router.models.sleep_levels.TwoLevelSleeper`: the worker hook.
 
     `socket_path`: of the hook's socket. `pids`: the model's processes now. `measure`: the bytes
     that these hold in the memory that models share. `calm`: is held by each command, and by all

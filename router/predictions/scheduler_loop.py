@@ -37,7 +37,7 @@ from router.models.tracebacks import with_place
 from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
 from router.predictions.failure_details import failure_log_tail, with_log_tail
-from router.predictions.sleep_steps import SleepSteps, rungs_of
+from router.predictions.sleep_steps import SleepSteps, sleep_levels_of
 from router.predictions.wake_ups import WakeUps
 from router.scheduling import messages as msg
 from router.scheduling.model import COMING, GONE, LEAVING, Phase
@@ -254,8 +254,8 @@ class SchedulerLoop:
         )
         self._facts.tell(LoadEnded(e.model, load_s, ready=True, ended_at=now))
         process.watch_health(partial(self._health_changed, e))
-        rungs = await rungs_of(process)
-        self.post(msg.Ready(e.model, e.generation, load_s, footprint, *rungs))
+        levels = await sleep_levels_of(process)
+        self.post(msg.Ready(e.model, e.generation, load_s, footprint, *levels))
         self._measure()
         self._spawn(self._report_death(process, e))
 

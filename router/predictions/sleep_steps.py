@@ -15,7 +15,7 @@ from router.scheduling import messages as msg
 log = logging.getLogger(__name__)
 
 
-async def rungs_of(process: Process) -> tuple[bool, bool, str]:
+async def sleep_levels_of(process: Process) -> tuple[bool, bool, str]:
     """Return whether the process can sleep, whether the driver can suspend it, and why not."""
     if (sleeper := process.sleeper) is None:
         return False, False, ""
@@ -60,7 +60,7 @@ class SleepSteps:
             self._post(msg.Staged(e.model, e.generation, copied.host_bytes, copied.freed_bytes))
 
     async def sleep(self, e: msg.Sleep) -> None:
-        """Put an idle process to sleep, by the rungs that are asked for."""
+        """Put an idle process to sleep, by the levels that are asked for."""
         log.info("model falling asleep", extra={"model": e.model, "reason": e.reason})
         began = self._clock.monotonic()
         try:

@@ -159,7 +159,7 @@ class Model(SleepRecord):
         return self.expected_residue_bytes if self.can_sleep else self.need_bytes
 
     def likely_host_bytes_of(self, *, hook: bool, driver: bool) -> int:
-        """Main memory that it may take asleep, by these rungs."""
+        """Main memory that it may take asleep, by these levels."""
         copies = self.likely_host_bytes if hook else self.held_host_bytes
         return copies + (self.driver_bytes + self.driver_bytes // 8 if driver else 0)
 

@@ -19,8 +19,8 @@ MOST_REFUSALS = 3
 class SleepRecord:
     """The part of `router.scheduling.model.Model` that is about sleep.
 
-    The rungs: the worker hook puts the process to sleep (`can_sleep`), and the driver suspends it
-    (`can_suspend`), asleep or not. A rung that fails is not tried again on this process.
+    The levels: the worker hook puts the process to sleep (`can_sleep`), and the driver suspends it
+    (`can_suspend`), asleep or not. A level that fails is not tried again on this process.
     """
 
     can_sleep: bool = False

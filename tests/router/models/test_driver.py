@@ -1,4 +1,4 @@
-"""The driver's rung: what is asked of the driver, in which order, and what a failure leads to."""
+"""The driver's level: what is asked of the driver, in which order, and what a failure leads to."""
 
 from __future__ import annotations
 

@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 
-from router.models import ladder as ladder_module
-from router.models import memory, sleep_client
-from router.models.ladder import Ladder
+from router.models import memory, sleep_client, sleep_levels
 from router.models.memory import NotMeasuredError
 from router.models.process_interface import Copied, SleepRefusedError, Slept, Woken
 from router.models.sleep_client import SleepClient
+from router.models.sleep_levels import TwoLevelSleeper
 
 MIB = 1 << 20
 COPIED = {"device_bytes": 300 * MIB, "host_bytes": 320 * MIB, "copied_bytes": 7, "seconds": 0.5}
@@ -248,47 +247,47 @@ async def test_not_suspended_when_nobody_knows_what_it_holds(
     """Then nobody could say whether there is room to resume it."""
     driver: Any = Driver()
     driver.held = held
-    ladder = Ladder(hook.client, driver, lambda: [7, 8], asyncio.Lock())
+    sleeper = TwoLevelSleeper(hook.client, driver, lambda: [7, 8], asyncio.Lock())
     with pytest.raises(SleepRefusedError, match="cannot be measured"):
-        await ladder.sleep(1 << 40, hook=False, driver=True)
+        await sleeper.sleep(1 << 40, hook=False, driver=True)
     assert driver.asked == []
-    assert not ladder.asleep
+    assert not sleeper.asleep
 
 
 async def test_both_rungs_share_the_room(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies that the hook has made count, asleep or not; what is over is the driver's. Each rung
+    """Copies that the hook has made count, asleep or not; what is over is the driver's. Each level
     has its own time."""
     times = iter((10.0, 13.0, 20.0, 24.0) * 4)
-    monkeypatch.setattr(ladder_module, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    monkeypatch.setattr(sleep_levels, "time", SimpleNamespace(monotonic=lambda: next(times)))
     driver: Any = Driver()
-    ladder = Ladder(hook.client, driver, lambda: [7, 8], asyncio.Lock())
-    assert await ladder.why_not_suspended() == "too old"
+    sleeper = TwoLevelSleeper(hook.client, driver, lambda: [7, 8], asyncio.Lock())
+    assert await sleeper.why_not_suspended() == "too old"
     hook.answers = [COPIED, COPIED, WOKEN, COPIED, WOKEN]
-    staged = await ladder.stage(1 << 30)
+    staged = await sleeper.stage(1 << 30)
     # By the driver alone; by both at once; and by one after the other.
     for hooked, apart in ((False, False), (True, False), (True, True)):
         if apart:
-            assert await ladder.sleep(320 * MIB) == Slept(staged, None)
-        slept = await ladder.sleep((320 + 40) * MIB, hook=hooked and not apart, driver=True)
+            assert await sleeper.sleep(320 * MIB) == Slept(staged, None)
+        slept = await sleeper.sleep((320 + 40) * MIB, hook=hooked and not apart, driver=True)
         copied = staged if hooked else Copied(0, 0, 0, 0.0)
         assert slept == Slept(copied, 0, suspended_bytes=40 * MIB, suspend_s=3.0)
-        assert (ladder.asleep, ladder.is_suspended) == (True, True)
+        assert (sleeper.asleep, sleeper.is_suspended) == (True, True)
         woken = Woken(300 * MIB, 0.25) if hooked else Woken(0, 0.0)
-        assert await ladder.wake() == replace(woken, resumed_bytes=40 * MIB, resume_s=4.0)
-        assert (ladder.asleep, ladder.is_suspended) == (False, False)
+        assert await sleeper.wake() == replace(woken, resumed_bytes=40 * MIB, resume_s=4.0)
+        assert (sleeper.asleep, sleeper.is_suspended) == (False, False)
     held = {7: 40 * MIB}
     assert driver.asked == [("suspend", held), ("resume", held)] * 3
     with pytest.raises(SleepRefusedError, match="no room"):
-        await ladder.sleep((320 + 40) * MIB - 1, hook=False, driver=True)
+        await sleeper.sleep((320 + 40) * MIB - 1, hook=False, driver=True)
 
 
 async def test_a_machine_without_a_driver(hook: Hook) -> None:
     """Only the hook puts it to sleep."""
-    ladder = Ladder(hook.client, None, lambda: [7, 8], asyncio.Lock())
-    assert "GPU" in await ladder.why_not_suspended()
+    sleeper = TwoLevelSleeper(hook.client, None, lambda: [7, 8], asyncio.Lock())
+    assert "GPU" in await sleeper.why_not_suspended()
     with pytest.raises(SleepRefusedError, match="GPU"):
-        await ladder.sleep(1, hook=False, driver=True)
+        await sleeper.sleep(1, hook=False, driver=True)
     hook.answers = [COPIED]
-    slept = await ladder.sleep(1, driver=True)
+    slept = await sleeper.sleep(1, driver=True)
     assert (slept.suspended_bytes, "GPU" in slept.suspend_refusal) == (0, True)
-    assert (ladder.asleep, ladder.is_suspended) == (True, False)
+    assert (sleeper.asleep, sleeper.is_suspended) == (True, False)

@@ -16,10 +16,10 @@ from router.models import coglet_process, sleep_client
 from router.models.catalog import Package
 from router.models.coglet_process import CogProcess
 from router.models.driver_client import DriverClient
-from router.models.ladder import Ladder
 from router.models.memory import HostMemory
 from router.models.process_interface import SleepRefusedError
 from router.models.process_options import CONTROL_SOCKET, ProcessOptions
+from router.models.sleep_levels import TwoLevelSleeper
 from router.prediction import Job, Status
 from tests.waiting import until
 
@@ -32,7 +32,7 @@ ROOM = 1 << 30
 @contextlib.asynccontextmanager
 async def started(
     folder: Path, runner: str = "Runner", driver: DriverClient | None = None
-) -> AsyncIterator[tuple[CogProcess, Ladder]]:
+) -> AsyncIterator[tuple[CogProcess, TwoLevelSleeper]]:
     """A process of the package, in folders with long names."""
     folder /= "x" * 100
     for name in ("spool", "tmp", "cache"):
@@ -90,7 +90,7 @@ async def test_fifty_sleeps(runner: str, tmp_path: Path, monkeypatch: pytest.Mon
         assert before != first
 
 
-async def refusal(sleeper: Ladder, room: int = ROOM) -> SleepRefusedError:
+async def refusal(sleeper: TwoLevelSleeper, room: int = ROOM) -> SleepRefusedError:
     """Why it does not sleep."""
     with pytest.raises(SleepRefusedError) as refused:
         await sleeper.sleep(room)

@@ -269,8 +269,8 @@ class World(Books):
         else:
             footprint = self.footprints[e.model]
             can_sleep = self.can_sleep[e.model]
-            rungs = (can_sleep, self.can_suspend[e.model])
-            self.report(load_s, msg.Ready(e.model, e.generation, load_s, footprint, *rungs))
+            levels = (can_sleep, self.can_suspend[e.model])
+            self.report(load_s, msg.Ready(e.model, e.generation, load_s, footprint, *levels))
 
     def sleep(self, e: msg.Sleep) -> None:
         proc = self.procs[e.model]

@@ -1,4 +1,4 @@
-"""The lowest rung: the driver suspends a process, so that it holds nothing on the card."""
+"""The lowest level: the driver suspends a process, so that it holds nothing on the card."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_sleepers_rest_is_suspended_for_others() -> None:
 
 
 def test_by_both_rungs_at_once() -> None:
-    """A model that could keep something asleep goes down both rungs when that is needed too."""
+    """A model that could keep something asleep goes down both levels when that is needed too."""
     story = Story()
     story.asleep("alpha", residue=2, can_suspend=True)
     story.submit("alpha", "1")

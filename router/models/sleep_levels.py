@@ -18,7 +18,7 @@ NO_DRIVER = "models do not sleep on a GPU here"
 NO_COPIES = Copied(0, 0, 0, 0.0)
 
 
-class Ladder:
+class TwoLevelSleeper:
     """Implements `router.models.process_interface.Sleeper`.
 
     `hook`: in the worker. `driver`: None when the driver suspends nothing here. `pids`, `calm`: as

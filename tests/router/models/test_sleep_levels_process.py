@@ -1,4 +1,4 @@
-"""A real coglet worker on both rungs of sleep. The driver is a stand-in that really stops it."""
+"""A real coglet worker on both levels of sleep. The driver is a stand-in that really stops it."""
 
 from __future__ import annotations
 
@@ -26,66 +26,66 @@ async def test_down_and_up(  # noqa: PLR0915 - one worker for all of it
     by the driver it stays where it is. Without room it is not resumed, and it can be ended."""
     books = Books(tmp_path / "books.json")
     driver = DriverClient(books.held_by, books.free_bytes, argv(books))
-    async with started(tmp_path, driver=driver) as (process, ladder):
+    async with started(tmp_path, driver=driver) as (process, sleeper):
         before = await answer(process)
         worker = worker_of(process)
 
         async def awake() -> None:
-            assert not ladder.asleep
+            assert not sleeper.asleep
             assert psutil.Process(worker).status() != psutil.STATUS_STOPPED
             assert await answer(process) == before
             assert books.held_by([worker]) == {worker: HELD}
 
         async def wake(hook: bool) -> None:
             await until(lambda: psutil.Process(worker).status() == psutil.STATUS_STOPPED)
-            woken = await ladder.wake()
+            woken = await sleeper.wake()
             assert woken.resumed_bytes == HELD
             assert (woken.copied_bytes > 0) is hook
             await awake()
 
         with pytest.raises(SleepRefusedError, match="cannot be measured"):
-            await ladder.sleep(ROOM, hook=False, driver=True)
+            await sleeper.sleep(ROOM, hook=False, driver=True)
         books.write(held={str(worker): HELD}, free=4 * HELD)
         with pytest.raises(SleepRefusedError, match="main memory"):
-            await ladder.sleep(HELD - 1, hook=False, driver=True)
+            await sleeper.sleep(HELD - 1, hook=False, driver=True)
         await awake()
 
-        # One rung, and then the other.
-        slept = await ladder.sleep(ROOM)
+        # One level, and then the other.
+        slept = await sleeper.sleep(ROOM)
         assert not slept.suspended_bytes
-        deeper = await ladder.sleep(ROOM, hook=False, driver=True)
+        deeper = await sleeper.sleep(ROOM, hook=False, driver=True)
         assert (deeper.suspended_bytes, deeper.residue_bytes) == (HELD, 0)
         assert deeper.copied == slept.copied
         await wake(hook=True)
 
-        both = await ladder.sleep(ROOM, driver=True)
+        both = await sleeper.sleep(ROOM, driver=True)
         assert both.suspended_bytes == HELD
         assert both.copied.freed_bytes == slept.copied.freed_bytes
         await wake(hook=True)
 
-        alone = await ladder.sleep(ROOM, hook=False, driver=True)
+        alone = await sleeper.sleep(ROOM, hook=False, driver=True)
         assert alone.copied.host_bytes == 0
         await wake(hook=False)
 
         # The driver refuses: as it was, or asleep by the hook.
         books.write(wrong={"Checkpoint": NOT_READY})
         with pytest.raises(SleepRefusedError, match="error 600"):
-            await ladder.sleep(ROOM, hook=False, driver=True)
+            await sleeper.sleep(ROOM, hook=False, driver=True)
         await awake()
-        half = await ladder.sleep(ROOM, driver=True)
+        half = await sleeper.sleep(ROOM, driver=True)
         assert (half.suspended_bytes, half.copied.host_bytes > 0) == (0, True)
         assert "error 600" in half.suspend_refusal
-        assert not ladder.is_suspended
-        await ladder.wake()
+        assert not sleeper.is_suspended
+        await sleeper.wake()
         await awake()
 
         # No room.
         books.write(wrong={})
-        await ladder.sleep(ROOM, driver=True)
+        await sleeper.sleep(ROOM, driver=True)
         books.write(free=HELD)
         monkeypatch.setattr(memory, "FREED_LIMIT_S", 0.0)
         with pytest.raises(TimeoutError, match="are needed"):
-            await ladder.wake()
+            await sleeper.wake()
         await process.stop(grace_s=1000)  # more than the test's own limit
         assert not process.pids()
     await driver.close()
