@@ -112,9 +112,9 @@ async def _cycles(
         stdin.flush()
         return stdout.readline()
 
-    calm, pids = asyncio.Lock(), [child.pid]
-    hook_client = SleepClient(socket, lambda: pids, memory.measure, calm)
-    sleeper = TwoLevelSleeper(hook_client, client, lambda: pids, calm)
+    command_lock, pids = asyncio.Lock(), [child.pid]
+    hook_client = SleepClient(socket, lambda: pids, memory.measure, command_lock)
+    sleeper = TwoLevelSleeper(hook_client, client, lambda: pids, command_lock)
     before, slept, woken = answer(), list[Slept](), list[Woken]()
     held, left, same = memory.measure(pids), list[int](), list[bool]()
     if hook:

@@ -87,12 +87,12 @@ class CogProcess:
         self._log = ProcessLog()
         self._problem = ""
         self._on_health: Callable[[str], None] | None = None
-        self._calm = asyncio.Lock()
+        self._command_lock = asyncio.Lock()
         self._sleeper: TwoLevelSleeper | None = None
         if options.sleep_device:
             socket_path = control_socket(self._tmp.path)
-            hook = SleepClient(socket_path, self.pids, options.measure, self._calm)
-            self._sleeper = TwoLevelSleeper(hook, options.driver, self.pids, self._calm)
+            hook = SleepClient(socket_path, self.pids, options.measure, self._command_lock)
+            self._sleeper = TwoLevelSleeper(hook, options.driver, self.pids, self._command_lock)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -306,7 +306,7 @@ class CogProcess:
         while True:
             await asyncio.sleep(UNHEALTHY_EVERY_S if self._problem else HEALTH_EVERY_S)
             asked_at, running = time.monotonic(), self._running
-            async with self._calm:
+            async with self._command_lock:
                 # The runner's own check may use memory that a sleeper does not have.
                 if self._sleeper is not None and self._sleeper.asleep:
                     continue

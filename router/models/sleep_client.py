@@ -34,8 +34,8 @@ class SleepClient:
     """The upper level of `router.models.sleep_levels.TwoLevelSleeper`: the worker hook.
 
     `socket_path`: of the hook's socket. `pids`: the model's processes now. `measure`: the bytes
-    that these hold in the memory that models share. `calm`: is held by each command, and by all
-    else that makes the process work outside of predictions.
+    that these hold in the memory that models share. `command_lock`: each command and each health
+    check holds it, so that only one of them runs at a time.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class SleepClient:
         socket_path: Path,
         pids: Callable[[], Sequence[int]],
         measure: Callable[[Sequence[int]], int],
-        calm: asyncio.Lock,
+        command_lock: asyncio.Lock,
     ) -> None:
         self._path = socket_path
         self._pids = pids
         self._measure = measure
-        self._calm = calm
+        self._command_lock = command_lock
         self.asleep = False  # or may be
         self._bytes = 0  # on the device, as far as the hook has said
         self.host_bytes = 0  # of main memory that its copies take, awake or asleep
@@ -56,13 +56,13 @@ class SleepClient:
 
     async def stage(self, limit_bytes: int) -> Copied:
         """See `router.models.process_interface.Sleeper`."""
-        async with self._calm:
+        async with self._command_lock:
             answer = await self._try("stage", limit_bytes, self._held())
             return self._copied(answer)
 
     async def sleep(self, limit_bytes: int) -> Slept:
         """See `router.models.process_interface.Sleeper`."""
-        async with self._calm:
+        async with self._command_lock:
             held = self._held()
             self.asleep = True
             try:
@@ -80,7 +80,7 @@ class SleepClient:
 
     async def wake(self) -> Woken:
         """See `router.models.process_interface.Sleeper`."""
-        async with self._calm:
+        async with self._command_lock:
             likely_s = self._wake_s or self._bytes / SLOW_BYTES_PER_S
             async with asyncio.timeout(max(PATIENCE * likely_s, SHORTEST_LIMIT_S)):
                 answer = await self._ask({"do": "wake"})

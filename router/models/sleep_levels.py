@@ -21,8 +21,8 @@ NO_COPIES = Copied(0, 0, 0, 0.0)
 class TwoLevelSleeper:
     """Implements `router.models.process_interface.Sleeper`.
 
-    `hook`: in the worker. `driver`: None when the driver suspends nothing here. `pids`, `calm`: as
-    for `SleepClient`.
+    `hook`: in the worker. `driver`: None when the driver suspends nothing here. `pids` and
+    `command_lock` are those of the `SleepClient`.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class TwoLevelSleeper:
         hook: SleepClient,
         driver: DriverClient | None,
         pids: Callable[[], Sequence[int]],
-        calm: asyncio.Lock,
+        command_lock: asyncio.Lock,
     ) -> None:
         self.hook = hook
         self._driver = driver
         self._pids = pids
-        self._calm = calm
+        self._command_lock = command_lock
         self._copied = NO_COPIES  # by the sleep that the hook is in
         self._suspended: dict[int, int] = {}  # pid to bytes; or may be
 
@@ -79,7 +79,7 @@ class TwoLevelSleeper:
         """Have the driver suspend all of its processes that hold memory. Return the bytes."""
         if self._driver is None:
             raise SleepRefusedError(NO_DRIVER)
-        async with self._calm:
+        async with self._command_lock:
             held = self._held()
             size = sum(held.values())
             if size > limit_bytes:
@@ -109,7 +109,7 @@ class TwoLevelSleeper:
         if self._suspended:
             assert self._driver is not None, "it has suspended it"  # noqa: S101
             began = time.monotonic()
-            async with self._calm:
+            async with self._command_lock:
                 await self._driver.resume(self._suspended)
                 self._suspended = {}
             resume_s = time.monotonic() - began

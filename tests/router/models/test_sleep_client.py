@@ -254,7 +254,7 @@ async def test_not_suspended_when_nobody_knows_what_it_holds(
     assert not sleeper.asleep
 
 
-async def test_both_rungs_share_the_room(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_both_levels_share_the_room(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies that the hook has made count, asleep or not; what is over is the driver's. Each level
     has its own time."""
     times = iter((10.0, 13.0, 20.0, 24.0) * 4)
