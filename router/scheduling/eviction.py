@@ -31,7 +31,7 @@ class Depth(Enum):
 
     SLEEP = auto()
     SUSPEND = auto()
-    WHOLE = auto()
+    FULL = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class ClaimDecision:
     could sleep, drain `drain`. When `fits` is false and all are empty: wait."""
 
     fits: bool
-    stop: tuple[Model, ...] = ()
+    evict: tuple[Model, ...] = ()
     drain: tuple[Model, ...] = ()
-    end: tuple[Model, ...] = ()
+    evict_fully: tuple[Model, ...] = ()
 
 
 def held_bytes(models: Iterable[Model]) -> int:
@@ -62,7 +62,7 @@ def judge_claim(
     free_bytes: int,
     now: float,
     *,
-    impatient: bool,
+    may_drain: bool,
 ) -> ClaimDecision:
     """Decide how `claim` gets its memory when `free_bytes` are free.
 
@@ -76,7 +76,7 @@ def judge_claim(
     short = claim.claim_bytes - free_bytes - leaving_bytes(others)
     if short <= 0:
         return ClaimDecision(fits=False)
-    chosen = _chosen(others, short, now, impatient=impatient)
+    chosen = _chosen(others, short, now, may_drain=may_drain)
     return chosen or ClaimDecision(fits=False)
 
 
@@ -85,20 +85,20 @@ def judge_overcommitment(
     over_bytes: int,
     now: float,
     *,
-    impatient: bool,
+    may_drain: bool,
 ) -> ClaimDecision:
     """Decide which models give back `over_bytes`, the memory held above the budget. When all
     candidates together hold less, take them all."""
     models = list(models)
-    if chosen := _chosen(models, over_bytes, now, impatient=impatient):
+    if chosen := _chosen(models, over_bytes, now, may_drain=may_drain):
         return chosen
     idle, sleepers = _idle(models, now), _sleepers(models, now)
-    busy = _busy(models, now) if impatient else []
-    return _decision(busy, end=(*idle, *sleepers))
+    busy = _busy(models, now) if may_drain else []
+    return _decision(busy, evict_fully=(*idle, *sleepers))
 
 
 def _chosen(
-    models: list[Model], bytes_needed: int, now: float, *, impatient: bool
+    models: list[Model], bytes_needed: int, now: float, *, may_drain: bool
 ) -> ClaimDecision | None:
     """The models to take for that much memory: the first choice that is enough; None when none
     is."""
@@ -109,19 +109,20 @@ def _chosen(
         (idle + to_suspend, Depth.SLEEP),
         (idle + to_suspend, Depth.SUSPEND),
         (idle + sleepers, Depth.SLEEP),
-        (idle + sleepers, Depth.WHOLE),
+        (idle + sleepers, Depth.FULL),
     ]
-    if impatient:
+    if may_drain:
         busy = _busy(models, now)
         tries += [
             (idle + busy, Depth.SLEEP),
             (idle + sleepers + busy, Depth.SLEEP),
-            (idle + sleepers + busy, Depth.WHOLE),
+            (idle + sleepers + busy, Depth.FULL),
         ]
     for candidates, depth in tries:
         if victims := enough_of(candidates, bytes_needed, depth):
-            ends = [m for m in victims if not m.running and _is_emptied(m, depth)]
-            return _decision([m for m in victims if m not in ends], end=ends)
+            emptied = [m for m in victims if not m.running and _is_emptied(m, depth)]
+            others = [m for m in victims if m not in emptied]
+            return _decision(others, evict_fully=emptied)
     return None
 
 
@@ -149,16 +150,16 @@ def _busy(models: Iterable[Model], now: float) -> list[Model]:
 
 
 def _is_emptied(m: Model, depth: Depth) -> bool:
-    return depth is Depth.WHOLE or (depth is Depth.SUSPEND and m.may_suspend)
+    return depth is Depth.FULL or (depth is Depth.SUSPEND and m.may_suspend)
 
 
-def _decision(chosen: Iterable[Model], *, end: Iterable[Model] = ()) -> ClaimDecision:
+def _decision(chosen: Iterable[Model], *, evict_fully: Iterable[Model] = ()) -> ClaimDecision:
     chosen = list(chosen)
     return ClaimDecision(
         fits=False,
-        stop=tuple(m for m in chosen if not m.running),
+        evict=tuple(m for m in chosen if not m.running),
         drain=tuple(m for m in chosen if m.running),
-        end=tuple(end),
+        evict_fully=tuple(evict_fully),
     )
 
 

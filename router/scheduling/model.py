@@ -296,7 +296,7 @@ class Model(SleepRecord):
         own_s = math.inf if self.kept else self.own.asleep_to_stop_s
         return self.phase_since + (p.asleep_to_stop_s if own_s is None else own_s)
 
-    def impatient_at(self, p: Policy) -> float:
+    def drains_others_at(self, p: Policy) -> float:
         """When busy models are drained for its claim."""
         asleep = self.phase is Phase.ASLEEP
         return self.claim_since() + p.claim_patience_s(self.likely_wake_s if asleep else None)
@@ -327,7 +327,7 @@ class Model(SleepRecord):
             if self.claims_memory:
                 found.append(self.retry_at)
             if self.waiting:
-                found.append(self.impatient_at(p))
+                found.append(self.drains_others_at(p))
         return found
 
     def cost_to_evict(self, now: float) -> float:

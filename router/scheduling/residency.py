@@ -72,7 +72,7 @@ class Residency:
             elif steps.draining:
                 steps.stop(m, "shutdown", now)
             elif now >= m.idle_at(p):
-                steps.give_back(m, "idle", now)
+                steps.free_memory(m, "idle", now)
             elif m.wants_staging and now >= m.stage_at(p):
                 steps.stage(m)
 
@@ -129,16 +129,16 @@ class Residency:
                 others,
                 free,
                 now,
-                impatient=now >= m.impatient_at(steps.policy),
+                may_drain=now >= m.drains_others_at(steps.policy),
             )
             if decision.fits:
                 steps.bring(m, now)
             elif not m.waiting:
                 continue  # preloading takes only free memory
-            for victim in decision.stop:
+            for victim in decision.evict:
                 steps.evict(victim, f"evicted for {m.name}", now)
-            for victim in decision.end:
-                steps.end(victim, f"evicted for {m.name}", now)
+            for victim in decision.evict_fully:
+                steps.evict_fully(victim, f"evicted for {m.name}", now)
             drain.update(v.name for v in decision.drain)
             # The memory that an older claim waits for is not given to a younger, smaller one.
             free -= claim_bytes
@@ -163,10 +163,10 @@ class Residency:
             steps.models.values(),
             over,
             now,
-            impatient=now >= self._over_since + steps.policy.patience_s,
+            may_drain=now >= self._over_since + steps.policy.patience_s,
         )
-        for m in relief.stop:
+        for m in relief.evict:
             steps.evict(m, "memory", now)
-        for m in relief.end:
-            steps.end(m, "memory", now)
+        for m in relief.evict_fully:
+            steps.evict_fully(m, "memory", now)
         return {m.name for m in relief.drain}

@@ -58,23 +58,23 @@ class Transitions:
         if m.phase is Phase.STOPPING:
             return  # it was stopped a moment ago, for the copies of another victim
         if m.phase is Phase.ASLEEP:
-            self.end(m, reason, now)
-        elif self.give_back(m, reason, now):
+            self.evict_fully(m, reason, now)
+        elif self.free_memory(m, reason, now):
             m.evictions += 1
 
-    def end(self, m: Model, reason: str, now: float) -> None:
+    def evict_fully(self, m: Model, reason: str, now: float) -> None:
         """Have a model give back even what it would hold asleep: by the driver if that can suspend
         it, else by a stop."""
-        if m.phase is not Phase.STOPPING and self.give_back(m, reason, now, whole=True):
+        if m.phase is not Phase.STOPPING and self.free_memory(m, reason, now, fully=True):
             m.evictions += 1
 
-    def give_back(self, m: Model, reason: str, now: float, *, whole: bool = False) -> bool:
+    def free_memory(self, m: Model, reason: str, now: float, *, fully: bool = False) -> bool:
         """Free the memory of a model that runs nothing: by sleep if it can, else by a stop. False
-        when a sleeper is being stopped first, to make room for its copies. `whole`: it must not
+        when a sleeper is being stopped first, to make room for its copies. `fully`: it must not
         hold anything asleep."""
         hook = m.can_sleep and m.phase is Phase.READY
-        driver = m.may_suspend and (whole or not hook)
-        if not driver and (whole or not hook):
+        driver = m.may_suspend and (fully or not hook)
+        if not driver and (fully or not hook):
             self.stop(m, reason, now)
             return True
         host_bytes = m.likely_host_bytes_of(hook=hook, driver=driver)
