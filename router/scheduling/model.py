@@ -66,11 +66,11 @@ class Model(SleepRecord):
     phase: Phase = Phase.STOPPED
     generation: int = 0
     running: dict[str, Run] = field(default_factory=dict)
-    wanted: bool = False
+    load_requested: bool = False
     draining: bool = False
-    keep: bool = False  # it is to stay loaded now
-    let_go: bool = False  # although the operator has unloaded it
-    asked: str = ""  # what the operator has asked for and is not done: "unload" or "restart"
+    keep_loaded: bool = False  # the schedule wants it loaded now
+    unloaded_by_operator: bool = False  # this overrides `keep_loaded` until its next start
+    pending_command: str = ""  # of the operator, not done yet: "unload" or "restart"
     phase_since: float = 0.0
     holds_memory: bool = False
     ready_since: float = 0.0
@@ -102,14 +102,14 @@ class Model(SleepRecord):
     _demand_at: float = 0.0
 
     @property
-    def kept(self) -> bool:
+    def stays_loaded(self) -> bool:
         """Whether it stays loaded without use, and is loaded when there is room."""
-        return self.keep and not self.let_go
+        return self.keep_loaded and not self.unloaded_by_operator
 
     @property
     def claims_memory(self) -> bool:
         """Whether it is to be loaded or woken, if it is not ready."""
-        return bool(self.waiting) or self.wanted or self.kept
+        return bool(self.waiting) or self.load_requested or self.stays_loaded
 
     @property
     def need_bytes(self) -> int:
@@ -198,7 +198,7 @@ class Model(SleepRecord):
         self.phase_since = now
         if phase is Phase.STARTING:
             self.set_up_since = now
-            self.let_go = False
+            self.unloaded_by_operator = False
         if phase in COMING:
             self.holds_memory = True
         elif phase in GONE or phase is Phase.ASLEEP:
@@ -270,7 +270,7 @@ class Model(SleepRecord):
 
     def idle_at(self, p: Policy) -> float:
         """When an idle model has been idle for too long."""
-        own_s = math.inf if self.kept else self.own.idle_to_sleep_s
+        own_s = math.inf if self.stays_loaded else self.own.idle_to_sleep_s
         idle_s = p.idle_to_sleep_s if own_s is None else own_s
         # After a refusal it is asked again, but not at once; one that cannot sleep is stopped.
         asked_again_at = self.stage_after if self.refusals and self.can_sleep else 0.0
@@ -293,7 +293,7 @@ class Model(SleepRecord):
 
     def stop_asleep_at(self, p: Policy) -> float:
         """When a sleeping model has been asleep for too long."""
-        own_s = math.inf if self.kept else self.own.asleep_to_stop_s
+        own_s = math.inf if self.stays_loaded else self.own.asleep_to_stop_s
         return self.phase_since + (p.asleep_to_stop_s if own_s is None else own_s)
 
     def drains_others_at(self, p: Policy) -> float:
@@ -317,12 +317,12 @@ class Model(SleepRecord):
             found += (self.settled_at, self.drainable_at)
             if self.problem:
                 found.append(self.restart_at(p.unhealthy_to_restart_s))
-            if self.is_idle and not self.kept:
+            if self.is_idle and not self.stays_loaded:
                 found.append(self.idle_at(p))
             if self.wants_staging:
                 found.append(self.stage_at(p))
         elif self.phase is Phase.ASLEEP or self.phase in GONE:
-            if self.phase is Phase.ASLEEP and not self.kept:
+            if self.phase is Phase.ASLEEP and not self.stays_loaded:
                 found.append(self.stop_asleep_at(p))
             if self.claims_memory:
                 found.append(self.retry_at)

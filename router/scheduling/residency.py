@@ -33,7 +33,7 @@ class Residency:
             self._over_since = None
             return set()
         self._restart_unhealthy(now)
-        draining = self._do_as_asked(now)
+        draining = self._obey_operator(now)
         draining |= self._admit_claims(now) | self._relieve(now)
         models = steps.models.values()
         for sleeper in sleeping.judge_host_overcommitment(models, steps.host_budget_bytes, now):
@@ -46,7 +46,7 @@ class Residency:
         one look costs a fifth of the whole review."""
         held = host = 0
         for m in self._steps.models.values():
-            if m.asked or m.problem or (m.phase is not Phase.READY and m.claims_memory):
+            if m.pending_command or m.problem or (m.phase is not Phase.READY and m.claims_memory):
                 return False
             held += m.held_bytes
             host += m.held_host_bytes
@@ -76,21 +76,21 @@ class Residency:
             elif m.wants_staging and now >= m.stage_at(p):
                 steps.stage(m)
 
-    def _do_as_asked(self, now: float) -> set[str]:
+    def _obey_operator(self, now: float) -> set[str]:
         """Stop the models that the operator wants stopped. Return the names of those that must
         drain before."""
         drain: set[str] = set()
         for m in self._steps.models.values():
-            if not m.asked or self._steps.draining:
+            if not m.pending_command or self._steps.draining:
                 continue
             if m.running:
                 drain.add(m.name)
                 continue
-            reason, m.asked = m.asked, ""
+            reason, m.pending_command = m.pending_command, ""
             if m.phase not in GONE and m.phase is not Phase.STOPPING:
                 self._steps.stop(m, reason, now)
-            m.wanted = reason == "restart"
-            if m.wanted:
+            m.load_requested = reason == "restart"
+            if m.load_requested:
                 m.forget_failures(now)
         return drain
 
@@ -101,7 +101,7 @@ class Residency:
             if now >= m.restart_at(self._steps.policy.unhealthy_to_restart_s):
                 e = msg.Died(m.name, m.generation, f"its health check fails: {m.problem}")
                 self._steps.crash(m, e, "unhealthy", now, well_until=m.problem_since)
-                m.wanted = m.failures == 1
+                m.load_requested = m.failures == 1
 
     def _admit_claims(self, now: float) -> set[str]:
         """Start the models that fit and stop those evicted for others. Return the names of the
@@ -118,7 +118,7 @@ class Residency:
                 continue  # it has just been evicted for an older claim
             claim_bytes = m.claim_bytes  # before `bring`: then it is held
             if m.need_bytes > steps.budget_bytes:
-                m.wanted = False
+                m.load_requested = False
                 # What another program holds may get free again.
                 for_now = m.need_bytes <= steps.most_bytes
                 error = refusals.too_large(m, steps.budget_bytes)

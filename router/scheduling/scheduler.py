@@ -130,7 +130,7 @@ class Scheduler:
             case msg.Described():
                 self.models[event.model].concurrency = max(1, event.max_concurrency)
             case msg.Warm() | msg.Unload() | msg.Keep():
-                self._asked(event, now)
+                self._note_command(event, now)
             case msg.Draining():
                 self._drain(force=event.force, now=now)
             case msg.Tick():
@@ -207,16 +207,16 @@ class Scheduler:
             m.running[e.id] = replace(run, withdrawn=True)
             self._steps.effects.append(msg.Interrupt(e.id, m.name, run.generation))
 
-    def _asked(self, e: msg.Warm | msg.Unload | msg.Keep, now: float) -> None:
+    def _note_command(self, e: msg.Warm | msg.Unload | msg.Keep, now: float) -> None:
         m = self.models[e.model]
         if isinstance(e, msg.Keep):
-            m.keep, m.let_go = e.keep, False
+            m.keep_loaded, m.unloaded_by_operator = e.keep, False
             return
         if isinstance(e, msg.Unload):
-            m.asked = "restart" if e.again else "unload"
-            m.let_go = not e.again
+            m.pending_command = "restart" if e.again else "unload"
+            m.unloaded_by_operator = not e.again
             return
-        m.wanted = m.phase is not Phase.READY and m.phase not in COMING
+        m.load_requested = m.phase is not Phase.READY and m.phase not in COMING
         if e.at_once:
             m.forget_failures(now)
 
@@ -260,7 +260,7 @@ class Scheduler:
                 m.enter(Phase.READY, now)
                 m.note_ready(now, e.load_s, self.policy)
                 m.set_up_until = now
-                m.wanted = False
+                m.load_requested = False
                 m.can_sleep = e.can_sleep
                 m.can_suspend, m.suspend_refusal = e.can_suspend, e.suspend_refusal
                 m.note_load(e.load_s)

@@ -55,7 +55,7 @@ def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
         case msg.Woke() if m.phase is Phase.WAKING:
             m.enter(Phase.READY, now)
             m.note_ready(now, e.wake_s, policy)
-            m.wanted = False
+            m.load_requested = False
             m.note_wake(e.wake_s)
             m.note_footprint(e.footprint_bytes)
         case _:

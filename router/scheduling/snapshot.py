@@ -47,16 +47,16 @@ class ModelSnapshot:
     """One model. `state` is one of STATES. `phase_for_s`: seconds in this phase, None before its
     first change. `set_up_since`, `set_up_until`: when its last set-up began, and when it succeeded
     or failed, in the scheduler's clock. `wanted`: it is to be loaded when there is room.
-    `kept`: it stays loaded without use now. `restarting`: it is to be stopped and loaded again.
-    `memory_bytes`: what it holds now. `footprint_bytes`: the most that was measured, None before
-    its first load. The averages `load_s` and `service_s` are None before the first measurement.
-    `problem`: what the runner's own health check reports, "" when healthy. `failure_place`: the
-    line of the package that failed, for the operator only.
+    `stays_loaded`: it stays loaded without use now. `restarting`: it is to be stopped and loaded
+    again. `memory_bytes`: what it holds now. `footprint_bytes`: the most that was measured, None
+    before its first load. The averages `load_s` and `service_s` are None before the first
+    measurement. `problem`: what the runner's own health check reports, "" when healthy.
+    `failure_place`: the line of the package that failed, for the operator only.
 
     `can_sleep`: its process may be put to sleep. `staged`: its memory has been copied.
     `host_bytes`: what the copies take of main memory. `residue_bytes`: what it holds asleep,
     `freed_bytes`: what a sleep frees, both None before they are known. `wake_s`, `sleep_s`:
-    averages. `sleep_refusal`: why it did not sleep when it was last asked, "" when it did.
+    averages. `sleep_refusal`: why it did not sleep at the last try, "" when it did.
 
     `can_suspend`: the driver can suspend its process; if not, `suspend_refusal` says why.
     `suspended`: it has. `suspend_s`, `resume_s`: averages of that, and of a wake from there."""
@@ -68,7 +68,7 @@ class ModelSnapshot:
     set_up_since: float
     set_up_until: float
     wanted: bool
-    kept: bool
+    stays_loaded: bool
     restarting: bool
     running: tuple[str, ...]
     queue: tuple[QueuedPrediction, ...]
@@ -159,9 +159,9 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         phase_for_s=now - m.phase_since if m.phase_since else None,
         set_up_since=m.set_up_since,
         set_up_until=m.set_up_until,
-        wanted=m.wanted or (m.kept and m.phase in (*GONE, Phase.ASLEEP)),
-        kept=m.kept,
-        restarting=m.asked == "restart",
+        wanted=m.load_requested or (m.stays_loaded and m.phase in (*GONE, Phase.ASLEEP)),
+        stays_loaded=m.stays_loaded,
+        restarting=m.pending_command == "restart",
         running=tuple(sorted(m.running)),
         queue=tuple(queue),
         concurrency=m.concurrency,

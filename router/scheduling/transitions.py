@@ -139,7 +139,7 @@ class Transitions:
         m.failure_place = e.place if isinstance(e, msg.StartFailed) else ""
         m.crashed = crashed
         m.outage = m.elsewhere and (isinstance(e, msg.Died) or e.outage)
-        m.wanted = False
+        m.load_requested = False
         if not crashed or refusals.must_not_wait(m, self.policy, now):
             self.drop_waiters(m, refusals.backing_off(m, now), keep_patient=m.outage)
 

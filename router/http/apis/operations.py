@@ -78,7 +78,7 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "state_for_s": _rounded(m.phase_for_s, 1),
         "wanted": m.wanted,
         "restarting": m.restarting,
-        "kept_loaded": m.kept,
+        "kept_loaded": m.stays_loaded,
         "running": list(m.running),
         "queue": [
             {

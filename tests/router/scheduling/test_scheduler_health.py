@@ -96,7 +96,7 @@ def test_a_new_trouble(story: Story) -> None:
     say(story, NO)
     story.tell(msg.Finished("1", "alpha", 1))
     story.wait(RESTART_S)
-    assert (story.model("alpha").failures, story.model("alpha").wanted) == (1, True)
+    assert (story.model("alpha").failures, story.model("alpha").load_requested) == (1, True)
 
 
 def test_it_is_forgotten_with_the_process(story: Story) -> None:

@@ -14,7 +14,7 @@ def test_it_is_loaded_at_its_hour_and_stays(story: Story) -> None:
     story.ready("alpha")
     assert story.wait(10 * story.policy.idle_to_sleep_s) == []
     assert story.scheduler.next_wakeup(story.now) is None
-    assert story.scheduler.snapshot(story.now).models["alpha"].kept
+    assert story.scheduler.snapshot(story.now).models["alpha"].stays_loaded
     assert story.tell(msg.Keep("alpha", False)) == [msg.Stop("alpha", 1, "idle")]
     assert story.stopped("alpha") == []
     assert story.wait(600.0) == []

@@ -99,9 +99,14 @@ def test_a_suspension_changes_what_is_known() -> None:
         assert m.held_host_bytes == 12
         assert m.suspend_s == pytest.approx(average)
         m.enter(Phase.WAKING, NOW)
-        m.wanted = True
+        m.load_requested = True
         note_report(m, msg.Woke("m", 1, times, 10), POLICY, NOW)
-        assert (m.phase, m.suspended, m.suspended_bytes, m.wanted) == (Phase.READY, False, 0, False)
+        assert (m.phase, m.suspended, m.suspended_bytes, m.load_requested) == (
+            Phase.READY,
+            False,
+            0,
+            False,
+        )
         assert m.resume_s == pytest.approx(average)
         assert m.wake_s == 1.0, "it was no wake by copies alone"
 
