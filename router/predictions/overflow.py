@@ -179,8 +179,8 @@ class Overflow:
         placement.stop_timer()
         placement.place = place
         # It waits for a remote that is away only when no other place may take it.
-        patient = p.durable and (place == p.model or bool(placement.refused_by))
-        self._post(messages.Submitted(p.id, place, p.owner, p.priority, patient))
+        waits_out = p.durable and (place == p.model or bool(placement.refused_by))
+        self._post(messages.Submitted(p.id, place, p.owner, p.priority, waits_out))
         # By now it may have been refused and sent to the other place, or it may have ended.
         stays = self._placements.get(p.id) is placement and placement.place == place
         if place == p.model and stays:

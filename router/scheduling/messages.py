@@ -16,15 +16,15 @@ from router.errors import RouterError
 
 
 class Submitted(Struct, frozen=True):
-    """A prediction is to run. Priority is 0 (first) to 2 (last). `patient`: it waits, and is not
-    refused, while another program holds the memory that the model needs, or the other machine of
-    the model is away."""
+    """A prediction is to run. Priority is 0 (first) to 2 (last). `waits_out_outages`: it is not
+    refused but waits while another program holds the memory that the model needs, or while the
+    other machine of the model is away."""
 
     id: str
     model: str
     owner: str = ""
     priority: int = 1
-    patient: bool = False
+    waits_out_outages: bool = False
 
 
 class Withdrawn(Struct, frozen=True):

@@ -21,15 +21,15 @@ from msgspec.structs import replace
 
 class Waiter(Struct, frozen=True):
     """One waiting prediction. `since`: when it joined, in seconds of the scheduler's clock.
-    `returned`: it was granted before and was handed back. `patient`: it waits although the model
-    cannot start now."""
+    `returned`: it was granted before and was handed back. `waits_out_outages`: see `Submitted` in
+    `router.scheduling.messages`."""
 
     id: str
     owner: str
     priority: int
     since: float
     returned: bool = False
-    patient: bool = False
+    waits_out_outages: bool = False
 
 
 class WaitingLine:
@@ -106,10 +106,10 @@ class WaitingLine:
             out.append(best)
         return out
 
-    def clear(self, *, keep_patient: bool = False) -> list[Waiter]:
-        """Remove and return all waiters, or those that are not patient."""
-        out = [w for w in self._waiters if not (keep_patient and w.patient)]
-        self._waiters = [w for w in self._waiters if keep_patient and w.patient]
+    def clear(self, *, in_outage: bool = False) -> list[Waiter]:
+        """Remove and return all waiters; `in_outage`: only those that do not wait it out."""
+        out = [w for w in self._waiters if not (in_outage and w.waits_out_outages)]
+        self._waiters = [w for w in self._waiters if in_outage and w.waits_out_outages]
         return out
 
     def _admit(self, owner: str) -> None:

@@ -16,10 +16,10 @@ RETRY_SHUTDOWN_S = 10.0
 
 
 def refusal(
-    m: Model, owner: str, policy: Policy, now: float, *, patient: bool = False
+    m: Model, owner: str, policy: Policy, now: float, *, waits_out_outages: bool = False
 ) -> RouterError | None:
     """Why one more prediction of this owner is refused; None when it is accepted."""
-    if must_not_wait(m, policy, now, patient=patient):
+    if must_not_wait(m, policy, now, waits_out_outages=waits_out_outages):
         return backing_off(m, now)
     limit = policy.queue_limit if m.own.queue_limit is None else m.own.queue_limit
     if not m.waiting.has_room(owner, limit):
@@ -27,14 +27,14 @@ def refusal(
     return None
 
 
-def must_not_wait(m: Model, policy: Policy, now: float, *, patient: bool = False) -> bool:
+def must_not_wait(m: Model, policy: Policy, now: float, *, waits_out_outages: bool = False) -> bool:
     """Whether predictions are refused at once during the back-off.
 
     A crash will probably not happen again after the next start, so predictions wait for the end
-    of a short back-off after a crash. A set-up that failed will most likely fail again. A patient
-    prediction waits for a machine that is away until that is back.
+    of a short back-off after a crash. A set-up that failed will most likely fail again.
+    While the other machine of a model is away, predictions with `waits_out_outages` wait.
     """
-    if patient and m.outage:
+    if waits_out_outages and m.outage:
         return False
     backoff_left_s = m.retry_at - now
     short = m.crashed and backoff_left_s <= policy.wait_out_backoff_s

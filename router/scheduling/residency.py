@@ -122,7 +122,7 @@ class Residency:
                 # What another program holds may get free again.
                 for_now = m.need_bytes <= steps.most_bytes
                 error = refusals.too_large(m, steps.budget_bytes)
-                steps.drop_waiters(m, error, keep_patient=for_now)
+                steps.drop_waiters(m, error, in_outage=for_now)
                 continue
             decision = judge_claim(
                 m,

@@ -187,13 +187,15 @@ class Scheduler:
         if refusal := self._refusal(m, e, now):
             self._steps.effects.append(msg.Drop(e.id, refusal))
             return
-        m.waiting.join(Waiter(e.id, e.owner, e.priority, now, patient=e.patient))
+        m.waiting.join(
+            Waiter(e.id, e.owner, e.priority, now, waits_out_outages=e.waits_out_outages)
+        )
         self._steps.model_of[e.id] = m
 
     def _refusal(self, m: Model, e: msg.Submitted, now: float) -> RouterError | None:
         if self.draining:
             return refusals.shutting_down()
-        return refusals.refusal(m, e.owner, self.policy, now, patient=e.patient)
+        return refusals.refusal(m, e.owner, self.policy, now, waits_out_outages=e.waits_out_outages)
 
     def _withdrawn(self, e: msg.Withdrawn) -> None:
         m = self._steps.model_of.get(e.id)
@@ -242,7 +244,9 @@ class Scheduler:
             self._steps.drop(run.waiter.id, refusals.canceled())
         elif self.draining:
             self._steps.drop(run.waiter.id, refusals.shutting_down())
-        elif refusals.must_not_wait(m, self.policy, now, patient=run.waiter.patient):
+        elif refusals.must_not_wait(
+            m, self.policy, now, waits_out_outages=run.waiter.waits_out_outages
+        ):
             self._steps.drop(run.waiter.id, refusals.backing_off(m, now))
         else:
             m.waiting.rejoin(run.waiter)

@@ -141,14 +141,15 @@ class Transitions:
         m.outage = m.elsewhere and (isinstance(e, msg.Died) or e.outage)
         m.load_requested = False
         if not crashed or refusals.must_not_wait(m, self.policy, now):
-            self.drop_waiters(m, refusals.backing_off(m, now), keep_patient=m.outage)
+            self.drop_waiters(m, refusals.backing_off(m, now), in_outage=m.outage)
 
     def drop(self, prediction_id: str, error: RouterError) -> None:
         """Refuse a prediction that waits or was about to wait."""
         self.model_of.pop(prediction_id, None)
         self.effects.append(msg.Drop(prediction_id, error))
 
-    def drop_waiters(self, m: Model, error: RouterError, *, keep_patient: bool = False) -> None:
-        """Refuse the predictions that wait for the model: all, or those that are not patient."""
-        for w in m.waiting.clear(keep_patient=keep_patient):
+    def drop_waiters(self, m: Model, error: RouterError, *, in_outage: bool = False) -> None:
+        """Refuse the predictions that wait for the model. `in_outage`: only those that do not wait
+        it out."""
+        for w in m.waiting.clear(in_outage=in_outage):
             self.drop(w.id, error)

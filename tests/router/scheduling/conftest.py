@@ -64,12 +64,19 @@ class Story:
         raise AssertionError(f"woken for nothing\n{self.picture()}")
 
     def submit(
-        self, model: str, *ids: str, owner: str = "", priority: int = 1, patient: bool = False
+        self,
+        model: str,
+        *ids: str,
+        owner: str = "",
+        priority: int = 1,
+        waits_out_outages: bool = False,
     ) -> list[msg.Effect]:
         """Predictions arrive, all now."""
         effects = []
         for prediction_id in ids:
-            effects += self.tell(msg.Submitted(prediction_id, model, owner, priority, patient))
+            effects += self.tell(
+                msg.Submitted(prediction_id, model, owner, priority, waits_out_outages)
+            )
         return effects
 
     def ready(

@@ -25,8 +25,8 @@ class World(Books):
         self.submitted += 1
         self.waiting[prediction_id] = self.now
         self.model_of[prediction_id] = model
-        patient = self.random.random() < 0.5
-        self.tell(msg.Submitted(prediction_id, model, owner, priority, patient))
+        waits_out = self.random.random() < 0.5
+        self.tell(msg.Submitted(prediction_id, model, owner, priority, waits_out))
 
     def submit_again(self) -> None:
         """A prediction that waits or runs is submitted once more."""

@@ -208,7 +208,7 @@ def test_a_claim_of_a_suspended_model_is_as_patient_as_its_wake() -> None:
 def test_a_patient_prediction_waits_for_the_card(story: Story) -> None:
     """While another program holds it, others are refused; one that waits runs when it is free."""
     story.tell(msg.Measured(5, {}))
-    assert story.submit("alpha", "1", patient=True) == []
+    assert story.submit("alpha", "1", waits_out_outages=True) == []
     story.submit("alpha", "2")
     assert isinstance(story.dropped()["2"], ModelUnavailable)
     assert story.waiting("alpha") == ["1"]
@@ -219,12 +219,12 @@ def test_a_patient_prediction_waits_for_the_card(story: Story) -> None:
 def test_patience_does_not_help_a_model_that_never_fits(story: Story) -> None:
     """It is refused when it would not fit on an empty card either."""
     story.tell(msg.Measured(10, {"alpha": 11}))
-    story.submit("alpha", "1", patient=True)
+    story.submit("alpha", "1", waits_out_outages=True)
     assert isinstance(story.dropped()["1"], ModelUnavailable)
 
 
 def test_what_an_empty_card_would_hold() -> None:
     """Another program may hold it from the beginning."""
     story = Story(budget=5, most=10)
-    assert story.submit("alpha", "1", patient=True) == []
+    assert story.submit("alpha", "1", waits_out_outages=True) == []
     assert story.tell(msg.Measured(10, {})) == [msg.Start("alpha", 1)]

@@ -74,11 +74,11 @@ def test_a_full_queue_takes_none(story: Story) -> None:
     assert not story.scheduler.estimate("gamma", "", story.now).accepted
 
 
-def patient(story: Story, *ids: str) -> list[msg.Effect]:
+def through_outage(story: Story, *ids: str) -> list[msg.Effect]:
     """Asynchronous predictions arrive for gamma."""
     effects = []
     for prediction_id in ids:
-        effects += story.tell(msg.Submitted(prediction_id, "gamma", patient=True))
+        effects += story.tell(msg.Submitted(prediction_id, "gamma", waits_out_outages=True))
     return effects
 
 
@@ -90,10 +90,10 @@ def away(story: Story) -> list[msg.Effect]:
 
 def test_a_patient_one_waits_for_a_machine_that_is_away(story: Story) -> None:
     """Through any number of tries; others are refused at once. When it is back, all run."""
-    patient(story, "1")
+    through_outage(story, "1")
     story.submit("gamma", "2")
     assert [type(e) for e in away(story)] == [msg.Drop]
-    assert patient(story, "3") == []
+    assert through_outage(story, "3") == []
     assert [type(e) for e in story.submit("gamma", "4")] == [msg.Drop]
     for generation in range(2, 12):
         assert story.wake() == [msg.Start("gamma", generation)]
@@ -105,7 +105,7 @@ def test_a_patient_one_waits_for_a_machine_that_is_away(story: Story) -> None:
 
 def test_a_patient_one_that_is_handed_back_waits(story: Story) -> None:
     """Its machine was lost while it ran, and is away for longer than anybody else waits."""
-    patient(story, "1", "2")
+    through_outage(story, "1", "2")
     story.ready("gamma", footprint=0)
     for _ in range(6):
         story.die("gamma")
@@ -119,17 +119,17 @@ def test_a_patient_one_that_is_handed_back_waits(story: Story) -> None:
 
 def test_a_patient_one_does_not_wait_for_what_will_fail_again(story: Story) -> None:
     """A key that is not accepted, or the set-up of a model of this machine."""
-    patient(story, "1")
+    through_outage(story, "1")
     story.tell(msg.StartFailed("gamma", 1, "does not accept the key"))
     assert [e.id for e in story.effects if isinstance(e, msg.Drop)] == ["1"]
-    story.tell(msg.Submitted("2", "alpha", patient=True))
+    story.tell(msg.Submitted("2", "alpha", waits_out_outages=True))
     story.tell(msg.StartFailed("alpha", 1, "no weights", outage=True))
     assert [e.id for e in story.effects if isinstance(e, msg.Drop)] == ["2"]
 
 
 def test_a_patient_one_needs_a_place(story: Story) -> None:
     """The queue's limit holds for everybody."""
-    patient(story, "0")
+    through_outage(story, "0")
     away(story)
-    assert patient(story, *(str(n) for n in range(1, story.policy.queue_limit))) == []
-    assert [type(e) for e in patient(story, "one more")] == [msg.Drop]
+    assert through_outage(story, *(str(n) for n in range(1, story.policy.queue_limit))) == []
+    assert [type(e) for e in through_outage(story, "one more")] == [msg.Drop]
