@@ -108,7 +108,7 @@ class SignedBody:
         self._left_s = BODY_BASE_S
         self._digest = hashlib.sha256()
         self._ahead: deque[Message] = deque()
-        self._settled = False
+        self._ended = False
         self._refused: RouterError | None = None
 
     async def receive(self) -> Message:
@@ -126,22 +126,22 @@ class SignedBody:
         too large, and MalformedRequest when it arrives too slowly.
         """
         block = bytearray()
-        while not self._settled:
+        while not self._ended:
             block += (await self._next()).get("body", b"")
-            if self._settled or len(block) >= BLOCK_BYTES:
-                message = {"body": bytes(block), "more_body": not self._settled}
+            if self._ended or len(block) >= BLOCK_BYTES:
+                message = {"body": bytes(block), "more_body": not self._ended}
                 self._ahead.append({"type": "http.request", **message})
                 block = bytearray()
 
     async def drain(self) -> None:
         """Read, check and drop what the application left unread. Raises as `read_ahead` does."""
-        while not self._settled:
+        while not self._ended:
             await self._next()
 
     async def _next(self) -> Message:
         if self._refused is not None:  # also when it is asked for again
             raise self._refused
-        if self._settled:
+        if self._ended:
             return await self._receive()
         try:
             return await self._checked()
@@ -152,17 +152,17 @@ class SignedBody:
     async def _checked(self) -> Message:
         message = await self._wait()
         if message["type"] != "http.request":
-            self._settled = True
+            self._ended = True
             raise Unauthorized("Cannot verify: the body ended early")
         chunk = message.get("body", b"")
         self._left_bytes -= len(chunk)
         if self._left_bytes < 0:
-            self._settled = True
+            self._ended = True
             raise PayloadTooLarge("Cannot read the body: it is too large")
         self._left_s += len(chunk) / BODY_MIN_BYTES_PER_S
         self._digest.update(chunk)
         if not message.get("more_body", False):
-            self._settled = True
+            self._ended = True
             if self._digest.hexdigest() != self._sha256:
                 raise Unauthorized("Cannot verify: the body is not the one that was signed")
         return message
@@ -175,7 +175,7 @@ class SignedBody:
             async with asyncio.timeout(self._left_s):
                 message = await self._receive()
         except TimeoutError as error:
-            self._settled = True
+            self._ended = True
             raise MalformedRequest("Cannot read the body: it comes too slowly") from error
         self._left_s -= loop.time() - began
         return message

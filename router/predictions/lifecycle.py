@@ -371,7 +371,7 @@ class Predictions:
         if p.durable:
             # It stays in `_in_flight` until it is on disk, so that a client that polls always finds
             # it.
-            self._persistence.settle(p, lambda: self._in_flight.pop(p.id, None))
+            self._persistence.write_result(p, lambda: self._in_flight.pop(p.id, None))
         else:
             self._in_flight.pop(p.id, None)
         in_flight.end()

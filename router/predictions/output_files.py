@@ -105,7 +105,7 @@ class Outputs:
                 shelf.files[place][1] for place, uri in found if _is_known(shelf, place, uri)
             )
 
-    def settled(self, p: Prediction) -> None:
+    def note_written(self, p: Prediction) -> None:
         """The prediction's end is on disk: its files may go to the result store."""
         if self.mover is not None and p.output_files:
             self.mover.move(p.id)

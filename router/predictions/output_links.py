@@ -80,9 +80,9 @@ class Links:
         if stored is not None:
             self.remove([file.ref() for file in stored.output_files])
 
-    def settled(self, p: Prediction) -> None:
+    def note_written(self, p: Prediction) -> None:
         """The prediction's end is on disk, and it is no longer in flight."""
-        self._outputs.settled(p)
+        self._outputs.note_written(p)
 
     def remove(self, files: Collection[FileRef]) -> None:
         """Delete files of deleted predictions; there may be files of inputs among them."""
@@ -165,7 +165,7 @@ class Links:
         except RouterError:
             self.remove([file.ref() for file in files])
             return stored
-        self.settled(moved)
+        self.note_written(moved)
         return moved
 
 

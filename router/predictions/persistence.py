@@ -17,7 +17,7 @@ from router.storage.store import Store
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY_S = 600.0
-SETTLE_AGAIN_S = 5.0
+WRITE_AGAIN_S = 5.0
 
 
 class Persistence:
@@ -47,11 +47,11 @@ class Persistence:
         self._sweeper = asyncio.create_task(self._sweep_regularly())
 
     async def close(self) -> None:
-        """Wait for writes to finish, at most SETTLE_AGAIN_S; then cancel the others."""
+        """Wait for writes to finish, at most WRITE_AGAIN_S; then cancel the others."""
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._writes:
-            await asyncio.wait(self._writes, timeout=SETTLE_AGAIN_S)
+            await asyncio.wait(self._writes, timeout=WRITE_AGAIN_S)
         for task in list(self._writes):
             task.cancel()
 
@@ -60,9 +60,9 @@ class Persistence:
         if p.durable:
             self._spawn(self._note(p))
 
-    def settle(self, p: Prediction, then: Callable[[], object]) -> None:
+    def write_result(self, p: Prediction, then: Callable[[], object]) -> None:
         """Write a result, retrying until the disk takes it, and then call `then`."""
-        self._spawn(self._settle(p, then))
+        self._spawn(self._write_result(p, then))
 
     async def conclude(self, p: Prediction) -> None:
         """Write a result now, and send its webhook. Raises InsufficientStorage when the disk is
@@ -77,7 +77,7 @@ class Persistence:
             # Only the count of attempts is wrong then: the result is written later.
             log.error("Cannot write a step of a prediction: %s", error.message)
 
-    async def _settle(self, p: Prediction, then: Callable[[], object]) -> None:
+    async def _write_result(self, p: Prediction, then: Callable[[], object]) -> None:
         while True:
             try:
                 linked = await self._links.linked(p)
@@ -85,10 +85,10 @@ class Persistence:
             except RouterError as error:
                 # The result stays in memory, where callers find it, until the disk takes it.
                 log.error("Cannot write a result: %s; trying again", error.message)
-                await asyncio.sleep(SETTLE_AGAIN_S)
+                await asyncio.sleep(WRITE_AGAIN_S)
             else:
                 then()
-                self._links.settled(linked)
+                self._links.note_written(linked)
                 return
 
     async def _sweep_regularly(self) -> None:

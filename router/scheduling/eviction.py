@@ -128,7 +128,7 @@ def _chosen(
 
 def _idle(models: Iterable[Model], now: float) -> list[Model]:
     """The models that may be evicted now, in the order of rule 2."""
-    idle = [m for m in models if m.is_idle and m.held_bytes and now >= m.settled_at]
+    idle = [m for m in models if m.is_idle and m.held_bytes and now >= m.evictable_at]
     return sorted(idle, key=lambda m: (m.stays_loaded, -m.own.priority, m.cost_to_evict(now)))
 
 

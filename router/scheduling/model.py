@@ -74,7 +74,7 @@ class Model(SleepRecord):
     phase_since: float = 0.0
     holds_memory: bool = False
     ready_since: float = 0.0
-    settled_at: float = 0.0  # from when it may be stopped, if it is idle
+    evictable_at: float = 0.0  # from when it may be stopped, if it is idle
     # From when it may be drained. It stays at least as long as it took to bring, so that models
     # that take turns spend at most half of the time loading.
     drainable_at: float = 0.0
@@ -209,9 +209,9 @@ class Model(SleepRecord):
     def note_ready(self, now: float, brought_in_s: float, p: Policy) -> None:
         """Remember when it became ready and how long that took, which decides when it may go."""
         self.ready_since = now
-        self.settled_at = now + p.protection_s(brought_in_s)
+        self.evictable_at = now + p.protection_s(brought_in_s)
         worth_s = min(brought_in_s, LONGEST_PROTECTION_S)
-        self.drainable_at = max(self.settled_at, now + worth_s)
+        self.drainable_at = max(self.evictable_at, now + worth_s)
 
     def end_copying(self, *, unless: Phase | None = None) -> None:
         """Its copies do not grow any more."""
@@ -274,7 +274,7 @@ class Model(SleepRecord):
         idle_s = p.idle_to_sleep_s if own_s is None else own_s
         # After a refusal it is asked again, but not at once; one that cannot sleep is stopped.
         asked_again_at = self.stage_after if self.refusals and self.can_sleep else 0.0
-        return max(self.idle_since + idle_s, self.settled_at, asked_again_at)
+        return max(self.idle_since + idle_s, self.evictable_at, asked_again_at)
 
     def stage_at(self, p: Policy) -> float:
         """When the memory of an idle model may be copied."""
@@ -314,7 +314,7 @@ class Model(SleepRecord):
         now."""
         found: list[float] = []
         if self.phase is Phase.READY:
-            found += (self.settled_at, self.drainable_at)
+            found += (self.evictable_at, self.drainable_at)
             if self.problem:
                 found.append(self.restart_at(p.unhealthy_to_restart_s))
             if self.is_idle and not self.stays_loaded:

@@ -29,7 +29,7 @@ class Residency:
         """Change what has to be changed now. Return the names of the models that must drain: they
         may begin no prediction."""
         steps = self._steps
-        if self._is_settled():
+        if self._nothing_to_do():
             self._over_since = None
             return set()
         self._restart_unhealthy(now)
@@ -40,7 +40,7 @@ class Residency:
             steps.stop(sleeper, "host memory", now)
         return draining
 
-    def _is_settled(self) -> bool:
+    def _nothing_to_do(self) -> bool:
         """Whether nothing has to be changed: no model is unhealthy or asked to leave, none wants to
         be resident that is not, and memory suffices. So it is after nearly every event, and this
         one look costs a fifth of the whole review."""

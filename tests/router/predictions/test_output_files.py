@@ -58,7 +58,7 @@ class Studio:
         )
         return in_flight.prediction
 
-    async def settled(self, in_flight: InFlight) -> Prediction:
+    async def end_on_disk(self, in_flight: InFlight) -> Prediction:
         """Its end on disk, as the router writes it."""
         p = await self.links.linked(in_flight.prediction)
         await self.store.put(p)
@@ -77,7 +77,7 @@ async def test_there_and_back(studio: Studio) -> None:
     in_flight = studio.begun()
     raw = studio.ended(in_flight, PAINTED)
     first = await studio.links.linked(raw)
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     assert p == first
     assert p.output == {"picture": None, "layers": [None, None], "n": 3}
     assert [(f.name, f.media_type, f.size_bytes) for f in p.output_files] == [
@@ -113,7 +113,7 @@ async def test_what_would_not_come_back_as_it_was_stays(studio: Studio, text: st
     """A text that only looks like a file is a text, and leaves none."""
     in_flight = studio.begun()
     studio.ended(in_flight, [text, uri(b"x")])
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     assert p.output == [text, None]
     assert len(studio.names()) == 1
     assert (await studio.links.whole(p)).output == [text, uri(b"x")]
@@ -125,7 +125,7 @@ async def test_every_size(studio: Studio, size: int) -> None:
     content = os.urandom(size)
     in_flight = studio.begun()
     studio.ended(in_flight, uri(content))
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     (file,) = p.output_files
     assert (p.output, file.size_bytes, file.name) == (None, size, "output.png")
     assert Path(file.path).read_bytes() == content
@@ -146,7 +146,7 @@ async def test_a_large_file_does_not_hold_the_loop(studio: Studio) -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(others())
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     stored = turns
     await studio.links.whole(p)
     task.cancel()
@@ -165,7 +165,7 @@ async def test_chunks_of_a_stream(studio: Studio) -> None:
     assert (await studio.links.linked(so_far)).output_files == files
     assert (await studio.links.file("p1", "output-0.png")) == files[0]
     studio.ended(in_flight, [uri(b"0"), uri(b"1")])
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     assert p.output_files[0] == files[0]
     # A follower that is behind, and a webhook's body from before the end.
     assert (await studio.links.linked_chunk(in_flight, 1, uri(b"1")))[1] == p.output_files[1:]
@@ -190,13 +190,13 @@ async def test_a_run_that_begins_again(studio: Studio) -> None:
     await studio.links.linked_chunk(in_flight, 0, uri(b"second"))
     assert len(studio.names()) == 3
     studio.ended(in_flight, [uri(b"second"), uri(b"first 1")])
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     assert [Path(f.path).read_bytes() for f in p.output_files] == [b"second", b"first 1"]
     assert len(studio.names()) == 2
     in_flight = studio.begun("p2")
     await studio.links.linked_chunk(in_flight, 0, uri(b"x"))
     studio.ended(in_flight, "no file at all")
-    await studio.settled(in_flight)
+    await studio.end_on_disk(in_flight)
     assert len(studio.names()) == 2
 
 
@@ -235,12 +235,12 @@ async def test_a_full_disk(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(SpoolFile, "write", full)
     in_flight = studio.begun()
     studio.ended(in_flight, [uri(b"first"), uri(b"second")])
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     assert p.output == [None, uri(b"second")]
     assert len(studio.names()) == 1
     in_flight = studio.begun("p2")
     raw = studio.ended(in_flight, uri(b"third"))
-    assert (await studio.settled(in_flight)).output == raw.output
+    assert (await studio.end_on_disk(in_flight)).output == raw.output
     monkeypatch.setattr(SpoolFile, "write", write)
     assert (await studio.links.linked_chunk(in_flight, 0, uri(b"third")))[0] == uri(b"third")
     moved = await studio.links.linked(raw)
@@ -254,7 +254,7 @@ async def test_a_folder_that_is_gone(studio: Studio) -> None:
     studio.spool.folder.touch()  # so that nobody makes it again
     in_flight = studio.begun()
     studio.ended(in_flight, uri(b"x"))
-    assert (await studio.settled(in_flight)).output == uri(b"x")
+    assert (await studio.end_on_disk(in_flight)).output == uri(b"x")
 
 
 async def test_one_that_is_not_durable_leaves_no_file(studio: Studio) -> None:
@@ -271,7 +271,7 @@ async def test_urls(studio: Studio) -> None:
     in_flight = studio.begun()
     hostile = {"../../x": uri(b"1"), "a b/é": uri(b"2"), "a b": uri(b"3"), "a_b": uri(b"4")}
     studio.ended(in_flight, {**hostile, "k" * 500: uri(b"5")})
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     paths = [studio.outputs.url_path("p1", f) for f in p.output_files]
     assert len(set(paths)) == 5
     for path, file in zip(paths, p.output_files, strict=True):
@@ -297,7 +297,7 @@ async def test_a_file_that_is_gone(studio: Studio) -> None:
     """The rest of the output is shown."""
     in_flight = studio.begun()
     studio.ended(in_flight, {"a": uri(b"x"), "b": 1})
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     Path(p.output_files[0].path).unlink()
     assert (await studio.links.whole(p)).output == {"a": None, "b": 1}
 
@@ -309,7 +309,7 @@ async def test_more_files_than_anybody_wants(
     monkeypatch.setattr("router.predictions.output_files.MAX_FILES", 2)
     in_flight = studio.begun()
     studio.ended(in_flight, [uri(b"1"), uri(b"2"), uri(b"3")])
-    p = await studio.settled(in_flight)
+    p = await studio.end_on_disk(in_flight)
     assert p.output == [None, None, uri(b"3")]
     assert (await studio.links.whole(p)).output == [uri(b"1"), uri(b"2"), uri(b"3")]
 

@@ -66,7 +66,7 @@ class Desk:
     """A Persistence and all around it. What `linked` makes of a prediction has an output."""
 
     def __init__(self) -> None:
-        self.settled_ones: list[Prediction] = []
+        self.written_ones: list[Prediction] = []
         self.store, self.spool, self.clock, self.sent = FailingStore(), Spool(), HandClock(), Sent()
         self.persistence = Persistence(
             self.store,
@@ -80,9 +80,9 @@ class Desk:
         """As if its files had been moved."""
         return replace(p, output="linked")
 
-    def settled(self, p: Prediction) -> None:
+    def note_written(self, p: Prediction) -> None:
         """Noted."""
-        self.settled_ones.append(p)
+        self.written_ones.append(p)
 
     def remove(self, files: Collection[FileRef]) -> None:
         """As `Links` does."""
@@ -92,7 +92,7 @@ class Desk:
 @pytest.fixture
 async def desk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
     """Each wait is short."""
-    monkeypatch.setattr(module, "SETTLE_AGAIN_S", 0.001)
+    monkeypatch.setattr(module, "WRITE_AGAIN_S", 0.001)
     monkeypatch.setattr(module, "SWEEP_EVERY_S", 0.001)
     desk = Desk()
     yield desk
@@ -117,14 +117,14 @@ def ended(prediction_id: str = "a", completed_at: float = 1000.0) -> Prediction:
 async def test_a_result_is_written_until_the_disk_takes_it(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once then, with its webhook; and only then is it settled."""
+    """Once then, with its webhook; and only then does its caller hear of it."""
     desk.store.failures = 2
-    settled: list[int] = []
-    desk.persistence.settle(ended(), lambda: settled.append(desk.store.calls))
-    await until(lambda: settled)
-    assert settled == [desk.store.calls] == [3]
+    written: list[int] = []
+    desk.persistence.write_result(ended(), lambda: written.append(desk.store.calls))
+    await until(lambda: written)
+    assert written == [desk.store.calls] == [3]
     assert desk.store.rows["a"].output == "linked"
-    assert [p.output for p in desk.settled_ones] == ["linked"]
+    assert [p.output for p in desk.written_ones] == ["linked"]
     assert desk.store.outbox["a"].due_at == desk.clock.now
     assert [p.id for p in desk.sent.completed_ones] == ["a"]
     assert [r.getMessage() for r in caplog.records] == [
@@ -185,9 +185,9 @@ async def test_a_close_waits_for_what_is_being_written(
     desk.store.gate.clear()
     desk.persistence.note(ended())
     await asyncio.sleep(0)
-    await desk.persistence.close()  # gives up after SETTLE_AGAIN_S
+    await desk.persistence.close()  # gives up after WRITE_AGAIN_S
     await until(lambda: not desk.persistence._writes)
-    monkeypatch.setattr(module, "SETTLE_AGAIN_S", 60.0)
+    monkeypatch.setattr(module, "WRITE_AGAIN_S", 60.0)
     desk.persistence.note(ended("b"))
     closing = asyncio.create_task(desk.persistence.close())
     for _ in range(3):

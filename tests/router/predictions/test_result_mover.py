@@ -95,7 +95,7 @@ class Box:
         p = await self.links.linked(p)
         await self.store.put(p)
         del self.in_flight[p.id]
-        self.links.settled(p)
+        self.links.note_written(p)
         return p
 
     def here(self) -> list[str]:

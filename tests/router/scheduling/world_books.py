@@ -142,8 +142,8 @@ class Books:
         """Only a model that has been ready for a while and runs nothing loses its memory."""
         assert all(run.model != model for run in self.running.values() if not proc.dead)
         assert proc.ready_at is not None, self.picture()
-        settled_at = proc.ready_at + proc.protected_s
-        assert self.now >= settled_at, f"stopped too soon\n{self.picture()}"
+        evictable_at = proc.ready_at + proc.protected_s
+        assert self.now >= evictable_at, f"stopped too soon\n{self.picture()}"
 
     def check(self) -> None:
         waiting = running = 0
