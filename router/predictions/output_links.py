@@ -32,7 +32,7 @@ class Links:
         self._in_flight = in_flight
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def linked(self, p: Prediction) -> Prediction:
+    async def with_output_files(self, p: Prediction) -> Prediction:
         """The prediction with the files of its output in `output_files`.
 
         A prediction that is not durable is returned unchanged: it is deleted with its response, so
@@ -45,13 +45,13 @@ class Links:
         if not may_hold_files(p.output) and (in_flight is None or in_flight.shelf is None):
             return p
         if in_flight is None:
-            return await self._linked_from_store(p)
+            return await self._with_files_from_store(p)
         output, files = await self._outputs.store(
             in_flight.shelved(), p.id, p.output, last=p.status.is_terminal
         )
         return replace(p, output=output, output_files=files)
 
-    async def linked_chunk(
+    async def chunk_and_files(
         self, in_flight: InFlight, index: int, value: Json
     ) -> tuple[Json, tuple[OutputFile, ...], Place]:
         """One element of the output: without its files, the files, and its place in the output.
@@ -63,12 +63,12 @@ class Links:
             return value, (), at
         return *await self._outputs.store(in_flight.shelved(), p.id, value, at=at), at
 
-    async def whole(self, p: Prediction) -> Prediction:
+    async def with_data_uris(self, p: Prediction) -> Prediction:
         """The prediction with its output files in the output, as data: URIs. Raises
         ResultStoreFailed when one is in the result store and cannot be read now."""
         if not p.output_files:
             return p
-        output = await self._outputs.reader.whole(p.output, p.output_files)
+        output = await self._outputs.reader.with_data_uris(p.output, p.output_files)
         return replace(p, output=output, output_files=())
 
     async def delete(self, p: Prediction) -> None:
@@ -136,7 +136,7 @@ class Links:
                 raise _not_kept(file.name) from None
             yield copy
 
-    async def _linked_from_store(self, p: Prediction) -> Prediction:
+    async def _with_files_from_store(self, p: Prediction) -> Prediction:
         """The form with references, for an ended prediction. If its row is from a version without
         output files, or was written when the disk was full, its files are stored now."""
         async with self._lock(p.id):

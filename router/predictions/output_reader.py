@@ -35,7 +35,7 @@ class OutputReader:
         self._files = files
         self.results = results
 
-    async def whole(self, output: Json, files: Iterable[OutputFile]) -> Json:
+    async def with_data_uris(self, output: Json, files: Iterable[OutputFile]) -> Json:
         """The output with the data: URI of each file in its place; null for a file that is not kept
         any more. Raises ResultStoreFailed."""
         files = list(files)

@@ -80,15 +80,15 @@ class Persistence:
     async def _write_result(self, p: Prediction, then: Callable[[], object]) -> None:
         while True:
             try:
-                linked = await self._links.linked(p)
-                await self.conclude(linked)
+                stored = await self._links.with_output_files(p)
+                await self.conclude(stored)
             except RouterError as error:
                 # The result stays in memory, where callers find it, until the disk takes it.
                 log.error("Cannot write a result: %s; trying again", error.message)
                 await asyncio.sleep(WRITE_AGAIN_S)
             else:
                 then()
-                self._links.note_written(linked)
+                self._links.note_written(stored)
                 return
 
     async def _sweep_regularly(self) -> None:

@@ -98,7 +98,7 @@ class RemoteFiles:
             raise PayloadTooLarge(f"Cannot store the file: there are {MAX_FILES} already")
         return Incoming(self._spool, sizes, self._path(prediction_id, name), name)
 
-    async def whole(self, prediction_id: str, output: Json, sent: Json) -> Json:
+    async def with_data_uris(self, prediction_id: str, output: Json, sent: Json) -> Json:
         """The output with each file that was sent in its place, as a data: URI. `sent`: for each
         its `place`, `name` and `type`. Raises NotFound when one has not arrived, or there is no
         such place."""

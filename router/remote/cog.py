@@ -301,7 +301,7 @@ class CogBackend:
     async def _with_files(by_url: ByUrl, prediction_id: str, p: Mapping[str, Json]) -> Outcome:
         """The outcome with the output files that were sent to the router."""
         try:
-            output = await by_url.whole(prediction_id, p.get("output"), p["files"])
+            output = await by_url.with_data_uris(prediction_id, p.get("output"), p["files"])
         except NotFound as error:
             return answers.failed(answers.BACKEND_FAILED, f"The back-end answered: {error}")
         return answers.of_prediction(p, output) or answers.unreadable(200)

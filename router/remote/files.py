@@ -84,9 +84,9 @@ class ByUrl:
         """Where the prediction's outputs go. The URLs of its inputs are below it."""
         return self._url + self._files.outputs_path(prediction_id, self._lifetime_s)
 
-    async def whole(self, prediction_id: str, output: Json, sent: Json) -> Json:
+    async def with_data_uris(self, prediction_id: str, output: Json, sent: Json) -> Json:
         """The output with the files that were sent. Raises NotFound."""
-        return await self._files.whole(prediction_id, output, sent)
+        return await self._files.with_data_uris(prediction_id, output, sent)
 
 
 async def with_outputs(output: Json, is_ours: Callable[[str], bool], fetch: Fetch) -> Json:

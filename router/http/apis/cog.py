@@ -91,7 +91,7 @@ async def create(request: Request) -> Response:
     await wait_for_end(request, context, in_flight)
     if not in_flight.done.done():
         kept = await context.predictions.keep(p.id, caller_of(request))
-        return _accepted(await context.predictions.links.whole(kept))
+        return _accepted(await context.predictions.links.with_data_uris(kept))
     if in_flight.dropped_with is not None:
         return render_error(request.scope, in_flight.dropped_with)
     p = in_flight.prediction
@@ -123,21 +123,21 @@ async def _create_named(
 
     in_flight = await context.predictions.create_once(wanted_id, package.name, digest, caller, make)
     if request.scope[STREAMS]:
-        p = await _whole(context, wanted_id, caller)
+        p = await _with_data_uris(context, wanted_id, caller)
         return cog_stream(
             request, context.predictions.in_flight(wanted_id), p, cog_view, cancel=False
         )
     if in_flight is not None and not prefers_async(request):
         # A client that disconnects cancels nothing here: with the id it can ask again.
         await in_flight.wait(context.sync_limit_s)
-    p = await _whole(context, wanted_id, caller)
+    p = await _with_data_uris(context, wanted_id, caller)
     return json_response(cog_view(p)) if p.status.is_terminal else _accepted(p)
 
 
-async def _whole(context: Context, prediction_id: str, caller: Caller) -> Prediction:
+async def _with_data_uris(context: Context, prediction_id: str, caller: Caller) -> Prediction:
     """Return the prediction with the files of its output as data: URIs."""
     p = await context.predictions.get(prediction_id, caller)
-    return await context.predictions.links.whole(p)
+    return await context.predictions.links.with_data_uris(p)
 
 
 async def _read(request: Request) -> tuple[Context, Package, dict[str, Json]]:
@@ -232,7 +232,7 @@ def _accepted(p: Prediction) -> Response:
 async def get(request: Request) -> Response:
     """Return a prediction that was answered with 202 or has an id from the client."""
     links = context_of(request).predictions.links
-    return json_response(cog_view(await links.whole(await _find(request))))
+    return json_response(cog_view(await links.with_data_uris(await _find(request))))
 
 
 async def cancel(request: Request) -> Response:

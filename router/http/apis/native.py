@@ -58,7 +58,7 @@ async def accepted(request: Request, prediction_id: str) -> Response:
     """Answer 202 with the URL of the prediction, which is on disk and continues."""
     predictions = context_of(request).predictions
     p = await predictions.keep(prediction_id, caller_of(request))
-    p = await predictions.links.whole(p)
+    p = await predictions.links.with_data_uris(p)
     location = f"/predictions/{p.id}"
     return json_response(
         _view(request, p),
@@ -71,7 +71,7 @@ async def get_prediction(request: Request) -> Response:
     """Return the state of a prediction that was answered with 202."""
     predictions = context_of(request).predictions
     p = await predictions.get(request.path_params["prediction_id"], caller_of(request))
-    return json_response(_view(request, await predictions.links.whole(p)))
+    return json_response(_view(request, await predictions.links.with_data_uris(p)))
 
 
 async def cancel_prediction(request: Request) -> Response:
@@ -80,7 +80,7 @@ async def cancel_prediction(request: Request) -> Response:
     caller = caller_of(request)
     p = await predictions.get(request.path_params["prediction_id"], caller)
     predictions.cancel(p.id)
-    p = await predictions.links.whole(await predictions.get(p.id, caller))
+    p = await predictions.links.with_data_uris(await predictions.get(p.id, caller))
     return json_response(_view(request, p))
 
 

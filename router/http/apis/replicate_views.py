@@ -37,8 +37,8 @@ def utc(seconds: float | None) -> str | None:
 
 async def replicate_view(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:
     """Return a prediction. All its URLs are under `base_url`, those of output files too."""
-    linked = await context.predictions.links.linked(p)
-    return prediction_body(context, linked, base_url)
+    p = await context.predictions.links.with_output_files(p)
+    return prediction_body(context, p, base_url)
 
 
 async def webhook_view(context: Context, p: Prediction) -> dict[str, Any]:
@@ -48,7 +48,7 @@ async def webhook_view(context: Context, p: Prediction) -> dict[str, Any]:
     """
     if p.namespace:
         return await replicate_view(context, p, p.base_url)
-    return prediction_body(context, await context.predictions.links.whole(p), p.base_url)
+    return prediction_body(context, await context.predictions.links.with_data_uris(p), p.base_url)
 
 
 def prediction_body(context: Context, p: Prediction, base_url: str) -> dict[str, Any]:

@@ -150,11 +150,11 @@ async def stream(request: Request) -> Response:
     async def link(index: int, value: Json) -> Json:
         if in_flight is None:
             return value
-        rest, files, at = await links.linked_chunk(in_flight, index, value)
+        rest, files, at = await links.chunk_and_files(in_flight, index, value)
         return with_urls(context, prediction_id, rest, files, base, at=at)
 
     if in_flight is None:
-        p = await links.linked(p)
+        p = await links.with_output_files(p)
         output = with_urls(context, p.id, p.output, p.output_files, base)
         p = replace(p, output=output, output_files=())
     events = _replicate_events(follow(in_flight, p, place), link)

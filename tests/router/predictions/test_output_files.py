@@ -60,7 +60,7 @@ class Studio:
 
     async def end_on_disk(self, in_flight: InFlight) -> Prediction:
         """Its end on disk, as the router writes it."""
-        p = await self.links.linked(in_flight.prediction)
+        p = await self.links.with_output_files(in_flight.prediction)
         await self.store.put(p)
         del self.in_flight[p.id]
         return p
@@ -76,7 +76,7 @@ async def test_there_and_back(studio: Studio) -> None:
     """The row holds no file; either form is what it was, and each file is stored once."""
     in_flight = studio.begun()
     raw = studio.ended(in_flight, PAINTED)
-    first = await studio.links.linked(raw)
+    first = await studio.links.with_output_files(raw)
     p = await studio.end_on_disk(in_flight)
     assert p == first
     assert p.output == {"picture": None, "layers": [None, None], "n": 3}
@@ -87,9 +87,9 @@ async def test_there_and_back(studio: Studio) -> None:
     ]
     stored = await studio.store.get("p1")
     assert stored == p
-    assert (await studio.links.whole(p)).output == PAINTED
-    assert await studio.links.linked(p) is p
-    assert await studio.links.linked(raw) == p  # somebody still holds it as it was
+    assert (await studio.links.with_data_uris(p)).output == PAINTED
+    assert await studio.links.with_output_files(p) is p
+    assert await studio.links.with_output_files(raw) == p  # somebody still holds it as it was
     assert len(studio.names()) == 3
     assert all(name.startswith("p1.") for name in studio.names())
     assert studio.spool.remove_unowned({"p1"}) == 0
@@ -116,7 +116,7 @@ async def test_what_would_not_come_back_as_it_was_stays(studio: Studio, text: st
     p = await studio.end_on_disk(in_flight)
     assert p.output == [text, None]
     assert len(studio.names()) == 1
-    assert (await studio.links.whole(p)).output == [text, uri(b"x")]
+    assert (await studio.links.with_data_uris(p)).output == [text, uri(b"x")]
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, PIECE_CHARS // 4 * 3 - 1, PIECE_CHARS * 2])
@@ -129,7 +129,7 @@ async def test_every_size(studio: Studio, size: int) -> None:
     (file,) = p.output_files
     assert (p.output, file.size_bytes, file.name) == (None, size, "output.png")
     assert Path(file.path).read_bytes() == content
-    assert (await studio.links.whole(p)).output == uri(content)
+    assert (await studio.links.with_data_uris(p)).output == uri(content)
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ async def test_a_large_file_does_not_hold_the_loop(studio: Studio) -> None:
     task = asyncio.create_task(others())
     p = await studio.end_on_disk(in_flight)
     stored = turns
-    await studio.links.whole(p)
+    await studio.links.with_data_uris(p)
     task.cancel()
     assert stored > 10
     assert turns - stored > 10
@@ -157,19 +157,19 @@ async def test_a_large_file_does_not_hold_the_loop(studio: Studio) -> None:
 async def test_chunks_of_a_stream(studio: Studio) -> None:
     """Each is stored when it is first followed, and has the same URL at the end."""
     in_flight = studio.begun()
-    rest, files, at = await studio.links.linked_chunk(in_flight, 0, uri(b"0"))
+    rest, files, at = await studio.links.chunk_and_files(in_flight, 0, uri(b"0"))
     assert (rest, at) == (None, (0,))
-    again = await studio.links.linked_chunk(in_flight, 0, uri(b"0"))
+    again = await studio.links.chunk_and_files(in_flight, 0, uri(b"0"))
     assert again[1] == files
     so_far = replace(in_flight.prediction, output=[uri(b"0")])
-    assert (await studio.links.linked(so_far)).output_files == files
+    assert (await studio.links.with_output_files(so_far)).output_files == files
     assert (await studio.links.file("p1", "output-0.png")) == files[0]
     studio.ended(in_flight, [uri(b"0"), uri(b"1")])
     p = await studio.end_on_disk(in_flight)
     assert p.output_files[0] == files[0]
     # A follower that is behind, and a webhook's body from before the end.
-    assert (await studio.links.linked_chunk(in_flight, 1, uri(b"1")))[1] == p.output_files[1:]
-    assert (await studio.links.linked(so_far)).output_files == files
+    assert (await studio.links.chunk_and_files(in_flight, 1, uri(b"1")))[1] == p.output_files[1:]
+    assert (await studio.links.with_output_files(so_far)).output_files == files
     assert len(studio.names()) == 2
 
 
@@ -186,15 +186,15 @@ async def test_a_run_that_begins_again(studio: Studio) -> None:
     """What the first attempt had put out and the second has not is deleted."""
     in_flight = studio.begun()
     for i in range(3):
-        await studio.links.linked_chunk(in_flight, i, uri(b"first %d" % i))
-    await studio.links.linked_chunk(in_flight, 0, uri(b"second"))
+        await studio.links.chunk_and_files(in_flight, i, uri(b"first %d" % i))
+    await studio.links.chunk_and_files(in_flight, 0, uri(b"second"))
     assert len(studio.names()) == 3
     studio.ended(in_flight, [uri(b"second"), uri(b"first 1")])
     p = await studio.end_on_disk(in_flight)
     assert [Path(f.path).read_bytes() for f in p.output_files] == [b"second", b"first 1"]
     assert len(studio.names()) == 2
     in_flight = studio.begun("p2")
-    await studio.links.linked_chunk(in_flight, 0, uri(b"x"))
+    await studio.links.chunk_and_files(in_flight, 0, uri(b"x"))
     studio.ended(in_flight, "no file at all")
     await studio.end_on_disk(in_flight)
     assert len(studio.names()) == 2
@@ -204,14 +204,14 @@ async def test_many_who_ask_at_once(studio: Studio) -> None:
     """One copy, also when one of them leaves; also for a row that was written without files."""
     in_flight = studio.begun()
     raw = studio.ended(in_flight, uri(bytes(1 << 20)))
-    asking = [asyncio.create_task(studio.links.linked(raw)) for _ in range(5)]
+    asking = [asyncio.create_task(studio.links.with_output_files(raw)) for _ in range(5)]
     await asyncio.sleep(0)
     asking[0].cancel()
     found = await asyncio.gather(*asking[1:])
     assert len({p.output_files for p in found}) == 1
     old = replace(raw, id="old")
     await studio.store.put(old)
-    found = await asyncio.gather(*(studio.links.linked(old) for _ in range(5)))
+    found = await asyncio.gather(*(studio.links.with_output_files(old) for _ in range(5)))
     assert len({p.output_files for p in found}) == 1
     assert len(studio.names()) == 2
     stored = await studio.store.get("old")
@@ -242,8 +242,8 @@ async def test_a_full_disk(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> N
     raw = studio.ended(in_flight, uri(b"third"))
     assert (await studio.end_on_disk(in_flight)).output == raw.output
     monkeypatch.setattr(SpoolFile, "write", write)
-    assert (await studio.links.linked_chunk(in_flight, 0, uri(b"third")))[0] == uri(b"third")
-    moved = await studio.links.linked(raw)
+    assert (await studio.links.chunk_and_files(in_flight, 0, uri(b"third")))[0] == uri(b"third")
+    moved = await studio.links.with_output_files(raw)
     assert (moved.output, len(moved.output_files)) == (None, 1)
     assert len(studio.names()) == 2
 
@@ -260,9 +260,9 @@ async def test_a_folder_that_is_gone(studio: Studio) -> None:
 async def test_one_that_is_not_durable_leaves_no_file(studio: Studio) -> None:
     """It is gone with its answer."""
     in_flight = studio.begun(durable=False)
-    assert await studio.links.linked_chunk(in_flight, 0, uri(b"0")) == (uri(b"0"), (), (0,))
+    assert await studio.links.chunk_and_files(in_flight, 0, uri(b"0")) == (uri(b"0"), (), (0,))
     raw = studio.ended(in_flight, uri(b"x"))
-    assert await studio.links.linked(raw) is raw
+    assert await studio.links.with_output_files(raw) is raw
     assert studio.names() == []
 
 
@@ -299,7 +299,7 @@ async def test_a_file_that_is_gone(studio: Studio) -> None:
     studio.ended(in_flight, {"a": uri(b"x"), "b": 1})
     p = await studio.end_on_disk(in_flight)
     Path(p.output_files[0].path).unlink()
-    assert (await studio.links.whole(p)).output == {"a": None, "b": 1}
+    assert (await studio.links.with_data_uris(p)).output == {"a": None, "b": 1}
 
 
 async def test_more_files_than_anybody_wants(
@@ -311,7 +311,7 @@ async def test_more_files_than_anybody_wants(
     studio.ended(in_flight, [uri(b"1"), uri(b"2"), uri(b"3")])
     p = await studio.end_on_disk(in_flight)
     assert p.output == [None, None, uri(b"3")]
-    assert (await studio.links.whole(p)).output == [uri(b"1"), uri(b"2"), uri(b"3")]
+    assert (await studio.links.with_data_uris(p)).output == [uri(b"1"), uri(b"2"), uri(b"3")]
 
 
 def test_what_an_earlier_router_left(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class Sent:
 
 
 class Desk:
-    """A Persistence and all around it. What `linked` makes of a prediction has an output."""
+    """A Persistence and all around it. `with_output_files` gives each prediction an output."""
 
     def __init__(self) -> None:
         self.written_ones: list[Prediction] = []
@@ -76,7 +76,7 @@ class Desk:
             links=cast(Links, self),
         )
 
-    async def linked(self, p: Prediction) -> Prediction:
+    async def with_output_files(self, p: Prediction) -> Prediction:
         """As if its files had been moved."""
         return replace(p, output="linked")
 

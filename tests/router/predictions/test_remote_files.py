@@ -95,12 +95,12 @@ async def test_what_was_sent_is_put_into_the_output(world: World) -> None:
         {"place": ["pictures", 0], "name": NAME, "type": "image/png"},
         {"place": ["mask"], "name": OTHER, "type": ""},
     ]
-    whole = await world.files.whole("p1", output, sent)
+    whole = await world.files.with_data_uris("p1", output, sent)
     assert whole == {
         "pictures": ["data:image/png;base64,Y2F0", "text"],
         "mask": "data:;base64,ZG9n",
     }
-    alone = await world.files.whole("p1", None, [{"place": [], "name": NAME, "type": ""}])
+    alone = await world.files.with_data_uris("p1", None, [{"place": [], "name": NAME, "type": ""}])
     assert alone == "data:;base64,Y2F0"
 
 
@@ -125,7 +125,7 @@ async def test_what_was_not_sent_is_refused(world: World, sent: object) -> None:
     world.send("p2", OTHER, b"another's")
     world.send("p1", NAME, b"cat")
     with pytest.raises(NotFound):
-        await world.files.whole("p1", {"mask": None}, sent)
+        await world.files.with_data_uris("p1", {"mask": None}, sent)
 
 
 def test_the_end_of_a_prediction_deletes_its_files(world: World) -> None:

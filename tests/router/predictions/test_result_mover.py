@@ -92,7 +92,7 @@ class Box:
         p = conclude(p, Outcome(Status.SUCCEEDED, output), 3.0)
         in_flight = InFlight(p, asyncio.get_running_loop().create_future())
         self.in_flight[p.id] = in_flight
-        p = await self.links.linked(p)
+        p = await self.links.with_output_files(p)
         await self.store.put(p)
         del self.in_flight[p.id]
         self.links.note_written(p)
@@ -133,7 +133,7 @@ async def test_files_leave_the_disk_and_are_read_as_before(box: Box) -> None:
     assert sorted(box.bucket.objects.values()) == [b"<svg>", b"cat"]
     stored = await box.store.get("p1")
     assert stored == p
-    assert (await box.links.whole(p)).output == PICTURE
+    assert (await box.links.with_data_uris(p)).output == PICTURE
     assert [box.outputs.url_path(p.id, f) for f in stored.output_files] == paths
     async with box.links.file_of_url(f"https://a.example{paths[0]}") as copy:
         assert copy is not None
@@ -162,7 +162,7 @@ async def test_a_store_that_is_down_loses_nothing(
     assert box.mover.view() == {"waiting": 1, "problem": "it does not answer"}
     assert len(box.here()) == 2
     assert caplog.text.count("it does not answer") == 1
-    assert (await box.links.whole(p)).output == PICTURE
+    assert (await box.links.with_data_uris(p)).output == PICTURE
     box.bucket.down = False
     await box.moved()
     assert len(box.bucket.objects) == 2
@@ -174,10 +174,10 @@ async def test_a_moved_file_while_the_store_is_down(box: Box) -> None:
     await box.moved()
     box.bucket.down = True
     with pytest.raises(ResultStoreFailed):
-        await box.links.whole(p)
+        await box.links.with_data_uris(p)
     box.bucket.down = False
     del box.bucket.objects[named(p.output_files[0])]
-    assert (await box.links.whole(p)).output == {**PICTURE, "picture": None}
+    assert (await box.links.with_data_uris(p)).output == {**PICTURE, "picture": None}
     path = box.outputs.url_path("p1", p.output_files[0])
     with pytest.raises(NotFound):
         async with box.links.file_of_url(f"https://a.example{path}"):
@@ -201,7 +201,7 @@ async def test_a_restart_goes_on(box: Box, tmp_path: Path) -> None:
     third = Box(box.store, tmp_path, box.bucket)
     third.mover.open()
     await third.moved()
-    assert (await third.links.whole(kept)).output == PICTURE
+    assert (await third.links.with_data_uris(kept)).output == PICTURE
     await third.mover.close()
 
 
