@@ -32,7 +32,7 @@ from router.prediction import (
     Status,
 )
 from router.predictions import custom_metrics
-from router.predictions.output_files import Shelf
+from router.predictions.output_files import StoredOutputs
 from router.predictions.prediction_log import (
     GAP,
     NumberedLine,
@@ -127,7 +127,7 @@ class InFlight:
     _metric_bytes: int = 0
     _followers: set[asyncio.Future[None]] = field(default_factory=set)
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
-    shelf: Shelf | None = None  # the files of its output, once it has one
+    stored_outputs: StoredOutputs | None = None  # the files of its output, once it has one
     version: int = 0  # counts every change that wakes followers
 
     def try_again_s(self, outcome: Outcome) -> float | None:
@@ -138,11 +138,11 @@ class InFlight:
         asked_s = (outcome.failure.retry_after_s if outcome.failure else None) or 0.0
         return max(asked_s, REFUSED_AGAIN_S) if asked_s <= REFUSED_LONGEST_S else None
 
-    def shelved(self) -> Shelf:
-        """The shelf of its output files; made when there is none yet."""
-        if self.shelf is None:
-            self.shelf = Shelf()
-        return self.shelf
+    def ensure_stored_outputs(self) -> StoredOutputs:
+        """Its `stored_outputs`, made when there are none yet."""
+        if self.stored_outputs is None:
+            self.stored_outputs = StoredOutputs()
+        return self.stored_outputs
 
     def note(self, progress: Progress) -> bool:
         """Add a part of its log, output or metrics, and wake its followers. False when the output

@@ -42,7 +42,7 @@ URL_PATH = re.compile(r"/v1/outputs/([A-Za-z0-9_-]{1,64})/([A-Za-z0-9_.~-]{1,200
 
 
 @dataclass(slots=True)
-class Shelf:
+class StoredOutputs:
     """The output files in the spool of one prediction that has not ended. `files`: by the place in
     the output, the data: URI and the file made of it. `closed`: the prediction's end has been
     stored, and no file is added any more."""
@@ -66,7 +66,13 @@ class Outputs:
     # ---- into the spool --------------------------------------------------------------------
 
     async def store(
-        self, shelf: Shelf, prediction_id: str, output: Json, *, at: Place = (), last: bool = False
+        self,
+        stored: StoredOutputs,
+        prediction_id: str,
+        output: Json,
+        *,
+        at: Place = (),
+        last: bool = False,
     ) -> tuple[Json, tuple[OutputFile, ...]]:
         """Store the files of an output. Returns the output with null in place of each file, and the
         files.
@@ -75,34 +81,34 @@ class Outputs:
         prediction's output, and the prediction has ended; files of an earlier attempt are deleted.
         A file that the disk does not take stays in the output, and no part of it on the disk.
         """
-        if not may_hold_files(output) and not shelf.files:
+        if not may_hold_files(output) and not stored.files:
             return output, ()
         # In a task of its own: when the caller is cancelled, no file may stay unrecorded.
-        work = asyncio.create_task(self._store(shelf, prediction_id, output, at, last=last))
+        work = asyncio.create_task(self._store(stored, prediction_id, output, at, last=last))
         self._working.add(work)
         work.add_done_callback(self._working.discard)
         files = await asyncio.shield(work)
         return with_values(output, [(f.place[len(at) :], None) for f in files]), files
 
     async def _store(
-        self, shelf: Shelf, prediction_id: str, output: Json, at: Place, *, last: bool
+        self, stored: StoredOutputs, prediction_id: str, output: Json, at: Place, *, last: bool
     ) -> tuple[OutputFile, ...]:
         found = [((*at, *place), uri) for place, uri in islice(data_uris(output), MAX_FILES)]
-        async with shelf.lock:
-            new = [(place, uri) for place, uri in found if not _is_known(shelf, place, uri)]
-            if new and not shelf.closed:
+        async with stored.lock:
+            new = [(place, uri) for place, uri in found if not _is_known(stored, place, uri)]
+            if new and not stored.closed:
                 if sum(len(uri) for _, uri in new) <= SMALL_CHARS:
-                    made = self._write_all(prediction_id, new, shelf)
+                    made = self._write_all(prediction_id, new, stored)
                 else:
-                    made = await asyncio.to_thread(self._write_all, prediction_id, new, shelf)
-                self._put(shelf, made)
-            if last and not shelf.closed:
-                self._remove(shelf, shelf.files.keys() - {place for place, _ in found})
+                    made = await asyncio.to_thread(self._write_all, prediction_id, new, stored)
+                self._put(stored, made)
+            if last and not stored.closed:
+                self._remove(stored, stored.files.keys() - {place for place, _ in found})
                 # Closed even if the disk has refused a file: a file that is stored after the row
                 # was written would be in no row. `Links` tries again from the row.
-                shelf.closed = True
+                stored.closed = True
             return tuple(
-                shelf.files[place][1] for place, uri in found if _is_known(shelf, place, uri)
+                stored.files[place][1] for place, uri in found if _is_known(stored, place, uri)
             )
 
     def note_written(self, p: Prediction) -> None:
@@ -117,21 +123,21 @@ class Outputs:
         if self.mover is not None:
             self.mover.remove(files)
 
-    def _put(self, shelf: Shelf, made: Iterable[tuple[str, OutputFile]]) -> None:
+    def _put(self, stored: StoredOutputs, made: Iterable[tuple[str, OutputFile]]) -> None:
         made = list(made)
-        self._remove(shelf, shelf.files.keys() & {file.place for _, file in made})
+        self._remove(stored, stored.files.keys() & {file.place for _, file in made})
         for uri, file in made:
-            shelf.files[file.place] = uri, file
+            stored.files[file.place] = uri, file
 
-    def _remove(self, shelf: Shelf, places: Collection[Place]) -> None:
-        self._files.remove([shelf.files.pop(place)[1].ref() for place in places])
+    def _remove(self, stored: StoredOutputs, places: Collection[Place]) -> None:
+        self._files.remove([stored.files.pop(place)[1].ref() for place in places])
 
     def _write_all(
-        self, prediction_id: str, found: Iterable[tuple[Place, str]], shelf: Shelf
+        self, prediction_id: str, found: Iterable[tuple[Place, str]], stored: StoredOutputs
     ) -> list[tuple[str, OutputFile]]:
         """Write files; returns those that could be written. It may run in a thread: it changes only
         the disk."""
-        taken = {file.name for _, file in shelf.files.values()}
+        taken = {file.name for _, file in stored.files.values()}
         made = []
         try:
             for place, uri in found:
@@ -208,8 +214,8 @@ def _is_canonical(text: str, piece: bytes, *, is_last: bool) -> bool:
     return base64.b64encode(piece[-(rest or 3) :]).decode() == text[-4:]
 
 
-def _is_known(shelf: Shelf, place: Place, uri: str) -> bool:
-    known = shelf.files.get(place)
+def _is_known(stored: StoredOutputs, place: Place, uri: str) -> bool:
+    known = stored.files.get(place)
     return known is not None and known[0] == uri
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from router.errors import NotEnded, NotFound, RouterError
 from router.prediction import FileRef, Json, OutputFile, Place, Prediction
 from router.predictions.in_flight import InFlight
-from router.predictions.output_files import Outputs, Shelf, data_uris, may_hold_files
+from router.predictions.output_files import Outputs, StoredOutputs, data_uris, may_hold_files
 from router.predictions.output_reader import with_values
 from router.storage.store import Store
 
@@ -42,12 +42,12 @@ class Links:
             return p
         in_flight = self._in_flight(p.id)
         # The files of an earlier attempt must be deleted at the end, even if the output has none.
-        if not may_hold_files(p.output) and (in_flight is None or in_flight.shelf is None):
+        if not may_hold_files(p.output) and (in_flight is None or in_flight.stored_outputs is None):
             return p
         if in_flight is None:
             return await self._with_files_from_store(p)
         output, files = await self._outputs.store(
-            in_flight.shelved(), p.id, p.output, last=p.status.is_terminal
+            in_flight.ensure_stored_outputs(), p.id, p.output, last=p.status.is_terminal
         )
         return replace(p, output=output, output_files=files)
 
@@ -61,7 +61,7 @@ class Links:
         at: Place = () if is_whole else (index,)
         if not p.durable:
             return value, (), at
-        return *await self._outputs.store(in_flight.shelved(), p.id, value, at=at), at
+        return *await self._outputs.store(in_flight.ensure_stored_outputs(), p.id, value, at=at), at
 
     async def with_data_uris(self, p: Prediction) -> Prediction:
         """The prediction with its output files in the output, as data: URIs. Raises
@@ -109,8 +109,8 @@ class Links:
     async def file(self, prediction_id: str, name: str) -> OutputFile:
         """A prediction's output file by its name. Raises NotFound when it is not kept."""
         in_flight = self._in_flight(prediction_id)
-        if in_flight is not None and in_flight.shelf is not None:
-            files = [file for _, file in in_flight.shelf.files.values()]
+        if in_flight is not None and in_flight.stored_outputs is not None:
+            files = [file for _, file in in_flight.stored_outputs.files.values()]
         else:
             stored = await self._store.get(prediction_id)
             files = list(stored.output_files) if stored else []
@@ -156,7 +156,9 @@ class Links:
         return self._locks.setdefault(prediction_id, asyncio.Lock())
 
     async def _moved(self, stored: Prediction) -> Prediction:
-        output, files = await self._outputs.store(Shelf(), stored.id, stored.output, last=True)
+        output, files = await self._outputs.store(
+            StoredOutputs(), stored.id, stored.output, last=True
+        )
         if not files:
             return stored
         moved = replace(stored, output=output, output_files=files)
