@@ -73,18 +73,18 @@ class Backends:
                 self._add(name, model, settings, clock)
         self.weightless = frozenset(self._remotes)
 
-    def kind(self, place: str) -> str:
+    def kind(self, target: str) -> str:
         """What runs the model: `local`, `cog`, `replicate` or `modal`."""
-        remote = self._remotes.get(place)
+        remote = self._remotes.get(target)
         return remote[0].kind.value if remote else LOCAL
 
     def runs_here(self, p: Prediction) -> bool:
         """Whether the prediction ran on this machine and not at a remote."""
         return not p.home and self.kind(p.model) == LOCAL
 
-    def process(self, place: str, files: RemoteFiles | None = None) -> RemoteProcess | None:
+    def process(self, target: str, files: RemoteFiles | None = None) -> RemoteProcess | None:
         """A new process of a model that runs at a remote, None for a local one."""
-        remote = self._remotes.get(place)
+        remote = self._remotes.get(target)
         if remote is None:
             return None
         backend = make_backend(remote[0], files)
@@ -107,9 +107,9 @@ class Backends:
         # The remote has what the package needs; it need not be installed here.
         return Description(await self._remote_schema(package.name), 1)
 
-    async def _remote_schema(self, place: str) -> Mapping[str, Json]:
+    async def _remote_schema(self, target: str) -> Mapping[str, Json]:
         """The schema of a model from its remote. Raises StartError when it does not answer."""
-        options = self._remotes[place][0]
+        options = self._remotes[target][0]
         limit_s = MODAL_SCHEMA_LIMIT_S if options.kind is Kind.MODAL else SCHEMA_LIMIT_S
         backend = make_backend(options)
         try:
@@ -128,14 +128,14 @@ class Backends:
                 return
             self.packages[name] = _folderless(name, settings.packages_dir)
         options = _options(model, settings)
-        place = f"{name}@{options.kind.value}" if has_two else name
-        self.scheduled[place] = replace(self.packages[name], name=place)
-        self.concurrency[place] = model.remote.concurrency if model.remote else 1
-        self._remotes[place] = options, make_guards(options, clock)
+        target = f"{name}@{options.kind.value}" if has_two else name
+        self.scheduled[target] = replace(self.packages[name], name=target)
+        self.concurrency[target] = model.remote.concurrency if model.remote else 1
+        self._remotes[target] = options, make_guards(options, clock)
         if has_two:
             to_box = options.kind is not Kind.MODAL and bool(options.urls)
-            self.labels[place] = name
-            self.rules[name] = OverflowRule(place, model.overflow_after_s, to_box)
+            self.labels[target] = name
+            self.rules[name] = OverflowRule(target, model.overflow_after_s, to_box)
 
 
 def _why(has_two: bool) -> str:

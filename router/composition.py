@@ -309,11 +309,11 @@ def _make_loop(
         host_budget_bytes=copies_budget_bytes(0, settings.sleep_memory_bytes),
         most_bytes=memory.most_bytes(),
         own_policies={
-            place: OwnPolicy(
+            target: OwnPolicy(
                 *(own.idle_to_sleep_s, own.asleep_to_stop_s, own.queue_limit, own.priority)
             )
-            for place in backends.concurrency
-            if (own := settings.of_model(backends.labels.get(place, place)))
+            for target in backends.concurrency
+            if (own := settings.of_model(backends.labels.get(target, target)))
         },
     )
     return SchedulerLoop(

@@ -32,7 +32,7 @@ OTHERS = frozenset(
 TESTS = ("TEST_", "CHAOS_", "FUZZ_", "PROPERTY_", "PYPI_", "NPM_")
 TABLE = re.compile(r"\s*\[\[?([^\]]+)\]\]?\s*(?:#.*)?")
 KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[\w.-]+(?:\s*\.\s*[\w-]+)*)\s*=""")
-Place = tuple[str | int, ...]
+JsonPath = tuple[str | int, ...]
 
 
 def explain(error: ValidationError, environ: Mapping[str, str]) -> list[str]:
@@ -119,7 +119,7 @@ def _parts(name: str) -> list[str]:
     return [part.strip().strip("\"'") for part in name.split(".")]
 
 
-def _where(place: Place, text: str, environ: Mapping[str, str]) -> str:
+def _where(place: JsonPath, text: str, environ: Mapping[str, str]) -> str:
     """Where a setting was given: the variable, or the file with its line."""
     variable = PREFIX + NESTED.join(map(str, place)).upper()
     given = {name.upper() for name in environ}

@@ -26,7 +26,7 @@ from router.trace_context import TraceContext
 
 Json = Any  # a JSON value; Python's type system cannot describe it usefully
 # The keys and indexes that lead to a value in JSON; () leads to the complete value.
-Place = tuple[str | int, ...]
+JsonPath = tuple[str | int, ...]
 
 
 class Status(StrEnum):
@@ -83,7 +83,7 @@ class OutputFile:
     it. `name`: the last part of its URL, unique within the prediction. `media_type`: as the model's
     server gave it, "" when it gave none."""
 
-    place: Place
+    place: JsonPath
     path: str
     name: str
     media_type: str

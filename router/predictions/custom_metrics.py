@@ -56,22 +56,22 @@ def apply(metrics: dict[str, Json], update: MetricUpdate) -> None:
     *parents, leaf = update.name.split(".")
     if not leaf or not all(parents):
         return
-    place = metrics
+    holder = metrics
     for name in parents:
-        if not isinstance(place.get(name), dict):
-            place[name] = {}
-        place = place[name]
+        if not isinstance(holder.get(name), dict):
+            holder[name] = {}
+        holder = holder[name]
     match update.mode:
         case "increment":
-            place[leaf] = _sum(place.get(leaf, 0), update.value)
-        case "append" if isinstance(place.get(leaf), list):
-            place[leaf] = [*place[leaf], update.value]
+            holder[leaf] = _sum(holder.get(leaf, 0), update.value)
+        case "append" if isinstance(holder.get(leaf), list):
+            holder[leaf] = [*holder[leaf], update.value]
         case "append":
-            place[leaf] = [place[leaf], update.value] if leaf in place else [update.value]
+            holder[leaf] = [holder[leaf], update.value] if leaf in holder else [update.value]
         case _ if update.value is None:
-            place.pop(leaf, None)
+            holder.pop(leaf, None)
         case _:
-            place[leaf] = update.value
+            holder[leaf] = update.value
 
 
 def _sum(old: Json, value: Json) -> Json:

@@ -23,7 +23,7 @@ import orjson
 
 from router.errors import InsufficientStorage
 from router.media_types import MEDIA_TYPE, suffix_of_type
-from router.prediction import FileRef, Json, OutputFile, Place, Prediction
+from router.prediction import FileRef, Json, JsonPath, OutputFile, Prediction
 from router.predictions.output_reader import OutputReader, with_values
 from router.predictions.result_mover import ResultMover
 from router.storage.store import Files
@@ -47,7 +47,7 @@ class StoredOutputs:
     the output, the data: URI and the file made of it. `closed`: the prediction's end has been
     stored, and no file is added any more."""
 
-    files: dict[Place, tuple[str, OutputFile]] = field(default_factory=dict)
+    files: dict[JsonPath, tuple[str, OutputFile]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
 
@@ -71,7 +71,7 @@ class Outputs:
         prediction_id: str,
         output: Json,
         *,
-        at: Place = (),
+        at: JsonPath = (),
         last: bool = False,
     ) -> tuple[Json, tuple[OutputFile, ...]]:
         """Store the files of an output. Returns the output with null in place of each file, and the
@@ -91,7 +91,7 @@ class Outputs:
         return with_values(output, [(f.place[len(at) :], None) for f in files]), files
 
     async def _store(
-        self, stored: StoredOutputs, prediction_id: str, output: Json, at: Place, *, last: bool
+        self, stored: StoredOutputs, prediction_id: str, output: Json, at: JsonPath, *, last: bool
     ) -> tuple[OutputFile, ...]:
         found = [((*at, *place), uri) for place, uri in islice(data_uris(output), MAX_FILES)]
         async with stored.lock:
@@ -129,11 +129,11 @@ class Outputs:
         for uri, file in made:
             stored.files[file.place] = uri, file
 
-    def _remove(self, stored: StoredOutputs, places: Collection[Place]) -> None:
+    def _remove(self, stored: StoredOutputs, places: Collection[JsonPath]) -> None:
         self._files.remove([stored.files.pop(place)[1].ref() for place in places])
 
     def _write_all(
-        self, prediction_id: str, found: Iterable[tuple[Place, str]], stored: StoredOutputs
+        self, prediction_id: str, found: Iterable[tuple[JsonPath, str]], stored: StoredOutputs
     ) -> list[tuple[str, OutputFile]]:
         """Write files; returns those that could be written. It may run in a thread: it changes only
         the disk."""
@@ -150,7 +150,7 @@ class Outputs:
         return made
 
     def _write(
-        self, prediction_id: str, place: Place, uri: str, taken: Collection[str]
+        self, prediction_id: str, place: JsonPath, uri: str, taken: Collection[str]
     ) -> OutputFile | None:
         """Write one file. None when the text is no data: URI, or when encoding the file would not
         give the same text. Raises InsufficientStorage when the disk is full, and OSError."""
@@ -214,12 +214,12 @@ def _is_canonical(text: str, piece: bytes, *, is_last: bool) -> bool:
     return base64.b64encode(piece[-(rest or 3) :]).decode() == text[-4:]
 
 
-def _is_known(stored: StoredOutputs, place: Place, uri: str) -> bool:
+def _is_known(stored: StoredOutputs, place: JsonPath, uri: str) -> bool:
     known = stored.files.get(place)
     return known is not None and known[0] == uri
 
 
-def _name(place: Place, suffix: str, taken: Collection[str]) -> str:
+def _name(place: JsonPath, suffix: str, taken: Collection[str]) -> str:
     """The last part of the URL, which clients use as the file's name: `output-mask.png` for
     `{"mask": …}`. No name in `taken` is used again."""
     stem = "-".join(["output", *(UNSAFE.sub("_", str(step))[:32] for step in place[-3:])])
@@ -249,10 +249,10 @@ def may_hold_files(output: Json) -> bool:
         return False
 
 
-def data_uris(output: Json) -> Iterator[tuple[Place, str]]:
+def data_uris(output: Json) -> Iterator[tuple[JsonPath, str]]:
     """Every string of the output that begins like a data: URI in base64, and its place, in
     order."""
-    waiting: list[tuple[Place, Json]] = [((), output)]
+    waiting: list[tuple[JsonPath, Json]] = [((), output)]
     while waiting:  # no recursion: a model's output may be nested to any depth
         place, value = waiting.pop()
         if isinstance(value, str):

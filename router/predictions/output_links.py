@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from msgspec.structs import replace
 
 from router.errors import NotEnded, NotFound, RouterError
-from router.prediction import FileRef, Json, OutputFile, Place, Prediction
+from router.prediction import FileRef, Json, JsonPath, OutputFile, Prediction
 from router.predictions.in_flight import InFlight
 from router.predictions.output_files import Outputs, StoredOutputs, data_uris, may_hold_files
 from router.predictions.output_reader import with_values
@@ -53,12 +53,12 @@ class Links:
 
     async def chunk_and_files(
         self, in_flight: InFlight, index: int, value: Json
-    ) -> tuple[Json, tuple[OutputFile, ...], Place]:
+    ) -> tuple[Json, tuple[OutputFile, ...], JsonPath]:
         """One element of the output: without its files, the files, and its place in the output.
         `in_flight` may have ended by now."""
         p = in_flight.prediction
         is_whole = p.status.is_terminal and not isinstance(p.output, list)
-        at: Place = () if is_whole else (index,)
+        at: JsonPath = () if is_whole else (index,)
         if not p.durable:
             return value, (), at
         return *await self._outputs.store(in_flight.ensure_stored_outputs(), p.id, value, at=at), at

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from router.errors import InvalidInput
 from router.media_types import suffix_of_name
-from router.prediction import FileRef, Json, OutputFile, Place
+from router.prediction import FileRef, Json, JsonPath, OutputFile
 from router.storage.store import Files
 
 if TYPE_CHECKING:  # it imports the client, which only a router with a result store needs
@@ -115,10 +115,10 @@ def _read(file: OutputFile) -> str | None:
     return "".join(parts)
 
 
-def with_values(output: Json, values: Iterable[tuple[Place, Json]]) -> Json:
+def with_values(output: Json, values: Iterable[tuple[JsonPath, Json]]) -> Json:
     """A copy of the output with these values at these places."""
     root: dict[str, Any] = {"": output}
-    copies: dict[Place, Any] = {}
+    copies: dict[JsonPath, Any] = {}
     for place, value in values:
         holder, key = root, ""
         for depth, step in enumerate(place):

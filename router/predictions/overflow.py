@@ -1,6 +1,6 @@
-"""Overflow: which of a model's two places, this machine or a remote, runs a prediction.
+"""Overflow: which of a model's two targets, this machine or a remote, runs a prediction.
 
-The local place comes first. A prediction goes to the remote in three cases: it would wait longer
+The local target comes first. A prediction goes to the remote in three cases: it would wait longer
 than `after_s` here; it has waited that long; it is refused here because the model cannot start,
 does not fit in memory, or its queue is full. The scheduler knows the remote as a model of its own.
 Only this module knows at which of the two a prediction waits. The prediction keeps its id.
@@ -23,8 +23,8 @@ from router.prediction import Prediction
 from router.scheduling import messages
 from router.scheduling.scheduler import Scheduler
 
-# Refusals after which the other place may still accept. A router that stops stops both places.
-ELSEWHERE_PERHAPS = (errors.ModelUnavailable, errors.QueueFull)
+# Refusals after which the other target may still accept. A router that stops stops both targets.
+RETRY_ON_OTHER_TARGET = (errors.ModelUnavailable, errors.QueueFull)
 LAST_SERVED = 10
 RATE_S = 60
 
@@ -48,11 +48,11 @@ class OverflowRule:
 
 @dataclass(slots=True)
 class Placement:
-    """Where one prediction is, by the scheduler's name of the place, and which places refused
+    """Where one prediction is, by the scheduler's name of the target, and which targets refused
     it."""
 
     prediction: Prediction
-    place: str = ""  # until it is sent to one
+    target: str = ""  # until it is sent to one
     refused_by: set[str] = field(default_factory=set)
     timer: Timer | None = None
 
@@ -88,7 +88,7 @@ class LastMinute:
 
 
 class Overflow:
-    """Submits predictions to the scheduler, and counts which place served them."""
+    """Submits predictions to the scheduler, and counts which target served them."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class Overflow:
         self._last_minute: defaultdict[str, LastMinute] = defaultdict(LastMinute)
 
     def submit(self, p: Prediction) -> None:
-        """Put the prediction into the queue of the place where it is likely to start first."""
+        """Put the prediction into the queue of the target where it is likely to start first."""
         rule = self._rules.get(p.model)
         if rule is None or (rule.to_box and p.via):
             self._post(messages.Submitted(p.id, p.model, p.owner, p.priority, p.durable))
@@ -129,13 +129,13 @@ class Overflow:
             self._go(placement, p.model)
 
     def refused(self, prediction_id: str, error: RouterError) -> bool:
-        """Handle a refusal by the place where it is. True when it was sent to the other one."""
+        """Handle a refusal by the target where it is. True when it was sent to the other one."""
         placement = self._placements.get(prediction_id)
-        if placement is None or not isinstance(error, ELSEWHERE_PERHAPS):
+        if placement is None or not isinstance(error, RETRY_ON_OTHER_TARGET):
             return False
-        placement.refused_by.add(placement.place)
+        placement.refused_by.add(placement.target)
         model = placement.prediction.model
-        other = self._rules[model].remote if placement.place == model else model
+        other = self._rules[model].remote if placement.target == model else model
         if other in placement.refused_by:
             return False
         self._go(placement, other)
@@ -146,44 +146,44 @@ class Overflow:
         placement = self._placements.get(prediction_id)
         return (
             ""
-            if placement is None or placement.place == placement.prediction.model
-            else placement.place
+            if placement is None or placement.target == placement.prediction.model
+            else placement.target
         )
 
     def served(self, p: Prediction) -> None:
         """Count a prediction that has run, with any result."""
         placement = self._placements.get(p.id)
-        place = placement.place if placement else p.model
-        self._served[place] += 1
-        self._last[place].append(p.id)
-        self._last_minute[place].add(self._clock.monotonic())
+        target = placement.target if placement else p.model
+        self._served[target] += 1
+        self._last[target].append(p.id)
+        self._last_minute[target].add(self._clock.monotonic())
 
     def forget(self, prediction_id: str) -> None:
         """Forget a prediction that has ended."""
         if (placement := self._placements.pop(prediction_id, None)) is not None:
             placement.stop_timer()
 
-    def record(self, place: str) -> tuple[int, list[str]]:
+    def record(self, target: str) -> tuple[int, list[str]]:
         """How many predictions ran there, and the ids of the last ones, oldest first."""
-        return self._served[place], list(self._last.get(place, ()))
+        return self._served[target], list(self._last.get(target, ()))
 
-    def per_minute(self, place: str) -> int:
+    def per_minute(self, target: str) -> int:
         """How many predictions ended there in the last minute, after a run."""
-        ended = self._last_minute.get(place)
+        ended = self._last_minute.get(target)
         return ended.count(self._clock.monotonic()) if ended else 0
 
     # ---- internal --------------------------------------------------------------------------
 
-    def _go(self, placement: Placement, place: str) -> None:
+    def _go(self, placement: Placement, target: str) -> None:
         p = placement.prediction
         placement.stop_timer()
-        placement.place = place
-        # It waits for a remote that is away only when no other place may take it.
-        waits_out = p.durable and (place == p.model or bool(placement.refused_by))
-        self._post(messages.Submitted(p.id, place, p.owner, p.priority, waits_out))
-        # By now it may have been refused and sent to the other place, or it may have ended.
-        stays = self._placements.get(p.id) is placement and placement.place == place
-        if place == p.model and stays:
+        placement.target = target
+        # It waits for a remote that is away only when no other target may take it.
+        waits_out = p.durable and (target == p.model or bool(placement.refused_by))
+        self._post(messages.Submitted(p.id, target, p.owner, p.priority, waits_out))
+        # By now it may have been refused and sent to the other target, or it may have ended.
+        stays = self._placements.get(p.id) is placement and placement.target == target
+        if target == p.model and stays:
             self._watch(placement)
 
     def _watch(self, placement: Placement) -> None:

@@ -85,23 +85,23 @@ class PredictionLog:
         lines += [entry[0] for entry in self._tail]
         return "".join(lines)
 
-    def since(self, place: int) -> list[NumberedLine]:
-        """The lines after the first `place` lines, each with its number."""
+    def since(self, after_line: int) -> list[NumberedLine]:
+        """The lines after line number `after_line`, each with its number."""
         found: list[NumberedLine] = []
         end = self._count
         for line, source, span, _ in reversed(self._tail):
-            if end <= place:
+            if end <= after_line:
                 break
             found.append((end, LogText(line, source)))
             end -= span
         found.reverse()
-        if place >= self._first:
+        if after_line >= self._first:
             return found
         kept = len(self._head)
-        head = self._head[place:]
-        before = [(n, LogText(e[0], e[1])) for n, e in enumerate(head, place + 1)]
+        head = self._head[after_line:]
+        before = [(n, LogText(e[0], e[1])) for n, e in enumerate(head, after_line + 1)]
         if self._gap_bytes:
-            gap = gap_line(self._first - max(place, kept), self._gap_bytes)
+            gap = gap_line(self._first - max(after_line, kept), self._gap_bytes)
             before.append((self._first, LogText(gap)))
         return before + found
 
@@ -147,19 +147,19 @@ def bounded(text: str) -> str:
     return data[:head].decode() + gap_line(max(lines, 1), size) + tail
 
 
-def lines_since(text: str, place: int) -> list[NumberedLine]:
-    """The lines after the first `place` lines of an ended prediction's log. Their numbers are the
+def lines_since(text: str, after_line: int) -> list[NumberedLine]:
+    """The lines after line number `after_line` of an ended prediction's log. Their numbers are the
     same as while it ran; their sources (stdout, stderr) are not known any more."""
     gap = GAP.search(text)
     if gap is None or gap.start() > HEAD_BYTES:
         lines = LINE.findall(text)
-        return [(i, LogText(line)) for i, line in enumerate(lines[place:], place + 1)]
+        return [(i, LogText(line)) for i, line in enumerate(lines[after_line:], after_line + 1)]
     head = LINE.findall(text[: gap.start()])
-    found = [(i, LogText(line)) for i, line in enumerate(head[place:], place + 1)]
+    found = [(i, LogText(line)) for i, line in enumerate(head[after_line:], after_line + 1)]
     first = len(head) + int(gap[1])
-    if place < first:
-        found.append((first, LogText(gap_line(first - max(place, len(head)), int(gap[2])))))
+    if after_line < first:
+        found.append((first, LogText(gap_line(first - max(after_line, len(head)), int(gap[2])))))
     tail = LINE.findall(text[gap.end() :])
-    skipped = max(place - first, 0)
+    skipped = max(after_line - first, 0)
     found += [(i, LogText(line)) for i, line in enumerate(tail[skipped:], first + skipped + 1)]
     return found

@@ -149,8 +149,8 @@ class CogBackend:
     async def predict(self, job: Job, report: Report) -> Outcome:
         """See `Backend.predict`."""
         by_url = self._by_url
-        place = functools.partial(by_url.place, job.id) if by_url else inline
-        body: dict[str, Json] = {"id": job.id, "input": await with_files(job, place)}
+        as_input = functools.partial(by_url.as_input, job.id) if by_url else inline
+        body: dict[str, Json] = {"id": job.id, "input": await with_files(job, as_input)}
         if by_url:
             body["files_url"] = by_url.outputs_url(job.id)
         if job.context:

@@ -25,7 +25,7 @@ ANY_TYPE = "application/octet-stream"
 # deploy/ray_files.py has it for outputs.
 INLINE_BYTES = 256 << 10
 
-Place = Callable[[FileRef], Awaitable[str]]
+AsInput = Callable[[FileRef], Awaitable[str]]
 Fetch = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
@@ -52,12 +52,12 @@ async def inline(file: FileRef) -> str:
     return await asyncio.to_thread(read)
 
 
-async def with_files(job: Job, place: Place = inline) -> dict[str, Json]:
-    """The inputs, with the result of `place` for each file."""
+async def with_files(job: Job, as_input: AsInput = inline) -> dict[str, Json]:
+    """The inputs, with the result of `as_input` for each file."""
     inputs = dict(job.inputs)
     lists: dict[str, list[str]] = {}
     for file in job.files:
-        made = await place(file)
+        made = await as_input(file)
         if file.in_list:
             lists.setdefault(file.field, []).append(made)
         else:
@@ -74,7 +74,7 @@ class ByUrl:
         self._url = url
         self._lifetime_s = lifetime_s
 
-    async def place(self, prediction_id: str, file: FileRef) -> str:
+    async def as_input(self, prediction_id: str, file: FileRef) -> str:
         """The URL of an input; the content of a small one."""
         if (await asyncio.to_thread(os.stat, file.path)).st_size <= INLINE_BYTES:
             return await inline(file)

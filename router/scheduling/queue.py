@@ -86,7 +86,7 @@ class WaitingLine:
         if len(self._waiters) == 1:
             chosen = self._waiters.pop()
         else:
-            chosen = min(self._waiters, key=lambda w: self._place(w, self._turns, now))
+            chosen = min(self._waiters, key=lambda w: self._sort_key(w, self._turns, now))
             self._waiters.remove(chosen)
         if not chosen.returned:
             self._turns[chosen.owner] += 1
@@ -99,7 +99,7 @@ class WaitingLine:
         turns = dict(self._turns)
         out: list[Waiter] = []
         while left:
-            best = min(left, key=lambda w: self._place(w, turns, now))
+            best = min(left, key=lambda w: self._sort_key(w, turns, now))
             left.remove(best)
             if not best.returned:
                 turns[best.owner] += 1
@@ -120,6 +120,8 @@ class WaitingLine:
             self._turns = {o: t for o, t in self._turns.items() if o in present}
             self._turns[owner] = self._turn
 
-    def _place(self, w: Waiter, turns: dict[str, int], now: float) -> tuple[bool, int, int, float]:
+    def _sort_key(
+        self, w: Waiter, turns: dict[str, int], now: float
+    ) -> tuple[bool, int, int, float]:
         rank = max(0, w.priority - int((now - w.since) / self._ageing_s))
         return not w.returned, rank, turns[w.owner], w.since

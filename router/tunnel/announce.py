@@ -98,15 +98,15 @@ class Exposure:
             *(self._publish(i, p, address) for i, p in enumerate(self._exposed.publishers))
         )
 
-    async def _publish(self, place: int, publisher: Publisher, address: Address) -> None:
+    async def _publish(self, index: int, publisher: Publisher, address: Address) -> None:
         if self._exposed.dry_run:
             self._tell("preview", publisher.preview(address))
             return
         # A named tunnel has the same address after each restart.
-        if self._published.get(place) == address.url:
+        if self._published.get(index) == address.url:
             return
         if await self._until_done(lambda: publisher.publish(address)):
-            self._published[place] = address.url
+            self._published[index] = address.url
             self._tell("published", publisher.name)
 
     async def _until_done(self, attempt: Callable[[], Awaitable[None]]) -> bool:

@@ -164,14 +164,14 @@ def _nested(values: dict[str, list[str]]) -> dict[str, Json]:
         path = keys[:-1] if is_list else keys
         if not path or "" in path or len(path) > MAX_DEPTH or (len(texts) > 1 and not is_list):
             raise wrong("metadata", f"has a part '{name[:80]}' that names no key of an object")
-        place = root
+        holder = root
         for key in path[:-1]:
-            place = place.setdefault(key, {})
-            if not isinstance(place, dict):
+            holder = holder.setdefault(key, {})
+            if not isinstance(holder, dict):
                 raise wrong("metadata", f"has two values at '{name[:80]}'")
-        if path[-1] in place:
+        if path[-1] in holder:
             raise wrong("metadata", f"has two values at '{name[:80]}'")
-        place[path[-1]] = list(texts) if is_list else texts[0]
+        holder[path[-1]] = list(texts) if is_list else texts[0]
     return root
 
 

@@ -54,10 +54,10 @@ async def list_predictions(request: Request) -> Response:
     links: dict[str, str | None] = {"previous": None, "next": None}
     for name, way, edge in (("previous", "after", page[:1]), ("next", "before", page[-1:])):
         for p in edge:
-            place = (p.created_at, p.id)
-            beyond = await predictions.page(caller, **{way: place}, limit=1)
+            cursor = (p.created_at, p.id)
+            beyond = await predictions.page(caller, **{way: cursor}, limit=1)
             if any(filters.since <= other.created_at < filters.before for other in beyond):
-                query = urlencode({**filters.given, "cursor": _cursor(way, place)})
+                query = urlencode({**filters.given, "cursor": _cursor(way, cursor)})
                 links[name] = f"{base_url(request)}{PATH}?{query}"
     kept = [p for p in page if filters.since <= p.created_at < filters.before]
     results = [await replicate_view(context, p, base_url(request)) for p in kept]
@@ -89,8 +89,8 @@ def _time(given: dict[str, str], name: str, default: float) -> float:
         raise MalformedRequest(f"Cannot list: '{name}' must be a date-time of ISO 8601") from None
 
 
-def _cursor(way: str, place: Cursor) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([way, *place])).decode().rstrip("=")
+def _cursor(way: str, cursor: Cursor) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps([way, *cursor])).decode().rstrip("=")
 
 
 def _read_cursor(text: str | None) -> tuple[str, Cursor | None]:

@@ -16,7 +16,7 @@ from router.errors import Canceled
 from router.http.context import Context
 from router.http.prediction_views import public_inputs, timestamp
 from router.models.catalog import does_stream, yields_files
-from router.prediction import Json, OutputFile, Place, Prediction, Status
+from router.prediction import Json, JsonPath, OutputFile, Prediction, Status
 from router.predictions.output_reader import with_values
 from router.storage.store import StoredFile
 
@@ -87,7 +87,7 @@ def with_urls(
     files: Sequence[OutputFile],
     base_url: str,
     *,
-    at: Place = (),
+    at: JsonPath = (),
 ) -> Json:
     """Return the output with the URLs of these files in their places.
 

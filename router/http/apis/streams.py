@@ -1,9 +1,9 @@
 """One prediction's progress as Server-Sent Events, in Replicate's format and in Cog's.
 
-A client's place is a number of output elements and a number of log lines. It is the id of each
+A client's cursor is a number of output elements and a number of log lines. It is the id of each
 event, so a client that reconnects continues where it was, even after the prediction's end, and
 the server keeps nothing for it. Lines that were left out of a long log count too. A client whose
-place is among them continues after them, and one line says how many it has missed.
+cursor is among them continues after them, and one line says how many it has missed.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from router.predictions.prediction_log import lines_since
 
 # When the router stops: time for a client that reads to receive a prediction's last events.
 LAST_EVENTS_S = 3.0
-PLACE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
+CURSOR = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamCursor:
     """How much a client has received. Metrics are not in the id: only Cog's API has them."""
 
     outputs: int = 0
@@ -57,13 +57,13 @@ class Place:
 
 
 CogView = Callable[[Prediction], dict[str, Any]]
-Step = tuple[Place, OutputChunk | LogText | MetricUpdate | Prediction]
+Step = tuple[StreamCursor, OutputChunk | LogText | MetricUpdate | Prediction]
 
 
 async def follow(
-    in_flight: InFlight | None, p: Prediction, place: Place
+    in_flight: InFlight | None, p: Prediction, cursor: StreamCursor
 ) -> AsyncIterator[Step | None]:
-    """Yield what comes after `place`, in order.
+    """Yield what comes after `cursor`, in order.
 
     That is the prediction when it has started, each line of the log, each element of the output
     and each metric, and the prediction when it has ended. None means that nothing has come for
@@ -75,25 +75,25 @@ async def follow(
         version = 0
         if in_flight is not None:
             p, version = in_flight.prediction, in_flight.version
-            chunks, lines = in_flight.progress_since(place.outputs, place.lines)
-            metrics = in_flight.metrics_since(place.metrics)
+            chunks, lines = in_flight.progress_since(cursor.outputs, cursor.lines)
+            metrics = in_flight.metrics_since(cursor.metrics)
         else:
-            chunks, lines = chunks_of(p)[place.outputs :], lines_since(p.logs, place.lines)
-            metrics = metrics_of(p)[place.metrics :]
+            chunks, lines = chunks_of(p)[cursor.outputs :], lines_since(p.logs, cursor.lines)
+            metrics = metrics_of(p)[cursor.metrics :]
         if p.started_at is not None and not start_sent:
             start_sent = True
-            yield place, replace(p, status=Status.PROCESSING)
+            yield cursor, replace(p, status=Status.PROCESSING)
         for number, line in lines:
-            place = Place(place.outputs, number, place.metrics)
-            yield place, line
-        for piece in _in_order(chunks, metrics, place.outputs):
+            cursor = StreamCursor(cursor.outputs, number, cursor.metrics)
+            yield cursor, line
+        for piece in _in_order(chunks, metrics, cursor.outputs):
             if isinstance(piece, OutputChunk):
-                place = Place(place.outputs + 1, place.lines, place.metrics)
+                cursor = StreamCursor(cursor.outputs + 1, cursor.lines, cursor.metrics)
             else:
-                place = Place(place.outputs, place.lines, place.metrics + 1)
-            yield place, piece
+                cursor = StreamCursor(cursor.outputs, cursor.lines, cursor.metrics + 1)
+            yield cursor, piece
         if p.status.is_terminal:
-            yield place, p
+            yield cursor, p
             return
         # While those were sent, the prediction may have progressed or ended.
         if in_flight is not None and (
@@ -141,8 +141,8 @@ async def stream(request: Request) -> Response:
     if not hmac.compare_digest(given, stream_token(context, prediction_id).encode()):
         raise Unauthorized("Cannot follow: this is not a stream's URL")
     p = await context.predictions.get(prediction_id, TRUSTED)
-    found = PLACE.fullmatch(request.headers.get("last-event-id", ""))
-    place = Place(*map(int, found.groups())) if found else Place()
+    found = CURSOR.fullmatch(request.headers.get("last-event-id", ""))
+    cursor = StreamCursor(*map(int, found.groups())) if found else StreamCursor()
     in_flight = context.predictions.in_flight(prediction_id)
     base = base_url(request)
     links = context.predictions.links
@@ -157,7 +157,7 @@ async def stream(request: Request) -> Response:
         p = await links.with_output_files(p)
         output = with_urls(context, p.id, p.output, p.output_files, base)
         p = replace(p, output=output, output_files=())
-    events = _replicate_events(follow(in_flight, p, place), link)
+    events = _replicate_events(follow(in_flight, p, cursor), link)
     return EventResponse(events, lambda: _over(context, in_flight))
 
 
@@ -169,32 +169,32 @@ async def _replicate_events(
         if step is None:
             yield HEARTBEAT
             continue
-        place, what = step
+        cursor, what = step
         match what:
             case OutputChunk(value):
-                shown = await link(place.outputs - 1, value)
-                yield event_bytes("output", _as_text(shown), str(place))
+                shown = await link(cursor.outputs - 1, value)
+                yield event_bytes("output", _as_text(shown), str(cursor))
             case LogText(text):
-                yield event_bytes("logs", text, str(place))
+                yield event_bytes("logs", text, str(cursor))
             case Prediction() if what.status.is_terminal:
-                yield _end(what, place)
+                yield _end(what, cursor)
 
 
 def _as_text(value: Json) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _end(p: Prediction, place: Place) -> bytes:
+def _end(p: Prediction, cursor: StreamCursor) -> bytes:
     match p.status:
         case Status.SUCCEEDED:
-            return event_bytes("done", "{}", str(place))
+            return event_bytes("done", "{}", str(cursor))
         case Status.FAILED:
             message = p.failure.message if p.failure else "no reason given"
             detail = orjson.dumps({"detail": message}).decode()
-            error = event_bytes("error", detail, str(place))
-            return error + event_bytes("done", '{"reason":"error"}', str(place))
+            error = event_bytes("error", detail, str(cursor))
+            return error + event_bytes("done", '{"reason":"error"}', str(cursor))
         case _:
-            return event_bytes("done", '{"reason":"canceled"}', str(place))
+            return event_bytes("done", '{"reason":"canceled"}', str(cursor))
 
 
 # ---- Cog's format ------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def cog_stream(
     when the client leaves.
     """
     context = context_of(request)
-    events = _cog_events(follow(in_flight, p, Place()), view)
+    events = _cog_events(follow(in_flight, p, StreamCursor()), view)
 
     def on_leave() -> None:
         if cancel:
@@ -223,10 +223,10 @@ async def _cog_events(steps: AsyncIterator[Step | None], view: CogView) -> Async
         if step is None:
             yield HEARTBEAT
             continue
-        place, what = step
+        cursor, what = step
         match what:
             case OutputChunk(value):
-                yield _cog_event("output", {"chunk": value, "index": place.outputs - 1})
+                yield _cog_event("output", {"chunk": value, "index": cursor.outputs - 1})
             case LogText(text, source):
                 yield _cog_event("log", {"source": source, "data": text})
             case MetricUpdate(name, value, mode):

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from router.errors import without_paths
 from router.http.apis import streams
-from router.http.apis.streams import Place, follow
+from router.http.apis.streams import StreamCursor, follow
 from router.models.process_interface import LogLine
 from router.prediction import (
     LogText,
@@ -47,7 +47,7 @@ async def test_what_comes_while_one_is_being_sent(monkeypatch: pytest.MonkeyPatc
     in_flight.note(OutputChunk("one"))
     got = []
     async with asyncio.timeout(5):
-        async for step in follow(in_flight, WAITING, Place()):
+        async for step in follow(in_flight, WAITING, StreamCursor()):
             assert step is not None
             got.append(step[1])
             if got[-1] == OutputChunk("one"):
@@ -67,7 +67,7 @@ async def test_nothing_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     in_flight = running()
     got = []
     async with asyncio.timeout(5):
-        async for step in follow(in_flight, WAITING, Place()):
+        async for step in follow(in_flight, WAITING, StreamCursor()):
             got.append(step)
             if step is None and not in_flight.done.done():
                 in_flight.done.set_result(None)
@@ -83,8 +83,8 @@ async def test_places_are_the_same_before_and_after(logs: str) -> None:
     for line in lines:
         in_flight.note(LogText(line))
     ended = replace(in_flight.prediction, status=Status.SUCCEEDED, logs="".join(lines))
-    before = [s async for s in follow(live_ended(in_flight, ended), ended, Place())]
-    after = [s async for s in follow(None, ended, Place())]
+    before = [s async for s in follow(live_ended(in_flight, ended), ended, StreamCursor())]
+    after = [s async for s in follow(None, ended, StreamCursor())]
     assert before == after
     assert [s[1].text for s in after if s and isinstance(s[1], LogText)] == lines
 
