@@ -9,7 +9,7 @@ from router.errors import RouterError
 from router.http.context import Context
 from router.logs import PACKAGE_UNREADABLE
 from router.models.process_interface import StartError
-from router.models.tracebacks import with_place
+from router.models.tracebacks import with_location
 from router.predictions.keep_loaded import KeepLoaded
 from router.scheduling.messages import Warm
 from router.settings import Settings
@@ -25,7 +25,7 @@ async def prepare(context: Context, settings: Settings) -> None:
             await context.input_schema(package)
         except (RouterError, StartError) as error:
             unread = context.schemas.unreadable(name)
-            reason = with_place(str(error), unread.place if unread else "")
+            reason = with_location(str(error), unread.location if unread else "")
             log.error(PACKAGE_UNREADABLE, extra={"model": name, "reason": reason})
             continue
         except Exception:

@@ -13,7 +13,7 @@ import typer
 from router.cli.common import base_url, fail, print_json
 from router.keys.key import split_key
 from router.keys.key_store import read_local_key
-from router.models.tracebacks import with_place
+from router.models.tracebacks import with_location
 from router.outbound.resolver import system_connector
 from router.settings import Settings
 
@@ -153,10 +153,10 @@ def fail_unreachable(error: UnreachableError) -> NoReturn:
 
 
 def fail_refused(
-    error: RefusedError, as_json: bool = False, place: str = "", hint: str = ""
+    error: RefusedError, as_json: bool = False, location: str = "", hint: str = ""
 ) -> NoReturn:
     """Print the router's error, and end with code 1. With `as_json` it is printed to stdout, in the
-    router's JSON form. `place`: the line of a package that failed; to try again is then no use.
+    router's JSON form. `location`: the line of a package that failed; to try again is then no use.
     `hint`: what to do, if that is known."""
     if as_json:
         print_json({"error": {"code": error.code, "message": str(error)}})
@@ -165,9 +165,9 @@ def fail_refused(
         hint = "Give a key with --key or CALLME_KEY. `callme keys create NAME` makes one."
         if error.code == "forbidden":
             hint = "Give an admin key with --key or CALLME_KEY: `callme keys create NAME --admin`."
-    elif error.retry_after and not hint and not place:
+    elif error.retry_after and not hint and not location:
         hint = f"Try again in {error.retry_after} s"
-    fail(with_place(str(error), place), hint)
+    fail(with_location(str(error), location), hint)
 
 
 def _timeout(limit_s: float | None) -> aiohttp.ClientTimeout:

@@ -40,7 +40,7 @@ from router.cli.progress import shown_progress
 from router.models.catalog import read_package
 from router.models.process_interface import StartError
 from router.models.schemas import describe
-from router.models.tracebacks import last_traceback, with_place
+from router.models.tracebacks import last_traceback, with_location
 from router.settings import Settings
 
 POLL_S = 0.1
@@ -181,7 +181,7 @@ def inputs(
         lines = last_traceback(error.log)
         for line in lines if len(lines) > 1 else ():
             err_console.print(line, markup=False, soft_wrap=True)
-        reason = with_place(f"Cannot read '{model}': {error}", error.place)
+        reason = with_location(f"Cannot read '{model}': {error}", error.location)
         fail(reason, import_hint(reason, model))
     found = {row[0]: row for row in input_rows(schema)}
     properties = schema["components"]["schemas"]["Input"].get("properties", {})

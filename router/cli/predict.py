@@ -44,7 +44,7 @@ from router.cli.save import take_files
 from router.logs import StartFailureFilter, configure_logging
 from router.model_settings import ModelSettings
 from router.models.catalog import PackageError, read_package
-from router.models.tracebacks import last_raised, last_traceback, with_place, without_tracebacks
+from router.models.tracebacks import last_raised, last_traceback, with_location, without_tracebacks
 from router.settings import Settings
 
 # Errors for which the model's log may have a traceback.
@@ -61,7 +61,7 @@ class FailedError(Exception):
         self.error = error
         self.traceback = last_traceback(log)
         raised = last_raised(log)
-        self.place = raised.place if raised else ""
+        self.location = raised.location if raised else ""
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -149,8 +149,8 @@ def predict(
             err_console.print(line, markup=False, soft_wrap=True)
         hint = import_hint(str(failed.error), name)
         if isinstance(failed.error, RefusedError):
-            fail_refused(failed.error, as_json, failed.place, hint)
-        fail(with_place(str(failed.error), failed.place), hint)
+            fail_refused(failed.error, as_json, failed.location, hint)
+        fail(with_location(str(failed.error), failed.location), hint)
     except (TemporaryError, ValueError) as error:
         fail(str(error))
     except OSError as error:

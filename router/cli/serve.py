@@ -41,7 +41,7 @@ from router.errors import RouterError
 from router.keys.key_store import LOCAL_NAME, KeyFile, KeyFileError
 from router.logs import StartFailureFilter, configure_logging
 from router.models.catalog import Package
-from router.models.tracebacks import with_place
+from router.models.tracebacks import with_location
 from router.scheduling.snapshot import ModelSnapshot, Phase
 from router.server_limits import tune_allocator
 from router.settings import Settings
@@ -311,7 +311,7 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
             await context.input_schema(context.packages[name])
         except RouterError as error:
             unread = context.schemas.unreadable(name)
-            reason = with_place(error.message, unread.place if unread else "")
+            reason = with_location(error.message, unread.location if unread else "")
             _show_failure(name, reason)
             return
         model = context.loop.snapshot().models[name]
@@ -322,7 +322,7 @@ async def _show_model(context: Context, target: Target, name: str) -> None:
         mib = (model.footprint_bytes or 0) >> 20
         console.print(f"  [green]✓[/green] {name}  ready in {model.load_s:.1f} s, {mib} MiB")
     elif model.failure_reason:
-        _show_failure(name, with_place(model.failure_reason, model.failure_place))
+        _show_failure(name, with_location(model.failure_reason, model.failure_location))
     else:
         console.print(
             f"  [yellow]·[/yellow] {name}  starts with its first prediction: memory is full"

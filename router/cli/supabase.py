@@ -171,8 +171,8 @@ async def _schemas(packages: dict[str, Package]) -> dict[str, Mapping[str, Any]]
         try:
             schemas[name] = (await describe(package)).schema
         except StartError as error:
-            place = f" ({error.place})" if error.place else ""
-            fail(f"Cannot write types: {name}: {error}{place}")
+            location = f" ({error.location})" if error.location else ""
+            fail(f"Cannot write types: {name}: {error}{location}")
     return schemas
 
 

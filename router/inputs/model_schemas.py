@@ -31,11 +31,11 @@ RETRY_DESCRIBE_MAX_S = 300.0  # the limit when a back-end asks for a longer wait
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """Why a model's schema cannot be read. `until`: when it is tried again, in seconds of
-    `time.monotonic`. `place` and `log` are for the operator only, see `StartError`."""
+    `time.monotonic`. `location` and `log` are for the operator only, see `StartError`."""
 
     reason: str
     until: float
-    place: str = ""
+    location: str = ""
     log: Sequence[str] = ()
 
     def retry_in_s(self) -> float:
@@ -102,7 +102,7 @@ class ModelSchemas:
         task = asyncio.create_task(self._read(package))
         if await asyncio.shield(task) is None:
             why = self._unreadable[package.name]
-            raise StartError(why.reason, place=why.place, log=why.log)
+            raise StartError(why.reason, location=why.location, log=why.log)
 
     async def _read(self, package: Package) -> InputSchema | None:
         """Return the model's inputs, or None when they cannot be read; the reason is kept."""
@@ -112,7 +112,7 @@ class ModelSchemas:
         except StartError as error:
             wait_s = max(RETRY_DESCRIBE_S, min(error.retry_after_s or 0.0, RETRY_DESCRIBE_MAX_S))
             until = time.monotonic() + wait_s
-            self._unreadable[name] = Unreadable(str(error), until, error.place, error.log)
+            self._unreadable[name] = Unreadable(str(error), until, error.location, error.log)
             return None
         self._unreadable.pop(name, None)
         self.openapi[name] = description.schema

@@ -268,7 +268,7 @@ def start_error(reason: str, printed: Sequence[str], health: Mapping[str, Json])
     printed.
     """
     if raised := last_raised(printed):
-        return StartError(f"{reason}: {raised.error}", place=raised.place)
+        return StartError(f"{reason}: {raised.error}", location=raised.location)
     lines = [s for s in set_up_log(health).splitlines() or printed if s.strip()]
     own = [s for s in lines if not s.startswith("[coglet")] or lines
     return StartError(f"{reason}: {own[-1].strip()}" if own else reason)

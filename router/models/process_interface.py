@@ -34,7 +34,7 @@ class StartError(Exception):
     `retry_after_s`: another try within these seconds is of no use; None when that is not known.
     `outage`: the model's other machine is away for now, so predictions may wait for it. `missing`:
     that machine says that it does not have the model.
-    `place`: the line of the package that raised it, as in "run.py:12 in setup", for the operator
+    `location`: the line of the package that raised it, as in "run.py:12 in setup", for the operator
     only; "" when it is not known. `log`: the last lines that were printed, when no process has
     them.
     """
@@ -44,7 +44,7 @@ class StartError(Exception):
         message: str,
         *,
         retry_after_s: float | None = None,
-        place: str = "",
+        location: str = "",
         log: Sequence[str] = (),
         outage: bool = False,
         missing: bool = False,
@@ -53,7 +53,7 @@ class StartError(Exception):
         self.missing = missing
         self.outage = outage
         self.retry_after_s = retry_after_s
-        self.place = place
+        self.location = location
         self.log = log
 
 

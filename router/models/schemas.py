@@ -128,11 +128,11 @@ def _unreadable(printed: Sequence[str], ending: str) -> StartError:
     """Return the error for a runner whose import printed these lines."""
     raised = last_raised(printed)
     if raised is not None:
-        reason, place = raised.error, raised.place
+        reason, location = raised.error, raised.location
     else:
         reason = printed[-1].strip() if printed else ""
-        reason, place = reason or f"its import ended with {ending}", ""
-    return StartError(f"its runner cannot be read: {reason}", place=place, log=printed)
+        reason, location = reason or f"its import ended with {ending}", ""
+    return StartError(f"its runner cannot be read: {reason}", location=location, log=printed)
 
 
 def why_not_spawned(package: Package, error: OSError) -> str:

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 from router.models.worker_hook.callme_tracebacks import PREFIX, RAISED
 
-SUMMARY = re.compile(rf"{PREFIX}{RAISED}(?: at (?P<place>.+?))?: (?P<error>.+)")
+SUMMARY = re.compile(rf"{PREFIX}{RAISED}(?: at (?P<location>.+?))?: (?P<error>.+)")
 LINES = re.compile(rf"^{PREFIX}.*(?:\n|\Z)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """An exception. `place`: as in "run.py:12 in setup", "" when it is not in the package. `error`:
-    "Class: message"."""
+    """An exception. `location`: as in "run.py:12 in setup", "" when it is not in the package.
+    `error`: "Class: message"."""
 
-    place: str
+    location: str
     error: str
 
 
@@ -35,7 +35,7 @@ def last_raised(lines: Iterable[str]) -> Raised | None:
     last = None
     for line in lines:
         if line.startswith(PREFIX) and (found := SUMMARY.fullmatch(line.rstrip("\n"))):
-            last = Raised(found["place"] or "", found["error"])
+            last = Raised(found["location"] or "", found["error"])
     return last
 
 
@@ -56,6 +56,6 @@ def without_tracebacks(log: str) -> str:
     return LINES.sub("", log) if PREFIX in log else log
 
 
-def with_place(reason: str, place: str) -> str:
-    """Return the reason of a failure, with the place if there is one. Not for web clients."""
-    return f"{reason} ({place})" if place else reason
+def with_location(reason: str, location: str) -> str:
+    """Return the reason of a failure, with the location if there is one. Not for web clients."""
+    return f"{reason} ({location})" if location else reason

@@ -72,13 +72,13 @@ def with_log_tail(outcome: Outcome, lines: Sequence[LogLine], prediction_id: str
     return msgspec.structs.replace(outcome, failure=failure)
 
 
-def log_place(p: Prediction, outcome: Outcome) -> None:
+def log_location(p: Prediction, outcome: Outcome) -> None:
     """Tell the operator which line failed. The text of the exception may quote an input."""
     if outcome.failure is None or outcome.failure.code != errors.PredictionFailed.code:
         return
     if raised := last_raised(outcome.logs.splitlines()):
         name = raised.error.partition(":")[0]
-        fields = {"prediction": p.id, "model": p.model, "raised": name, "at": raised.place}
+        fields = {"prediction": p.id, "model": p.model, "raised": name, "at": raised.location}
         if p.trace is not None:
             fields["trace_id"] = p.trace.trace_id
         log.warning("prediction failed", extra=fields)

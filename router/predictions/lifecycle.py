@@ -35,7 +35,7 @@ from router.prediction import (
     job_of,
     model_of,
 )
-from router.predictions.failure_details import log_place, scrubbed
+from router.predictions.failure_details import log_location, scrubbed
 from router.predictions.in_flight import (
     BROKEN_OFF,
     CANCELED,
@@ -281,7 +281,7 @@ class Predictions:
             stopped = Failure(errors.ShuttingDown.code, "The server stopped")
             outcome = replace(outcome, failure=stopped)
         outcome = in_flight.with_progress(outcome)
-        log_place(in_flight.prediction, outcome)
+        log_location(in_flight.prediction, outcome)
         if outcome.metrics:
             outcome = in_flight.with_bounded_metrics(outcome)
         why = in_flight.end_reason
@@ -296,7 +296,7 @@ class Predictions:
         return outcome.predict_time_s if outcome.status is Status.SUCCEEDED else None
 
     def dropped(self, prediction_id: str, error: RouterError) -> None:
-        """Send it to its other place if it has one; else end it with the error."""
+        """Send it to its other target if it has one; else end it with the error."""
         in_flight = self._in_flight[prediction_id]
         if in_flight.end_reason is None and self.overflow.refused(prediction_id, error):
             return

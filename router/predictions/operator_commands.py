@@ -15,7 +15,7 @@ from router.inputs.model_schemas import ModelSchemas
 from router.models.catalog import Package, PackageError
 from router.models.process_interface import StartError
 from router.models.source_files import source_files
-from router.models.tracebacks import with_place
+from router.models.tracebacks import with_location
 from router.scheduling import messages as msg
 
 Post = Callable[[msg.Event], None]
@@ -55,8 +55,8 @@ class ModelCommands:
             check_syntax(package.folder)
             await self._schemas.refresh(package)
         except (PackageError, StartError) as error:
-            place = error.place if isinstance(error, StartError) else ""
-            reason = with_place(without_paths(str(error)), place)
+            location = error.location if isinstance(error, StartError) else ""
+            reason = with_location(without_paths(str(error)), location)
             raise ModelUnavailable(f"Cannot restart '{model}': {reason}") from error
         self._use(package)
         self._post(msg.Unload(model, again=True))
@@ -89,7 +89,7 @@ def check_syntax(folder: Path) -> None:
         try:
             ast.parse(path.read_bytes())
         except SyntaxError as error:
-            place = f"{path.relative_to(folder)}:{error.lineno}:{error.offset or 1}"
-            raise StartError(f"SyntaxError: {error.msg}", place=place) from error
+            location = f"{path.relative_to(folder)}:{error.lineno}:{error.offset or 1}"
+            raise StartError(f"SyntaxError: {error.msg}", location=location) from error
         except (OSError, ValueError):
             continue  # the import says what is wrong, if the file is used

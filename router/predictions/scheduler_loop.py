@@ -33,7 +33,7 @@ from router.models.process_interface import (
     RunAgainError,
     StartError,
 )
-from router.models.tracebacks import with_place
+from router.models.tracebacks import with_location
 from router.observability.facts import Facts, LoadEnded, ModelChanged
 from router.prediction import Failure, Job, Outcome, Progress, Status
 from router.predictions.failure_details import failure_log_tail, with_log_tail
@@ -231,20 +231,22 @@ class SchedulerLoop:
         except Exception as error:
             known = isinstance(error, StartError)
             reason = without_paths(str(error)) if known else "the server failed"
-            place = error.place if isinstance(error, StartError) else ""
+            location = error.location if isinstance(error, StartError) else ""
             self._last_logs[e.model] = process.log_tail()
             del self._processes[e.model]
             log.error(
                 START_FAILED,
                 exc_info=not known,
-                extra={"model": e.model, "reason": with_place(reason, place)},
+                extra={"model": e.model, "reason": with_location(reason, location)},
             )
             failed_s, now = self._clock.monotonic() - began, self._clock.time()
             self._facts.tell(LoadEnded(e.model, failed_s, ready=False, ended_at=now))
             tail = failure_log_tail(process.log_tail())
             asked_s = error.retry_after_s or 0.0 if isinstance(error, StartError) else 0.0
             outage = isinstance(error, StartError) and error.outage
-            self.post(msg.StartFailed(e.model, e.generation, reason, tail, asked_s, place, outage))
+            self.post(
+                msg.StartFailed(e.model, e.generation, reason, tail, asked_s, location, outage)
+            )
             return
         load_s, now = self._clock.monotonic() - began, self._clock.time()
         footprint = process.footprint_bytes()

@@ -131,15 +131,15 @@ class HealthChanged(Struct, frozen=True):
 class StartFailed(Struct, frozen=True):
     """The process could not be started or its set-up failed; it is gone. `log_tail`: the last lines
     that it printed and that callers may see. `retry_after_s`: a try before that would fail too.
-    `place`: the line of the package that failed, for the operator only. `outage`: the model's other
-    machine is away for now."""
+    `location`: the line of the package that failed, for the operator only. `outage`: the model's
+    other machine is away for now."""
 
     model: str
     generation: int
     reason: str
     log_tail: tuple[str, ...] = ()
     retry_after_s: float = 0.0
-    place: str = ""
+    location: str = ""
     outage: bool = False
 
 

@@ -86,7 +86,7 @@ class Model(SleepRecord):
     failures: int = 0
     retry_at: float = 0.0
     failure_reason: str = ""
-    failure_place: str = ""
+    failure_location: str = ""
     log_tail: tuple[str, ...] = ()
     crashed: bool = False
     outage: bool = False  # its other machine is away

@@ -51,7 +51,7 @@ class ModelSnapshot:
     again. `memory_bytes`: what it holds now. `footprint_bytes`: the most that was measured, None
     before its first load. The averages `load_s` and `service_s` are None before the first
     measurement. `problem`: what the runner's own health check reports, "" when healthy.
-    `failure_place`: the line of the package that failed, for the operator only.
+    `failure_location`: the line of the package that failed, for the operator only.
 
     `can_sleep`: its process may be put to sleep. `staged`: its memory has been copied.
     `host_bytes`: what the copies take of main memory. `residue_bytes`: what it holds asleep,
@@ -84,7 +84,7 @@ class ModelSnapshot:
     crashed: bool
     problem: str
     failure_reason: str
-    failure_place: str
+    failure_location: str
     log_tail: tuple[str, ...]
     retry_in_s: float
     can_sleep: bool = False
@@ -176,7 +176,7 @@ def model_snapshot(m: Model, policy: Policy, now: float) -> ModelSnapshot:
         crashed=m.crashed,
         problem=m.problem,
         failure_reason=m.failure_reason,
-        failure_place=m.failure_place,
+        failure_location=m.failure_location,
         log_tail=m.log_tail,
         retry_in_s=max(m.retry_at - now, 0.0),
         can_sleep=m.can_sleep,

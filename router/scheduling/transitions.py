@@ -136,7 +136,7 @@ class Transitions:
         asked_s = min(asked_s, self.policy.backoff_max_s)
         m.retry_at = now + max(self.policy.backoff_s(m.failures), asked_s)
         m.failure_reason, m.log_tail = e.reason, e.log_tail
-        m.failure_place = e.place if isinstance(e, msg.StartFailed) else ""
+        m.failure_location = e.location if isinstance(e, msg.StartFailed) else ""
         m.crashed = crashed
         m.outage = m.elsewhere and (isinstance(e, msg.Died) or e.outage)
         m.load_requested = False

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from router.http.auth import admin_only
 from router.http.context import Context, context_of
 from router.http.errors import json_response
-from router.models.tracebacks import with_place
+from router.models.tracebacks import with_location
 from router.scheduling.snapshot import ModelSnapshot
 
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -102,7 +102,7 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
         "crashes": m.crashes,
     }
     if unread := context.schemas.unreadable(m.name):
-        view["unreadable"] = with_place(unread.reason, unread.place)
+        view["unreadable"] = with_location(unread.reason, unread.location)
     if context.versions is not None and (canary := context.versions.view(m.name)):
         view["canary"] = canary
     if sleep := _sleep_view(context, m):
@@ -110,7 +110,7 @@ def _model_view(context: Context, m: ModelSnapshot) -> dict[str, Any]:
     if m.problem:
         view["problem"] = m.problem
     if m.failure_reason:
-        view["last_failure"] = with_place(m.failure_reason, m.failure_place)
+        view["last_failure"] = with_location(m.failure_reason, m.failure_location)
         view["retry_in_s"] = round(m.retry_in_s, 1)
     if tail := _log(context, m.name):
         view["log_tail"] = list(tail)

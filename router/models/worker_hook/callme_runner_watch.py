@@ -38,7 +38,7 @@ class Watch:
             return
         if self._name == "healthcheck":
             # It is asked every second while it fails: only a change is worth a line.
-            said = f"{tracebacks.place_of(error)} {tracebacks.message_of(error)}"
+            said = f"{tracebacks.location_of(error)} {tracebacks.message_of(error)}"
             if said == self._last:
                 return
             self._last = said

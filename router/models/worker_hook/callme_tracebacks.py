@@ -82,7 +82,7 @@ def message_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def place_of(error: BaseException) -> str:
+def location_of(error: BaseException) -> str:
     """Return "run.py:12 in setup": where the package's own code raised it, or called the library
     that did. A syntax error is at "run.py:7:12", with the column. "" when no file of the package
     is involved.
@@ -100,17 +100,17 @@ def place_of(error: BaseException) -> str:
     return found
 
 
-def lines_of(error: BaseException, within: str = "", place: str = "") -> list[str]:
-    """Return the traceback's lines, without line ends and without PREFIX. `place`: the line of the
-    package that is meant, if none of its lines has raised; there is then no traceback to show."""
-    if place:
-        return [f"{RAISED} at {place}{within}: {error}"]
-    place = f" at {place}" if (place := place_of(error)) else ""
+def lines_of(error: BaseException, within: str = "", location: str = "") -> list[str]:
+    """Return the traceback's lines, without line ends and without PREFIX. `location`: the line of
+    the package that is meant, if none of its lines has raised; then no traceback is shown."""
+    if location:
+        return [f"{RAISED} at {location}{within}: {error}"]
+    location = f" at {location}" if (location := location_of(error)) else ""
     lines = list(_all_lines(TracebackException.from_exception(error)))
     if len(lines) > HEAD_LINES + TAIL_LINES:
         left_out = len(lines) - HEAD_LINES - TAIL_LINES
         lines = [*lines[:HEAD_LINES], f"… {left_out} lines left out", *lines[-TAIL_LINES:]]
-    return [f"{RAISED}{place}{within}: {message_of(error)}", *lines]
+    return [f"{RAISED}{location}{within}: {message_of(error)}", *lines]
 
 
 def _all_lines(shown: TracebackException) -> Iterator[str]:
@@ -180,11 +180,11 @@ def _library(file_name: str) -> str:
 # ---- when it is shown --------------------------------------------------------------------
 
 
-def report(error: BaseException, within: str = "", place: str = "") -> str:
+def report(error: BaseException, within: str = "", location: str = "") -> str:
     """Print the traceback on stderr, at once and in one piece. Return what was printed."""
     text = ""
     with contextlib.suppress(Exception):  # the exception itself matters more than its print
-        text = "".join(f"{PREFIX}{line}\n" for line in lines_of(error, within, place))
+        text = "".join(f"{PREFIX}{line}\n" for line in lines_of(error, within, location))
         for secret in sorted(SECRETS, key=len, reverse=True):
             text = text.replace(secret, REDACTED)
         sys.stderr.flush()  # a line that has not ended, such as a progress bar
