@@ -276,7 +276,7 @@ class Predictions:
         died = outcome.failure is not None and outcome.failure.code == errors.WorkerDied.code
         if died and self.loop.scheduler.draining:
             if in_flight.prediction.durable:
-                self._suspend(in_flight)
+                self._leave_for_restart(in_flight)
                 return None
             stopped = Failure(errors.ShuttingDown.code, "The server stopped")
             outcome = replace(outcome, failure=stopped)
@@ -311,7 +311,7 @@ class Predictions:
             return
         in_flight.dropped_with = error
         if isinstance(error, errors.ShuttingDown) and in_flight.prediction.durable:
-            self._suspend(in_flight)
+            self._leave_for_restart(in_flight)
             return
         if in_flight.end_reason is not None:  # withdrawn while it was handed back
             outcome = Outcome(in_flight.end_reason.waiting, failure=in_flight.end_reason.failure)
@@ -380,7 +380,7 @@ class Predictions:
         self._facts.tell(PredictionChanged(p))
         self._facts.tell(PredictionEnded(p, size_of(p.files)))
 
-    def _suspend(self, in_flight: InFlight) -> None:
+    def _leave_for_restart(self, in_flight: InFlight) -> None:
         """Forget it here and leave its row on disk unchanged: the next start of the router submits
         it again."""
         in_flight.stop_timers()

@@ -190,7 +190,7 @@ class SchedulerLoop:
             case msg.Stage():
                 self._spawn(self.sleep_steps.stage(effect))
             case msg.Sleep():
-                self._facts.tell(ModelChanged(effect.model, Phase.SUSPENDING, effect.reason))
+                self._facts.tell(ModelChanged(effect.model, Phase.FALLING_ASLEEP, effect.reason))
                 self._follow(effect.model, self._then_measure(self.sleep_steps.sleep(effect)))
             case msg.Wake():
                 self._facts.tell(ModelChanged(effect.model, Phase.WAKING))

@@ -13,7 +13,7 @@ from router.prediction import Job, Json, Outcome
 from router.predictions.remote_files import RemoteFiles
 from router.remote.cog import CogBackend
 from router.remote.files import ByUrl
-from router.remote.guard import Allowance, Breaker, Missing
+from router.remote.guard import Allowance, Breaker, NotFoundWindow
 from router.remote.http import RemoteHttp
 from router.remote.replicate import API, ReplicateBackend
 
@@ -82,14 +82,14 @@ class Guards:
 
     allowance: Allowance
     breaker: Breaker
-    no_server: Missing  # counted at starts
-    no_model: Missing  # counted at predictions: its health may be good all the same
+    no_server: NotFoundWindow  # counted at starts
+    no_model: NotFoundWindow  # counted at predictions: its health may be good all the same
 
 
 def make_guards(options: RemoteOptions, clock: Clock) -> Guards:
     """New guards, with nothing spent, the breaker closed and nothing missing."""
     allowance = Allowance(options.requests_per_hour, clock)
-    return Guards(allowance, Breaker(clock), Missing(clock), Missing(clock))
+    return Guards(allowance, Breaker(clock), NotFoundWindow(clock), NotFoundWindow(clock))
 
 
 def make_backend(options: RemoteOptions, files: RemoteFiles | None = None) -> Backend:

@@ -91,16 +91,17 @@ class Breaker:
         self.is_open = False
 
 
-class Missing:
-    """For how long a back-end has answered that it does not have the model."""
+class NotFoundWindow:
+    """Since when every answer of a back-end has been that it does not have the model."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._first_at = self._last_at = -math.inf
 
-    def is_final(self) -> bool:
-        """Count one such answer. True when all answers of the last MISSING_LONGEST_S were such.
-        After a pause as long, in which nobody asked, the time begins again."""
+    def record(self) -> bool:
+        """Record one such answer. True when there was no other answer for MISSING_LONGEST_S: then
+        the model is taken to be missing for good. If nobody asked for as long as that, the time
+        begins again."""
         now = self._clock.monotonic()
         if now > self._last_at + MISSING_LONGEST_S:
             self._first_at = now

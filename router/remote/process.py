@@ -72,7 +72,7 @@ class RemoteProcess:
             if isinstance(error, StartError):
                 if not error.missing:
                     self._guards.no_server.found()
-                elif self._guards.no_server.is_final():
+                elif self._guards.no_server.record():
                     error.outage = False
             raise
         self._guards.no_server.found()
@@ -145,7 +145,7 @@ class RemoteProcess:
             self._canceled.discard(job.id)
         self._judge(outcome)
         if outcome.missing:
-            if self._guards.no_model.is_final():
+            if self._guards.no_model.record():
                 return replace(outcome, refused=False)
         elif outcome.status is not Status.CANCELED:  # a cancel is no answer about the model
             self._guards.no_model.found()

@@ -26,7 +26,7 @@ class Phase(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
-    SUSPENDING = "suspending"
+    FALLING_ASLEEP = "suspending"  # by the hook, the driver or both; the APIs keep the old word
     ASLEEP = "asleep"
     WAKING = "waking"
     STOPPING = "stopping"
@@ -39,7 +39,7 @@ STATES = (*(phase.value for phase in Phase), "busy", "unhealthy")
 # In these the model has no process.
 GONE = (Phase.STOPPED, Phase.FAILED)
 # In these the model is giving its memory back.
-LEAVING = (Phase.SUSPENDING, Phase.STOPPING)
+LEAVING = (Phase.FALLING_ASLEEP, Phase.STOPPING)
 # In these the model becomes READY next.
 COMING = (Phase.STARTING, Phase.WAKING)
 
@@ -62,7 +62,7 @@ class Model(SleepRecord):
     waiting: WaitingLine
     default_footprint_bytes: int
     label: str = ""  # its name in messages
-    elsewhere: bool = False  # it runs on another machine
+    is_remote: bool = False  # it runs on another machine
     phase: Phase = Phase.STOPPED
     generation: int = 0
     running: dict[str, Run] = field(default_factory=dict)
@@ -141,7 +141,7 @@ class Model(SleepRecord):
     def freed_by_leaving_bytes(self) -> int:
         """Memory that is freed when it is evicted: all of it, unless the hook puts it to sleep; for
         a model that is leaving, what it is giving back now."""
-        falls = self.phase is Phase.SUSPENDING and not self.to_suspend
+        falls = self.phase is Phase.FALLING_ASLEEP and not self.to_suspend
         keeps = falls or (self.phase is Phase.READY and self.can_sleep)
         return self.held_bytes - (self.expected_residue_bytes if keeps else 0)
 
@@ -309,7 +309,7 @@ class Model(SleepRecord):
         since = self.waiting.oldest_since()
         return math.inf if since is None else max(since, self.phase_since)
 
-    def turning_points(self, p: Policy) -> list[float]:
+    def wakeup_times(self, p: Policy) -> list[float]:
         """The moments after which the scheduler may do something with it that it must not do
         now."""
         found: list[float] = []
@@ -362,7 +362,7 @@ class Model(SleepRecord):
                 return 0.0
             case Phase.STARTING:
                 return max(load_s - (now - self.phase_since), 0.5)
-            case Phase.SUSPENDING | Phase.ASLEEP | Phase.WAKING:
+            case Phase.FALLING_ASLEEP | Phase.ASLEEP | Phase.WAKING:
                 return load_s if self.likely_wake_s is None else self.likely_wake_s
             case _:
                 return max(self.retry_at - now, 0.0) + load_s

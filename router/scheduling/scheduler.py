@@ -12,14 +12,14 @@ steps that both take are in `router/scheduling/transitions.py`. The phases:
 
 and, for a process that can sleep:
 
-    READY ─Sleep▶ SUSPENDING ─Slept▶ ASLEEP ─Wake▶ WAKING ─Woke▶ READY
+    READY ─Sleep▶ FALLING_ASLEEP ─Slept▶ ASLEEP ─Wake▶ WAKING ─Woke▶ READY
 
 From these, Died, SleepFailed and, after a long sleep, Stop lead to STOPPING. SleepRefused leads
-from SUSPENDING back to where it was. The copies that a sleep needs are made before it, in READY
+from FALLING_ASLEEP back to where it was. The copies that a sleep needs are made before it, in READY
 (Stage).
 
 What a sleeper still holds is given back too when another model needs it: a second Sleep leads from
-ASLEEP through SUSPENDING to ASLEEP, and the driver has then suspended the process
+ASLEEP through FALLING_ASLEEP to ASLEEP, and the driver has then suspended the process
 (`Model.suspended`). A process that the hook cannot put to sleep is suspended as a whole.
 
 A ready model whose own health check fails is granted no predictions: they wait. What already
@@ -147,7 +147,7 @@ class Scheduler:
         """
         first = math.inf
         for m in self.models.values():
-            for at in m.turning_points(self.policy):
+            for at in m.wakeup_times(self.policy):
                 if self._handled_at < at < first:
                     first = at
         relief_due_at = self._residency.relief_due_at()
@@ -292,7 +292,7 @@ class Scheduler:
             return
         if not isinstance(e, msg.SleepFailed):
             sleeping.note_report(m, e, self.policy, now)
-        elif m.phase is Phase.SUSPENDING:
+        elif m.phase is Phase.FALLING_ASLEEP:
             self._steps.stop(m, "cannot sleep", now)
 
     def _drain(self, *, force: bool, now: float) -> None:

@@ -36,15 +36,15 @@ def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
     match e:
         case msg.Staged():
             m.note_copies(e.host_bytes, e.freed_bytes)
-            m.end_copying(unless=Phase.SUSPENDING)  # a sleep follows, which may copy more
+            m.end_copying(unless=Phase.FALLING_ASLEEP)  # a sleep follows, which may copy more
         case msg.SleepRefused() if e.staging:
             m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
-            m.end_copying(unless=Phase.SUSPENDING)
-        case msg.Slept() if m.phase is Phase.SUSPENDING:
+            m.end_copying(unless=Phase.FALLING_ASLEEP)
+        case msg.Slept() if m.phase is Phase.FALLING_ASLEEP:
             _note_slept(m, e)
             m.end_copying()
             m.enter(Phase.ASLEEP, now)
-        case msg.SleepRefused() if m.phase is Phase.SUSPENDING:
+        case msg.SleepRefused() if m.phase is Phase.FALLING_ASLEEP:
             if m.holds_memory and m.can_sleep:
                 m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
                 m.to_suspend = False

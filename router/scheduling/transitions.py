@@ -90,7 +90,7 @@ class Transitions:
             return True
         m.problem = ""
         m.host_limit_bytes, m.to_suspend = host_bytes, driver
-        m.enter(Phase.SUSPENDING, now)
+        m.enter(Phase.FALLING_ASLEEP, now)
         self.effects.append(
             msg.Sleep(m.name, m.generation, reason, host_bytes, hook=hook, driver=driver)
         )
@@ -138,7 +138,7 @@ class Transitions:
         m.failure_reason, m.log_tail = e.reason, e.log_tail
         m.failure_location = e.location if isinstance(e, msg.StartFailed) else ""
         m.crashed = crashed
-        m.outage = m.elsewhere and (isinstance(e, msg.Died) or e.outage)
+        m.outage = m.is_remote and (isinstance(e, msg.Died) or e.outage)
         m.load_requested = False
         if not crashed or refusals.must_not_wait(m, self.policy, now):
             self.drop_waiters(m, refusals.backing_off(m, now), in_outage=m.outage)

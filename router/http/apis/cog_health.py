@@ -59,7 +59,7 @@ def _setup(
     match m.phase:
         case Phase.STARTING:
             return {**began, "status": "starting"}
-        case Phase.READY | Phase.SUSPENDING | Phase.ASLEEP | Phase.WAKING:
+        case Phase.READY | Phase.FALLING_ASLEEP | Phase.ASLEEP | Phase.WAKING:
             return {**both, "status": "succeeded", "logs": set_up_log}
         case Phase.FAILED if not m.crashed:
             logs = "\n".join([*m.log_tail, m.failure_reason])

@@ -13,7 +13,7 @@ from router.models.process_interface import MayHaveBegunError, NotStartedError
 from router.prediction import Job, Outcome
 from router.remote import cog, http
 from router.remote.backend import Guards
-from router.remote.guard import Allowance, Breaker, Missing
+from router.remote.guard import Allowance, Breaker, NotFoundWindow
 from router.remote.process import RemoteProcess
 from tests.router.remote.cog_backends import ASK, PREDICT, SUCCEEDED, backend_of, code, ignore
 from tests.router.remote.remote_stand_in import (
@@ -203,8 +203,8 @@ async def test_without_an_entry_it_goes_back_to_the_queue() -> None:
         guards = Guards(
             Allowance(None, SystemClock()),
             Breaker(SystemClock()),
-            Missing(SystemClock()),
-            Missing(SystemClock()),
+            NotFoundWindow(SystemClock()),
+            NotFoundWindow(SystemClock()),
         )
         only.script |= {PREDICT: [dies, SUCCEEDED], "GET /health-check": [{"status": "READY"}]}
         cut_off = process()

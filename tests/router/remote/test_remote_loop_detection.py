@@ -11,7 +11,7 @@ from router.clock import SystemClock
 from router.models.process_interface import StartError
 from router.prediction import Job
 from router.remote.backend import Guards, Kind, RemoteOptions, make_backend
-from router.remote.guard import Allowance, Breaker, Missing
+from router.remote.guard import Allowance, Breaker, NotFoundWindow
 from router.remote.process import RemoteProcess
 from tests.router.remote.remote_stand_in import StandIn, answers, stand_in
 
@@ -33,8 +33,8 @@ async def test_the_boxes_it_came_through_are_told(other: StandIn) -> None:
     guards = Guards(
         Allowance(None, SystemClock()),
         Breaker(SystemClock()),
-        Missing(SystemClock()),
-        Missing(SystemClock()),
+        NotFoundWindow(SystemClock()),
+        NotFoundWindow(SystemClock()),
     )
     process = RemoteProcess(backend, guards)
     with loop_detection.coming_through("e" * 16):  # of the request that started it

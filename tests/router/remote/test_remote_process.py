@@ -21,7 +21,7 @@ from router.remote.guard import (
     SAME_MOMENT_S,
     Allowance,
     Breaker,
-    Missing,
+    NotFoundWindow,
 )
 from router.remote.process import RemoteProcess
 from router.remote.responses import failed
@@ -83,8 +83,8 @@ class World:
         self.guards = Guards(
             Allowance(per_hour, self.clock),
             Breaker(self.clock),
-            Missing(self.clock),
-            Missing(self.clock),
+            NotFoundWindow(self.clock),
+            NotFoundWindow(self.clock),
         )
         self.process = RemoteProcess(self.backend, self.guards, repeatable=repeatable)
 

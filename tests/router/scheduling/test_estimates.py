@@ -38,7 +38,7 @@ def test_demand_halves() -> None:
     assert m.demand(DEMAND_HALF_LIFE_S) == 1.5
 
 
-@pytest.mark.parametrize("phase", [Phase.SUSPENDING, Phase.ASLEEP, Phase.WAKING])
+@pytest.mark.parametrize("phase", [Phase.FALLING_ASLEEP, Phase.ASLEEP, Phase.WAKING])
 def test_a_sleeper_is_expected_after_its_wake(phase: Phase) -> None:
     """As long as waking has taken; a load, while no wake has been measured."""
     m = model()

@@ -183,7 +183,7 @@ def test_a_late_refusal_of_a_copy(story: Story) -> None:
     assert story.wait(10) == [msg.Stage("alpha", 1, 11)]
     story.submit("beta", "1")
     story.tell(msg.SleepRefused("alpha", 1, "busy", again=True, staging=True))
-    assert story.phase("alpha") is Phase.SUSPENDING
+    assert story.phase("alpha") is Phase.FALLING_ASLEEP
     assert story.slept("alpha") == [msg.Start("beta", 1)]
 
 

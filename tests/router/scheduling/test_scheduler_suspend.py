@@ -26,7 +26,7 @@ def test_a_sleepers_rest_is_suspended_for_others() -> None:
     assert story.submit("gamma", "1") == [
         story.sleep("beta", "evicted for gamma", hook=False, driver=True)
     ]
-    assert story.phase("beta") is Phase.SUSPENDING
+    assert story.phase("beta") is Phase.FALLING_ASLEEP
     assert story.suspended("beta", 1) == [msg.Start("gamma", 1)]
     beta = story.scheduler.snapshot(story.now).models["beta"]
     assert (beta.phase, beta.suspended, beta.memory_bytes) == (Phase.ASLEEP, True, 0)

@@ -77,22 +77,22 @@ def test_room_for_copies() -> None:
 
 def test_a_sleep_changes_what_is_known() -> None:
     """Bytes and times are those of the last one, times an average."""
-    m = copied("m", 3, phase=Phase.SUSPENDING)
+    m = copied("m", 3, phase=Phase.FALLING_ASLEEP)
     m.host_limit_bytes, m.refusals, m.sleep_refusal = 9, 2, "at work"
     note_report(m, msg.Slept("m", 1, 2, 8, 7, 3.0), POLICY, NOW)
     assert (m.phase, m.residue_bytes, m.freed_bytes, m.host_bytes) == (Phase.ASLEEP, 2, 8, 7)
     assert (m.sleep_s, limit_of(m), m.refusals, m.sleep_refusal) == (3.0, None, 0, "")
     assert m.staged
-    m.enter(Phase.SUSPENDING, NOW)
+    m.enter(Phase.FALLING_ASLEEP, NOW)
     note_report(m, msg.Slept("m", 1, 2, 8, 7, 8.0), POLICY, NOW)
     assert m.sleep_s == pytest.approx(3.0 + SMOOTHING * 5.0)
 
 
 def test_a_suspension_changes_what_is_known() -> None:
     """And a wake from there has its own average."""
-    m = copied("m", 3, phase=Phase.SUSPENDING)
+    m = copied("m", 3, phase=Phase.FALLING_ASLEEP)
     for times, average in ((4.0, 4.0), (9.0, 4.0 + SMOOTHING * 5.0)):
-        m.enter(Phase.SUSPENDING, NOW)
+        m.enter(Phase.FALLING_ASLEEP, NOW)
         m.to_suspend = True
         note_report(m, msg.Slept("m", 1, 0, 8, 7, times, 5), POLICY, NOW)
         assert (m.suspended, m.to_suspend, m.suspended_bytes) == (True, False, 5)
@@ -118,7 +118,7 @@ def test_refused_while_it_waits_to_sleep() -> None:
         msg.SleepRefused("m", 1, "at work", again=True, staging=True),
     )
     for report in reports:
-        for phase, left in ((Phase.SUSPENDING, 9), (Phase.READY, None)):
+        for phase, left in ((Phase.FALLING_ASLEEP, 9), (Phase.READY, None)):
             m = copied("m", 3, phase=phase)
             m.host_limit_bytes = 9
             note_report(m, report, POLICY, NOW)
@@ -127,7 +127,7 @@ def test_refused_while_it_waits_to_sleep() -> None:
 
 def test_a_refusal_is_remembered() -> None:
     """Its reason is shown, the driver is not asked either, and it is asked again later."""
-    m = copied("m", 3, phase=Phase.SUSPENDING)
+    m = copied("m", 3, phase=Phase.FALLING_ASLEEP)
     m.to_suspend, m.host_limit_bytes = True, 9
     note_report(m, msg.SleepRefused("m", 1, "at work", again=True), POLICY, NOW)
     assert (m.phase, m.sleep_refusal, m.refusals) == (Phase.READY, "at work", 1)
