@@ -252,7 +252,7 @@ class Predictions:
         """Mark it waiting again and return True. The attempt counts if it may have begun, unless
         the router stops. After the last one it ends: it may be what takes its remote down."""
         in_flight = self._in_flight[prediction_id]
-        counts = may_have_begun and not self.loop.scheduler.draining
+        counts = may_have_begun and not self.loop.scheduler.shutting_down
         if counts and in_flight.prediction.attempts >= MAX_ATTEMPTS:
             self.finished(prediction_id, BROKEN_OFF)
             return False
@@ -274,7 +274,7 @@ class Predictions:
             self._call_later(again_s, self._submit, prediction_id)
             return None
         died = outcome.failure is not None and outcome.failure.code == errors.WorkerDied.code
-        if died and self.loop.scheduler.draining:
+        if died and self.loop.scheduler.shutting_down:
             if in_flight.prediction.durable:
                 self._leave_for_restart(in_flight)
                 return None

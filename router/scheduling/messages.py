@@ -200,7 +200,7 @@ class Keep(Struct, frozen=True):
     keep: bool
 
 
-class Draining(Struct, frozen=True):
+class ShutDown(Struct, frozen=True):
     """The router is stopping: run nothing new and stop idle models; with `force`, stop all."""
 
     force: bool = False
@@ -230,7 +230,7 @@ Event = (
     | Warm
     | Unload
     | Keep
-    | Draining
+    | ShutDown
     | Tick
 )
 

@@ -69,7 +69,7 @@ class Residency:
                     steps.stop(m, "long asleep", now)
             elif not m.is_idle:
                 continue
-            elif steps.draining:
+            elif steps.shutting_down:
                 steps.stop(m, "shutdown", now)
             elif now >= m.idle_at(p):
                 steps.free_memory(m, "idle", now)
@@ -81,7 +81,7 @@ class Residency:
         drain before."""
         drain: set[str] = set()
         for m in self._steps.models.values():
-            if not m.pending_command or self._steps.draining:
+            if not m.pending_command or self._steps.shutting_down:
                 continue
             if m.running:
                 drain.add(m.name)
@@ -96,7 +96,12 @@ class Residency:
 
     def _restart_unhealthy(self, now: float) -> None:
         for m in self._steps.models.values():
-            if m.phase is not Phase.READY or not m.problem or m.running or self._steps.draining:
+            if (
+                m.phase is not Phase.READY
+                or not m.problem
+                or m.running
+                or self._steps.shutting_down
+            ):
                 continue
             if now >= m.restart_at(self._steps.policy.unhealthy_to_restart_s):
                 e = msg.Died(m.name, m.generation, f"its health check fails: {m.problem}")
@@ -108,7 +113,9 @@ class Residency:
         models that must drain."""
         steps = self._steps
         drain: set[str] = set()
-        if steps.draining or not (claiming := claims(steps.models.values(), now, steps.policy)):
+        if steps.shutting_down or not (
+            claiming := claims(steps.models.values(), now, steps.policy)
+        ):
             return drain
         free = steps.budget_bytes - held_bytes(steps.models.values())
         # A model that waits for its memory does not lose what it holds to a younger claim.
@@ -154,7 +161,7 @@ class Residency:
         over = held_bytes(steps.models.values()) - steps.budget_bytes
         if over > 0:
             over -= leaving_bytes(steps.models.values())
-        if over <= 0 or steps.draining:
+        if over <= 0 or steps.shutting_down:
             self._over_since = None
             return set()
         if self._over_since is None:

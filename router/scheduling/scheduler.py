@@ -102,9 +102,9 @@ class Scheduler:
         return self._steps.budget_bytes
 
     @property
-    def draining(self) -> bool:
+    def shutting_down(self) -> bool:
         """Whether the router stops: nothing new is accepted."""
-        return self._steps.draining
+        return self._steps.shutting_down
 
     # ---- events ---------------------------------------------------------------------------
 
@@ -131,8 +131,8 @@ class Scheduler:
                 self.models[event.model].concurrency = max(1, event.max_concurrency)
             case msg.Warm() | msg.Unload() | msg.Keep():
                 self._note_command(event, now)
-            case msg.Draining():
-                self._drain(force=event.force, now=now)
+            case msg.ShutDown():
+                self._shut_down(force=event.force, now=now)
             case msg.Tick():
                 pass
         self._pump(now)
@@ -169,13 +169,13 @@ class Scheduler:
     def estimate(self, model: str, owner: str, now: float) -> Estimate:
         """What would happen to one more prediction of that owner."""
         estimate = estimate_of(self.models[model], owner, self.budget_bytes, self.policy, now)
-        return replaced(estimate, accepted=False) if self.draining else estimate
+        return replaced(estimate, accepted=False) if self.shutting_down else estimate
 
     def snapshot(self, now: float) -> Snapshot:
         """Every model, its queue and its memory at `now`."""
         models = self.models.values()
         budgets = self._steps.budget_bytes, self._steps.host_budget_bytes
-        return snapshot_of(models, *budgets, self.policy, now, draining=self.draining)
+        return snapshot_of(models, *budgets, self.policy, now, shutting_down=self.shutting_down)
 
     # ---- handlers ------------------------------------------------------------------------
 
@@ -193,7 +193,7 @@ class Scheduler:
         self._steps.model_of[e.id] = m
 
     def _refusal(self, m: Model, e: msg.Submitted, now: float) -> RouterError | None:
-        if self.draining:
+        if self.shutting_down:
             return refusals.shutting_down()
         return refusals.refusal(m, e.owner, self.policy, now, waits_out_outages=e.waits_out_outages)
 
@@ -242,7 +242,7 @@ class Scheduler:
     def _handed_back(self, m: Model, run: Run, now: float) -> None:
         if run.withdrawn:
             self._steps.drop(run.waiter.id, refusals.canceled())
-        elif self.draining:
+        elif self.shutting_down:
             self._steps.drop(run.waiter.id, refusals.shutting_down())
         elif refusals.must_not_wait(
             m, self.policy, now, waits_out_outages=run.waiter.waits_out_outages
@@ -295,8 +295,8 @@ class Scheduler:
         elif m.phase is Phase.FALLING_ASLEEP:
             self._steps.stop(m, "cannot sleep", now)
 
-    def _drain(self, *, force: bool, now: float) -> None:
-        self._steps.draining = True
+    def _shut_down(self, *, force: bool, now: float) -> None:
+        self._steps.shutting_down = True
         for m in self.models.values():
             self._steps.drop_waiters(m, refusals.shutting_down())
             at_work = m.phase is Phase.READY and bool(m.running) and not force

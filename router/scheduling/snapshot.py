@@ -107,7 +107,7 @@ class Snapshot:
     """All models by name, and the memory that they share. `host_budget_bytes`, `host_held_bytes`:
     the main memory that copies of models may take and do take."""
 
-    draining: bool
+    shutting_down: bool
     budget_bytes: int
     held_bytes: int
     host_budget_bytes: int
@@ -132,12 +132,12 @@ def snapshot_of(
     policy: Policy,
     now: float,
     *,
-    draining: bool,
+    shutting_down: bool,
 ) -> Snapshot:
     """The scheduler's state at `now`, in the scheduler's clock."""
     models = tuple(models)
     return Snapshot(
-        draining=draining,
+        shutting_down=shutting_down,
         budget_bytes=budget_bytes,
         held_bytes=held_bytes(models),
         host_budget_bytes=host_budget_bytes,

@@ -33,7 +33,7 @@ class Transitions:
     budget_bytes: int
     host_budget_bytes: int
     most_bytes: int
-    draining: bool = False
+    shutting_down: bool = False
     model_of: dict[str, Model] = field(default_factory=dict)
     effects: list[msg.Effect] = field(default_factory=list)
 

@@ -31,7 +31,7 @@ async def ready(request: Request) -> Response:
     """
     context = context_of(request)
     snapshot = context.loop.snapshot()
-    accepting = not context.shutdown.begun and not snapshot.draining and bool(context.packages)
+    accepting = not context.shutdown.begun and not snapshot.shutting_down and bool(context.packages)
     models = {m.name: m.state for m in snapshot.models.values()}
     problems = await context.problems()
     accepting = accepting and not problems
@@ -50,7 +50,7 @@ async def status(request: Request) -> Response:
     return json_response(
         {
             "uptime_s": round(time.time() - context.started_at, 1),
-            "draining": snapshot.draining,
+            "draining": snapshot.shutting_down,
             "memory": {
                 "budget_bytes": snapshot.budget_bytes,
                 "held_bytes": snapshot.held_bytes,

@@ -94,11 +94,11 @@ class World(Books):
 
     def drain(self) -> None:
         """The router stops, with force after a while."""
-        self.draining = True
-        self.tell(msg.Draining())
+        self.shutting_down = True
+        self.tell(msg.ShutDown())
         assert not self.waiting, self.picture()
         self.pass_time(self.random.choice((0.0, 1.0, 10.0)))
-        self.tell(msg.Draining(force=True))
+        self.tell(msg.ShutDown(force=True))
         self.submit(self.random.choice(MODELS), "", 1)
         self.run_dry()
 
@@ -260,7 +260,7 @@ class World(Books):
 
     def start(self, e: msg.Start) -> None:
         assert e.model not in self.procs, f"started twice\n{self.picture()}"
-        assert not self.draining, self.picture()
+        assert not self.shutting_down, self.picture()
         self.procs[e.model] = Proc(e.generation)
         self.check_budget()
         load_s = self.random.uniform(0.1, 5)
@@ -333,7 +333,7 @@ class World(Books):
     def wake(self, e: msg.Wake) -> None:
         proc = self.procs[e.model]
         assert (proc.generation, proc.stopping, proc.sleep) == (e.generation, False, "deep")
-        assert not self.draining, self.picture()
+        assert not self.shutting_down, self.picture()
         proc.sleep = "rising"
         self.check_budget()
         wake_s = self.random.uniform(0, 1)

@@ -86,9 +86,9 @@ def test_a_failed_start_says_what_was_printed(story: Story) -> None:
 
 def test_a_router_that_stops_says_when_to_come_again(story: Story) -> None:
     """Also to those who come later."""
-    assert story.scheduler.draining is False
+    assert story.scheduler.shutting_down is False
     story.submit("alpha", "1")
-    story.tell(msg.Draining())
+    story.tell(msg.ShutDown())
     story.submit("alpha", "2")
     error = story.dropped()["2"]
     assert isinstance(error, ShuttingDown)

@@ -87,7 +87,7 @@ class Books:
         self.running: dict[str, Running] = {}
         self.ended: set[str] = set()
         self.submitted = 0
-        self.draining = False
+        self.shutting_down = False
         self.due: list[tuple[float, int, msg.Event]] = []
         self.reports = 0
         self.told: deque[str] = deque(maxlen=30)
