@@ -12,7 +12,6 @@ from msgspec.structs import replace
 
 from router.clock import Timer
 from router.errors import (
-    BackendFailed,
     Canceled,
     DeadlineExceeded,
     PredictionFailed,
@@ -40,11 +39,11 @@ from router.predictions.prediction_log import (
     bounded,
     lines_since,
 )
+from router.predictions.worker_death import MAX_ATTEMPTS
 from router.secret_inputs import is_lost
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
 # The router has asked the remote several times by then.
 REFUSED_AGAIN_S = 5.0
 # A remote that wants to be left alone for longer has no room; it is not away.
@@ -88,13 +87,6 @@ TOO_LARGE = EndReason(
     ),
     Status.FAILED,
     Status.FAILED,
-)
-# Of the last attempt of a prediction that a remote never finishes.
-BROKEN_OFF = Outcome(
-    Status.FAILED,
-    failure=Failure(
-        BackendFailed.code, f"The back-end broke off during the last of {MAX_ATTEMPTS} attempts"
-    ),
 )
 
 

@@ -1,8 +1,7 @@
 """The life of a prediction, from the API's request to the response: accepted, started, ended.
 
-What it decides: when a prediction is on disk, when its files are deleted (`_end`, `_refuse`), and
-what becomes of one whose worker died (`finished`, called by `router.predictions.scheduler_loop`).
-Only this module and its `persistence` write predictions to the store.
+It decides when a prediction is on disk, and when its files are deleted (`_end`, `_refuse`). Only
+this module and its `persistence` write predictions to the store.
 
 A synchronous prediction is only in memory, and is deleted when it has been answered. An
 asynchronous one is durable: it is on disk before `create` returns, and is kept there for
@@ -37,9 +36,7 @@ from router.prediction import (
 )
 from router.predictions.failure_details import log_location, scrubbed
 from router.predictions.in_flight import (
-    BROKEN_OFF,
     CANCELED,
-    MAX_ATTEMPTS,
     OVERDUE,
     TOO_LARGE,
     EndReason,
@@ -54,6 +51,12 @@ from router.predictions.persistence import Persistence
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhook_events import notify_of_output, notify_of_progress
 from router.predictions.webhooks import Webhooks
+from router.predictions.worker_death import (
+    BROKEN_OFF,
+    after_shutdown,
+    may_begin_again,
+    worker_died,
+)
 from router.scheduling import messages
 from router.storage.spool import size_of
 from router.storage.store import Cursor, Files, Store
@@ -253,7 +256,7 @@ class Predictions:
         the router stops. After the last one it ends: it may be what takes its remote down."""
         in_flight = self._in_flight[prediction_id]
         counts = may_have_begun and not self.loop.scheduler.shutting_down
-        if counts and in_flight.prediction.attempts >= MAX_ATTEMPTS:
+        if not may_begin_again(in_flight.prediction.attempts, counts=counts):
             self.finished(prediction_id, BROKEN_OFF)
             return False
         in_flight.restart()
@@ -273,13 +276,12 @@ class Predictions:
             self.handed_back(prediction_id, may_have_begun=False)
             self._call_later(again_s, self._submit, prediction_id)
             return None
-        died = outcome.failure is not None and outcome.failure.code == errors.WorkerDied.code
-        if died and self.loop.scheduler.shutting_down:
-            if in_flight.prediction.durable:
+        if worker_died(outcome) and self.loop.scheduler.shutting_down:
+            ended = after_shutdown(outcome, durable=in_flight.prediction.durable)
+            if ended is None:
                 self._leave_for_restart(in_flight)
                 return None
-            stopped = Failure(errors.ShuttingDown.code, "The server stopped")
-            outcome = replace(outcome, failure=stopped)
+            outcome = ended
         outcome = in_flight.with_progress(outcome)
         log_location(in_flight.prediction, outcome)
         if outcome.metrics:

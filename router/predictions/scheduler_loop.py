@@ -5,8 +5,7 @@ Everything runs on one event loop, so there are no locks: `post` passes an event
 and turns the effects into tasks. `post` awaits no effect, so a slow stop of one model never delays
 a request for another.
 
-When a worker dies, `_report_death` and `_run` tell the scheduler, which stops and starts the model
-again, and the prediction's owner, which answers its caller.
+When a worker dies, `_report_death` and `_run` report it; see `router.predictions.worker_death`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from functools import partial
 from typing import Protocol
 
 from router.clock import Clock
-from router.errors import RouterError, WorkerDied, without_paths
+from router.errors import RouterError, without_paths
 from router.logs import START_FAILED
 from router.models.catalog import Package
 from router.models.process_interface import (
@@ -39,6 +38,7 @@ from router.prediction import Failure, Job, Outcome, Progress, Status
 from router.predictions.failure_details import failure_log_tail, with_log_tail
 from router.predictions.sleep_steps import SleepSteps, sleep_levels_of
 from router.predictions.wake_ups import WakeUps
+from router.predictions.worker_death import worker_died
 from router.scheduling import messages as msg
 from router.scheduling.model import COMING, GONE, LEAVING, Phase
 from router.scheduling.scheduler import Scheduler
@@ -314,7 +314,7 @@ class SchedulerLoop:
             # A bug of the router. The slot must still become free, and the caller needs an answer.
             log.exception("a run failed in the router itself", extra={"model": e.model})
             outcome = Outcome(Status.FAILED, failure=Failure(RouterError.code, "The server failed"))
-        died = outcome.failure is not None and outcome.failure.code == WorkerDied.code
+        died = worker_died(outcome)
         if died and process is not None:
             outcome = with_log_tail(outcome, process.log_tail(), e.id)
         service_s = self._owner.finished(e.id, outcome)

@@ -25,7 +25,6 @@ from router.predictions.custom_metrics import MAX_BYTES
 from router.predictions.in_flight import (
     ELEMENT_BYTES,
     LINK_BYTES,
-    MAX_ATTEMPTS,
     MAX_METRIC_BYTES,
     OVERDUE,
     InFlight,
@@ -35,6 +34,7 @@ from router.predictions.in_flight import (
     too_long,
 )
 from router.predictions.prediction_log import HEAD_BYTES, TAIL_BYTES, gap_line
+from router.predictions.worker_death import MAX_ATTEMPTS
 from router.secret_inputs import SecretValues
 from tests.router.fakes import HandClock
 

@@ -26,7 +26,7 @@ from router.prediction import (
     Status,
 )
 from router.predictions import output_links
-from router.predictions.in_flight import MAX_ATTEMPTS
+from router.predictions.worker_death import MAX_ATTEMPTS
 from router.secret_inputs import CONTEXT, SecretValues
 from tests.router.fakes import QUEUE_LIMIT, World
 from tests.router.predictions.lives import FILES, with_file

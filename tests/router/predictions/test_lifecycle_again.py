@@ -19,7 +19,8 @@ from router.prediction import (
     Outcome,
     Status,
 )
-from router.predictions.in_flight import CANCELED, MAX_ATTEMPTS
+from router.predictions.in_flight import CANCELED
+from router.predictions.worker_death import MAX_ATTEMPTS
 from router.scheduling import messages
 from tests.router.fakes import World
 from tests.router.predictions.lives import with_file

@@ -21,7 +21,7 @@ from router.prediction import (
     Prediction,
     Status,
 )
-from router.predictions.in_flight import MAX_ATTEMPTS
+from router.predictions.worker_death import MAX_ATTEMPTS
 from router.scheduling import messages
 from tests.router.fakes import TIME_LIMIT_S, World
 from tests.router.predictions.lives import DIED, forgotten, hear, made

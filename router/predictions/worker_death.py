@@ -1,0 +1,56 @@
+"""What becomes of a model's predictions when its worker dies or its remote is lost.
+
+- One that runs fails with `worker_died` (502), also when it is durable. It is not run again.
+- One that certainly had not begun (`NotStartedError`) goes back to the head of the queue.
+- One that runs on a remote that may run it twice (`MayHaveBegunError`) goes back too. After
+  MAX_ATTEMPTS runs in all it fails with `backend_failed` (502).
+- One that waits stays in the queue while the back-off is at most 10 s: after four crashes in a row,
+  for 1, 2, 4 and 8 s. From the fifth crash it fails with `model_unavailable` (503), or goes to its
+  other target. One that waits out outages stays while a remote is away.
+- When the worker dies during its set-up, those that wait fail with `model_unavailable` (503).
+- While the router shuts down, a durable one is left for the next start, where it runs again. Any
+  other fails with `shutting_down` (503).
+
+`router.models.coglet_process` notices the death of a worker, `router.remote.process` the loss of a
+remote. `SchedulerLoop._run` and `_report_death` report it to `Predictions` (`finished`,
+`handed_back`), which applies the rules below, and to the scheduler as `Died`. The scheduler stops
+the process group, starts the model again after the back-off if a prediction waits
+(`Transitions.crash`), and decides on the queue (`refusals.must_not_wait`).
+
+When the router itself was killed, its next start asks `hopeless` of `router.predictions.in_flight`
+which durable predictions may run again.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from router.errors import BackendFailed, ShuttingDown, WorkerDied
+from router.prediction import Failure, Outcome, Status
+
+MAX_ATTEMPTS = 3
+# The outcome of the last attempt of a prediction that a remote never finishes.
+BROKEN_OFF = Outcome(
+    Status.FAILED,
+    failure=Failure(
+        BackendFailed.code, f"The back-end broke off during the last of {MAX_ATTEMPTS} attempts"
+    ),
+)
+
+
+def worker_died(outcome: Outcome) -> bool:
+    """Whether the worker died during this run."""
+    return outcome.failure is not None and outcome.failure.code == WorkerDied.code
+
+
+def may_begin_again(attempts: int, *, counts: bool) -> bool:
+    """Whether a prediction that was handed back may run again. `attempts`: its runs so far.
+    `counts`: the last one may have begun, and not because the router shuts down."""
+    return not counts or attempts < MAX_ATTEMPTS
+
+
+def after_shutdown(outcome: Outcome, *, durable: bool) -> Outcome | None:
+    """The outcome of a run whose worker was ended because the router shuts down. None for a durable
+    prediction, which is left for the next start."""
+    stopped = Failure(ShuttingDown.code, "The server stopped")
+    return None if durable else replace(outcome, failure=stopped)
