@@ -5,7 +5,8 @@ TRANSITIONS raises and has no effect.
 
     starting ──▶ processing ──▶ succeeded | failed | canceled
         │            │
-        │            └──▶ starting        run again after the router itself died
+        │            └──▶ starting        waits again: its run did not begin, or its remote or
+        │                                 the router itself was lost
         └──▶ failed | canceled | aborted  ended before it ran
 """
 

@@ -1,4 +1,5 @@
-"""The HTTP server: one module for each API, and the layers that every request passes.
+"""The HTTP server: the APIs, in `apis`, and the layers that every request passes.
 
-Only `router.app` and `router.composition`, which put the service together, import it.
+It is imported by `router.app`, `router.composition`, `router.preload` and `router.server_limits`,
+which put the service together, and by `serve` and `public` of `router.cli`.
 """

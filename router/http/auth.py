@@ -1,6 +1,21 @@
 """Authentication by bearer key or signed request. Without any key, only this machine is served.
 
 This is a plain ASGI layer around the application, so no route can be added outside it.
+
+How a request is checked (`AuthMiddleware._admit`), by its head alone:
+1. /health is open.
+2. While no key is required, as before the first one exists: only direct requests of programs on
+   this machine are served; any other gets 403. This holds for URLs with a token too.
+3. A path of UNGUESSABLE_URLS needs no key: its handler checks the token in its URL.
+4. A signed request (`X-Callme-Signature`): `router.http.signatures` checks its timestamp, 120 s
+   either way, and its HMAC-SHA256 over seven fields. Then its nonce must be new, and its body must
+   have the signed hash. Local keys sign nothing.
+5. Else `Authorization: Bearer KEY` (or `Token KEY`): the verifier of KEY, HMAC-SHA256 of a fixed
+   text under KEY, must be that of an accepted key (`router.keys.key`; `router.keys.key_store` keeps
+   only verifiers). A local key is accepted only from this machine.
+
+A key or signature that is not accepted: 401 with `WWW-Authenticate: Bearer`. A key over its limits
+(`KeyLimits`): 429 with `Retry-After`. A path for admins (`admin_only`) and a key that is none: 403.
 """
 
 from __future__ import annotations
@@ -50,11 +65,7 @@ SIGNATURE_HEADER = b"x-callme-signature"
 
 
 class AuthMiddleware:
-    """ASGI layer that checks every request outside OPEN_PATHS.
-
-    When there are keys, a request needs one. When there are none, only direct requests from
-    programs on this machine are served.
-    """
+    """ASGI layer that checks every request; see the head of this module."""
 
     def __init__(
         self, app: ASGIApp, keys: KeySource, max_body_bytes: int, reads: BodyReads
@@ -146,12 +157,12 @@ class AuthMiddleware:
         except RouterError as error:
             await render_error(scope, error)(scope, receive, send)
         else:
-            await self._serve_checked(scope, body, send)
+            await self._respond_after_body(scope, body, send)
         finally:
             self._limits.leave(key)
 
-    async def _serve_checked(self, scope: Scope, body: SignedBody, send: Send) -> None:
-        """Check the whole body before the response starts.
+    async def _respond_after_body(self, scope: Scope, body: SignedBody, send: Send) -> None:
+        """Read and check the whole body before the response starts.
 
         So a client gets no response of the application to a body that was not signed.
         """

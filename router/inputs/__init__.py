@@ -1,5 +1,5 @@
 """Turns what a client sent into checked values and spooled files.
 
-The HTTP APIs, which create predictions, import this. The files that came with a prediction are
-deleted by `router.predictions.lifecycle`, when it ends or is refused.
+It is imported by the HTTP APIs, which create predictions, by `router.predictions` and by
+`router.composition`. Who deletes an upload is listed in `file_uploads`.
 """

@@ -1,8 +1,19 @@
-"""Files that are uploaded before predictions, and their use as inputs.
+"""Files uploaded to /v1/files, and their use as inputs of predictions.
 
 The URL of such a file is never fetched over HTTP. The prediction gets its own link to the content
-in the spool, so the upload and the prediction may be deleted in any order. (What is uploaded with
-a prediction is deleted when the prediction is, by `_end` of `router.predictions.lifecycle`.)
+in the spool, so the upload and the prediction may be deleted in any order.
+
+Who deletes an upload from the spool:
+- sent to /v1/files: `Uploads`, `keep_results_s` (24 h) after the upload or at DELETE; also `add`
+  when it fails. Other files of the same form: `take_file` of `router.http.apis.replicate_files`.
+- sent with a prediction, as a part, a data: URI or a URL: `router.predictions.lifecycle`, when the
+  prediction ends (`_end`) or is refused (`_refuse`, `create`), or at the next start of the router
+  when it must not run again (`open`).
+- while it arrives or its request turns out wrong: who received it, `read_form` of
+  `router.http.multipart`, `RequestInputs` of `router.inputs.request_inputs`, or `UrlFetcher` of
+  `router.inputs.fetch`.
+- at the start of the router, what nothing refers to: `Spool.remove_unreferenced`.
+A file that the disk does not delete is tried again with the next deletion (`Spool.remove`).
 """
 
 from __future__ import annotations
@@ -38,7 +49,7 @@ FindOutput = Callable[[str], AbstractAsyncContextManager[FileRef | None]]
 
 
 class Uploads:
-    """Keeps uploads for `keep_s` seconds.
+    """Keeps uploads for `keep_s` seconds, which is the setting `keep_results_s`.
 
     Implements Fetcher in front of `other_urls`, the fetcher for all other URLs.
     """

@@ -1,4 +1,5 @@
 """Cog packages and their processes: catalogue, schemas, coglet, memory.
 
-From the rest of the router this imports only `router.prediction` and `router.errors`.
+From the rest of the router this imports only `router.prediction`, `router.errors` and
+`router.trace_context`.
 """

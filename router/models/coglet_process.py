@@ -4,8 +4,8 @@ It handles this behaviour of coglet 0.23.1 (docs/architecture/coglet.md says how
 - coglet answers 409 for some milliseconds after a prediction. The router tries again, see
   coglet_client.py.
 - Its worker may die while the server lives on and answers 409 indefinitely. The worker's pid is
-  watched and its death reported: `router.predictions.scheduler_loop` replaces the whole group,
-  `router.predictions.lifecycle` ends the prediction.
+  watched, and its death is reported by `broken`. The whole group is then replaced. What becomes of
+  the predictions is in `router.predictions.worker_death`.
 - It leaves files in the temp folder. Each start has a private folder, swept after predictions.
 - On SIGTERM during set-up the worker survives the server. The whole group is always killed.
 - It raises a cancel as an exception in the thread of the prediction. If that thread is starting

@@ -2,17 +2,26 @@
 present state.
 
 Rules, in order:
-1. A model that runs something is never stopped. A model that became ready a short time ago is not
-   touched at all (`Policy.protection_s`).
-2. Idle models are evicted first: those with the lowest priority first, and among these the one
-   with the lowest cost (`Model.cost_to_evict`). Models that are to stay loaded come last.
-3. A model with work of its own is drained only for a claim that has waited `patience_s`: it is
-   granted nothing new, and is evicted when its last run ends. So a busy model cannot starve
-   another without a limit. By then it has been ready for at least the time that it took to bring,
-   so two models cannot spend all their time on evicting each other.
-4. A model that can sleep is evicted by sleep. What it holds asleep is taken too when all that
-   sleeps would free is not enough: of sleepers first, then of models that would sleep. The driver
-   suspends them; where it cannot, or where that takes longer than a start, they are stopped.
+1. A model that runs something is never evicted. A model that has just become ready is not touched:
+   it stays for four times as long as it took to bring, at least 1 s and at most `min_residency_s`
+   (10 s; `Policy.protection_s`).
+2. Idle models are evicted first: of those with the lowest priority (2) the one with the lowest
+   cost. The cost is the time to bring the model back x its recent demand / the bytes that it frees
+   (`Model.cost_to_evict`). Models that are to stay loaded come last.
+3. A model with work of its own is drained only for a claim that has waited `patience_s` (15 s; less
+   for a sleeper, `Policy.claim_patience_s`): it is granted nothing new, and is evicted when its
+   last run ends. So a busy model cannot starve another without a limit. It is not drained before it
+   has been ready for as long as it took to bring, 60 s at most (`Model.drainable_at`).
+4. If putting models to sleep does not free enough, what sleeping models still hold on the card is
+   taken too. Models already asleep lose it first.
+
+These functions only choose. `router.scheduling.residency` asks them after each event.
+`Transitions.free_memory` decides between sleep and stop: the model sleeps if it can and if main
+memory has room for its copies (`sleeping.judge_copies`); else it is stopped. To evict it fully, the
+driver suspends it; it is stopped if the driver cannot, or if that takes longer than a start.
+
+Without any claim, time evicts too (`Residency.stop_idle`): a model sleeps after 300 s idle, and is
+stopped after 3600 s asleep (`idle_to_sleep_s`, `asleep_to_stop_s`).
 """
 
 from __future__ import annotations
@@ -26,8 +35,8 @@ from router.scheduling.tunables import Policy
 
 
 class Depth(Enum):
-    """What models give back: all but what they hold asleep; or that too, those that the driver can
-    suspend; or that too, all of them."""
+    """SLEEP: each model keeps what it holds asleep. SUSPEND: those that the driver can suspend lose
+    that too. FULL: every model loses it, by a stop if needed."""
 
     SLEEP = auto()
     SUSPEND = auto()
@@ -36,8 +45,10 @@ class Depth(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimDecision:
-    """What to do for one claim: evict `stop`, have `end` hold nothing at all although some of them
-    could sleep, drain `drain`. When `fits` is false and all are empty: wait."""
+    """What to do for one claim. `evict`: models to put to sleep, or to stop if they cannot sleep;
+    one that sleeps already is evicted fully. `evict_fully`: models that must free all their memory:
+    the driver suspends them, else they are stopped. `drain`: models that get no new predictions.
+    When `fits` is false and all are empty: wait."""
 
     fits: bool
     evict: tuple[Model, ...] = ()

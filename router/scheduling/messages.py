@@ -44,7 +44,8 @@ class Finished(Struct, frozen=True):
 
 
 class Requeued(Struct, frozen=True):
-    """A run did not begin: its process was found dead before that. The prediction waits again."""
+    """A run has no outcome, and the prediction waits again: its process was found dead before the
+    run began, or its remote was lost, where the run may have begun."""
 
     id: str
     model: str

@@ -74,9 +74,10 @@ class Model(SleepRecord):
     phase_since: float = 0.0
     holds_memory: bool = False
     ready_since: float = 0.0
-    evictable_at: float = 0.0  # from when it may be stopped, if it is idle
-    # From when it may be drained. It stays at least as long as it took to bring, so that models
-    # that take turns spend at most half of the time loading.
+    evictable_at: float = 0.0  # from when it may be evicted, if it is idle
+    # From when it may be drained: when it has been ready for as long as it took to bring, but at
+    # most for LONGEST_PROTECTION_S. So models that take turns spend at most half of the time on
+    # being brought, if each is brought within LONGEST_PROTECTION_S.
     drainable_at: float = 0.0
     set_up_since: float = 0.0  # when its last set-up began
     set_up_until: float = 0.0  # when its last set-up succeeded or failed

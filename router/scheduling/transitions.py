@@ -2,9 +2,9 @@
 the effects that follow. `Transitions` also holds the state that they share.
 
 Which step is due is decided in `router.scheduling.scheduler` (events) and in
-`router.scheduling.residency` (memory). That a worker died is noticed in
-`router.predictions.scheduler_loop`; what becomes of its predictions is decided in
-`router.predictions.lifecycle`.
+`router.scheduling.residency` (memory). `free_memory` decides between sleep and stop. `crash` and
+`note_failure` begin a back-off and refuse predictions that must not wait for its end; what becomes
+of those that ran is in `router.predictions.worker_death`.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ class Transitions:
             m.evictions += 1
 
     def evict_fully(self, m: Model, reason: str, now: float) -> None:
-        """Have a model give back even what it would hold asleep: by the driver if that can suspend
-        it, else by a stop."""
+        """Evict a model so that it holds nothing, not even asleep: the driver suspends it, or it is
+        stopped."""
         if m.phase is not Phase.STOPPING and self.free_memory(m, reason, now, fully=True):
             m.evictions += 1
 
     def free_memory(self, m: Model, reason: str, now: float, *, fully: bool = False) -> bool:
         """Free the memory of a model that runs nothing: by sleep if it can, else by a stop. False
-        when a sleeper is being stopped first, to make room for its copies. `fully`: it must not
-        hold anything asleep."""
+        when other sleepers are stopped first, to make room for its copies; it is tried again after
+        that. `fully`: it must not hold anything, not even asleep."""
         hook = m.can_sleep and m.phase is Phase.READY
         driver = m.may_suspend and (fully or not hook)
         if not driver and (fully or not hook):
@@ -107,7 +107,8 @@ class Transitions:
             self.effects.append(msg.Stage(m.name, m.generation, m.host_limit_bytes))
 
     def stop(self, m: Model, reason: str, now: float) -> None:
-        """Stop the process of a model. Its predictions: `router.predictions.lifecycle`."""
+        """Stop the process of a model. What becomes of predictions that still run on it:
+        `router.predictions.worker_death`."""
         if reason != "unhealthy":
             m.problem = ""
         m.enter(Phase.STOPPING, now)

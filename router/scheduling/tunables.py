@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# A model stays for this many times the time that it took to bring, so models that take turns spend
-# at most a fifth of the time on moving.
+# A model stays for this many times the time that it took to bring. So models that take turns spend
+# at most a fifth of the time on moving, while `min_residency_s` (10 s) does not end their stay
+# earlier: if they are brought within 2.5 s.
 WORTH = 4.0
-# And at least this long, so a card that is full has at most one swap a second.
+# A model stays at least this long, so a card that is full has at most one swap a second.
 SHORTEST_PROTECTION_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class OwnPolicy:
-    """What one model has of its own instead of the policy's; None: the policy's. `priority`: 0
+    """The numbers of one model that replace the policy's; None: the policy's. `priority`: 0
     (first) to 2 (last) among the models that want memory."""
 
     idle_to_sleep_s: float | None = None
