@@ -84,7 +84,7 @@ def in_process(schema: dict[str, Any], answer: bytes) -> dict[str, float]:
     """The router's own work on one prediction, piece by piece, in µs."""
     spec = InputSchema(schema)
     scheduler = Scheduler({"echo": 1}, 1 << 40, Policy(default_footprint_bytes=1))
-    scheduler.handle(msg.Warm("echo"), 0.0)
+    scheduler.handle(msg.Load("echo"), 0.0)
     scheduler.handle(msg.Ready("echo", 1, 1.0, 1), 1.0)
     now = 2.0
 

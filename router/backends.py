@@ -48,7 +48,7 @@ class Backends:
     """Where each model runs.
 
     `packages`: the models as the APIs know them. `scheduled`: the packages as the scheduler knows
-    them, each with its `concurrency`; those in `weightless` take no memory here. `rules`: the
+    them, each with its `concurrency`; those in `remote_models` take no memory here. `rules`: the
     models that overflow, by name. `labels`: the name of each such model by its remote's name, for
     messages. `left_out`: why a package is not served, by its folder's name.
     """
@@ -71,7 +71,7 @@ class Backends:
         for name, model in settings.models.items():
             if model.remote_kind:
                 self._add(name, model, settings, clock)
-        self.weightless = frozenset(self._remotes)
+        self.remote_models = frozenset(self._remotes)
 
     def kind(self, target: str) -> str:
         """What runs the model: `local`, `cog`, `replicate` or `modal`."""
@@ -80,7 +80,7 @@ class Backends:
 
     def runs_here(self, p: Prediction) -> bool:
         """Whether the prediction ran on this machine and not at a remote."""
-        return not p.home and self.kind(p.model) == LOCAL
+        return not p.remote_name and self.kind(p.model) == LOCAL
 
     def process(self, target: str, files: RemoteFiles | None = None) -> RemoteProcess | None:
         """A new process of a model that runs at a remote, None for a local one."""

@@ -305,7 +305,7 @@ def _make_loop(
 
     budget_bytes = memory.budget_bytes(0)
     scheduler = Scheduler(
-        *(backends.concurrency, budget_bytes, policy, backends.weightless, backends.labels),
+        *(backends.concurrency, budget_bytes, policy, backends.remote_models, backends.labels),
         host_budget_bytes=copies_budget_bytes(0, settings.sleep_memory_bytes),
         most_bytes=memory.most_bytes(),
         own_policies={

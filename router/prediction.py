@@ -211,8 +211,8 @@ class Prediction(msgspec.Struct, frozen=True):
     `digest`: a hash of the inputs as they were sent, by which idempotent requests are compared.
     `namespace`: the owner in Replicate's `owner/name`; `base_url`: the address at which the client
     reached the router; both are only shown again. `output_files`: the files that are not in
-    `output`, which has null in their places. `home`: the scheduler's name of the remote where it
-    began (`router.predictions.overflow`), "" when it began here or not at all. `via`: the boxes
+    `output`, which has null in their places. `remote_name`: the remote where it began, by the
+    scheduler's name for it; "" when it began here or not at all. `via`: the boxes
     that the request came through (`router.loop_detection`). `secrets`: the values of the inputs
     that are REDACTED in `inputs`, and the request's context (`router.secret_inputs`); kept only
     until it ends. `read_at`: when its inputs had been read, 0 if that took no time. `trace`: the
@@ -235,7 +235,7 @@ class Prediction(msgspec.Struct, frozen=True):
     digest: str = ""
     namespace: str = ""
     base_url: str = ""
-    home: str = ""
+    remote_name: str = msgspec.field(default="", name="home")  # its name in stored documents
     via: str = msgspec.field(default_factory=loop_detection.current)
     secrets: SecretValues = msgspec.field(default_factory=lambda: NO_SECRETS)
     status: Status = Status.STARTING

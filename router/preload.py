@@ -11,7 +11,7 @@ from router.logs import PACKAGE_UNREADABLE
 from router.models.process_interface import StartError
 from router.models.tracebacks import with_location
 from router.predictions.keep_loaded import KeepLoaded
-from router.scheduling.messages import Warm
+from router.scheduling.messages import Load
 from router.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ async def prepare(context: Context, settings: Settings) -> None:
             log.exception(PACKAGE_UNREADABLE, extra={"model": name})
             continue  # a bug, which must not affect the other models
         if name in settings.preload or "all" in settings.preload:
-            context.loop.post(Warm(name))
+            context.loop.post(Load(name))
     await _keep_loaded(context, settings).run()
 
 

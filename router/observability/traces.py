@@ -198,8 +198,8 @@ class Traces:
         if name == "prediction":
             attributes["callme.prediction.status"] = p.status.value
             attributes["callme.prediction.attempts"] = p.attempts
-        if p.home:
-            attributes["callme.remote"] = p.home
+        if p.remote_name:
+            attributes["callme.remote"] = p.remote_name
         self._exporter.export(Span(name, trace, began_at, ended_at, attributes, error))
 
 

@@ -231,7 +231,7 @@ class Predictions:
         in_flight = self._in_flight[prediction_id]
         p = advance(in_flight.prediction, Status.PROCESSING, self._clock.time())
         remote = self.overflow.remote_of(prediction_id)
-        p = in_flight.prediction = p if p.home == remote else replace(p, home=remote)
+        p = in_flight.prediction = p if p.remote_name == remote else replace(p, remote_name=remote)
         in_flight.wake_followers()
         self._persistence.note(p)
         self._facts.tell(PredictionChanged(p))
@@ -263,8 +263,8 @@ class Predictions:
         in_flight.stop_timer()
         p = advance(in_flight.prediction, Status.STARTING, self._clock.time())
         attempts = p.attempts if counts else p.attempts - 1
-        home = p.home if attempts or may_have_begun else ""
-        in_flight.prediction = replace(p, attempts=attempts, home=home)
+        remote_name = p.remote_name if attempts or may_have_begun else ""
+        in_flight.prediction = replace(p, attempts=attempts, remote_name=remote_name)
         self._persistence.note(in_flight.prediction)
         self._facts.tell(PredictionChanged(in_flight.prediction))
         return True

@@ -66,7 +66,7 @@ class ModelCommands:
         self._require_local(model, "load")
         if self._schemas.unreadable(model) is not None:
             await self.restart(model)  # it may have been repaired
-        self._post(msg.Warm(model, at_once=True))
+        self._post(msg.Load(model, at_once=True))
 
     def unload(self, model: str) -> None:
         """Free the model's memory when it runs nothing any more. The next prediction loads it."""

@@ -114,9 +114,9 @@ class Overflow:
         if rule is None or (rule.to_box and p.via):
             self._post(messages.Submitted(p.id, p.model, p.owner, p.priority, p.durable))
             return
-        if p.home == rule.remote:
+        if p.remote_name == rule.remote:
             placement = self._placements[p.id] = Placement(p, refused_by={p.model})
-            self._go(placement, p.home)
+            self._go(placement, p.remote_name)
             return
         now = self._clock.monotonic()
         too_long = self._scheduler.estimate(p.model, p.owner, now).wait_s > rule.after_s
@@ -124,7 +124,7 @@ class Overflow:
         if too_long and self._scheduler.estimate(rule.remote, p.owner, now).accepted:
             self._go(placement, rule.remote)
             # Without this, nothing would start the model here again. It takes only free memory.
-            self._post(messages.Warm(p.model))
+            self._post(messages.Load(p.model))
         else:
             self._go(placement, p.model)
 

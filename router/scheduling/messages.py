@@ -177,7 +177,7 @@ class Described(Struct, frozen=True):
     max_concurrency: int
 
 
-class Warm(Struct, frozen=True):
+class Load(Struct, frozen=True):
     """Load this model if no other model has to be evicted for it (preloading). `at_once`: also
     before its back-off is over."""
 
@@ -228,7 +228,7 @@ Event = (
     | Stopped
     | Measured
     | Described
-    | Warm
+    | Load
     | Unload
     | Keep
     | ShutDown

@@ -58,7 +58,7 @@ UNLIMITED = 1 << 62
 
 class Scheduler:
     """The pure state machine. `concurrency`: every model's name, and how many predictions it may
-    run at once. `weightless`: the models that run on other machines and take no memory here.
+    run at once. `remote_models`: those that run on other machines. They take no memory here.
     `labels`: what messages call a model, where that is not its name. `host_budget_bytes`: the main
     memory that the copies of all sleepers together may take; None: without a limit. `own_policies`:
     of models that have some of the policy's numbers of their own. `most_bytes`: what models could
@@ -69,7 +69,7 @@ class Scheduler:
         concurrency: Mapping[str, int],
         budget_bytes: int,
         policy: Policy | None = None,
-        weightless: Collection[str] = (),
+        remote_models: Collection[str] = (),
         labels: Mapping[str, str] | None = None,
         *,
         host_budget_bytes: int | None = None,
@@ -82,9 +82,9 @@ class Scheduler:
                 name,
                 parallel,
                 WaitingLine(self.policy.ageing_s),
-                0 if name in weightless else self.policy.default_footprint_bytes,
+                0 if name in remote_models else self.policy.default_footprint_bytes,
                 (labels or {}).get(name, name),
-                name in weightless,
+                name in remote_models,
                 own=(own_policies or {}).get(name, OwnPolicy()),
                 growth_bytes=self.policy.growth_bytes,
             )
@@ -129,7 +129,7 @@ class Scheduler:
                     self.models[name].note_footprint(measured)
             case msg.Described():
                 self.models[event.model].concurrency = max(1, event.max_concurrency)
-            case msg.Warm() | msg.Unload() | msg.Keep():
+            case msg.Load() | msg.Unload() | msg.Keep():
                 self._note_command(event, now)
             case msg.ShutDown():
                 self._shut_down(force=event.force, now=now)
@@ -209,7 +209,7 @@ class Scheduler:
             m.running[e.id] = replace(run, withdrawn=True)
             self._steps.effects.append(msg.Interrupt(e.id, m.name, run.generation))
 
-    def _note_command(self, e: msg.Warm | msg.Unload | msg.Keep, now: float) -> None:
+    def _note_command(self, e: msg.Load | msg.Unload | msg.Keep, now: float) -> None:
         m = self.models[e.model]
         if isinstance(e, msg.Keep):
             m.keep_loaded, m.unloaded_by_operator = e.keep, False

@@ -63,6 +63,7 @@ def encode(p: Prediction) -> bytes:
     `router.storage.sealed_store`."""
     fields = msgspec.structs.asdict(p)
     fields["secrets"] = list(p.secrets)
+    fields["home"] = fields.pop("remote_name")  # as in documents of earlier versions
     return msgspec.json.encode(fields)
 
 

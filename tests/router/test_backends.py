@@ -42,7 +42,7 @@ def backends(models: dict[str, Any], *folders: str) -> Backends:
 def test_nothing_said_is_local() -> None:
     """One model each, with the memory that it takes."""
     made = backends({}, "a", "b")
-    assert (made.concurrency, made.weightless, made.rules) == ({"a": 1, "b": 1}, frozenset(), {})
+    assert (made.concurrency, made.remote_models, made.rules) == ({"a": 1, "b": 1}, frozenset(), {})
     assert (made.kind("a"), made.process("a")) == ("local", None)
 
 
@@ -51,7 +51,7 @@ async def test_elsewhere_only() -> None:
     made = backends(
         {"a": {"backend": "cog", "remote": BOX}, "far": {"backend": "cog", "remote": BOX}}, "a"
     )
-    assert made.weightless == {"a", "far"}
+    assert made.remote_models == {"a", "far"}
     assert made.concurrency == {"a": 4, "far": 4}
     assert (made.packages["a"].runner, made.packages["far"].runner) == ("run.py:Runner", "")
     assert made.kind("far") == "cog"
@@ -73,7 +73,7 @@ async def test_a_model_that_overflows() -> None:
     made = backends({"a": {"backend": "overflow", "overflow_after_s": 7, "remote": MODAL}}, "a")
     assert set(made.packages) == {"a"}
     assert made.concurrency == {"a": 1, "a@modal": 3}
-    assert made.weightless == {"a@modal"}
+    assert made.remote_models == {"a@modal"}
     assert made.rules == {"a": OverflowRule("a@modal", 7.0)}
     assert made.scheduled["a@modal"].folder == made.scheduled["a"].folder
     assert (made.kind("a"), made.kind("a@modal")) == ("local", "modal")

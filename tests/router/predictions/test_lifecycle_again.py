@@ -89,7 +89,7 @@ async def test_one_that_never_began_counts_no_attempt(world: World) -> None:
     world.router.loop.post(messages.Tick())
     await until(lambda: "a" in world.router.model.answers)
     again = await world.stored("a", Status.PROCESSING)
-    assert (again.attempts, again.home, again.started_at) == (1, "", 1005.0)
+    assert (again.attempts, again.remote_name, again.started_at) == (1, "", 1005.0)
     world.answer("a")
     await in_flight.wait(5)
     assert (await world.stored("a", Status.SUCCEEDED)).attempts == 1

@@ -31,8 +31,8 @@ async def test_where_each_runs(any_store: AnyStore) -> None:
     assert world.router.remote.jobs == []
     world.clock.advance(0.1)
     await until(lambda: "there" in world.router.remote.answers)
-    homes = [(await world.stored(name, Status.PROCESSING)).home for name in ("here", "there")]
-    assert homes == ["", REMOTE]
+    stored = [await world.stored(name, Status.PROCESSING) for name in ("here", "there")]
+    assert [p.remote_name for p in stored] == ["", REMOTE]
     world.answer("here")
     await world.stored("here", Status.SUCCEEDED)
     await world.kill_and_restart()

@@ -122,10 +122,10 @@ async def test_where_one_goes_that_was_handed_back(
     in_flight.prediction = replace(in_flight.prediction, attempts=attempts)
     if draining:
         world.router.loop.post(messages.ShutDown())
-    assert in_flight.prediction.home == "there"
+    assert in_flight.prediction.remote_name == "there"
     assert predictions.handed_back("a", may_have_begun=may_have_begun)
     stored = await world.stored("a", Status.STARTING)
-    assert (stored.attempts, stored.home) == after
+    assert (stored.attempts, stored.remote_name) == after
     assert stored == in_flight.prediction
 
 

@@ -189,12 +189,12 @@ def test_the_remote_is_down(town: Town) -> None:
 
 def test_one_that_had_begun_elsewhere_goes_there_again(town: Town) -> None:
     """And nowhere else, not even when that remote is down: it may still run there."""
-    begun = Prediction("1", HERE, {}, 0.0, home=THERE)
+    begun = Prediction("1", HERE, {}, 0.0, remote_name=THERE)
     town.overflow.submit(begun)
     assert (town.where("1"), town.overflow.remote_of("1")) == (THERE, THERE)
     town.fail(THERE)
     assert town.dropped["1"].code == "model_unavailable"
-    town.overflow.submit(Prediction("2", HERE, {}, 0.0, home="m@gone"))
+    town.overflow.submit(Prediction("2", HERE, {}, 0.0, remote_name="m@gone"))
     assert (town.where("2"), town.overflow.remote_of("2")) == (HERE, "")
 
 

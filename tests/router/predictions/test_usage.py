@@ -51,7 +51,7 @@ def usage_of(world: World, store: UsageStore) -> Usage:
         store,
         world.clock,
         world.router.facts,
-        runs_here=lambda p: not p.home,
+        runs_here=lambda p: not p.remote_name,
         local=lambda now: datetime.fromtimestamp(now, UTC),
     )
 

@@ -28,14 +28,14 @@ class Story:
         budget: int = 10,
         most: int | None = None,
         concurrency: Mapping[str, int] | None = None,
-        weightless: Collection[str] = (),
+        remote_models: Collection[str] = (),
         own_policies: Mapping[str, OwnPolicy] | None = None,
     ) -> None:
         self.now = 1000.0
         self.policy = policy or Policy(default_footprint_bytes=10)
         parallel = {"alpha": 1, "beta": 1, "gamma": 1} | dict(concurrency or {})
         self.scheduler = Scheduler(
-            *(parallel, budget, self.policy, weightless),
+            *(parallel, budget, self.policy, remote_models),
             most_bytes=most,
             own_policies=own_policies,
         )
@@ -97,7 +97,7 @@ class Story:
     def asleep(self, *models: str, residue: int = 0, can_suspend: bool = False) -> None:
         """Make models that can sleep resident, and have them fall asleep for want of work."""
         for name in models:
-            self.tell(msg.Warm(name))
+            self.tell(msg.Load(name))
             self.ready(name, can_sleep=True, can_suspend=can_suspend)
             assert self.wait(self.policy.idle_to_sleep_s) == [self.sleep(name, "idle")]
             self.slept(name, residue=residue)
@@ -133,7 +133,7 @@ class Story:
     def resident(self, *models: str, footprint: int | None = None) -> None:
         """Make models resident and idle, and let them settle."""
         for name in models:
-            assert msg.Start(name, self.model(name).generation + 1) in self.tell(msg.Warm(name))
+            assert msg.Start(name, self.model(name).generation + 1) in self.tell(msg.Load(name))
             self.ready(name, footprint=footprint)
         self.wait(self.policy.min_residency_s)
 

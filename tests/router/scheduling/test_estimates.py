@@ -54,9 +54,9 @@ def test_the_quick_waker_is_cheap_to_lose(story: Story) -> None:
     """What wakes in half a second goes before what loads in four, whichever is listed first."""
     story.tell(msg.Measured(20, {}))
     story.asleep("beta")
-    story.tell(msg.Warm("beta"))
+    story.tell(msg.Load("beta"))
     story.woke("beta")
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.ready("alpha")
     story.wait(story.policy.min_residency_s)
     assert story.submit("gamma", "1") == [story.sleep("beta", "evicted for gamma")]
@@ -66,7 +66,7 @@ def test_once_woken_it_may_sleep_again(story: Story) -> None:
     """A wish to have it resident is over when it is: it is not woken from its next sleep. How
     long waking took is known from then on."""
     story.asleep("alpha")
-    assert story.tell(msg.Warm("alpha")) == [msg.Wake("alpha", 1)]
+    assert story.tell(msg.Load("alpha")) == [msg.Wake("alpha", 1)]
     story.woke("alpha", wake_s=0.5)
     assert story.model("alpha").wake_s == 0.5
     story.wait(story.policy.idle_to_sleep_s)
@@ -190,8 +190,8 @@ def test_a_preload_that_does_not_fit_holds_up_no_other() -> None:
     story = Story(budget=10)
     story.tell(msg.Measured(10, {"alpha": 10, "beta": 3, "gamma": 5}))
     story.resident("gamma")
-    assert story.tell(msg.Warm("alpha")) == []
-    assert story.tell(msg.Warm("beta")) == [msg.Start("beta", 1)]
+    assert story.tell(msg.Load("alpha")) == []
+    assert story.tell(msg.Load("beta")) == [msg.Start("beta", 1)]
 
 
 def test_one_byte_too_many_is_given_back(story: Story) -> None:

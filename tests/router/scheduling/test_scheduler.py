@@ -35,7 +35,7 @@ def test_a_ready_model_runs_at_once(story: Story) -> None:
 def test_no_double_start(story: Story) -> None:
     """However many ask while it starts, a model is started once."""
     assert story.submit("alpha", "1", "2", "3") == [msg.Start("alpha", 1)]
-    assert story.tell(msg.Warm("alpha")) == []
+    assert story.tell(msg.Load("alpha")) == []
     assert story.wait(1) == []
 
 
@@ -181,7 +181,7 @@ def test_an_idle_model_stops(story: Story) -> None:
 
 def test_idle_to_sleep_does_not_undercut_min_residency(hasty: Story) -> None:
     """However short idle_to_sleep_s is, a model that has just come is left alone."""
-    hasty.tell(msg.Warm("alpha"))
+    hasty.tell(msg.Load("alpha"))
     hasty.ready("alpha")
     assert hasty.wait(9.9) == []
     assert hasty.wait(0.1) == [msg.Stop("alpha", 1, "idle")]
@@ -249,7 +249,7 @@ def test_draining(roomy: Story) -> None:
     roomy.submit("alpha", "3")
     assert isinstance(roomy.dropped()["3"], ShuttingDown)
     assert roomy.finish("1") == [msg.Stop("alpha", 1, "shutdown")]
-    assert roomy.tell(msg.Warm("gamma")) == []
+    assert roomy.tell(msg.Load("gamma")) == []
 
 
 def test_draining_stops_what_starts(story: Story) -> None:

@@ -54,8 +54,8 @@ def test_a_load_before_the_back_off_is_over(story: Story) -> None:
     """A preload waits for it; the operator does not."""
     story.submit("alpha", "1")
     story.fail_start("alpha")
-    assert story.tell(msg.Warm("alpha")) == []
-    assert story.tell(msg.Warm("alpha", at_once=True)) == [msg.Start("alpha", 2)]
+    assert story.tell(msg.Load("alpha")) == []
+    assert story.tell(msg.Load("alpha", at_once=True)) == [msg.Start("alpha", 2)]
 
 
 def test_not_while_the_router_stops(story: Story) -> None:

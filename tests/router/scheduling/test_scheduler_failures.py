@@ -259,13 +259,13 @@ def test_a_preload_waits_out_the_back_off(story: Story) -> None:
     """A model that is warmed while it backs off is started when that is over."""
     story.submit("alpha", "1")
     story.fail_start("alpha")
-    assert story.tell(msg.Warm("alpha")) == []
+    assert story.tell(msg.Load("alpha")) == []
     assert story.wake() == [msg.Start("alpha", 2)]
 
 
 def test_a_failed_preload_is_not_repeated(story: Story) -> None:
     """Nobody waits for it, so it is tried once."""
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.fail_start("alpha")
     assert story.scheduler.next_wakeup(story.now) is None
     assert story.wait(1000) == []

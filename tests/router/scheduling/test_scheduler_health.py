@@ -90,7 +90,7 @@ def test_a_new_trouble(story: Story) -> None:
     """One that was well for longer than the longest back-off is restarted by itself again."""
     story.resident("alpha")
     story.model("alpha").failures = 3
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.now += story.policy.backoff_max_s
     story.tell(msg.Submitted("1", "alpha"))
     say(story, NO)

@@ -39,7 +39,7 @@ def test_it_is_evicted_last() -> None:
     """Although it is the cheapest one to lose."""
     story = Story(budget=20)
     for name in ("alpha", "beta"):
-        story.tell(msg.Warm(name))
+        story.tell(msg.Load(name))
         story.ready(name)
     story.submit("beta", *map(str, range(8)))
     for i in range(8):
@@ -106,7 +106,7 @@ def test_the_model_of_the_lower_priority_loses_memory_first() -> None:
     """Although it is used more."""
     story = Story(budget=20, own_policies={"alpha": OwnPolicy(priority=2)})
     for name in ("alpha", "beta"):
-        story.tell(msg.Warm(name))
+        story.tell(msg.Load(name))
         story.ready(name)
     story.submit("alpha", *map(str, range(8)))
     for i in range(8):

@@ -81,7 +81,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(model=st.sampled_from(MODELS))
     def warm(self, model: str) -> None:
-        self.world.tell(msg.Warm(model))
+        self.world.tell(msg.Load(model))
 
     @rule(model=st.sampled_from(MODELS), parallel=st.integers(1, 4))
     def describe(self, model: str, parallel: int) -> None:
@@ -130,7 +130,7 @@ def walk(world: World, steps: int) -> None:
             world.tell(
                 r.choice(
                     (
-                        msg.Warm(r.choice(MODELS)),
+                        msg.Load(r.choice(MODELS)),
                         msg.Described(r.choice(MODELS), r.randint(1, 4)),
                         msg.Measured(r.choice((world.full_budget, r.randint(0, 12)))),
                     )

@@ -30,9 +30,9 @@ def test_an_idle_model_makes_room(story: Story) -> None:
 def test_the_cheapest_goes(story: Story) -> None:
     """Of two idle models the one that is sooner brought back is stopped."""
     measured(story, 20)
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.ready("alpha", load_s=60)
-    story.tell(msg.Warm("beta"))
+    story.tell(msg.Load("beta"))
     story.ready("beta", load_s=2)
     story.now += 10
     assert story.submit("gamma", "1") == [msg.Stop("beta", 1, "evicted for gamma")]
@@ -177,7 +177,7 @@ def test_no_thrash(story: Story) -> None:
 def test_the_end_of_protection_is_announced(story: Story) -> None:
     """The moment from which a busy model may be drained is one to wake up for."""
     measured(story, 10, alpha=6, beta=4, gamma=10)
-    story.tell(msg.Warm("beta"))
+    story.tell(msg.Load("beta"))
     story.ready("beta")
     story.submit("alpha", "a1")
     story.ready("alpha", load_s=50)
@@ -213,7 +213,7 @@ def test_two_streams_take_turns(story: Story) -> None:
 def test_warm_takes_only_what_is_free(story: Story) -> None:
     """Preloading evicts nobody, and happens when there is room without it."""
     story.resident("alpha")
-    assert story.tell(msg.Warm("beta")) == []
+    assert story.tell(msg.Load("beta")) == []
     assert story.wake() == [msg.Stop("alpha", 1, "idle")]
     assert story.stopped("alpha") == [msg.Start("beta", 1)]
     assert story.ready("beta") == []
@@ -222,7 +222,7 @@ def test_warm_takes_only_what_is_free(story: Story) -> None:
 def test_warm_comes_after_whoever_waits(story: Story) -> None:
     """A request takes room before a preload that was asked for earlier."""
     story.resident("alpha")
-    story.tell(msg.Warm("beta"))
+    story.tell(msg.Load("beta"))
     story.submit("gamma", "1")
     assert story.stopped("alpha") == [msg.Start("gamma", 1)]
 
@@ -237,7 +237,7 @@ def test_a_preload_is_done_once(story: Story) -> None:
 def test_warming_the_warm(story: Story) -> None:
     """A model that is resident already is not started again when it has gone to sleep."""
     story.resident("alpha")
-    assert story.tell(msg.Warm("alpha")) == []
+    assert story.tell(msg.Load("alpha")) == []
     story.wake()
     assert story.effects == [msg.Stop("alpha", 1, "idle")]
     assert story.stopped("alpha") == []

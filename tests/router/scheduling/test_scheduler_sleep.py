@@ -25,7 +25,7 @@ def test_asleep_takes_no_room(story: Story) -> None:
 
 def test_a_claim_waits_for_the_sleep(story: Story) -> None:
     """Evicted by sleep, its memory is given on when it has been seen to be free, not before."""
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.ready("alpha", can_sleep=True)
     story.wait(story.policy.min_residency_s)
     assert story.submit("beta", "1") == [story.sleep("alpha", "evicted for beta")]
@@ -47,7 +47,7 @@ def test_a_waking_waits_for_room(story: Story) -> None:
 
 def test_asked_for_while_it_falls_asleep(story: Story) -> None:
     """It is woken when it has, and the prediction is not lost."""
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.ready("alpha", can_sleep=True)
     story.wait(story.policy.idle_to_sleep_s)
     assert story.submit("alpha", "1") == []
@@ -56,7 +56,7 @@ def test_asked_for_while_it_falls_asleep(story: Story) -> None:
 
 def test_one_that_cannot_after_all(story: Story) -> None:
     """A sleep that fails ends in a stop, and the next prediction in a start."""
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.ready("alpha", can_sleep=True)
     story.wait(story.policy.idle_to_sleep_s)
     assert story.tell(msg.SleepFailed("alpha", 1)) == [msg.Stop("alpha", 1, "cannot sleep")]
@@ -98,9 +98,9 @@ def test_the_sleeper_is_cheap_to_lose(story: Story) -> None:
     """What wakes in half a second goes before what loads in four, asked for equally often."""
     story.tell(msg.Measured(20, {}))
     story.asleep("alpha")
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.woke("alpha")
-    story.tell(msg.Warm("beta"))
+    story.tell(msg.Load("beta"))
     story.ready("beta")
     story.wait(story.policy.min_residency_s)
     assert story.submit("gamma", "1") == [story.sleep("alpha", "evicted for gamma")]
@@ -118,7 +118,7 @@ def test_reports_of_another_time(story: Story) -> None:
 
 def ready_sleeper(story: Story, name: str) -> None:
     """A model that can sleep, ready and idle."""
-    story.tell(msg.Warm(name))
+    story.tell(msg.Load(name))
     story.ready(name, can_sleep=True)
 
 

@@ -146,7 +146,7 @@ def test_failed_half_way() -> None:
 def test_a_hook_that_refuses_leaves_the_driver() -> None:
     """A model whose hook cannot is suspended as a whole, if that is quicker than a start."""
     story = Story()
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.ready("alpha", can_sleep=True, can_suspend=True)
     story.wait(2)
     story.tell(msg.SleepRefused("alpha", 1, "CUDA graphs", staging=True))
@@ -169,7 +169,7 @@ def test_a_hook_that_refuses_leaves_the_driver() -> None:
 def test_a_large_model_is_rather_started_again() -> None:
     """The driver takes four seconds for three gigabytes and a half, and the start no more."""
     story = Story(budget=5 << 30)
-    story.tell(msg.Warm("alpha"))
+    story.tell(msg.Load("alpha"))
     story.ready("alpha", footprint=7 << 29, can_suspend=True)
     story.wait(10)
     story.tell(msg.Measured(5 << 30, {"beta": 4 << 30}))

@@ -8,12 +8,14 @@ import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from router.errors import InsufficientStorage
 from router.prediction import FileRef, Prediction
 from router.storage import sqlite_store
+from router.storage.prediction_rows import encode
 from router.storage.sqlite_store import SqliteStore, StoreUnusableError
 
 
@@ -39,6 +41,14 @@ async def test_it_survives_a_restart(tmp_path: Path) -> None:
     assert await second.get("a") == made("a")
     await first.close()
     await second.close()
+
+
+async def test_documents_name_the_remote_as_ever(store: SqliteStore) -> None:
+    """The field is `home`, in new documents and in those of earlier versions."""
+    p = replace(made("a"), remote_name="m@modal")
+    assert msgspec.json.decode(encode(p))["home"] == "m@modal"
+    await store.put(p)
+    assert await store.get("a") == p
 
 
 async def test_an_earlier_versions_rows_have_owners(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.router.predictions.scheduler_loop.loop_world import (
 async def asleep(world: World) -> tuple[FakeProcess, FakeSleeper]:
     """A model that has been put to sleep for want of work."""
     world.can_sleep = True
-    world.loop.post(msg.Warm("m"))
+    world.loop.post(msg.Load("m"))
     process = await world.ready()
     assert process.sleeper is not None
     world.clock.now += 400
@@ -73,7 +73,7 @@ async def test_a_waking_that_fails(world: World) -> None:
 async def test_a_sleep_that_is_refused(world: World) -> None:
     """The process was not touched: it runs what came meanwhile, and is stopped when idle."""
     world.can_sleep = True
-    world.loop.post(msg.Warm("m"))
+    world.loop.post(msg.Load("m"))
     process = await world.ready()
     world.clock.now += 400
     world.loop.post(msg.Tick())
@@ -97,7 +97,7 @@ async def test_a_sleep_that_is_refused(world: World) -> None:
 async def test_suspended_by_the_driver(world: World) -> None:
     """What its hook cannot do, the driver does; each of its moves is counted as its own."""
     world.can_sleep = True
-    world.loop.post(msg.Warm("m"))
+    world.loop.post(msg.Load("m"))
     process = await world.ready()
     model = world.loop.scheduler.models["m"]
     assert (model.can_suspend, model.suspend_refusal) == (True, "")
@@ -128,7 +128,7 @@ async def test_the_budget_of_copies(world: World) -> None:
     """It is asked for with what copies take, and not while some are made: nobody knows then how
     much of them is taken already, and it would be counted twice or not at all."""
     world.can_sleep = True
-    world.loop.post(msg.Warm("m"))
+    world.loop.post(msg.Load("m"))
     process = await world.ready()
     assert set(world.copies) == {0}
     world.clock.now += 400
@@ -146,7 +146,7 @@ async def test_the_budget_of_copies(world: World) -> None:
 async def test_closing_while_one_falls_asleep(world: World) -> None:
     """A sleep that never comes to its end does not hold up the router's."""
     world.can_sleep = True
-    world.loop.post(msg.Warm("m"))
+    world.loop.post(msg.Load("m"))
     process = await world.ready()
     world.clock.now += 400
     world.loop.post(msg.Tick())

@@ -180,14 +180,14 @@ async def test_progress_is_told(world: World) -> None:
 async def test_the_log_of_a_set_up(world: World) -> None:
     """Of the process that is there; nothing while there is none."""
     assert world.loop.set_up_log("m") == ""
-    world.loop.post(msg.Warm("m"))
+    world.loop.post(msg.Load("m"))
     await world.ready()
     assert world.loop.set_up_log("m") == "loaded w.bin"
 
 
 async def test_a_health_check_that_says_no(world: World) -> None:
     """The scheduler learns of it from the process that is there, and observers of both changes."""
-    world.loop.post(msg.Warm("m"))
+    world.loop.post(msg.Load("m"))
     process = await world.ready()
     model = world.loop.scheduler.models["m"]
     process.say_health("it returned False")

@@ -14,7 +14,7 @@ from tests.router.scheduling.conftest import Story
 @pytest.fixture
 def story() -> Story:
     """A budget for one local model; gamma is elsewhere."""
-    return Story(weightless=("gamma",))
+    return Story(remote_models=("gamma",))
 
 
 def test_it_starts_when_memory_is_full(story: Story) -> None:
@@ -22,7 +22,7 @@ def test_it_starts_when_memory_is_full(story: Story) -> None:
     story.resident("alpha")
     story.submit("alpha", "1")
     assert story.submit("gamma", "2") == [msg.Start("gamma", 1)]
-    other = Story(weightless=("gamma",))
+    other = Story(remote_models=("gamma",))
     other.resident("alpha")
     other.submit("alpha", "1")
     other.tell(msg.Measured(0, {"alpha": 50}))
