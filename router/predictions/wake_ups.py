@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from router.clock import Clock
 
-# The scheduler's times are of seconds. So what only time changes may be done this much later.
+# The scheduler's times are seconds. So a wake-up may come this much too late.
 LOOK_S = 0.01
 
 
 class WakeUps:
-    """A timer for the next such moment. `next_wakeup`: returns it, given the present one, in
-    seconds of `clock`; None when only an event can change something. `tick`: called then."""
+    """A timer that calls `tick`. `next_wakeup` returns when that is due, given the present time,
+    both in seconds of `clock`; None when only an event can change something."""
 
     def __init__(
         self, clock: Clock, next_wakeup: Callable[[float], float | None], tick: Callable[[], None]
@@ -26,8 +26,8 @@ class WakeUps:
         self._closed = False
 
     def look(self) -> None:
-        """To be called after every event. The moment is looked for once for all events within
-        LOOK_S: to look after each took a tenth of a small prediction's processor time."""
+        """To be called after every event. Events within LOOK_S share one computation of the next
+        wake-up: one for each event took a tenth of a small prediction's processor time."""
         if self._look is None and not self._closed:
             self._look = asyncio.get_running_loop().call_later(LOOK_S, self._set_timer)
 
@@ -39,8 +39,10 @@ class WakeUps:
                 timer.cancel()
 
     def _set_timer(self) -> None:
-        """A timer that is too early is kept: its tick finds nothing to do and the next timer is
-        set. Most events only move the moment to later, and a new timer costs more than a tick."""
+        """Set the timer, unless one is set that fires no later.
+
+        One that fires too early costs a tick without effect, after which the right timer is set.
+        Most events only move the wake-up to later, and a new timer costs more than a tick."""
         self._look = None
         now = self._clock.monotonic()
         wakeup = self._next_wakeup(now)

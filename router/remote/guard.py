@@ -1,5 +1,5 @@
-"""Limits before requests to a back-end: a breaker if it is down, an allowance if it costs money,
-and how long a back-end without the model is waited for.
+"""Limits on requests to a back-end: a breaker for one that is down, an allowance for one that costs
+money, and a limit on the wait for one that does not have the model.
 
 None of them knows HTTP. The time comes from a clock that is given to them.
 """
@@ -14,7 +14,7 @@ from router.clock import Clock
 HOUR_S = 3600.0
 # One or two lost connections in a row may be chance; the third is a problem of the back-end.
 FAILURES_TO_OPEN = 3
-# What is lost together, as when a server in front of the back-end ends, is one problem.
+# Connections that are lost together are one problem: a server in front of the back-end has ended.
 SAME_MOMENT_S = 1.0
 # A proxy answers 404 while the server behind it is exchanged, which takes minutes. What has
 # answered nothing else for longer does not have the model.
@@ -61,12 +61,11 @@ class Allowance:
 
 
 class Breaker:
-    """Opens after FAILURES_TO_OPEN failures in a row, and closes after a success: the first request
-    after a pause decides. Failures within SAME_MOMENT_S of the one that was counted are not counted
-    again.
+    """A circuit breaker. It opens after FAILURES_TO_OPEN failures in a row; failures within
+    SAME_MOMENT_S count as one. The first request after the back-off closes it if it succeeds.
 
-    The scheduler decides how long the pause is: a model whose process is broken is started again
-    after a back-off that doubles. Until then callers get an error at once.
+    The scheduler has the back-off: a model whose process is broken is started again after a time
+    that doubles with each failure. Until then callers get an error at once.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -20,7 +20,7 @@ These functions only choose. `router.scheduling.residency` asks them after each 
 memory has room for its copies (`sleeping.judge_copies`); else it is stopped. To evict it fully, the
 driver suspends it; it is stopped if the driver cannot, or if that takes longer than a start.
 
-Without any claim, time evicts too (`Residency.stop_idle`): a model sleeps after 300 s idle, and is
+Without any claim, time evicts too (`Residency.free_idle`): a model sleeps after 300 s idle, and is
 stopped after 3600 s asleep (`idle_to_sleep_s`, `asleep_to_stop_s`).
 """
 
@@ -78,7 +78,7 @@ def judge_claim(
     """Decide how `claim` gets its memory when `free_bytes` are free.
 
     `free_bytes`: the budget less all that is held and all that older claims have reserved; it may
-    be negative. Memory that models are giving back now is not asked for a second time.
+    be negative. Memory that models are freeing now counts as coming: nobody is evicted for it.
     """
     # A model that needs no memory fits even where more is held than the budget.
     if claim.claim_bytes <= max(free_bytes, 0):
@@ -98,7 +98,7 @@ def judge_overcommitment(
     *,
     may_drain: bool,
 ) -> ClaimDecision:
-    """Decide which models give back `over_bytes`, the memory held above the budget. When all
+    """Decide which models free `over_bytes`, the memory held above the budget. When all
     candidates together hold less, take them all."""
     models = list(models)
     if chosen := _chosen(models, over_bytes, now, may_drain=may_drain):
@@ -111,8 +111,8 @@ def judge_overcommitment(
 def _chosen(
     models: list[Model], bytes_needed: int, now: float, *, may_drain: bool
 ) -> ClaimDecision | None:
-    """The models to take for that much memory: the first choice that is enough; None when none
-    is."""
+    """The models to evict for that much memory: the first of several tries that frees enough;
+    None when no try does."""
     idle, sleepers = _idle(models, now), _sleepers(models, now)
     to_suspend = [m for m in sleepers if m.may_suspend]
     tries = [
@@ -150,8 +150,8 @@ def _sleepers(models: Iterable[Model], now: float) -> list[Model]:
 
 
 def _busy(models: Iterable[Model], now: float) -> list[Model]:
-    """The models that may be drained now. One that is draining already stays the first choice;
-    otherwise two could be drained in turns, and none would ever be empty."""
+    """The models that may be drained now. One that is draining already stays the first choice.
+    Otherwise two could be drained in turns, and neither would ever run nothing."""
     busy = [
         m
         for m in models
@@ -177,8 +177,8 @@ def _decision(chosen: Iterable[Model], *, evict_fully: Iterable[Model] = ()) -> 
 def enough_of(
     candidates: Sequence[Model], bytes_needed: int, depth: Depth = Depth.SLEEP
 ) -> list[Model]:
-    """The first candidates that together free at least `bytes_needed`, without those that turn out
-    not to be needed; empty when all candidates together free less."""
+    """The first candidates that together free at least `bytes_needed`, without those that a later
+    one makes unnecessary. Empty when all candidates together free less."""
     freed_by = {
         m.name: m.held_bytes if _is_emptied(m, depth) else m.freed_by_leaving_bytes
         for m in candidates
@@ -202,8 +202,9 @@ def enough_of(
 
 
 def claims(models: Iterable[Model], now: float, policy: Policy) -> list[Model]:
-    """The models that should become resident: by priority, which rises as they wait, then the
-    oldest claim first, then the one that has been in its phase for longest; preloads last."""
+    """The models that should become resident, in this order: by priority, which rises as they
+    wait; by the age of the claim, oldest first; by the time in their phase, longest first.
+    Preloads come last."""
     claiming = [
         m
         for m in models

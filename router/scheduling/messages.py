@@ -1,7 +1,7 @@
 """The scheduler's input (events) and output (effects), as plain frozen data.
 
-`generation` numbers the starts of one model. A report about an earlier start is stale and is
-dropped, so a slow stop or a late exit of an old process is never taken for the present one's.
+`generation` numbers the starts of one model. A report about an earlier start is dropped. So a slow
+stop or a late exit of an old process is never taken for one of the present process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Withdrawn(Struct, frozen=True):
 
 class Finished(Struct, frozen=True):
     """A run ended, with success or without; its slot is free. `service_s`: how long it took; None
-    when that says nothing about this model (canceled, refused, crashed)."""
+    when that does not count for the model's average (canceled, refused, crashed)."""
 
     id: str
     model: str
@@ -76,11 +76,11 @@ class Staged(Struct, frozen=True):
 
 
 class Slept(Struct, frozen=True):
-    """The process is asleep and can be woken. `residue_bytes`: what a measurement shows that it
-    still holds of the shared memory; None if that cannot be measured. `freed_bytes`: what it freed.
+    """The process is asleep and can be woken. `residue_bytes`: what it still holds of the shared
+    memory, as measured; None if that cannot be measured. `freed_bytes`: what it freed.
     `host_bytes`: what its copies take of main memory; 0 when it has none. `suspended_bytes`: what
-    the driver has moved to main memory as well; 0 when it has not, and if it was asked,
-    `suspend_refusal` says why."""
+    the driver has moved to main memory; 0 when it has moved nothing. If it was asked to and did
+    not, `suspend_refusal` says why."""
 
     model: str
     generation: int
@@ -93,8 +93,8 @@ class Slept(Struct, frozen=True):
 
 
 class SleepRefused(Struct, frozen=True):
-    """The process would not sleep, or, with `staging`, not let its memory be copied. It is as it
-    was. `again`: a later try may succeed."""
+    """The process did not sleep; with `staging`, it did not let its memory be copied. Nothing has
+    changed in it. `again`: a later try may succeed."""
 
     model: str
     generation: int
@@ -178,31 +178,31 @@ class Described(Struct, frozen=True):
 
 
 class Load(Struct, frozen=True):
-    """Load this model if no other model has to be evicted for it (preloading). `at_once`: also
-    before its back-off is over."""
+    """Load this model if no other model has to be evicted for it, for example at the router's
+    start. `at_once`: do so even before its back-off is over."""
 
     model: str
     at_once: bool = False
 
 
 class Unload(Struct, frozen=True):
-    """The operator wants the model's process ended when it runs nothing. `again`: and then started
-    again. It is granted nothing until then."""
+    """The operator wants the model's process stopped as soon as it runs nothing. Until then it is
+    granted nothing. `again`: it is then started again."""
 
     model: str
     again: bool = False
 
 
 class Keep(Struct, frozen=True):
-    """From now on the model stays loaded without use, and is loaded when there is room; or, without
-    `keep`, it is as any other. An Unload ends it until the model is loaded again."""
+    """With `keep` the model is loaded when there is room, and stays loaded without use. Without
+    `keep` it is like any other model. An Unload suspends this until the model is loaded again."""
 
     model: str
     keep: bool
 
 
 class ShutDown(Struct, frozen=True):
-    """The router is stopping: run nothing new and stop idle models; with `force`, stop all."""
+    """The router shuts down: run nothing new and stop idle models. With `force` stop all."""
 
     force: bool = False
 
@@ -264,9 +264,9 @@ class Stage(Struct, frozen=True):
 
 class Sleep(Struct, frozen=True):
     """Put the idle process to sleep, wait until its memory is free, and report Slept, SleepRefused
-    or SleepFailed. It may take at most `limit_bytes` of main memory, with the copies that it has.
-    `hook`: the worker hook frees torch's memory; not for one that is asleep already. `driver`: then
-    the driver suspends the process."""
+    or SleepFailed. All its copies together may take `limit_bytes` of main memory. `hook`: first the
+    worker hook frees torch's memory; False if it has done so. `driver`: then the driver suspends
+    the process."""
 
     model: str
     generation: int
@@ -300,7 +300,7 @@ class Interrupt(Struct, frozen=True):
 
 
 class Drop(Struct, frozen=True):
-    """The prediction will not run; notify its caller of `error`."""
+    """The prediction will not run; give its caller `error`."""
 
     id: str
     error: RouterError

@@ -12,11 +12,11 @@ from router.scheduling.queue import Waiter, WaitingLine
 from router.scheduling.sleep_record import SleepRecord, smooth
 from router.scheduling.tunables import OwnPolicy, Policy
 
-# Demand is a count of requests; half of it is forgotten in this time. See `demand`.
+# Demand is a count of requests. A request counts half after this time. See `demand`.
 DEMAND_HALF_LIFE_S = 600.0
 THE_POLICYS = OwnPolicy()
-# A first load may include a download of many minutes. A model is not protected from draining for
-# that long because of it.
+# A model is protected from draining for as long as it took to bring, but no longer than this: a
+# first load may include a download of many minutes.
 LONGEST_PROTECTION_S = 60.0
 
 
@@ -36,11 +36,11 @@ class Phase(StrEnum):
 # What the APIs show: the phases, "busy" (READY with something running) and "unhealthy" (READY with
 # a problem).
 STATES = (*(phase.value for phase in Phase), "busy", "unhealthy")
-# In these the model has no process.
+# In these phases the model has no process.
 GONE = (Phase.STOPPED, Phase.FAILED)
-# In these the model is giving its memory back.
+# In these phases the model is giving its memory back.
 LEAVING = (Phase.FALLING_ASLEEP, Phase.STOPPING)
-# In these the model becomes READY next.
+# In these phases the model becomes READY next.
 COMING = (Phase.STARTING, Phase.WAKING)
 
 
@@ -128,45 +128,47 @@ class Model(SleepRecord):
 
     @property
     def held_bytes(self) -> int:
-        """Memory that counts as the model's now: all it needs, or what its sleep has left."""
+        """Memory that counts as the model's now: all that it needs; asleep, only its residue."""
         if self.holds_memory:
             return self.need_bytes
         return 0 if self.phase in GONE or self.suspended else self.expected_residue_bytes
 
     @property
     def claim_bytes(self) -> int:
-        """Memory that it takes to bring the model, besides what it holds asleep."""
+        """Memory that must be free to bring the model. What it holds asleep is its own already."""
         return self.need_bytes - self.held_bytes
 
     @property
     def freed_by_leaving_bytes(self) -> int:
-        """Memory that is freed when it is evicted: all of it, unless the hook puts it to sleep; for
-        a model that is leaving, what it is giving back now."""
+        """Bytes that its eviction frees: all that it holds, or all but the residue if the hook puts
+        it to sleep. While it is leaving: the bytes that it is freeing."""
         falls = self.phase is Phase.FALLING_ASLEEP and not self.to_suspend
         keeps = falls or (self.phase is Phase.READY and self.can_sleep)
         return self.held_bytes - (self.expected_residue_bytes if keeps else 0)
 
     @property
     def likely_host_bytes(self) -> int:
-        """Main memory that its copies may take: somewhat more than the last ones or than the model
-        holds, because memory comes in whole pages and a model may grow: by caches of some MiB, say,
-        when it gets an input of a new size."""
+        """Main memory that its copies may take: somewhat more than the last copies took, or than
+        the model holds if there were none. Memory comes in whole pages, and a model may grow, for
+        example by caches for inputs of a new size."""
         known = self.host_bytes or self.need_bytes
         return max(self.held_host_bytes, known + max(known // 8, self.growth_bytes))
 
     @property
     def driver_bytes(self) -> int:
-        """Memory that the driver would move to main memory: what a sleep leaves, or all of it."""
+        """Memory that the driver would move to main memory: the residue of a model that can sleep,
+        all memory of any other."""
         return self.expected_residue_bytes if self.can_sleep else self.need_bytes
 
     def likely_host_bytes_of(self, *, hook: bool, driver: bool) -> int:
-        """Main memory that it may take asleep, by these levels."""
+        """Main memory that it may take when the hook, the driver or both put it to sleep."""
         copies = self.likely_host_bytes if hook else self.held_host_bytes
         return copies + (self.driver_bytes + self.driver_bytes // 8 if driver else 0)
 
     @property
     def may_suspend(self) -> bool:
-        """Whether the driver can suspend its process, and that takes less time than a start."""
+        """Whether the driver can suspend its process, and a suspension with its wake takes less
+        time than a start."""
         return (
             self.can_suspend
             and not self.suspended
@@ -175,7 +177,8 @@ class Model(SleepRecord):
 
     @property
     def likely_wake_s(self) -> float | None:
-        """Seconds that its wake takes from where it is or will be; None if that is not known."""
+        """Seconds that its next wake takes; None if that is not known. `to_suspend` counts as
+        suspended already."""
         if self.suspended or self.to_suspend:
             return self.expected_resume_s(self.driver_bytes)
         return self.expected_wake_s
@@ -193,8 +196,8 @@ class Model(SleepRecord):
         return "busy" if self.phase is Phase.READY and self.running else self.phase.value
 
     def enter(self, phase: Phase, now: float) -> None:
-        """Change the phase and note when. Memory counts as held from the beginning of a load until
-        a measurement shows that it is free."""
+        """Change the phase and note the time. Memory counts as held from the beginning of a load
+        until a measurement has shown that it is free."""
         self.phase = phase
         self.phase_since = now
         if phase is Phase.STARTING:
@@ -208,20 +211,21 @@ class Model(SleepRecord):
             self.forget_process()
 
     def note_ready(self, now: float, brought_in_s: float, p: Policy) -> None:
-        """Remember when it became ready and how long that took, which decides when it may go."""
+        """Remember when it became ready. How long that took decides from when it may be evicted
+        and drained."""
         self.ready_since = now
         self.evictable_at = now + p.protection_s(brought_in_s)
         worth_s = min(brought_in_s, LONGEST_PROTECTION_S)
         self.drainable_at = max(self.evictable_at, now + worth_s)
 
     def end_copying(self, *, unless: Phase | None = None) -> None:
-        """Its copies do not grow any more."""
+        """Its copies do not grow any more, unless it is in the phase `unless`."""
         if self.phase is not unless:
             self.host_limit_bytes = None
 
     def note_health(self, problem: str, now: float) -> None:
-        """Remember the result of the runner's own health check, "" when healthy. The problem is
-        forgotten with the process, unless the process is stopped because of the problem."""
+        """Remember the result of the runner's own health check, "" when healthy. A stop for another
+        reason forgets the problem (`Transitions.stop`)."""
         if problem and not self.problem:
             self.problem_since = now
         self.problem = problem
@@ -252,13 +256,12 @@ class Model(SleepRecord):
 
     def note_footprint(self, measured_bytes: int) -> None:
         """Remember the most memory measured: a peak that was reached once will be reached again.
-        0 means that it could not be measured (a driver that sees other pids), not that none is."""
+        0 means that nothing could be measured, as when the driver sees other pids."""
         if measured_bytes > 0:
             self.footprint_bytes = max(self.footprint_bytes or 0, measured_bytes)
 
-    # The moments at which time alone changes what the scheduler may do. Its conditions compare
-    # `now` with these, and `Scheduler.next_wakeup` returns the first of these. Both use the same
-    # sums, so that no rounding makes a wake-up come just before its time.
+    # Deadlines. The scheduler's conditions and its timer (`Scheduler.next_wakeup`) compute them by
+    # the same expressions. So the timer never fires slightly too early.
 
     def restart_at(self, unhealthy_to_restart_s: float) -> float:
         """When a ready but unhealthy model is restarted, if it runs nothing."""
@@ -273,7 +276,8 @@ class Model(SleepRecord):
         """When an idle model has been idle for too long."""
         own_s = math.inf if self.stays_loaded else self.own.idle_to_sleep_s
         idle_s = p.idle_to_sleep_s if own_s is None else own_s
-        # After a refusal it is asked again, but not at once; one that cannot sleep is stopped.
+        # A model that refused to sleep is asked again, but not at once. One that cannot sleep is
+        # stopped.
         asked_again_at = self.stage_after if self.refusals and self.can_sleep else 0.0
         return max(self.idle_since + idle_s, self.evictable_at, asked_again_at)
 
@@ -298,20 +302,21 @@ class Model(SleepRecord):
         return self.phase_since + (p.asleep_to_stop_s if own_s is None else own_s)
 
     def drains_others_at(self, p: Policy) -> float:
-        """When busy models are drained for its claim."""
+        """From when busy models are drained for its claim."""
         asleep = self.phase is Phase.ASLEEP
         return self.claim_since() + p.claim_patience_s(self.likely_wake_s if asleep else None)
 
     def claim_since(self) -> float:
-        """Since when a model that is not resident claims memory: since its oldest waiter joined,
-        but not before it entered its present phase; infinity for a preload. Without the second
-        limit, the waiters of a model that was drained for another would bring it back before the
-        other."""
+        """Since when a model that is not resident claims memory: since its oldest waiter joined, or
+        since it entered its present phase if that was later; infinity for a preload.
+
+        Counting starts again with each phase. Otherwise a model that was just evicted would have
+        the older claim and evict the newcomer."""
         since = self.waiting.oldest_since()
         return math.inf if since is None else max(since, self.phase_since)
 
     def wakeup_times(self, p: Policy) -> list[float]:
-        """The moments after which the scheduler may do something with it that it must not do
+        """The moments after which the scheduler may do something with it that it may not do
         now."""
         found: list[float] = []
         if self.phase is Phase.READY:
@@ -334,8 +339,8 @@ class Model(SleepRecord):
     def cost_to_evict(self, now: float) -> float:
         """Expected seconds lost per byte freed: time to bring it back x demand / bytes.
 
-        The model with the smallest cost is evicted first. Demand is at least one request a day, so
-        that among unused models the one that is quick to bring back is evicted first.
+        The model with the smallest cost is evicted first. Demand counts as one request a day or
+        more. So of two unused models the one that is quicker to bring back is evicted first.
         """
         if self.phase is Phase.READY and self.can_sleep:
             lost_s = self.wake_s
@@ -347,8 +352,8 @@ class Model(SleepRecord):
         return lost_s * max(self.demand(now), 1 / 86400) / max(self.freed_by_leaving_bytes, 1)
 
     def cost_to_end_sleep(self, now: float) -> float:
-        """Expected seconds lost per byte of main memory that is freed when a sleeper is stopped, or
-        when a model is stopped that could sleep."""
+        """Expected seconds lost per byte of main memory that is freed when it is stopped instead of
+        being asleep: (time to start - time to wake) x demand / bytes."""
         lost_s = max((self.load_s or 1.0) - (self.likely_wake_s or 0.0), 0.0)
         taken = self.host_bytes + self.suspended_bytes
         return lost_s * max(self.demand(now), 1 / 86400) / max(taken, 1)
@@ -358,7 +363,7 @@ class Model(SleepRecord):
         load_s = self.load_s if self.load_s is not None else unknown_load_s
         match self.phase:
             case Phase.READY if self.draining or self.problem:
-                return load_s  # it is stopped, and then started again for its waiters
+                return load_s  # it will be stopped, and then started again for its waiters
             case Phase.READY:
                 return 0.0
             case Phase.STARTING:

@@ -1,12 +1,13 @@
 """The queue of one model: priority with ageing, then fairness between owners, then order of
 arrival.
 
-Theory. A request's rank is its priority (0 first) less one for every `ageing_s` that it has
-waited, but not below 0. So every request reaches rank 0 in bounded time, and none starves.
-Within a rank, the owner with the lowest turn is next, and each grant raises an owner's turn by
-one: start-time fair queueing (Goyal, Vin and Cheng 1996) with cost 1 for every request. An owner
-without waiters who joins again starts at the queue's turn, one above the highest granted. So one
-client with sixty requests delays another client's single request by one turn, not by sixty, and
+A request's rank is its priority (0 first) less one for every `ageing_s` that it has waited, but not
+below 0. So every request reaches rank 0 in bounded time, and none starves.
+
+Within a rank, the owner with the lowest turn is next. Each grant raises its owner's turn by one.
+This is start-time fair queueing (Goyal, Vin and Cheng 1996) with cost 1 for every request. So one
+client with sixty requests delays another client's single request by one turn, not by sixty. An
+owner without waiters who joins again starts at the queue's turn, one above the highest granted. So
 clients who come and go cannot overtake a waiting client without a limit.
 """
 
@@ -54,8 +55,8 @@ class WaitingLine:
     def has_room(self, owner: str, limit: int) -> bool:
         """Whether this owner may join a queue of `limit` places.
 
-        When all places are taken, an owner with less than an equal share of them may still join;
-        otherwise one owner could lock out the others. With n owners the length stays below
+        When all places are taken, an owner with less than an equal share of them may still join.
+        Otherwise one owner could lock out the others. With n owners the length stays below
         limit x (1 + 1/2 + … + 1/n).
         """
         if len(self._waiters) < limit:
@@ -115,8 +116,8 @@ class WaitingLine:
     def _admit(self, owner: str) -> None:
         present = {w.owner for w in self._waiters}
         if owner not in present:
-            # No owner's turn is above the queue's, so the turns of owners without waiters need not
-            # be remembered.
+            # Owners without waiters are forgotten: their turn would be the queue's anyway, as no
+            # owner's turn is above it.
             self._turns = {o: t for o, t in self._turns.items() if o in present}
             self._turns[owner] = self._turn
 

@@ -42,8 +42,8 @@ def must_not_wait(m: Model, policy: Policy, now: float, *, waits_out_outages: bo
 
 
 def queue_full(m: Model, policy: Policy, now: float) -> QueueFull:
-    """The queue is full. A place is free when the next waiter is taken: after the start and one
-    service time."""
+    """The queue is full. A place becomes free when the next waiter is granted a slot: after the
+    start of the model and one service time."""
     service_s = service_s_of(m, policy) / m.concurrency
     wait_s = m.wait_for_start_s(now, policy.unknown_load_s) + service_s
     return QueueFull(
@@ -53,7 +53,7 @@ def queue_full(m: Model, policy: Policy, now: float) -> QueueFull:
 
 
 def backing_off(m: Model, now: float) -> ModelUnavailable:
-    """The model failed and is not started again before `retry_at`."""
+    """The model has failed, and is not started again before `retry_at`."""
     return ModelUnavailable(
         f"Cannot start '{m.label}': {m.failure_reason}",
         details={"log_tail": list(m.log_tail)} if m.log_tail else None,
@@ -76,7 +76,7 @@ def shutting_down() -> ShuttingDown:
 
 
 def canceled() -> Canceled:
-    """The prediction was withdrawn after it was granted, and its process died before it began."""
+    """The prediction was withdrawn after its grant, and its run did not begin."""
     return Canceled("The prediction was canceled")
 
 

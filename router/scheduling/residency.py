@@ -1,6 +1,7 @@
-"""Which models are in memory: looked at again after every event.
+"""Which models are in memory. This is reviewed after every event.
 
-The rules of who must leave are in `router.scheduling.eviction` and `router.scheduling.sleeping`.
+The rules of who must leave are in `router.scheduling.eviction` and `router.scheduling.sleeping`;
+the steps, and the choice between sleep and stop, are in `router.scheduling.transitions`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ class Residency:
 
     def __init__(self, transitions: Transitions) -> None:
         self._steps = transitions
-        self._over_since: float | None = None  # more memory is held than there is
+        self._over_since: float | None = None  # since when more memory is held than there is
 
     def review(self, now: float) -> set[str]:
-        """Change what has to be changed now. Return the names of the models that must drain: they
-        may begin no prediction."""
+        """Bring, evict, stop and restart models as is due now. Return the names of the models that
+        must drain: they begin no new prediction."""
         steps = self._steps
         if self._nothing_to_do():
             self._over_since = None
@@ -41,9 +42,9 @@ class Residency:
         return draining
 
     def _nothing_to_do(self) -> bool:
-        """Whether nothing has to be changed: no model is unhealthy or asked to leave, none wants to
-        be resident that is not, and memory suffices. So it is after nearly every event, and this
-        one look costs a fifth of the whole review."""
+        """Whether no model is unhealthy, has a command or claims memory, and memory suffices.
+
+        This is so after nearly every event, and this check costs a fifth of the whole review."""
         held = host = 0
         for m in self._steps.models.values():
             if m.pending_command or m.problem or (m.phase is not Phase.READY and m.claims_memory):
@@ -53,14 +54,15 @@ class Residency:
         return held <= self._steps.budget_bytes and host <= self._steps.host_budget_bytes
 
     def relief_due_at(self) -> float | None:
-        """When busy models must drain too, since stopping idle ones has not been enough. None
+        """From when busy models must drain too, because evicting idle ones was not enough. None
         while no more memory is held than there is."""
         if self._over_since is None:
             return None
         return self._over_since + self._steps.policy.patience_s
 
-    def stop_idle(self, now: float) -> None:
-        """Give back the memory of models that nobody has used for long."""
+    def free_idle(self, now: float) -> None:
+        """Put models to sleep that are idle for long, stop those asleep for long, and stage idle
+        ones. While the router shuts down, stop idle ones."""
         steps = self._steps
         p = steps.policy
         for m in steps.models.values():
@@ -77,8 +79,8 @@ class Residency:
                 steps.stage(m)
 
     def _obey_operator(self, now: float) -> set[str]:
-        """Stop the models that the operator wants stopped. Return the names of those that must
-        drain before."""
+        """Stop the models that have a pending command and run nothing. Return the names of those
+        that must drain first."""
         drain: set[str] = set()
         for m in self._steps.models.values():
             if not m.pending_command or self._steps.shutting_down:
@@ -109,8 +111,8 @@ class Residency:
                 m.load_requested = m.failures == 1
 
     def _admit_claims(self, now: float) -> set[str]:
-        """Start the models that fit and stop those evicted for others. Return the names of the
-        models that must drain."""
+        """Bring the models that fit and evict others for those that do not. Return the names of
+        the models that must drain."""
         steps = self._steps
         drain: set[str] = set()
         if steps.shutting_down or not (
@@ -123,10 +125,10 @@ class Residency:
         for m in claiming:
             if m.phase is not Phase.ASLEEP and m.phase not in GONE:
                 continue  # it has just been evicted for an older claim
-            claim_bytes = m.claim_bytes  # before `bring`: then it is held
+            claim_bytes = m.claim_bytes  # read before `bring`, which makes it held memory
             if m.need_bytes > steps.budget_bytes:
                 m.load_requested = False
-                # What another program holds may get free again.
+                # Another program may free what it holds.
                 for_now = m.need_bytes <= steps.most_bytes
                 error = refusals.too_large(m, steps.budget_bytes)
                 steps.drop_waiters(m, error, in_outage=for_now)
@@ -147,15 +149,15 @@ class Residency:
             for victim in decision.evict_fully:
                 steps.evict_fully(victim, f"evicted for {m.name}", now)
             drain.update(v.name for v in decision.drain)
-            # The memory that an older claim waits for is not given to a younger, smaller one.
+            # A younger, smaller claim does not get the memory that an older claim waits for.
             free -= claim_bytes
             if not decision.fits:
                 others.remove(m)
         return drain
 
     def _relieve(self, now: float) -> set[str]:
-        """Free memory when models grew or another program took some: stop idle models at once, and
-        drain busy ones too when that has not been enough for `patience_s`. Return the names of the
+        """Free memory after models grew or another program took some: evict idle models at once,
+        and drain busy ones too if that is not enough for `patience_s`. Return the names of the
         models that must drain."""
         steps = self._steps
         over = held_bytes(steps.models.values()) - steps.budget_bytes

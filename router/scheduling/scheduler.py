@@ -2,9 +2,9 @@
 which model is resident.
 
 It does no I/O and has no clock: every call is given `now` (seconds, monotonic), and the loop
-around it (`router/predictions/scheduler_loop.py`) performs the effects and reports back. What each
-event changes is here; after it, `router/scheduling/residency.py` decides what is in memory. The
-steps that both take are in `router/scheduling/transitions.py`. The phases:
+around it (`router/predictions/scheduler_loop.py`) performs the effects and reports back. This
+module says what each event changes. After each event `router/scheduling/residency.py` decides what
+is in memory. The steps of both are in `router/scheduling/transitions.py`. The phases:
 
     STOPPED ─Start▶ STARTING ─Ready▶ READY ─Stop▶ STOPPING ─Stopped▶ STOPPED
        ▲                │              └─Died▶ STOPPING ─Stopped▶ FAILED
@@ -14,23 +14,23 @@ and, for a process that can sleep:
 
     READY ─Sleep▶ FALLING_ASLEEP ─Slept▶ ASLEEP ─Wake▶ WAKING ─Woke▶ READY
 
-From these, Died, SleepFailed and, after a long sleep, Stop lead to STOPPING. SleepRefused leads
-from FALLING_ASLEEP back to where it was. The copies that a sleep needs are made before it, in READY
-(Stage).
+From these phases, Died, SleepFailed and, after a long sleep, Stop lead to STOPPING. SleepRefused
+leads from FALLING_ASLEEP back to the phase before. The copies that a sleep needs are made before
+it, in READY (Stage).
 
-What a sleeper still holds is given back too when another model needs it: a second Sleep leads from
-ASLEEP through FALLING_ASLEEP to ASLEEP, and the driver has then suspended the process
-(`Model.suspended`). A process that the hook cannot put to sleep is suspended as a whole.
+When another model needs what a sleeper still holds, a second Sleep leads from ASLEEP through
+FALLING_ASLEEP to ASLEEP. The driver has then suspended the process (`Model.suspended`). A process
+that the hook cannot put to sleep is suspended by the driver alone.
 
 A ready model whose own health check fails is granted no predictions: they wait. What already
 runs on it goes on. When nothing runs any more and the check has failed for
-`unhealthy_to_restart_s`, the model is stopped like one that crashed. The first time, it is then
-started again without a request. The second time, it is started again like any model that
-crashed: by the next prediction that comes after its back-off.
+`unhealthy_to_restart_s`, the model is stopped like one that crashed. After the first such stop it
+is started again without a request. After the second it is started again like any model that
+crashed: for the next prediction after its back-off.
 
-Only the stop of the router and the operator (Unload) take a model out of STARTING before its start
-has ended. When a crashed model reports Stopped after its back-off has ended, it becomes STOPPED,
-not FAILED.
+A model leaves STARTING before its start has ended only when the router shuts down or the operator
+unloads or restarts it (Unload). A crashed model that reports Stopped after the end of its back-off
+becomes STOPPED, not FAILED.
 """
 
 from __future__ import annotations
@@ -57,12 +57,16 @@ UNLIMITED = 1 << 62
 
 
 class Scheduler:
-    """The pure state machine. `concurrency`: every model's name, and how many predictions it may
-    run at once. `remote_models`: those that run on other machines. They take no memory here.
-    `labels`: what messages call a model, where that is not its name. `host_budget_bytes`: the main
-    memory that the copies of all sleepers together may take; None: without a limit. `own_policies`:
-    of models that have some of the policy's numbers of their own. `most_bytes`: what models could
-    share if no other program took any; None: not known."""
+    """The pure state machine.
+
+    `concurrency`: every model's name, and how many predictions it may run at once.
+    `remote_models`: those that run on other machines. They take no memory here.
+    `labels`: what messages call a model, where that is not its name.
+    `host_budget_bytes`: the main memory that the copies of all sleepers together may take; None: no
+    limit.
+    `own_policies`: the numbers of single models that replace the policy's.
+    `most_bytes`: what models could share if no other program took any; None: not known.
+    """
 
     def __init__(
         self,
@@ -103,7 +107,7 @@ class Scheduler:
 
     @property
     def shutting_down(self) -> bool:
-        """Whether the router stops: nothing new is accepted."""
+        """Whether the router shuts down. Then nothing new is accepted."""
         return self._steps.shutting_down
 
     # ---- events ---------------------------------------------------------------------------
@@ -143,7 +147,7 @@ class Scheduler:
     def next_wakeup(self, now: float) -> float | None:
         """When a Tick could change something; None when only other events can.
 
-        A moment between the last `handle` and `now` has not been acted on, so it is due at once.
+        A moment after the last `handle` and before `now` has had no effect yet: it is due at once.
         """
         first = math.inf
         for m in self.models.values():
@@ -305,7 +309,8 @@ class Scheduler:
 
     def _pump(self, now: float) -> None:
         """Decide what is in memory, then which predictions begin."""
-        # Who drains depends on who drains already, so it is decided until nothing changes any more.
+        # Which models drain depends on which ones drain already. So this is repeated until
+        # nothing changes any more.
         for _ in self.models:
             draining = self._residency.review(now)
             changed = [m for m in self.models.values() if m.draining != (m.name in draining)]
@@ -324,4 +329,4 @@ class Scheduler:
                 w = m.waiting.take(now)
                 m.running[w.id] = Run(w, m.generation)
                 self._steps.effects.append(msg.Run(w.id, m.name, m.generation))
-        self._residency.stop_idle(now)
+        self._residency.free_idle(now)

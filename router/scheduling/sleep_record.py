@@ -1,17 +1,19 @@
-"""What the scheduler knows of one model's sleep: what its process can, and what each move takes."""
+"""What the scheduler knows of one model's sleep: what its process can do, and how long it takes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Half the weight of an estimate comes from the last three observations (0.8 ** 3 = 0.51).
+# The last three observations have half of the weight in an estimate (0.8 ** 3 = 0.51).
 SMOOTHING = 0.2
-# Assumed of a wake that was never measured: half of what a PCIe 3.0 link with 16 lanes carries.
+# Assumed of a wake before the first was measured: half of what a PCIe 3.0 link with 16 lanes
+# carries.
 WAKE_BYTES_PER_S = 6 << 30
-# Assumed of the driver: what an H200's does (docs/gpu-sharing/figures.md).
+# Assumed of the driver before it was measured: what it does on an H200
+# (docs/gpu-sharing/figures.md).
 SUSPEND_BYTES_PER_S = 1 << 30
 RESUME_BYTES_PER_S = 3 << 30
-# A process that was at work this many times when it should sleep is stopped instead.
+# A process that refuses so often in a row, because it is at work, is stopped instead.
 MOST_REFUSALS = 3
 
 
@@ -19,8 +21,9 @@ MOST_REFUSALS = 3
 class SleepRecord:
     """The part of `router.scheduling.model.Model` that is about sleep.
 
-    The levels: the worker hook puts the process to sleep (`can_sleep`), and the driver suspends it
-    (`can_suspend`), asleep or not. A level that fails is not tried again on this process.
+    There are two levels: the worker hook puts the process to sleep (`can_sleep`), and the driver
+    suspends it (`can_suspend`), asleep or not. A level that fails is not tried again on this
+    process.
     """
 
     can_sleep: bool = False
@@ -43,8 +46,8 @@ class SleepRecord:
     resume_s: float | None = None  # all of a wake from there
 
     def forget_process(self) -> None:
-        """Forget what was known of the process that has gone. What it held asleep is remembered:
-        the next one will hold about as much."""
+        """Forget what was known of a process that is gone. Its residue is remembered: the next
+        process will leave about as much."""
         self.can_sleep = self.staged = self.can_suspend = False
         self.host_bytes = self.refusals = 0
         self.host_limit_bytes = None
@@ -56,7 +59,8 @@ class SleepRecord:
 
     @property
     def held_host_bytes(self) -> int:
-        """Main memory that its process takes for its sleep now, or may take before long."""
+        """Main memory that counts as taken for its sleep: what it takes now, or the limit of the
+        copy that is under way."""
         return max(self.host_bytes + self.suspended_bytes, self.host_limit_bytes or 0)
 
     def note_copies(self, host_bytes: int, freed_bytes: int) -> None:
@@ -83,7 +87,7 @@ class SleepRecord:
         self.suspend_refusal = reason
 
     def note_wake(self, seconds: float) -> None:
-        """Update the average time of a wake from where it was."""
+        """Update the average time of a wake: from a suspension, or from a sleep."""
         if self.suspended:
             self.resume_s = smooth(self.resume_s, seconds)
         else:
@@ -118,5 +122,5 @@ class SleepRecord:
 
 
 def smooth(old: float | None, new: float) -> float:
-    """The average of what was seen, the last most."""
+    """The average of what was seen, in which the latest counts most."""
     return new if old is None else old + SMOOTHING * (new - old)

@@ -1,9 +1,9 @@
 """The rules of sleep: what a report of a sleeping process changes, and who may use main memory for
 copies. Pure functions over the models' present state.
 
-A model that sleeps has its memory copied to main memory, which is limited too. When the copies of
-another model do not fit, the sleepers that are worth less are stopped for them; if there are not
-enough of these, the model is stopped instead of put to sleep.
+The memory of a model that sleeps is copied to main memory, which is limited too. When the copies of
+another model do not fit, sleepers whose sleep is worth less are stopped for them. If these are not
+enough, that model is stopped instead of put to sleep.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ Report = msg.Staged | msg.Slept | msg.SleepRefused | msg.Woke
 
 @dataclass(frozen=True, slots=True)
 class HostDecision:
-    """Whether the copies of a model have room. If not: stop `stop` first, and then look again; when
-    `stop` is empty too and `wait` is false, the model cannot sleep."""
+    """Whether the copies of a model have room. If not: stop `stop` first and decide again. `wait`:
+    others are being stopped already. When `stop` is empty and `wait` is false too, the model cannot
+    sleep."""
 
     fits: bool = False
     wait: bool = False
@@ -36,7 +37,8 @@ def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
     match e:
         case msg.Staged():
             m.note_copies(e.host_bytes, e.freed_bytes)
-            m.end_copying(unless=Phase.FALLING_ASLEEP)  # a sleep follows, which may copy more
+            # If it falls asleep by now, its sleep may copy more.
+            m.end_copying(unless=Phase.FALLING_ASLEEP)
         case msg.SleepRefused() if e.staging:
             m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
             m.end_copying(unless=Phase.FALLING_ASLEEP)
@@ -48,7 +50,7 @@ def note_report(m: Model, e: Report, policy: Policy, now: float) -> None:
             if m.holds_memory and m.can_sleep:
                 m.note_refusal(e.reason, now + policy.restage_s, again=e.again)
                 m.to_suspend = False
-            else:  # the hook was not asked
+            else:  # only the driver was asked
                 m.note_no_suspension(e.reason)
             m.end_copying()
             m.enter(Phase.READY if m.holds_memory else Phase.ASLEEP, now)
@@ -97,11 +99,11 @@ def judge_copies(
 def judge_host_overcommitment(
     models: Iterable[Model], budget_bytes: int, now: float
 ) -> tuple[Model, ...]:
-    """The sleepers to stop because all copies take more than they may; as many as there are, when
-    that is not enough."""
+    """The sleepers to stop because all copies together take more than they may. All sleepers, if
+    even that is not enough."""
     models = list(models)
     over = -host_room_bytes(models, budget_bytes)
-    if over <= 0:  # nearly always, and this is asked after every event
+    if over <= 0:  # nearly always; this is called after every event
         return ()
     over -= _leaving_bytes(models)
     coldest = _coldest(models, now)
@@ -109,7 +111,7 @@ def judge_host_overcommitment(
 
 
 def _coldest(models: Iterable[Model], now: float) -> list[Model]:
-    """The sleepers with copies, those first whose stop costs least."""
+    """The sleepers with copies, cheapest to stop first; those with waiting predictions last."""
     asleep = [m for m in models if m.phase is Phase.ASLEEP and m.held_host_bytes]
     return sorted(asleep, key=lambda m: (bool(m.waiting), m.cost_to_end_sleep(now)))
 
@@ -119,7 +121,7 @@ def _leaving_bytes(models: Iterable[Model]) -> int:
 
 
 def _enough(candidates: Iterable[Model], bytes_needed: int) -> tuple[Model, ...]:
-    """The first candidates whose copies take that much; empty when all take less."""
+    """The first candidates whose copies together take that much; empty when all take less."""
     chosen: list[Model] = []
     for m in candidates:
         if bytes_needed <= 0:

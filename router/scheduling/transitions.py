@@ -1,5 +1,5 @@
-"""The single steps of the scheduler: each changes the state of one model or prediction, and adds
-the effects that follow. `Transitions` also holds the state that they share.
+"""The single steps of the scheduler. Each changes the state of one model or prediction and adds the
+effects that follow. `Transitions` also holds the state that the steps share.
 
 Which step is due is decided in `router.scheduling.scheduler` (events) and in
 `router.scheduling.residency` (memory). `free_memory` decides between sleep and stop. `crash` and
@@ -23,9 +23,9 @@ from router.scheduling.tunables import Policy
 class Transitions:
     """The models, the memory that they share (bytes), and the steps.
 
-    `most_bytes`: what they could share if no other program took any.
-    `model_of`: by its id, the model of every prediction that waits or runs. `effects`: those of
-    the event that is being handled.
+    `most_bytes`: what they could share if no other program took any. `model_of`: the model of
+    every prediction that waits or runs, by the prediction's id. `effects`: those of the event that
+    is being handled.
     """
 
     models: Mapping[str, Model]
@@ -38,7 +38,7 @@ class Transitions:
     effects: list[msg.Effect] = field(default_factory=list)
 
     def note_budget(self, budget_bytes: int) -> None:
-        """The models may share so much now."""
+        """Set the memory that the models may share now."""
         self.budget_bytes = budget_bytes
         self.most_bytes = max(self.most_bytes, budget_bytes)
 
@@ -54,9 +54,9 @@ class Transitions:
             self.effects.append(msg.Start(m.name, m.generation))
 
     def evict(self, m: Model, reason: str, now: float) -> None:
-        """Take a model that runs nothing out of memory for another."""
+        """Evict a model that runs nothing: by sleep if it can, else by a stop."""
         if m.phase is Phase.STOPPING:
-            return  # it was stopped a moment ago, for the copies of another victim
+            return  # it was stopped a moment ago, to make room for copies of another victim
         if m.phase is Phase.ASLEEP:
             self.evict_fully(m, reason, now)
         elif self.free_memory(m, reason, now):
@@ -97,8 +97,8 @@ class Transitions:
         return True
 
     def stage(self, m: Model) -> None:
-        """Have the memory of an idle model copied, if there is room for the copies and the models
-        do not all fit in memory together, so that one will have to leave."""
+        """Have the memory of an idle model copied, if there is room for the copies, and if the
+        models do not all fit in memory together: then one of them will have to leave."""
         models = self.models.values()
         crowded = sum(o.need_bytes for o in models) > self.budget_bytes
         room = sleeping.host_room_bytes(models, self.host_budget_bytes)
@@ -115,9 +115,9 @@ class Transitions:
         self.effects.append(msg.Stop(m.name, m.generation, reason))
 
     def crash(self, m: Model, e: msg.Died, reason: str, now: float, *, well_until: float) -> None:
-        """Stop a model that has died or is unhealthy. It was well until `well_until`."""
+        """Stop a model that has died or is unhealthy. `well_until`: until when it was well."""
         if well_until - m.phase_since >= self.policy.backoff_max_s:
-            m.failures = 0  # it ran for so long that this is not the earlier failure again
+            m.failures = 0  # it ran for so long that this is a new problem
         self.note_failure(m, e, now, crashed=True)
         m.crashes += 1
         self.stop(m, reason, now)
@@ -131,9 +131,10 @@ class Transitions:
         crashed: bool,
         asked_s: float = 0.0,
     ) -> None:
-        """Begin the back-off of a model, and drop the predictions that need not wait for it."""
+        """Begin the back-off of a model, and drop the predictions that must not wait for its
+        end."""
         m.failures += 1
-        # A remote that asks for a longer wait than the limit is still asked again at the limit.
+        # If a remote asks for a longer wait than the limit, the limit decides.
         asked_s = min(asked_s, self.policy.backoff_max_s)
         m.retry_at = now + max(self.policy.backoff_s(m.failures), asked_s)
         m.failure_reason, m.log_tail = e.reason, e.log_tail
@@ -145,7 +146,7 @@ class Transitions:
             self.drop_waiters(m, refusals.backing_off(m, now), in_outage=m.outage)
 
     def drop(self, prediction_id: str, error: RouterError) -> None:
-        """Refuse a prediction that waits or was about to wait."""
+        """Refuse a prediction that waits, or that would have to wait."""
         self.model_of.pop(prediction_id, None)
         self.effects.append(msg.Drop(prediction_id, error))
 

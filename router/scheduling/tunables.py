@@ -28,21 +28,25 @@ class OwnPolicy:
 class Policy:
     """The scheduler's limits and times; see docs/operations/settings.md.
 
-    `queue_limit`: places in one model's queue. `idle_to_sleep_s`: after this time an idle model
-    gives its memory back. `asleep_to_stop_s`: after this time a sleeping model is stopped.
+    `queue_limit`: places in one model's queue.
+    `idle_to_sleep_s`: after this time an idle model gives its memory back.
+    `asleep_to_stop_s`: after this time a sleeping model is stopped.
     `idle_to_stage_s`: after this time the memory of an idle model is copied, so that it falls
-    asleep quickly. `restage_s`: the wait after a copy that was refused.
-    `min_residency_s`: a model that has just become ready stays for this time, or for less if it was
-    quick to bring (`protection_s`).
-    `patience_s`: how long a claim waits for idle models before busy ones are drained for it, or
+    asleep quickly.
+    `restage_s`: the wait after a copy that was refused.
+    `min_residency_s`: the longest time for which a model that has just become ready is protected
+    from eviction while it is idle (`protection_s`).
+    `patience_s`: how long a claim waits for idle models before busy ones are drained for it. It is
     less for a model that is quick to wake (`claim_patience_s`).
-    `ageing_s`: a waiter's priority rises by one in this time. `unhealthy_to_restart_s`: how long a
-    model's own health check may fail before the model is restarted. `backoff_first_s`: the wait
-    after a first failure; it doubles with each further one, up to `backoff_max_s`.
-    `wait_out_backoff_s`: after a crash, waiters stay in the queue if the back-off is no longer than
-    this. `default_footprint_bytes`, `unknown_load_s`, `unknown_service_s`: what is assumed of a
-    model before it has been measured. `growth_bytes`: by how much the copies of a model may have
-    grown since the last ones, or by an eighth if that is more.
+    `ageing_s`: a waiter's priority rises by one in this time.
+    `unhealthy_to_restart_s`: how long a model's own health check may fail before it is restarted.
+    `backoff_first_s`: the wait after a first failure. It doubles with each further failure, up to
+    `backoff_max_s`.
+    `wait_out_backoff_s`: after a crash, waiters stay in the queue if the back-off is at most this.
+    `default_footprint_bytes`, `unknown_load_s`, `unknown_service_s`: what is assumed of a model
+    before it has been measured.
+    `growth_bytes`: by how much more than the last copies new ones may take; an eighth of the last
+    ones if that is more.
     """
 
     queue_limit: int = 64
@@ -63,7 +67,8 @@ class Policy:
     growth_bytes: int = 0
 
     def protection_s(self, brought_in_s: float) -> float:
-        """Seconds for which a model stays that took `brought_in_s` to load or to wake."""
+        """Seconds for which an idle model is not evicted after it took `brought_in_s` to load or to
+        wake."""
         worth_s = max(WORTH * brought_in_s, SHORTEST_PROTECTION_S)
         return min(self.min_residency_s, worth_s)
 
@@ -76,5 +81,5 @@ class Policy:
 
     def backoff_s(self, failures: int) -> float:
         """Seconds until the next attempt. `failures`: failures in a row, 1 or more."""
-        # At 2**60 the limit has long been reached; a much larger exponent overflows a float.
+        # A much larger exponent than 60 would overflow a float. The limit is reached long before.
         return min(self.backoff_first_s * 2.0 ** min(failures - 1, 60), self.backoff_max_s)

@@ -1,8 +1,8 @@
 """Hours of the week, as `keep_loaded` in callme.toml gives them: `Mon-Fri 08:00-19:00`.
 
-The grammar: windows separated by commas; a window is days, a space and hours. Days are one day, a
-range such as `Mon-Fri`, or left out for every day. Hours are `HH:MM-HH:MM`; those that end before
-they begin go on until the next day. `always` is all of the week.
+The grammar: windows separated by commas. A window is days, a space and hours. Days are one day, a
+range such as `Mon-Fri`, or left out for every day. Hours are `HH:MM-HH:MM`; if the second is before
+the first, the window ends on the next day. `always` is all of the week.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class WeeklySchedule:
 
 
 def parse_schedule(text: str) -> WeeklySchedule:
-    """Read a schedule. Raises ValueError, with a message for a person, when it is none.
+    """Read a schedule. Raises ValueError, with a message for a person, when the text is not one.
 
     >>> parse_schedule("Sat 22:00-02:00").windows
     ((8520, 240),)
