@@ -77,7 +77,7 @@ def let_random_weights_talk() -> None:
     import decoding
     import recogniser
 
-    decoding.TEMPERATURES = (0.0,)  # type: ignore[misc]
+    decoding.TEMPERATURES = ()  # type: ignore[misc]
     decoding._LOOP_REPEATS.clear()
     recogniser._TOKENS_PER_S = 5  # type: ignore[misc]
 

@@ -78,7 +78,7 @@ def turbo(figures: Figures, folder: Path, is_tiny: bool) -> None:
 
 def let_random_weights_talk(tokens: int) -> None:
     """As many tokens as speech has, once: random text would be tried again at every temperature."""
-    decoding.TEMPERATURES = (0.0,)  # type: ignore[misc]
+    decoding.TEMPERATURES = ()  # type: ignore[misc]
     decoding._LOOP_REPEATS.clear()
     recogniser._TOKENS_PER_S = (tokens - 16) / SOUND_S  # type: ignore[misc]
 
@@ -175,8 +175,8 @@ class _Bench:
 
         def stock() -> Any:
             return model.generate(
-                features, language="en", task="transcribe", do_sample=False, num_beams=1,
-                min_new_tokens=self.tokens, max_new_tokens=self.tokens,
+                features, language="en", task="transcribe", do_sample=False,
+                num_beams=recogniser.BEAMS, min_new_tokens=self.tokens, max_new_tokens=self.tokens,
             )  # fmt: skip
 
         def ours() -> Any:

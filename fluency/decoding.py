@@ -2,7 +2,8 @@
 
 `generate` of transformers gives the same tokens (the tests compare). This loop stores one
 probability per token instead of whole rows of the vocabulary, stops a window as soon as it repeats
-itself, and uses one encoding for language, text and times.
+itself, and uses one encoding for language, text and times. `beam_search` does the same for several
+texts of each window.
 """
 
 import zlib
@@ -16,13 +17,16 @@ from whisper import Pair, Whisper
 
 # OpenAI's whisper/transcribe.py: a text that compresses better than this repeats itself, ...
 MAX_COMPRESSION: Final = 2.4
-# ... and one that is less likely than this is a guess. Both are tried again at a temperature.
+# ... and one that is less likely than this is a guess. Both are tried again at temperatures.
 MIN_LOG_PROBABILITY: Final = -1.0
-TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+TEMPERATURES: Final = (0.2, 0.4, 0.6, 0.8, 1.0)
 # A drill repeats a phrase as often as the transcript has it. So a loop is one only beyond what
 # the sound has room for: this many tokens for each of its syllables (English has 0.8).
 _TOKENS_PER_SYLLABLE: Final = 2.0
 _TOKENS_AT_LEAST: Final = 8
+# A text with fewer tokens for each syllable of the sound may lack words. Beam search leaves out
+# repetitions that are spoken, because a short text has fewer tokens that could be unlikely.
+_FEW_TOKENS_PER_SYLLABLE: Final = 0.6
 # A phrase of p tokens, repeated this often in a row, is a loop.
 _LOOP_REPEATS: Final = {1: 12, 2: 8, 3: 6, **dict.fromkeys(range(4, 21), 4)}
 
@@ -42,6 +46,12 @@ class Decoded:
     def is_drill(self) -> bool:
         """Whether it ended by itself, in as many tokens as the sound has room for, and no fewer."""
         return not self.looped and self.finished and self.room / 8 <= len(self.tokens) <= self.room
+
+    @property
+    def may_lack_words(self) -> bool:
+        """Whether it has few tokens for the sound's syllables, where these are known."""
+        syllables = (self.room - _TOKENS_AT_LEAST) / _TOKENS_PER_SYLLABLE
+        return len(self.tokens) < _FEW_TOKENS_PER_SYLLABLE * syllables
 
     @property
     def log_probability(self) -> float:
@@ -88,7 +98,7 @@ def decode(
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> list[Decoded]:
-    """Decode each window of a batch; the result is the same as alone.
+    """Decode each window of a batch, one token at a time; the result is the same as alone.
 
     cross: of the decoder; prompts: each window's task tokens, all of one length; max_tokens,
     syllables: each window's; as many repetitions as the syllables have room for are no loop.
@@ -137,10 +147,17 @@ def _take(result: Decoded, token: int, probability: float, end: int) -> None:
         return
     result.tokens.append(token)
     result.probabilities.append(probability)
-    if len(result.tokens) > result.room and (period := loop_period(result.tokens)):
-        keep = _before_loop(result.tokens, period) + period
-        del result.tokens[keep:], result.probabilities[keep:]
-        result.looped = result.finished = True
+    cut_loop(result)
+
+
+def cut_loop(result: Decoded) -> bool:
+    """Whether the text ends in a loop; it is then cut after the first of the repetitions."""
+    if len(result.tokens) <= result.room or not (period := loop_period(result.tokens)):
+        return False
+    keep = _before_loop(result.tokens, period) + period
+    del result.tokens[keep:], result.probabilities[keep:]
+    result.looped = result.finished = True
+    return True
 
 
 def _before_loop(tokens: list[int], period: int) -> int:

@@ -7,9 +7,11 @@ its result is the same as alone.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Final
 
+import beam_search
 import decoding
 import heap
 import hesitations
@@ -27,6 +29,7 @@ from transformers import AutoTokenizer
 from weights import Choice
 from whisper import Pair, Whisper
 
+BEAMS: Final = 5  # openai/whisper's default on the command line, and faster-whisper's
 _MAX_TOKENS: Final = 220  # half of Whisper's 448, as openai/whisper: the other half is for a prompt
 _TOKENS_PER_S: Final = 16  # more than the fastest speech in the most verbose script
 _WINDOWS_GPU: Final = 16
@@ -231,30 +234,31 @@ class Recogniser:
         syllables: list[int],
         check: Callable[[], None],
     ) -> list[Decoded]:
-        results: dict[int, Decoded] = {}
-        open_windows = list(range(len(prompts)))
-        for temperature in decoding.TEMPERATURES:
-            attempts = decoding.decode(
+        def attempts(windows: list[int], decode: Callable[..., list[Decoded]]) -> list[Decoded]:
+            if not windows:
+                return []
+            return decode(
                 self.model,
-                whisper.part_of(cross, open_windows),
-                [prompts[window] for window in open_windows],
-                [limits[window] for window in open_windows],
-                syllables=[syllables[window] for window in open_windows],
+                whisper.part_of(cross, windows),
+                [prompts[window] for window in windows],
+                [limits[window] for window in windows],
+                syllables=[syllables[window] for window in windows],
                 check=check,
-                temperature=temperature,
             )
-            again = []
-            for window, attempt in zip(open_windows, attempts, strict=True):
-                known = results.get(window)
+
+        results = attempts(list(range(len(prompts))), partial(beam_search.search, beams=BEAMS))
+        short = [window for window, attempt in enumerate(results) if attempt.may_lack_words]
+        for window, attempt in zip(short, attempts(short, decoding.decode), strict=True):
+            if self._is_good(attempt) and len(attempt.tokens) > len(results[window].tokens):
+                results[window] = attempt
+        for temperature in decoding.TEMPERATURES:
+            bad = [window for window, result in enumerate(results) if not self._is_good(result)]
+            drawn = attempts(bad, partial(decoding.decode, temperature=temperature))
+            for window, attempt in zip(bad, drawn, strict=True):
                 # Of several bad attempts the most likely one without a loop is kept.
-                if known is None or _merit(attempt) > _merit(known):
+                if self._is_good(attempt) or _merit(attempt) > _merit(results[window]):
                     results[window] = attempt
-                if not self._is_good(attempt):
-                    again.append(window)
-            open_windows = again
-            if not open_windows:
-                break
-        return [results[window] for window in range(len(prompts))]
+        return results
 
     def _is_good(self, attempt: Decoded) -> bool:
         text = self.tokenizer.decode(attempt.tokens)

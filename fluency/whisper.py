@@ -82,7 +82,10 @@ class Layer(nn.Module):
         if past is not None:
             pair = (torch.cat((past[0], pair[0]), 2), torch.cat((past[1], pair[1]), 2))
         states = states + self.self_attn(normed, pair, is_causal=states.shape[1] > 1)
-        states = states + self.encoder_attn(self.encoder_attn_layer_norm(states), cross)
+        normed = self.encoder_attn_layer_norm(states)
+        # Texts of one window, which follow each other here, attend to the same sound.
+        grouped = normed.view(len(cross[0]), -1, normed.shape[-1])
+        states = states + self.encoder_attn(grouped, cross).view_as(states)
         return self._widened(states), pair
 
     def _widened(self, states: Tensor) -> Tensor:
@@ -144,7 +147,8 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor, list[Pair]]:
         """(batch, n) tokens to (batch, n, width), and the keys and values for the next call.
 
-        cross: of `cross`; past: what the call before returned.
+        cross: of `cross`, for as many windows as there are rows of tokens, or a part of them: then
+        each window has as many rows, one after the other; past: what the call before returned.
         """
         count = past[0][0].shape[2] if past else 0
         positions = self.embed_positions.weight[count : count + tokens.shape[1]]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import asr
+import beam_search
 import decoding
 import demo_weights
 import numpy as np
@@ -101,7 +102,7 @@ def test_speech_is_no_loop(tokens: list[int]) -> None:
 
 def test_a_looping_decoder_ends(transcriber: asr.Transcriber, monkeypatch: Any) -> None:
     """A model that only ever repeats itself: the prediction ends, with a warning, in few words."""
-    attempts = []
+    attempts: list[float] = []
 
     def looping(
         _model: Any, _cross: Any, prompts: Any, *_: Any, temperature: float = 0.0, **__: Any
@@ -113,8 +114,9 @@ def test_a_looping_decoder_ends(transcriber: asr.Transcriber, monkeypatch: Any) 
         return [made for _ in prompts]
 
     monkeypatch.setattr(decoding, "decode", looping)
+    monkeypatch.setattr(beam_search, "search", looping)
     found = transcriber.transcribe(np.zeros(48_000, np.float32), [Interval(0.0, 3.0)], "en")
-    assert attempts == list(decoding.TEMPERATURES)
+    assert attempts == [0.0, *decoding.TEMPERATURES]
     assert "repeated itself" in found.warnings[0]
     assert len(found.words) <= 2
 

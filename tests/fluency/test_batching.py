@@ -167,16 +167,18 @@ def assert_same(together: list[Heard], alone: list[Heard]) -> None:
             assert np.abs(here - there).max() < 0.02
 
 
-@pytest.mark.parametrize("temperatures", [(0.0,), (0.6, 1.0)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("least", [-10.0, 0.0], ids=["beams", "drawn"])
 def test_a_batch_of_requests_is_each_alone(
     transcriber: asr.Transcriber,
     jobs: list[Windows],
     encode: Callable[[torch.Tensor], torch.Tensor],
     monkeypatch: pytest.MonkeyPatch,
-    temperatures: tuple[float, ...],
+    least: float,
 ) -> None:
-    """Tokens, probabilities, language and attention: greedy, and drawn at a temperature."""
-    monkeypatch.setattr(decoding, "TEMPERATURES", temperatures)
+    """Tokens, probabilities, language and attention: by beam search, and drawn at temperatures when
+    no text is likely enough."""
+    monkeypatch.setattr(decoding, "MIN_LOG_PROBABILITY", least)
+    monkeypatch.setattr(decoding, "TEMPERATURES", (0.6, 1.0))
     monkeypatch.setattr(recogniser_module, "_TOKENS_PER_S", 4)  # drawn text would not end
     recogniser = transcriber.recogniser
     monkeypatch.setattr(recogniser, "encode", encode)
