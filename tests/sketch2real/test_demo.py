@@ -16,7 +16,6 @@ from tools.demo import (
     captions,
     evaluate,
     figures,
-    nets,
     pairs,
     stages,
     store,
@@ -150,8 +149,8 @@ def test_every_word_is_one_token(tmp_path: Path) -> None:
         for word in text.split():
             assert len(tokenizer(word).input_ids) == 3, word
     found = words.encoded(tokenizer, ["an armchair in Tromsø"])[0]
-    assert len(found) == 77
-    assert found.count(tokenizer.eos_token_id) == 77 - found.index(tokenizer.eos_token_id)
+    assert len(found) == words.LONGEST
+    assert found.count(tokenizer.eos_token_id) == len(found) - found.index(tokenizer.eos_token_id)
 
 
 def test_scenes_on_disk_are_the_scenes_of_their_seeds(
@@ -165,7 +164,8 @@ def test_scenes_on_disk_are_the_scenes_of_their_seeds(
     assert pool.count == 4
     batch = pool.batch(6)
     assert batch.pictures.shape == (6, 256, 256, 3)
-    assert batch.tokens.shape == (6, 77)
+    assert batch.tokens.shape == (6, words.LONGEST)
+    assert batch.dyed.any((1, 2)).any()
     sketches = [pairs.draw(seed).sketch for seed in range(4)]
     for picture, lines in zip(batch.pictures.numpy(), batch.lines.numpy(), strict=True):
         number = next(n for n, sketch in enumerate(sketches) if (sketch == lines).all())
@@ -255,19 +255,45 @@ def test_a_crash_while_saving_leaves_the_last_checkpoint(tmp_path: Path) -> None
     assert torch.load(file, weights_only=True) == {"step": 1}
 
 
-def test_whitening_changes_latents_and_not_pictures(scenes: list[pairs.Pair]) -> None:
-    """Each channel to mean 0 and deviation 1; what was encoded is decoded as before."""
-    torch.manual_seed(0)
-    vae = nets.vae().eval()
-    pictures = torch.from_numpy(np.stack([pair.picture for pair in scenes]))
-    with torch.no_grad():
-        before = vae.decode(stages.encode(vae, pictures[:4])).sample
-        stages.whiten(vae, pictures)
-        latents = stages.encode(vae, pictures)
-        after = vae.decode(latents[:4]).sample
-    assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(8), atol=1e-3)
-    assert torch.allclose(latents.std((0, 2, 3)), torch.ones(8), atol=1e-3)
-    assert torch.allclose(before, after, atol=1e-4)
+def test_parts_and_shrunk_pictures_stay_aligned(tmp_path: Path) -> None:
+    """Of half the side, with the lines and what is dyed where they were."""
+    words.make(tmp_path / "tokenizer")
+    pool = store.Pool(tmp_path / "scenes", "cpu", scenes=1, workers=0, seed=0,
+                      tokenizer=tmp_path / "tokenizer")  # fmt: skip
+    whole = pool.batch(3)
+    small = stages.shrunk(whole)
+    assert small.pictures.shape == (3, 128, 128, 3)
+    assert small.lines.shape == small.dyed.shape == (3, 128, 128)
+    assert torch.allclose(small.pictures[:, 9, 7], whole.pictures[:, 18:20, 14:16].mean((1, 2)))
+    assert torch.allclose(small.lines[:, 9, 7], whole.lines[:, 18:20, 14:16].float().mean((1, 2)))
+    torch.manual_seed(4)
+    piece = stages.part(whole)
+    torch.manual_seed(4)
+    top, left = torch.randint(0, 129, (2,)).tolist()
+    for name in ("pictures", "lines", "dyed"):
+        expected = getattr(whole, name)[:, top : top + 128, left : left + 128]
+        assert torch.equal(getattr(piece, name), expected), name
+
+
+def test_scenes_of_one_thing_or_of_several_can_be_had(tmp_path: Path) -> None:
+    """Training begins with those of one thing."""
+    words.make(tmp_path / "tokenizer")
+    pool = store.Pool(tmp_path / "scenes", "cpu", scenes=1, workers=0, seed=0,
+                      tokenizer=tmp_path / "tokenizer")  # fmt: skip
+    alone = {n for n in range(store.CHUNK) if len(pairs.draw(n).things) == 1}
+    sketches = [pool._held["sketch"][number] for number in alone]
+    for things, expected in (("one", True), ("several", False)):
+        for lines in pool.batch(6, things).lines:
+            assert any(torch.equal(lines, sketch) for sketch in sketches) == expected
+
+
+def test_the_loss_asks_for_colours_before_texture() -> None:
+    """The same error counts more where it is even, and more on what a caption dyes."""
+    even = torch.full((1, 1, 8, 8), 0.1)
+    mottled = even * (1 - 2 * (torch.arange(64).view(1, 1, 8, 8) % 2))
+    alike = torch.ones_like(even)
+    assert stages.pyramid_loss(even, alike) > 2 * stages.pyramid_loss(mottled, alike)
+    assert stages.pyramid_loss(even, 4 * alike) > 3 * stages.pyramid_loss(even, alike)
 
 
 def test_a_whole_run_makes_weights_that_production_loads(
@@ -277,7 +303,7 @@ def test_a_whole_run_makes_weights_that_production_loads(
 
     The batches are small, so that a step takes little time.
     """
-    monkeypatch.setattr(stages, "VAE_BATCH", {"cpu": 2})
+    monkeypatch.setattr(stages, "VAE_BATCH", {"cpu": 16})
     monkeypatch.setattr(stages, "BATCH", {"cpu": 2})
     monkeypatch.setattr(store, "CHUNK", 8)
     monkeypatch.setattr("sys.argv", ["train", str(tmp_path), "--tiny"])

@@ -14,7 +14,7 @@ import pytest
 import speed
 import torch
 from batcher import Batcher
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from errors import OutOfMemory
 from live_bytes import LiveBytes
 from PIL import Image
@@ -92,6 +92,11 @@ def test_every_allocators_words_are_known(words: str) -> None:
     assert memory.is_shortage(RuntimeError(words))
     assert not memory.is_shortage(RuntimeError("expected 4 channels"))
     assert not memory.is_shortage(ValueError(words))
+
+
+def test_a_part_without_attention_has_nothing_to_fuse() -> None:
+    """The demo weights' VAE is made of convolutions alone."""
+    speed.fuse(AutoencoderTiny())
 
 
 def test_fused_projections_take_no_more_memory(folders: dict[str, Path]) -> None:

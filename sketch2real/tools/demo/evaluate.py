@@ -19,7 +19,7 @@ import numpy as np
 import pipeline
 import torch
 import weights
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderTiny
 from PIL import Image
 from request import Painter, Request
 
@@ -63,7 +63,7 @@ def evaluate(
     made = paint(painter, held_out, seed=1)
     per_picture_s = (time.process_time() - begun) / count
     side = _side(painter)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).to(device)
+    vae = AutoencoderTiny.from_pretrained(folder / "vae", dtype=torch.float32).to(device)
     truths = [_resized(pair.picture, side) for pair in held_out]
     on_device = torch.from_numpy(np.stack(truths)).to(device)
     found = {

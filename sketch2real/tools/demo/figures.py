@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderTiny
 from PIL import Image
 from scipy import ndimage
 
@@ -25,12 +25,13 @@ HUE_REACH = 25.0
 ONE_HUE_SHARE = 0.8
 
 
-def vae_psnr_db(vae: AutoencoderKL, pictures: torch.Tensor) -> float:
+def vae_psnr_db(vae: AutoencoderTiny, pictures: torch.Tensor) -> float:
     """Mean PSNR of `pictures`, (N, H, W, 3) uint8, after encoding and decoding."""
     with torch.no_grad():
-        made = torch.cat(
-            [vae.decode(z).sample for z in torch.split(_codes(vae, pictures), 16)]
-        ).clamp(-1, 1)
+        made = torch.cat([
+            vae.decode(vae.encode(nets.as_input(part)).latents).sample
+            for part in torch.split(pictures, 16)
+        ]).clamp(-1, 1)  # fmt: skip
     error = ((made - nets.as_input(pictures)) / 2).pow(2).mean((1, 2, 3))
     return float((-10 * error.log10()).mean())
 
@@ -39,11 +40,6 @@ def psnr_db(made: Picture, real: Picture) -> float:
     """Of two uint8 pictures."""
     error = float(np.mean((made.astype(np.float32) - real.astype(np.float32)) ** 2))
     return float(10 * np.log10(255**2 / max(error, 1e-3)))
-
-
-def _codes(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    parts = torch.split(pictures, 16)
-    return torch.cat([vae.encode(nets.as_input(part)).latent_dist.mode() for part in parts])
 
 
 def edges(picture: Picture) -> Mask:

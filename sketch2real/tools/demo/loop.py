@@ -74,7 +74,7 @@ class Loop:
             p for m in self.averages.values() for p in m.parameters()
         ]
         self._optimizer = torch.optim.AdamW(
-            self._weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-2, foreach=True
+            self._weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=True
         )
         self._log = folder / "log.jsonl"
         self.step = 0

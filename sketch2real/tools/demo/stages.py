@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderTiny
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
 from torch.nn import functional as F
@@ -14,90 +14,87 @@ from tools.demo import nets
 from tools.demo.loop import Loop
 from tools.demo.store import Batch, Pool
 
-CROP_PX = 128
-VAE_BATCH = {"cpu": 6, "cuda": 64}
-BATCH = {"cpu": 12, "cuda": 128}
-SMALL_SHARE = 0.65
-"""Of the diffusion: on pictures of half the side, four times as many a step's time. The networks
-are convolutions and attention without positions: what they learn there holds at the full side."""
+CROP_PX = 64
+VAE_BATCH = {"cpu": 24, "cuda": 256}
+BATCH = {"cpu": 8, "cuda": 128}
+ALONE_SHARE, LAST_SHARE, SMALL_SHARE = 0.15, 0.6, 0.55
+"""Of the diffusion, from its start: on scenes of one thing, whose colour word cannot be mistaken;
+at the last time step; on pictures of half the side, four times as many in a step's time. The
+networks are convolutions and attention without positions: what they learn there holds at the full
+side."""
+DYED_WEIGHT = 3.0
+"""More weight of what a caption can dye: backgrounds are larger and learnt sooner."""
 GROW_EVERY = 10
 """Steps after which the pool is asked for new scenes."""
 
-_CHROMA = torch.tensor(((-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)))
-"""RGB to Cb and Cr (ITU-T T.871, JFIF)."""
+_YCC = torch.tensor(((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081)))
+"""RGB to Y, Cb and Cr (ITU-T T.871, JFIF)."""
+_SPREAD = torch.tensor((2.0, 5.0, 5.0)).view(3, 1, 1)
+"""Brings Y, Cb and Cr of the scenes' pictures, -1 to 1, to a deviation of about 1."""
 
 
 def vae_loss(loop: Loop, pool: Pool) -> Callable[[], torch.Tensor]:
-    """Differences of pixels, of gradients at two scales and of chroma, on random crops."""
+    """Differences of pixels, of gradients at two scales and of chroma, on random crops.
+
+    Three latent channels are drawn to the mean colour of their 8 × 8 pixels: left to itself the
+    VAE learns colours last, and turns turquoise into blue. The others are drawn to mean 0 and
+    deviation 1, which the noise of diffusion has.
+    """
     vae: Any = loop.modules["vae"]
-    chroma_of = _CHROMA.to(loop.device)
+    ycc, spread = _YCC.to(loop.device), _SPREAD.to(loop.device)
 
     def loss() -> torch.Tensor:
         if loop.step % GROW_EVERY == 0:
             pool.grow()
         whole = loop.progress() > 0.85  # the borders of whole pictures come last
         size = VAE_BATCH[loop.device]
-        pictures = pool.batch(max(1, size // 4) if whole else size).pictures
+        pictures = pool.batch(max(1, size // 16) if whole else size).pictures
         if not whole:
             top, left = torch.randint(0, pictures.shape[1] - CROP_PX + 1, (2,)).tolist()
             pictures = pictures[:, top : top + CROP_PX, left : left + CROP_PX]
         real = nets.as_input(pictures)
         with torch.autocast(loop.device, torch.bfloat16):
-            code = vae.encode(real).latent_dist.mean
-            # A little noise, since sampled latents are never exactly encoded ones.
-            made = vae.decode(code + 0.05 * torch.randn_like(code)).sample
+            code = vae.encode(real).latents
+            # A little noise, since painted latents are never exactly encoded ones.
+            made = vae.decode(code + 0.1 * torch.randn_like(code)).sample
         off = made.float() - real
-        chroma = torch.einsum("kc,nchw->nkhw", chroma_of, off).abs().mean()
-        total: torch.Tensor = off.abs().mean() + 4 * off.pow(2).mean() + chroma
-        for part in (off, F.avg_pool2d(off, 2)):
-            total = (
-                total + 0.5 * part.diff(dim=2).abs().mean() + 0.5 * part.diff(dim=3).abs().mean()
-            )
-        total = total + 1e-4 * code.float().pow(2).mean()
-        return total
+        chroma = torch.einsum("kc,nchw->nkhw", ycc[1:], off).abs().mean()
+        total: torch.Tensor = off.abs().mean() + 4 * off.pow(2).mean() + 2 * chroma
+        for scaled in (off, F.avg_pool2d(off, 2)):
+            across, down = (scaled.diff(dim=dim).abs().mean() for dim in (3, 2))
+            total = total + 0.5 * across + 0.5 * down
+        colour = torch.einsum("kc,nchw->nkhw", ycc, F.avg_pool2d(real, 8)) * spread
+        total = total + 0.2 * (code[:, :3].float() - colour).pow(2).mean()
+        deviation, mean = torch.std_mean(code[:, 3:].float(), (0, 2, 3))
+        return total + 0.1 * (mean.pow(2) + (deviation - 1).pow(2)).mean()
 
     return loss
 
 
 @torch.no_grad()
-def whiten(vae: AutoencoderKL, pictures: torch.Tensor) -> None:
-    """Bring each latent channel of `pictures` to mean 0 and deviation 1, within the VAE's weights.
+def encode(vae: AutoencoderTiny, pictures: torch.Tensor) -> torch.Tensor:
+    """(N, 256, 256, 3) in 0 to 255 as (N, 12, 32, 32) float32."""
+    parts = torch.split(pictures, 32)
+    return torch.cat([vae.encode(nets.as_input(part)).latents.float() for part in parts])
 
-    Its log variance becomes constant and small: the encoder is then nearly deterministic.
+
+def diffusion_loss(loop: Loop, pool: Pool, vae: AutoencoderTiny) -> Callable[[], torch.Tensor]:
+    """Mean squared error of v (Salimans & Ho 2022).
+
+    From pure noise v is the picture itself, and a caption has one picture: at the last time step
+    alone, where training begins, a step learns more about colours than with random noise levels.
     """
-    codes = encode(vae, pictures)
-    mean, deviation = codes.mean((0, 2, 3)), codes.std((0, 2, 3))
-    to_code, from_code, count = vae.quant_conv, vae.post_quant_conv, nets.LATENT_CHANNELS
-    to_code.weight[:count] /= deviation[:, None, None, None]
-    to_code.bias[:count] = (to_code.bias[:count] - mean) / deviation
-    to_code.weight[count:], to_code.bias[count:] = 0, -12
-    from_code.bias += from_code.weight[:, :, 0, 0] @ mean
-    from_code.weight *= deviation[None, :, None, None]
-
-
-@torch.no_grad()
-def encode(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
-    """(N, 256, 256, 3) in 0 to 255 as (N, 8, 32, 32) float32."""
-    return torch.cat(
-        [vae.encode(nets.as_input(part)).latent_dist.mode() for part in torch.split(pictures, 32)]
-    )
-
-
-def diffusion_loss(loop: Loop, pool: Pool, vae: AutoencoderKL) -> Callable[[], torch.Tensor]:
-    """Mean squared error of v (Salimans & Ho 2022) for random noise levels."""
     unet, control, text = (loop.modules[name] for name in ("unet", "controlnet", "text_encoder"))
     alphas = nets.scheduler().alphas_cumprod.to(loop.device)
 
     def loss() -> torch.Tensor:
         if loop.step % GROW_EVERY == 0:
             pool.grow()
-        small = loop.progress() < SMALL_SHARE
-        size = BATCH[loop.device] * (2 if small else 1)
-        batch = pool.batch(size)
-        pictures, sketches, tokens = halved(batch) if small else batch
-        with torch.no_grad(), torch.autocast(loop.device, torch.bfloat16):
-            real = vae.encode(nets.as_input(pictures)).latent_dist.mode().float()
-        times = _times(size, loop.device)
+        progress = loop.progress()
+        pictures, sketches, tokens, dyed = _batch(loop, pool, progress)
+        with torch.autocast(loop.device, torch.bfloat16):
+            real = encode(vae, pictures)
+        times = _times(len(tokens), loop.device, last_share=1.0 if progress < LAST_SHARE else 0.5)
         lines = (sketches.float() / 255)[:, None].expand(-1, 3, -1, -1)
         signal = alphas[times].view(-1, 1, 1, 1)
         noise = torch.randn_like(real)
@@ -111,28 +108,61 @@ def diffusion_loss(loop: Loop, pool: Pool, vae: AutoencoderKL) -> Callable[[], t
                 noisy, times, meaning,
                 down_block_additional_residuals=down, mid_block_additional_residual=middle,
             ).sample  # fmt: skip
-        return F.mse_loss(made.float(), velocity)
+        weight = 1 + DYED_WEIGHT * F.adaptive_avg_pool2d(dyed[:, None].float(), real.shape[-1])
+        return pyramid_loss(made.float() - velocity, weight)
 
     return loss
 
 
-def halved(batch: Batch) -> Batch:
-    """A part of each picture, or each picture shrunk: things as large as ever, or whole."""
-    pictures, lines, tokens = batch
-    half = pictures.shape[1] // 2
-    if torch.rand(()) < 0.5:
-        top, left = torch.randint(0, half + 1, (2,)).tolist()
-        part = slice(top, top + half), slice(left, left + half)
-        return Batch(pictures[:, *part], lines[:, *part], tokens)
-    shrunk = F.avg_pool2d(pictures.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
-    return Batch(shrunk, F.avg_pool2d(lines[:, None].float(), 2)[:, 0], tokens)
+def _batch(loop: Loop, pool: Pool, progress: float) -> Batch:
+    """What a step at `progress` is trained on, see `ALONE_SHARE`."""
+    size = BATCH[loop.device]
+    if progress >= SMALL_SHARE:
+        return pool.batch(size)
+    if progress < ALONE_SHARE:
+        return shrunk(pool.batch(2 * size, "one"))
+    if loop.step % 2:
+        return shrunk(pool.batch(2 * size, "several"))
+    return part(pool.batch(2 * size, "one"))
 
 
-def _times(count: int, device: str) -> torch.Tensor:
-    """Random noise levels, more of the high ones and a tenth at the maximum: with few steps the
-    first ones decide the picture."""
+def pyramid_loss(off: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean square of `off` at three scales: coarse ones hold the colours, fine ones also texture,
+    much of which nobody can foresee."""
+    total = (weight * off.pow(2)).mean()
+    for _ in range(2):
+        off, weight = F.avg_pool2d(off, 2), F.avg_pool2d(weight, 2)
+        total = total + (weight * off.pow(2)).mean()
+    return total
+
+
+def shrunk(batch: Batch) -> Batch:
+    """Pictures of half the side."""
+    pictures, lines, tokens, dyed = batch
+    return Batch(
+        F.avg_pool2d(pictures.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1),
+        F.avg_pool2d(lines[:, None].float(), 2)[:, 0],
+        tokens,
+        dyed[:, ::2, ::2],
+    )
+
+
+def part(batch: Batch) -> Batch:
+    """A square of half the side of each picture: things as large as ever."""
+    half = batch.pictures.shape[1] // 2
+    top, left = torch.randint(0, half + 1, (2,)).tolist()
+    rows, columns = slice(top, top + half), slice(left, left + half)
+    pictures, lines, tokens, dyed = batch
+    return Batch(
+        pictures[:, rows, columns], lines[:, rows, columns], tokens, dyed[:, rows, columns]
+    )
+
+
+def _times(count: int, device: str, *, last_share: float) -> torch.Tensor:
+    """Random noise levels, more of the high ones and `last_share` at the maximum: with few steps
+    the first ones decide the picture."""
     times = (1000 * torch.rand(count, device=device) ** 0.7).long().clamp(0, 999)
-    last = torch.rand(count, device=device) < 0.1
+    last = torch.rand(count, device=device) < last_share
     return torch.where(last, torch.full_like(times, 999), times)
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tools.demo import captions, pairs, words
@@ -26,12 +27,19 @@ CAPTIONS = 16
 """Captions of a scene."""
 
 
+Things = Literal["any", "one", "several"]
+
+
 class Batch(NamedTuple):
-    """pictures: (N, 256, 256, 3) float 0 to 255. lines: (N, 256, 256) uint8. tokens: (N, 77)."""
+    """pictures: (N, 256, 256, 3) float 0 to 255. lines: (N, 256, 256) uint8. tokens: (N, 32).
+
+    dyed: (N, 256, 256) bool, where a caption decides the colour.
+    """
 
     pictures: torch.Tensor
     lines: torch.Tensor
     tokens: torch.Tensor
+    dyed: torch.Tensor
 
 
 def write_chunk(file: Path, number: int, seed: int, tokenizer_folder: Path) -> Path:
@@ -92,6 +100,8 @@ class Pool:
             ),
             "colours": torch.empty((self._most, CAPTIONS, pairs.MOST_THINGS + 1, 3), device=device),
         }
+        empty = torch.empty(0, dtype=torch.long, device=device)
+        self._with: dict[Things, torch.Tensor] = {"any": empty, "one": empty, "several": empty}
         self._workers: ProcessPoolExecutor | None = None
         if workers == 0:
             self._take(write_chunk(file, n, seed, tokenizer) for n, file in enumerate(files))
@@ -118,6 +128,13 @@ class Pool:
             rows = slice(self.count, self.count + CHUNK)
             for name, tensor in self._held.items():
                 tensor[rows] = torch.from_numpy(held[name]).to(self._device)
+            counts = held["colours"][:, 0].any(-1).sum(-1)
+            kinds: dict[Things, npt.NDArray[np.bool_]] = {
+                "any": counts > 0, "one": counts == 1, "several": counts > 1
+            }  # fmt: skip
+            for things, among in kinds.items():
+                numbers = self.count + torch.from_numpy(np.flatnonzero(among)).to(self._device)
+                self._with[things] = torch.cat([self._with[things], numbers])
             self.count += CHUNK
 
     def close(self) -> None:
@@ -125,12 +142,14 @@ class Pool:
         if self._workers:
             self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def batch(self, count: int) -> Batch:
-        """Random scenes, each in the colours of one of its captions."""
-        chosen = torch.randint(0, self.count, (count,), device=self._device)
+    def batch(self, count: int, things: Things = "any") -> Batch:
+        """Random scenes, each in the colours of one of its captions. things: of so many each."""
+        among = self._with[things]
+        chosen = among[torch.randint(0, len(among), (count,), device=self._device)]
         version = torch.randint(0, CAPTIONS, (count,), device=self._device)
         table = self._held["colours"][chosen, version] * (255 / DYE_FULL)
-        slot = self._held["slot"][chosen].long().view(count, -1, 1).expand(-1, -1, 3)
+        dyed = self._held["slot"][chosen]
+        slot = dyed.long().view(count, -1, 1).expand(-1, -1, 3)
         colour = table.gather(1, slot).view(count, SIDE_PX, SIDE_PX, 3)
         exact = self._held["base"][chosen].float()
         pictures = exact.addcmul_(self._held["dye"][chosen].float()[..., None], colour)
@@ -138,4 +157,5 @@ class Pool:
             pictures.clamp_(0, 255),
             self._held["sketch"][chosen],
             self._held["tokens"][chosen, version].long(),
+            dyed > 0,
         )

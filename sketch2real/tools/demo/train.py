@@ -2,7 +2,7 @@
 
     cd sketch2real
     python -m tools.demo.train FOLDER --minutes 8            # with a GPU: minutes by the clock
-    OMP_NUM_THREADS=1 python -m tools.demo.train FOLDER --minutes 300   # without: CPU time
+    OMP_NUM_THREADS=1 python -m tools.demo.train FOLDER --minutes 120   # without: CPU time
     python -m tools.demo.train FOLDER --tiny                 # a rehearsal of a minute or two
 
 FOLDER holds the scenes, the checkpoints, `log.jsonl` and at the end `weights/`, `figures.json` and
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from diffusers import (
-    AutoencoderKL,
+    AutoencoderTiny,
     ControlNetModel,
     StableDiffusionControlNetPipeline,
     UNet2DConditionModel,
@@ -54,8 +54,7 @@ SETTINGS = {
 """`sketch2real.json`: what the package must know of the weights."""
 
 _CLASSES = {
-    "vae": AutoencoderKL, "unet": UNet2DConditionModel,
-    "controlnet": ControlNetModel, "text_encoder": CLIPTextModel,
+    "unet": UNet2DConditionModel, "controlnet": ControlNetModel, "text_encoder": CLIPTextModel,
 }  # fmt: skip
 
 
@@ -99,7 +98,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="seconds of each stage, on a CPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--init", type=Path, help="weights of the same shapes to begin from")
+    parser.add_argument("--init", type=Path, help="weights that the diffusion begins from")
     return parser.parse_args()
 
 
@@ -151,21 +150,27 @@ def compile_whole(*modules: nn.Module) -> None:
 
 
 def begun_from(folder: Path | None, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """`modules` with the weights that `folder`, a pipeline's, has for them."""
+    """`modules` with the weights of `folder`, a pipeline's, where it has some of the same shape."""
     for name, module in modules.items():
         if folder:
-            known = _CLASSES[name].from_pretrained(folder / name, dtype=torch.float32)
-            module.load_state_dict(known.state_dict())
+            known = _CLASSES[name].from_pretrained(folder / name, dtype=torch.float32).state_dict()
+            fitting = {
+                key: known[key] if key in known and known[key].shape == fresh.shape else fresh
+                for key, fresh in module.state_dict().items()
+            }
+            module.load_state_dict(fitting)
     return modules
 
 
-def trained_vae(options: argparse.Namespace, pool: Pool, stopper: Stopper) -> AutoencoderKL | None:
-    """The finished VAE, whitened; None if training was stopped earlier."""
+def trained_vae(
+    options: argparse.Namespace, pool: Pool, stopper: Stopper
+) -> AutoencoderTiny | None:
+    """The finished VAE; None if training was stopped earlier."""
     folder = options.folder / "vae"
     if not folder.exists():
         fresh = nets.vae().to(options.device, memory_format=torch.channels_last)
         loop = Loop(
-            "vae", options.folder, begun_from(options.init, {"vae": fresh}), rate=1.5e-3,
+            "vae", options.folder, {"vae": fresh}, rate=1e-3,
             minutes=options.minutes * VAE_SHARE, device=options.device,
         )  # fmt: skip
         if options.compile:
@@ -173,14 +178,13 @@ def trained_vae(options: argparse.Namespace, pool: Pool, stopper: Stopper) -> Au
         if not loop.run(stages.vae_loss(loop, pool), stopper):
             return None
         average: Any = loop.averages["vae"]
-        stages.whiten(average, pool.batch(min(512, pool.count)).pictures)
         average.to("cpu", memory_format=torch.contiguous_format).save_pretrained(folder)
-    vae = AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
+    vae = AutoencoderTiny.from_pretrained(folder).eval().requires_grad_(False)
     return vae.to(options.device, memory_format=torch.channels_last)
 
 
 def export(
-    folder: Path, vae: AutoencoderKL, parts: dict[str, nn.Module], tokenizer_folder: Path
+    folder: Path, vae: AutoencoderTiny, parts: dict[str, nn.Module], tokenizer_folder: Path
 ) -> None:
     """A pipeline folder in float16, with its settings."""
     vae.register_to_config(_name_or_path="")  # else the file would hold a path of this machine
@@ -200,6 +204,11 @@ def export(
     for name in ("vocab.json", "merges.txt"):  # besides tokenizer.json, for other versions
         shutil.copy(tokenizer_folder / name, folder / "tokenizer")
     (folder / "sketch2real.json").write_text(json.dumps(SETTINGS, indent=2) + "\n")
+    config = folder / "vae" / "config.json"  # AutoencoderTiny writes a key that it then warns of
+    known = json.loads(config.read_text())
+    config.write_text(
+        json.dumps({k: v for k, v in known.items() if k != "block_out_channels"}, indent=2) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from transformers import CLIPTokenizer
 from tools.demo import captions
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
-LONGEST = 77
-"""Tokens that CLIP's text encoders take."""
+LONGEST = 32
+"""Tokens of a text; the longest caption has 26. CLIP's 77 would take longer to train."""
 
 Word = tuple[str, ...]
 
