@@ -34,9 +34,9 @@ def size_bytes(value: Json) -> int | None:
 
 
 def bounded(metrics: Mapping[str, Json]) -> tuple[dict[str, Json], list[str]]:
-    """The metrics to keep, and the names of those left out. Left out are all after the first
-    MAX_NAMES, those over a limit of `size_bytes`, and then the largest until the others together
-    are at most MAX_BYTES."""
+    """The metrics to keep, and the names of those left out: all after the first MAX_NAMES; those
+    over a limit of `size_bytes`; then the largest until the others together are at most
+    MAX_BYTES."""
     names = list(metrics)
     sizes = {name: size_bytes(metrics[name]) for name in names[:MAX_NAMES]}
     known = [(size, name) for name, size in sizes.items() if size is not None]
@@ -75,8 +75,8 @@ def apply(metrics: dict[str, Json], update: MetricUpdate) -> None:
 
 
 def _sum(old: Json, value: Json) -> Json:
-    """The sum; `old` when either is not a number. Integers wrap at 64 bits (signed), as JSON's
-    readers may not read longer ones."""
+    """The sum; `old` when either is not a number. Integers wrap around at 64 bits (signed): not
+    every reader of JSON reads longer ones."""
     if not (_is_number(old) and _is_number(value)):
         return old
     total: Any = old + value

@@ -44,18 +44,18 @@ from router.secret_inputs import is_lost
 
 log = logging.getLogger(__name__)
 
-# The router has asked the remote several times by then.
+# The shortest wait before a prediction that its remote refused is submitted again.
 REFUSED_AGAIN_S = 5.0
-# A remote that wants to be left alone for longer has no room; it is not away.
+# If a remote asks for a longer wait, the prediction fails instead: this is no short outage.
 REFUSED_LONGEST_S = 300.0
 # All metrics that a running prediction records, together. Its final metrics are bounded by
 # `custom_metrics.MAX_BYTES`.
 MAX_METRIC_BYTES = 256 << 10
 # All elements of a streamed output together, as JSON: they are kept in memory until the end.
 MAX_STREAMED_BYTES = 64 << 20
-# Of the output and of the log, in a webhook that is sent before the end.
+# Limit for the output, and for the log, in a webhook that is sent before the end.
 BRIEF_BYTES = 256 << 10
-# Added to the size of each element: `""` takes memory too.
+# Added to the size of each element, because even `""` takes memory.
 ELEMENT_BYTES = 64
 # The assumed length of a file's URL, which Replicate's API shows in place of the file.
 LINK_BYTES = 256
@@ -63,8 +63,8 @@ LINK_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class EndReason:
-    """Why a prediction is withdrawn. `waiting` is its final status if it waits then, `running` if
-    it runs."""
+    """Why a prediction is ended before its model does. Its final status is `waiting` if it waits at
+    that moment, `running` if it runs."""
 
     failure: Failure
     waiting: Status
@@ -123,8 +123,9 @@ class InFlight:
     version: int = 0  # counts every change that wakes followers
 
     def try_again_s(self, outcome: Outcome) -> float | None:
-        """Seconds until it is submitted again, for a durable prediction that its remote refuses for
-        now, and not for long: its caller waits for no response. None for any other."""
+        """Seconds until it is submitted again after its remote has refused it for now; None if it
+        is not. Only a durable one is, whose caller does not wait for a response, and only if the
+        remote asks for a wait of at most REFUSED_LONGEST_S."""
         if not outcome.refused or not self.prediction.durable or self.end_reason is not None:
             return None
         asked_s = (outcome.failure.retry_after_s if outcome.failure else None) or 0.0
@@ -233,8 +234,8 @@ class InFlight:
         return self._metric_updates[count:]
 
     async def changed_since(self, version: int, timeout_s: float) -> bool:
-        """Wait until `version` is not the newest one any more: for progress, another status or the
-        end. False when nothing changed within `timeout_s`."""
+        """Wait for a newer version than `version`: for progress, another status or the end. False
+        when nothing changed within `timeout_s`."""
         if self.version != version or self.done.done():
             return True
         follower: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -264,8 +265,8 @@ class InFlight:
     async def wait(self, timeout_s: float) -> None:
         """Return when the prediction has ended, or after `timeout_s`. A waiter may be cancelled.
 
-        Each waiter has a future of its own: `asyncio.wait` returns one turn of the event loop
-        later, and every quick prediction would take that longer.
+        Each waiter has a future of its own. `asyncio.wait` would return one turn of the event loop
+        later, which every quick prediction would pay for.
         """
         if self.done.done():
             return

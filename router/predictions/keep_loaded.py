@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class KeepLoaded:
-    """Looks at the schedules once a minute. So a clock that is set, and the change between summer
-    and winter time, need no code of their own.
+    """Looks at the schedules once a minute. So no code is needed for a clock that is set, or for
+    summer time.
 
-    `may_load`: whether the model's package can be read. One that cannot be is not loaded yet.
-    `local`: a time in seconds since the epoch as the clock on the wall shows it.
+    `may_load`: whether the model's package can be read. As long as it cannot, it is not loaded.
+    `local` turns seconds since the epoch into the time of the clock on the wall.
     """
 
     def __init__(

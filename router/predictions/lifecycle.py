@@ -51,12 +51,7 @@ from router.predictions.persistence import Persistence
 from router.predictions.scheduler_loop import Jobs, SchedulerLoop
 from router.predictions.webhook_events import notify_of_output, notify_of_progress
 from router.predictions.webhooks import Webhooks
-from router.predictions.worker_death import (
-    BROKEN_OFF,
-    after_shutdown,
-    may_begin_again,
-    worker_died,
-)
+from router.predictions.worker_death import BROKEN_OFF, STOPPED, may_begin_again, worker_died
 from router.scheduling import messages
 from router.storage.spool import size_of
 from router.storage.store import Cursor, Files, Store
@@ -133,7 +128,7 @@ class Predictions:
         ShuttingDown) when it is refused at once; then nothing of it is kept. Raises IdConflict when
         it is durable and its id is taken, and InsufficientStorage when the disk is full."""
         if p.durable:
-            # A caller that is cancelled here leaves it accepted: its row may be on disk.
+            # A caller cancelled here leaves it accepted: its row may be on disk.
             try:
                 if not await self._store.claim(p):
                     raise _id_is_taken(p.id)
@@ -178,7 +173,7 @@ class Predictions:
             claim.set_result(None)
 
     async def get(self, prediction_id: str, caller: Caller) -> Prediction:
-        """The prediction now, as it is stored; `links` makes the forms to show of its output files.
+        """The prediction now, as it is stored; `links` makes the forms that APIs show.
         Raises UnknownPrediction when there is none, or when the caller may not see it."""
         p = await self._find(prediction_id)
         if p is None or not caller.may_see(p.owner):
@@ -253,7 +248,8 @@ class Predictions:
 
     def handed_back(self, prediction_id: str, *, may_have_begun: bool) -> bool:
         """Mark it waiting again and return True. The attempt counts if it may have begun, unless
-        the router stops. After the last one it ends: it may be what takes its remote down."""
+        the router shuts down. After the last attempt it fails, and this returns False: the
+        prediction may be what takes its remote down."""
         in_flight = self._in_flight[prediction_id]
         counts = may_have_begun and not self.loop.scheduler.shutting_down
         if not may_begin_again(in_flight.prediction.attempts, counts=counts):
@@ -270,18 +266,18 @@ class Predictions:
         return True
 
     def finished(self, prediction_id: str, outcome: Outcome) -> float | None:
-        """Store the outcome and wake all waiters. One that is refused for now waits again."""
+        """Store the outcome and wake all waiters. If its remote refused it for now, it waits
+        again."""
         in_flight = self._in_flight[prediction_id]
         if (again_s := in_flight.try_again_s(outcome)) is not None:
             self.handed_back(prediction_id, may_have_begun=False)
             self._call_later(again_s, self._submit, prediction_id)
             return None
         if worker_died(outcome) and self.loop.scheduler.shutting_down:
-            ended = after_shutdown(outcome, durable=in_flight.prediction.durable)
-            if ended is None:
+            if in_flight.prediction.durable:
                 self._leave_for_restart(in_flight)
                 return None
-            outcome = ended
+            outcome = replace(outcome, failure=STOPPED)
         outcome = in_flight.with_progress(outcome)
         log_location(in_flight.prediction, outcome)
         if outcome.metrics:
@@ -307,8 +303,8 @@ class Predictions:
             self._refuse(in_flight, error.code)
             return
         if isinstance(error, errors.QueueFull):
-            # It was accepted before a restart, after which all that ran waits too. So it is
-            # submitted again later, and not lost.
+            # It was accepted before a restart, after which what ran waits too. It is submitted
+            # later.
             self._call_later(error.retry_after_s or 1.0, self._submit, prediction_id)
             return
         in_flight.dropped_with = error
@@ -333,7 +329,7 @@ class Predictions:
         self._submit(p.id)
         in_flight.accepted = True
         if in_flight.prediction.status is Status.STARTING and in_flight.dropped_with is None:
-            # Otherwise a later step has been reported.
+            # Otherwise `_submit` has reported a later step.
             self._facts.tell(PredictionChanged(in_flight.prediction))
         return in_flight
 
@@ -396,5 +392,5 @@ class Predictions:
 
 
 def _id_is_taken(prediction_id: str) -> errors.IdConflict:
-    """The same message in each case: another caller must learn neither the owner nor the inputs."""
+    """The same message in each case: it tells another caller neither the owner nor the inputs."""
     return errors.IdConflict(f"Cannot create '{prediction_id}': the id is taken")

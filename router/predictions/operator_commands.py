@@ -22,7 +22,7 @@ Post = Callable[[msg.Event], None]
 
 
 class ModelCommands:
-    """Passes the operator's wishes on to the scheduler.
+    """Passes the operator's commands on to the scheduler.
 
     `is_local`: whether the model runs on this machine. `read` returns the package as it is on disk
     now, and raises PackageError. `use` makes the next start use a package.

@@ -43,8 +43,8 @@ URL_PATH = re.compile(r"/v1/outputs/([A-Za-z0-9_-]{1,64})/([A-Za-z0-9_.~-]{1,200
 
 @dataclass(slots=True)
 class StoredOutputs:
-    """The output files in the spool of one prediction that has not ended. `files`: by the place in
-    the output, the data: URI and the file made of it. `closed`: the prediction's end has been
+    """The output files in the spool of one prediction that has not ended. `files`: for each place
+    in the output its data: URI, and the file made of it. `closed`: the prediction's end has been
     stored, and no file is added any more."""
 
     files: dict[JsonPath, tuple[str, OutputFile]] = field(default_factory=dict)
@@ -83,7 +83,8 @@ class Outputs:
         """
         if not may_hold_files(output) and not stored.files:
             return output, ()
-        # In a task of its own: when the caller is cancelled, no file may stay unrecorded.
+        # In a task of its own: if the caller is cancelled, each file written must still be
+        # recorded.
         work = asyncio.create_task(self._store(stored, prediction_id, output, at, last=last))
         self._working.add(work)
         work.add_done_callback(self._working.discard)
@@ -104,8 +105,8 @@ class Outputs:
                 self._put(stored, made)
             if last and not stored.closed:
                 self._remove(stored, stored.files.keys() - {place for place, _ in found})
-                # Closed even if the disk has refused a file: a file that is stored after the row
-                # was written would be in no row. `Links` tries again from the row.
+                # Closed even if the disk has refused a file: the row is written next, and a file
+                # stored after that would be in no row. `Links` tries again from the row.
                 stored.closed = True
             return tuple(
                 stored.files[place][1] for place, uri in found if _is_known(stored, place, uri)

@@ -1,4 +1,5 @@
-"""The two forms of a prediction to show: its output files as references, or as data: URIs."""
+"""The two forms in which a prediction is shown: its output files in `output_files`, or in its
+output as data: URIs."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class Links:
     async def chunk_and_files(
         self, in_flight: InFlight, index: int, value: Json
     ) -> tuple[Json, tuple[OutputFile, ...], JsonPath]:
-        """One element of the output: without its files, the files, and its place in the output.
+        """One element of the output with null in place of each file; the files; and the place of
+        the element in the output.
         `in_flight` may have ended by now."""
         p = in_flight.prediction
         is_whole = p.status.is_terminal and not isinstance(p.output, list)
@@ -137,7 +139,7 @@ class Links:
             yield copy
 
     async def _with_files_from_store(self, p: Prediction) -> Prediction:
-        """The form with references, for an ended prediction. If its row is from a version without
+        """As `with_output_files`, for an ended prediction. If its row is from a version without
         output files, or was written when the disk was full, its files are stored now."""
         async with self._lock(p.id):
             stored = await self._store.get(p.id)
@@ -152,7 +154,7 @@ class Links:
         return replace(p, output=output, output_files=files)
 
     def _lock(self, prediction_id: str) -> asyncio.Lock:
-        """Held by what changes the row of an ended prediction."""
+        """The lock to hold while the row of an ended prediction is changed."""
         return self._locks.setdefault(prediction_id, asyncio.Lock())
 
     async def _moved(self, stored: Prediction) -> Prediction:

@@ -28,8 +28,8 @@ SMALL_BYTES = 1 << 16
 
 
 class OutputReader:
-    """Reads output files. `files`: where they are on the disk. `results`: the result store, where a
-    file is that is not on the disk any more."""
+    """Reads output files. `files`: where they are on the disk. `results`: the result store, which
+    has the files that are no longer on the disk."""
 
     def __init__(self, files: Files, results: ResultStore | None = None) -> None:
         self._files = files

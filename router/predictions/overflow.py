@@ -63,8 +63,8 @@ class Placement:
 
 
 class LastMinute:
-    """How many of something happened in the last RATE_S seconds. Seconds are counted and not single
-    events, so a busy minute takes no more memory than a calm one."""
+    """How many of something happened in the last RATE_S seconds. One count per second is kept, so a
+    busy minute takes no more memory than a quiet one."""
 
     def __init__(self) -> None:
         self._seconds: deque[tuple[int, int]] = deque()  # (second, count), oldest first
@@ -123,7 +123,7 @@ class Overflow:
         placement = self._placements[p.id] = Placement(p)
         if too_long and self._scheduler.estimate(rule.remote, p.owner, now).accepted:
             self._go(placement, rule.remote)
-            # Without this, nothing would start the model here again. It takes only free memory.
+            # Without this, nothing would start the model here again. A Load takes only free memory.
             self._post(messages.Load(p.model))
         else:
             self._go(placement, p.model)

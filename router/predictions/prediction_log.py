@@ -63,8 +63,8 @@ class PredictionLog:
         return self._head_bytes + self._tail_bytes
 
     def end(self, limit_bytes: int) -> str:
-        """The last lines, at most `limit_bytes`, after a gap line for all before them if there are
-        any."""
+        """The last lines, at most `limit_bytes`. If there are lines before them, a gap line comes
+        first."""
         lines: deque[str] = deque()
         size, count = 0, self._count
         before_tail = () if self._gap_bytes else reversed(self._head)

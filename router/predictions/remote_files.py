@@ -1,10 +1,10 @@
 """Large files of predictions that run elsewhere: the other machine fetches inputs from the router,
 and sends outputs to it, each by a URL with a token of its own.
 
-A token is good for one input file, or for the outputs of one prediction, until a moment that it
-names. What has been sent is in the spool beside the inputs, under a name that begins with the
-prediction's id. It stays there until the prediction has ended, also when the router is restarted or
-the prediction runs again.
+A token is good for one input file, or for the outputs of one prediction, until the time in its URL.
+What has been sent is in the spool beside the inputs, under a name that begins with the prediction's
+id. It stays there until the prediction has ended, also when the router is restarted or the
+prediction runs again.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from router.storage.spool import OWNER_END, Spool, SpoolFile
 PATH = "/v1/remote-files/{id}/{name}"
 # The name of an output file, which its sender makes.
 NAME = re.compile(r"[0-9a-f]{32}")
-# Of all outputs of one prediction, of all its runs. A sender that is refused puts the file into
-# its answer.
+# Limits for the outputs of one prediction over all its runs. A sender whose file is refused puts it
+# into its answer instead.
 MAX_BYTES = 128 << 20
 MAX_FILES = 1000
-# The other machine may still work on a prediction for so long after its time there is over.
+# Added to the lifetime of each URL: the other machine may still be at work.
 MORE_S = 60.0
 INPUT, OUTPUTS = "input", "outputs"
 
@@ -99,9 +99,9 @@ class RemoteFiles:
         return Incoming(self._spool, sizes, self._path(prediction_id, name), name)
 
     async def with_data_uris(self, prediction_id: str, output: Json, sent: Json) -> Json:
-        """The output with each file that was sent in its place, as a data: URI. `sent`: for each
-        its `place`, `name` and `type`. Raises NotFound when one has not arrived, or there is no
-        such place."""
+        """The output with a data: URI for each file that was sent, in the file's place. `sent`: for
+        each its `place`, `name` and `type`. Raises NotFound when one has not arrived, or there is
+        no such place."""
         try:
             files = [self._sent(prediction_id, **one) for one in sent]
             uris = await asyncio.to_thread(read_all, files)
@@ -135,7 +135,7 @@ class Incoming:
         self._sizes = sizes
         self._path = path
         self._name = name
-        # Under a name of its own until it is whole: a sender may have to begin again.
+        # It has a temporary name until it is complete: a sender may have to begin again.
         self._file: SpoolFile = spool.create("")
         self._key = self._file.path.name
         sizes[self._key] = 0

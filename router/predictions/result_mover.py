@@ -41,7 +41,7 @@ class ResultMover:
         self.results = results
         self._store = store
         self._work = asyncio.Event()
-        # By prediction and by file name, in the order of arrival.
+        # Ids of predictions, and names of files, in the order of arrival.
         self._to_move: dict[str, None] = {}
         self._to_remove: dict[str, None] = {}
         self._is_clean = False
@@ -112,7 +112,8 @@ class ResultMover:
                 try:
                     await self._move(prediction_id)
                 except (RouterError, OSError):
-                    # To the end: if the store refuses only this one, the others go before it.
+                    # Moved to the end of the line: if the store refuses only this one, the others
+                    # go on.
                     self._to_move[prediction_id] = self._to_move.pop(prediction_id)
                     raise
                 del self._to_move[prediction_id]
@@ -120,7 +121,7 @@ class ResultMover:
     async def _clean(self) -> None:
         """Find what an earlier run had not done: it was killed, or the store did not answer."""
         stored = await self.results.names()
-        ended = await self._store.ended_ids()  # read later: a file that is stored has a row
+        ended = await self._store.ended_ids()  # read after the names: each stored file has a row
         left = [name for name in stored if name.partition(OWNER_END)[0] not in ended]
         self._to_remove.update(dict.fromkeys(left))
         here = await asyncio.to_thread(self._files.owners)

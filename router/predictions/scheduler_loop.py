@@ -356,7 +356,7 @@ class SchedulerLoop:
         held = sum(process.footprint_bytes() for process in self._processes.values())
         host_budget = None
         models = self.scheduler.models.values()
-        # While copies are made, nobody knows how much of what is not free they take.
+        # While copies are made, it is not known how much of the used memory they take.
         if self._copies_budget is not None and all(m.host_limit_bytes is None for m in models):
             host_budget = self._copies_budget(sum(m.held_host_bytes for m in models))
         self.post(msg.Measured(self._memory.budget_bytes(held), ready, host_budget))

@@ -24,7 +24,7 @@ async def sleep_levels_of(process: Process) -> tuple[bool, bool, str]:
 
 
 class SleepSteps:
-    """`processes`: of the models that have one, by name. `post` passes a report to the scheduler.
+    """`processes`: by the model's name. `post` passes a report to the scheduler.
 
     `last`: each model's last move of each kind. `best_bytes_per_s`: the quickest wake that this
     machine has shown, 0 before the first.
@@ -60,7 +60,7 @@ class SleepSteps:
             self._post(msg.Staged(e.model, e.generation, copied.host_bytes, copied.freed_bytes))
 
     async def sleep(self, e: msg.Sleep) -> None:
-        """Put an idle process to sleep, by the levels that are asked for."""
+        """Put an idle process to sleep: by the hook, the driver or both."""
         log.info("model falling asleep", extra={"model": e.model, "reason": e.reason})
         began = self._clock.monotonic()
         try:

@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 FLUSH_S = 10.0
 KEPT_DAYS = 366
 DEFAULT_DAYS = 30  # that are shown, unless somebody asks for another number
-SHORT = 4096  # characters that are encoded sooner than looked at one by one
+SHORT = 4096  # so many characters are encoded to be counted: that is quick
 SIMPLE = frozenset({int, float, bool, type(None)})
-MOST_LOOKED_AT = 200  # values of one input or output, before the rest is encoded
+MOST_LOOKED_AT = 200  # values of one input or output that are measured one by one
 
 
 class Usage:
@@ -130,9 +130,9 @@ class Usage:
 
 
 def json_bytes(value: Json) -> int:
-    """The size of a value as JSON: of a text its characters, of what has a text in it about that.
+    """The size of a value as JSON. Texts count by their characters, so it is exact only for ASCII.
 
-    Texts may be files of many megabytes, so they are not encoded only to be counted.
+    A text may be a file of many megabytes, so it is not encoded only to be counted.
 
     >>> json_bytes({"a": [1, "b"]}), json_bytes("x" * 2000), json_bytes(None)
     (13, 2002, 0)
@@ -148,12 +148,12 @@ def json_bytes(value: Json) -> int:
 
 
 def _is_small(values: dict[str, Json]) -> bool:
-    """Whether there are a few short values, none with values of its own: the usual inputs."""
+    """Whether it has only a few short values and no lists or objects, as inputs usually do."""
     characters = 0
     for value in values.values():
         kind = value.__class__  # of every prediction: `isinstance` takes three times as long
         if kind is str:
-            if not value.isascii():  # then bytes are no characters
+            if not value.isascii():  # then a character may be several bytes
                 return False
             characters += len(value)
         elif kind not in SIMPLE:
@@ -162,7 +162,8 @@ def _is_small(values: dict[str, Json]) -> bool:
 
 
 class _Measure:
-    """Looks at the first values one by one. What has many more is encoded: they are small."""
+    """Measures the first MOST_LOOKED_AT values one by one. A longer list is encoded: its values are
+    small."""
 
     def __init__(self) -> None:
         self._left = MOST_LOOKED_AT

@@ -41,8 +41,8 @@ ROUNDING = 1e-9
 @dataclass(slots=True)
 class Canary:
     """`version`: the model that gets `share` (0 to 1) of the requests. `configured`: the share in
-    the settings; when that is changed, it counts again. `due`: what the canary has been due since
-    its last request. `sent`: how many it got."""
+    the settings. When that is changed, it replaces `share`. `due`: what the canary has been due
+    since its last request. `sent`: how many it got."""
 
     version: str
     share: float
@@ -60,7 +60,8 @@ class Record:
     run_s: deque[float] = field(default_factory=lambda: deque(maxlen=LAST_RUNS))
 
     def add(self, p: Prediction) -> None:
-        """Count one that has ended. What its caller canceled or got wrong says nothing."""
+        """Count a prediction that has ended. One that its caller canceled or got wrong does not
+        count."""
         if p.status is Status.SUCCEEDED:
             self.succeeded += 1
             if p.started_at is not None and p.completed_at is not None:
@@ -105,7 +106,7 @@ class Versions:
 
     def choose(self, model: str) -> str:
         """The version that serves the next request for the model. A canary that cannot serve gets
-        none, and is due none for that time."""
+        no request, and none is owed to it for that time."""
         canary = self._canaries.get(model)
         if canary is None or not canary.share or not self._is_usable(canary.version):
             return model

@@ -1,8 +1,8 @@
 """Compact webhook bodies, for receivers that ask for the event `progress`.
 
 Such a receiver keeps the prediction in a row of its own, so a body has neither the inputs nor the
-whole log. Each body has `at`, the time of its news in milliseconds since the epoch: with it a
-receiver puts events in order that arrive in another one.
+whole log. Each body has `at`, the time of its news in milliseconds since the epoch: by it a
+receiver sorts events that arrive out of order.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from router.prediction import Json, OutputFile, Prediction, Status, WebhookEvent
 
-# Of the log in a compact body. A line that holds a small preview picture has a few kB.
+# Limit for the log in a compact body. A line with a small preview picture has a few kB.
 TAIL_BYTES = 12 << 10
 # What tqdm and most models print: ` 42%|███`, `12.5 %`.
 PERCENT = re.compile(r"(?<![\d.])(\d{1,3})(?:\.\d{1,9})?\s?%", re.ASCII)

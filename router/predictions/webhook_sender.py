@@ -31,7 +31,8 @@ from router.storage.private_files import require_private
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
-# Of a receiver's answer: a URL of up to a kilobyte for each of hundreds of files.
+# Limit for a receiver's answer: it may have a URL of up to a kilobyte for each of hundreds of
+# files.
 ANSWER_BYTES = 1 << 20
 # How long a file may take: this, and more by its size.
 UPLOAD_FIRST_S = 30.0

@@ -102,8 +102,8 @@ class Webhooks:
         self._render = render
         self._timers = timers
         self._sending: dict[str, asyncio.Task[None]] = {}
-        # By prediction and group: when it was last sent, and what is sent after the webhook that is
-        # being sent now, with its time.
+        # By prediction and group: when an event was last sent; and the event, with its time, that
+        # is sent after the webhook that is being sent now.
         self._last_sent_s: dict[str, dict[str, float]] = {}
         self._newest: dict[str, dict[str, tuple[Prediction, float]]] = {}
         # Limits by host, so that a host that does not answer delays no other host's webhooks; and

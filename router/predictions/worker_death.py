@@ -23,8 +23,6 @@ which durable predictions may run again.
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from router.errors import BackendFailed, ShuttingDown, WorkerDied
 from router.prediction import Failure, Outcome, Status
 
@@ -36,6 +34,8 @@ BROKEN_OFF = Outcome(
         BackendFailed.code, f"The back-end broke off during the last of {MAX_ATTEMPTS} attempts"
     ),
 )
+# Of a prediction that is not durable, whose worker was ended because the router shuts down.
+STOPPED = Failure(ShuttingDown.code, "The server stopped")
 
 
 def worker_died(outcome: Outcome) -> bool:
@@ -47,10 +47,3 @@ def may_begin_again(attempts: int, *, counts: bool) -> bool:
     """Whether a prediction that was handed back may run again. `attempts`: its runs so far.
     `counts`: the last one may have begun, and not because the router shuts down."""
     return not counts or attempts < MAX_ATTEMPTS
-
-
-def after_shutdown(outcome: Outcome, *, durable: bool) -> Outcome | None:
-    """The outcome of a run whose worker was ended because the router shuts down. None for a durable
-    prediction, which is left for the next start."""
-    stopped = Failure(ShuttingDown.code, "The server stopped")
-    return None if durable else replace(outcome, failure=stopped)
