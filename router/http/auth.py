@@ -279,7 +279,7 @@ def admin_only(handler: Handler) -> Handler:
     return wrapped
 
 
-# A slot becomes free when another response of the key ends. That time is not known.
+# A slot becomes free when another response of the key ends. When that is, is not known.
 CONCURRENT_RETRY_S = 1.0
 
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 # Shortest time between two log lines about refused or closed connections.
 REPORT_S = 60.0
 # When the limit is reached, waiting connections are closed, up to 1/ROOM_PARTS of the limit at
-# once. To search for one at every new connection would take longer than to serve it.
+# once. To search for one connection at a time would take longer than to serve a request.
 ROOM_PARTS = 16
 
 

@@ -105,8 +105,8 @@ def context_of(request: Request) -> Context:
     return context
 
 
-# The check for a disconnected client starts only after this time, so that a quick prediction
-# does not pay for the extra task. Nor does one that waits in a short queue.
+# The check for a disconnected client starts only after this time. So a prediction that is quick, or
+# waits only in a short queue, does not pay for the extra task.
 DISCONNECT_CHECK_AFTER_S = 0.2
 
 

@@ -76,7 +76,7 @@ class _Flow(FlowControl):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. `guard` has all of them."""
+    """One connection. `guard`: all connections of the server."""
 
     def __init__(
         self,

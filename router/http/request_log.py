@@ -27,8 +27,7 @@ UNMATCHED = "unmatched"
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/_.~-]*")  # what `quote` would not change
 # In the scope: the request's span, absent when it belongs to no trace.
 TRACE = "callme_trace"
-# The first span of a trace is only one of these. What polls and probes would begin a trace each
-# time.
+# Only these methods begin a trace. Otherwise each poll and probe would begin one.
 BEGIN_TRACES = frozenset({"POST", "PUT"})
 TRACE_RESPONSE = RESPONSE_HEADER.encode()
 # The span of a request, from the caller's span; None when it is not to be traced.
@@ -128,7 +127,7 @@ def _quoted(path: str) -> str:
 
 
 def _read_headers(scope: Scope) -> tuple[bytes, TraceContext | None]:
-    """The request's id, and the caller's span. Two `traceparent` are none."""
+    """The request's id, and the caller's span. With two `traceparent` headers there is no span."""
     request_id, parents, state = b"", [], b""
     for name, value in scope["headers"]:
         if name == b"x-request-id":

@@ -222,8 +222,8 @@ LONG_BYTES = 64 << 10
 class Turns:
     """Runs the parsing and decoding steps of all large bodies one after the other.
 
-    With ten large bodies and without this, every turn of the event loop would have ten steps in
-    it, and every other request would wait ten times as long. There is one object for the whole
+    Without this, ten large bodies would put ten steps into every turn of the event loop, and every
+    other request would wait ten times as long. There is one object for the whole
     application.
     """
 

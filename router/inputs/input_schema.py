@@ -17,7 +17,7 @@ from router.secret_inputs import OBJECTION, CheckedInputs, is_secret, split
 log = logging.getLogger(__name__)
 
 MAX_ITEMS = 10_000
-MOST_NAMED = 20  # inputs, in the answer to a name that is none
+MOST_NAMED = 20  # known inputs, in the answer to an unknown name
 # The whole numbers that orjson can write, coglet can read and a runner gets unchanged.
 SMALLEST_INTEGER, LARGEST_INTEGER = -(1 << 63), (1 << 64) - 1
 # Above this, a number with a point or an exponent may have been rounded to another number.
@@ -126,7 +126,8 @@ class InputSchema:
                     objection = OBJECTION if name in self.secrets else objection
                     problems.append({"input": name, "message": objection})
         for number, name in enumerate(given.keys() - self.fields.keys()):
-            # The list once: an answer to thousands of names must not repeat it for each.
+            # The list of inputs only once: an answer to thousands of unknown names must not repeat
+            # it.
             message = "there is no such input" if number else self._no_such_input()
             problems.append({"input": shortened(name), "message": message})
         if problems:

@@ -1,6 +1,6 @@
 """The schemas of all models. This is the only cache of schemas.
 
-Each schema is read once and kept until the router ends.
+Each schema is read once, and again when its package is restarted (`refresh`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from router.models.process_interface import SleepRefusedError
 HELPER = Path(__file__).with_name("driver_helper.py")
 # -I: neither the environment nor the folder changes what it imports. -S: it needs no packages.
 ARGV = (sys.executable, "-I", "-S", str(HELPER))
-# A call may take this many times what it should, and at least SHORTEST_LIMIT_S.
+# A call's time limit: this many times its expected time, and at least SHORTEST_LIMIT_S.
 PATIENCE = 10.0
 SHORTEST_LIMIT_S = 10.0
 SLOW_BYTES_PER_S = 1 << 30

@@ -87,8 +87,8 @@ def delete_unused(folder: Path) -> None:
 
 
 def in_use(environment: Path) -> bool:
-    """Whether a process runs with this environment's interpreter, or may: one whose command cannot
-    be read."""
+    """Whether a process runs with this environment's interpreter. One whose command cannot be read
+    counts as one."""
     programs = environment.resolve() / "bin"
     return any(_runs_from(programs, process) for process in psutil.process_iter())
 

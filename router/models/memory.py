@@ -23,7 +23,7 @@ NOTICEABLE_BYTES = 128 << 20
 
 
 class NotMeasuredError(Exception):
-    """What is held could not be read now."""
+    """The memory that is held could not be read now."""
 
 
 class HostMemory:
@@ -131,7 +131,7 @@ class GpuMemory:
         try:
             return bool(pids & self._used_by_pid().keys())
         except NotMeasuredError:
-            return True  # nobody has seen that they are gone
+            return True  # it is not known whether they are gone
 
     def _used_by_pid(self) -> dict[int, int]:
         """Raises NotMeasuredError."""

@@ -73,9 +73,9 @@ class MayHaveBegunError(RunAgainError):
 
 
 class SleepRefusedError(Exception):
-    """A process would not sleep. It is as it was. The message says why, for a person.
+    """A process did not sleep, and nothing has changed in it. The message says why, for a person.
 
-    `again`: a later try may succeed, because the process is only at work now.
+    `again`: a later try may succeed, as the process was only at work.
     """
 
     def __init__(self, message: str, *, again: bool = False) -> None:
@@ -102,7 +102,7 @@ class Slept:
     """A process is asleep. `copied`: by its hook, all 0 when that has copied nothing.
     `residue_bytes`: what it still holds of the shared memory, as measured; None if that cannot be
     measured. `suspended_bytes`: what the driver has moved to main memory, in `suspend_s`; 0 when it
-    has not, and if it was asked, `suspend_refusal` says why."""
+    has moved nothing. If it was asked to and did not, `suspend_refusal` says why."""
 
     copied: Copied
     residue_bytes: int | None
@@ -140,8 +140,8 @@ class Sleeper(Protocol):
 
         It may take `limit_bytes` of main memory. `hook`: the worker hook frees torch's memory; not
         when it has done so already. `driver`: then the driver suspends the process. Raises
-        SleepRefusedError with nothing touched. After any other exception the process has to be
-        stopped.
+        SleepRefusedError when nothing has been changed. After any other exception the process has
+        to be stopped.
         """
 
     async def wake(self) -> Woken:
@@ -168,7 +168,7 @@ class Process(Protocol):
         """Run one prediction. Meanwhile call `report` with what it prints and outputs.
 
         Raises NotStartedError when it has certainly not begun, and MayHaveBegunError when it may
-        run again all the same.
+        have begun and still may run again.
         """
 
     async def cancel(self, prediction_id: str) -> None:

@@ -1,5 +1,5 @@
-"""What one process prints: each line of its set-up, of its predictions and between them is read
-once, here, and told apart."""
+"""What one process prints. Each line is read once, here, and assigned to the set-up, to a
+prediction, or to neither."""
 
 from __future__ import annotations
 

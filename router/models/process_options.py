@@ -53,8 +53,8 @@ class ProcessOptions:
 def runnable(package: Package) -> Package:
     """Return the package with an interpreter that can be started now.
 
-    It is the one that the package was read with. When that is gone, as `callme install` deletes
-    an environment that no process runs with, it is the present one. Raises StartError while
+    It is the one that the package was read with, or the present one if that is gone: `callme
+    install` deletes an environment that no process runs with. Raises StartError while
     `callme install` changes that environment, and after it was interrupted.
     """
     used = package.python.parent.parent
@@ -125,7 +125,7 @@ def _trace_environment(package: Package) -> dict[str, str]:
             extra={"model": package.name},
         )
         return {}
-    # The router's sampler has decided before: its models follow, as cog.yaml says.
+    # The router's sampler has decided already. As cog.yaml says, models follow it.
     sampler = {"OTEL_TRACES_SAMPLER": package.traces["COG_TRACE_SAMPLER"]}
     if arg := package.traces.get("COG_TRACE_SAMPLER_ARG"):
         sampler["OTEL_TRACES_SAMPLER_ARG"] = arg

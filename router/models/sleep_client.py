@@ -1,8 +1,8 @@
 """Asks a model's worker to sleep and to wake, through the socket of its hook.
 
 `router/models/worker_hook/callme_sleep/control.py` is the other side. Each command has a time
-limit. What happens when something goes wrong depends on whether memory may have been freed: before
-that the process is as it was (SleepRefusedError), after that it has to be stopped.
+limit. When something goes wrong before any memory was freed, the process is as it was
+(SleepRefusedError). When memory may have been freed, it has to be stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from router.models.process_interface import Copied, SleepRefusedError, Slept, Wo
 BUSY_LIMIT_S = 2.0
 BUSY_POLL_S = 0.02
 CONNECT_LIMIT_S = 5.0
-# A command may take this many times what it should, and at least SHORTEST_LIMIT_S.
+# A command's time limit: this many times its expected time, and at least SHORTEST_LIMIT_S.
 PATIENCE = 10.0
 SHORTEST_LIMIT_S = 10.0
 # Assumed until it was measured: less than any PCIe link with 16 lanes carries.
@@ -31,7 +31,7 @@ SLOW_BYTES_PER_S = 1 << 30
 
 
 class SleepClient:
-    """The upper level of `router.models.sleep_levels.TwoLevelSleeper`: the worker hook.
+    """The first level of `router.models.sleep_levels.TwoLevelSleeper`: the worker hook.
 
     `socket_path`: of the hook's socket. `pids`: the model's processes now. `measure`: the bytes
     that these hold in the memory that models share. `command_lock`: each command and each health
@@ -49,7 +49,7 @@ class SleepClient:
         self._pids = pids
         self._measure = measure
         self._command_lock = command_lock
-        self.asleep = False  # or may be
+        self.asleep = False  # whether it is, or may be
         self._bytes = 0  # on the device, as far as the hook has said
         self.host_bytes = 0  # of main memory that its copies take, awake or asleep
         self._wake_s: float | None = None
@@ -113,7 +113,8 @@ class SleepClient:
         """Ask for a copy or a sleep. Raises SleepRefusedError when nothing has been touched, and
         ConnectionError or TimeoutError when that is not known.
 
-        `held`: by the model's processes, 0 when it is not known. There is no more to copy."""
+        `held`: what the model's processes hold, 0 when it is not known. No more than that is
+        copied."""
         most = self._bytes or min(held or limit_bytes, limit_bytes)
         limit_s = max(PATIENCE * most / SLOW_BYTES_PER_S, SHORTEST_LIMIT_S)
         async with asyncio.timeout(limit_s):

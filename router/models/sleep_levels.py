@@ -1,5 +1,5 @@
-"""The ways in which a process gives its memory on the card back without ending, one below the
-other: awake, asleep by the worker hook, suspended by the driver."""
+"""The two levels of sleep of a process: asleep by the worker hook, and suspended by the driver.
+Both free memory on the card while the process lives."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ class TwoLevelSleeper:
         self._driver = driver
         self._pids = pids
         self._command_lock = command_lock
-        self._copied = NO_COPIES  # by the sleep that the hook is in
-        self._suspended: dict[int, int] = {}  # pid to bytes; or may be
+        self._copied = NO_COPIES  # by the hook's present sleep
+        # Bytes by pid, of the processes that the driver has suspended or may have.
+        self._suspended: dict[int, int] = {}
 
     @property
     def asleep(self) -> bool:
@@ -94,7 +95,7 @@ class TwoLevelSleeper:
 
     def _held(self) -> dict[int, int]:
         """What its processes hold on the card, by pid. Raises SleepRefusedError when that is not
-        known: then nobody could say either whether there is room to resume them."""
+        known: then it cannot be checked either whether there is room to resume them."""
         assert self._driver is not None  # noqa: S101
         held: dict[int, int] = {}
         with contextlib.suppress(NotMeasuredError):

@@ -60,8 +60,8 @@ class TempFolder:
         self._look(self._remove_new)
 
     def sweep_if_due(self) -> None:
-        """As `sweep`, unless the folder has been looked at within LOOK_EVERY_S. To be called after
-        each prediction; `sweep` removes the rest when no more come."""
+        """As `sweep`, unless the folder has been looked at within LOOK_EVERY_S. Called after each
+        prediction. When no more come, `sweep` removes the rest."""
         if self._is_due:
             self.sweep()
 
@@ -124,7 +124,7 @@ class LeftBehind:
     """
 
     def __init__(self, at_rest: Callable[[], None]) -> None:
-        """at_rest: what else is to be done then."""
+        """at_rest: called then, too."""
         self._at_rest = at_rest
         self._ids: list[str] = []
         self._added_at = 0.0

@@ -157,8 +157,8 @@ async def _rest(begin: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 
 def _range(request: Request, size_bytes: int) -> tuple[int, int]:
-    """Return where the range that `_check_range` has left begins, and where it ends, which is not
-    part of it. An If-Range is never met: these answers have no ETag."""
+    """Return the first byte of the range, and the byte after its last. `_check_range` has checked
+    it. An If-Range never matches: these answers have no ETag."""
     asked = header(request.scope, b"range")
     found = ONE_RANGE.fullmatch(asked.strip()) if asked else None
     if found is None or header(request.scope, b"if-range") is not None:

@@ -103,12 +103,12 @@ def add_routes(app: Starlette) -> None:
     app.add_route("/predictions/{prediction_id}", delete_prediction, methods=["DELETE"])
     app.add_route("/predictions/{prediction_id}/cancel", cancel_prediction, methods=["POST"])
     app.add_route(ROOT, predict, methods=["POST"])
-    # The same route for a model that is there, before all others: it is used most.
+    # The same route once more, for known models only, before all others: it is used most.
     app.router.routes.insert(0, ModelRoute(ROOT, predict, methods=["POST"]))
 
 
 class ModelRoute(Route):
-    """Matches a POST to a model of the catalogue with one look, and nothing else."""
+    """Matches only a POST to a known model, by one look-up of its name."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """FULL with the name of the model, or NONE."""

@@ -1,4 +1,5 @@
-"""The operator's paths: /health, /ready, /status, /metrics, /models/{model}/logs."""
+"""The operator's paths: /health, /ready, /status, /metrics, and under /models/{model}: logs, load,
+unload, restart, promote, rollback."""
 
 from __future__ import annotations
 

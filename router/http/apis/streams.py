@@ -1,9 +1,9 @@
 """One prediction's progress as Server-Sent Events, in Replicate's format and in Cog's.
 
 A client's cursor is a number of output elements and a number of log lines. It is the id of each
-event, so a client that reconnects continues where it was, even after the prediction's end, and
-the server keeps nothing for it. Lines that were left out of a long log count too. A client whose
-cursor is among them continues after them, and one line says how many it has missed.
+event. So a client that reconnects continues where it was, even after the prediction's end, and the
+server keeps nothing for it. Lines that were left out of a long log count too. A client whose cursor
+is among them continues after them, and one line says how many lines it has missed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from router.prediction import (
 from router.predictions.in_flight import InFlight, chunks_of, metrics_of
 from router.predictions.prediction_log import lines_since
 
-# When the router stops: time for a client that reads to receive a prediction's last events.
+# When the router stops, a client that reads has this long to receive the last events.
 LAST_EVENTS_S = 3.0
 CURSOR = re.compile(r"([0-9]{1,9})-([0-9]{1,9})", re.ASCII)
 
