@@ -15,7 +15,8 @@ How a request is checked (`AuthMiddleware._admit`), by its head alone:
    only verifiers). A local key is accepted only from this machine.
 
 A key or signature that is not accepted: 401 with `WWW-Authenticate: Bearer`. A key over its limits
-(`KeyLimits`): 429 with `Retry-After`. A path for admins (`admin_only`) and a key that is none: 403.
+(`KeyLimits`): 429 with `Retry-After`. A key that is no admin's on a path for admins (`admin_only`):
+403.
 """
 
 from __future__ import annotations

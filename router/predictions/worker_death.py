@@ -4,9 +4,9 @@
 - One that certainly had not begun (`NotStartedError`) goes back to the head of the queue.
 - One that runs on a remote that may run it twice (`MayHaveBegunError`) goes back too. After
   MAX_ATTEMPTS runs in all it fails with `backend_failed` (502).
-- One that waits stays in the queue while the back-off is at most 10 s: after four crashes in a row,
-  for 1, 2, 4 and 8 s. From the fifth crash it fails with `model_unavailable` (503), or goes to its
-  other target. One that waits out outages stays while a remote is away.
+- One that waits stays in the queue if the back-off is at most 10 s. It is 1, 2, 4 and 8 s for the
+  first four crashes in a row. From the fifth on it fails with `model_unavailable` (503), or goes to
+  its other target. One that waits out outages stays while a remote is away.
 - When the worker dies during its set-up, those that wait fail with `model_unavailable` (503).
 - While the router shuts down, a durable one is left for the next start, where it runs again. Any
   other fails with `shutting_down` (503).
@@ -14,8 +14,8 @@
 `router.models.coglet_process` notices the death of a worker, `router.remote.process` the loss of a
 remote. `SchedulerLoop._run` and `_report_death` report it to `Predictions` (`finished`,
 `handed_back`), which applies the rules below, and to the scheduler as `Died`. The scheduler stops
-the process group, starts the model again after the back-off if a prediction waits
-(`Transitions.crash`), and decides on the queue (`refusals.must_not_wait`).
+the process group, starts the model again after the back-off if a prediction waits or the model is
+to stay loaded (`Transitions.crash`), and decides on the queue (`refusals.must_not_wait`).
 
 When the router itself was killed, its next start asks `hopeless` of `router.predictions.in_flight`
 which durable predictions may run again.

@@ -20,8 +20,8 @@ These functions only choose. `router.scheduling.residency` asks them after each 
 memory has room for its copies (`sleeping.judge_copies`); else it is stopped. To evict it fully, the
 driver suspends it; it is stopped if the driver cannot, or if that takes longer than a start.
 
-Without any claim, time evicts too (`Residency.free_idle`): a model sleeps after 300 s idle, and is
-stopped after 3600 s asleep (`idle_to_sleep_s`, `asleep_to_stop_s`).
+Without any claim, time evicts too (`Residency.free_idle`): after 300 s idle a model sleeps, or is
+stopped if it cannot; after 3600 s asleep it is stopped (`idle_to_sleep_s`, `asleep_to_stop_s`).
 """
 
 from __future__ import annotations
