@@ -53,7 +53,7 @@ from router.observability.events import EventStream
 from router.observability.facts import Facts
 from router.observability.metrics import PrometheusMetrics
 from router.observability.otlp import open_traces
-from router.scheduling.messages import ShutDown
+from router.scheduling.messages import RouterStopping
 from router.server_limits import bounded_server, running_server
 from router.settings import Settings, Weights
 from router.shutdown import Shutdown, stop_on_signal
@@ -153,10 +153,10 @@ def _observe_requests(app: FastAPI, telemetry: Telemetry, cors_origins: Collecti
 def _stop_on_signal(context: Context, grace_s: float) -> Callable[[], None]:
     def begin() -> None:
         context.shutdown.begin()
-        context.loop.post(ShutDown())
+        context.loop.post(RouterStopping())
 
     def force() -> None:
-        context.loop.post(ShutDown(force=True))
+        context.loop.post(RouterStopping(force=True))
 
     return stop_on_signal(begin, force, grace_s, running_server())
 

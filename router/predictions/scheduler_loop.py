@@ -124,12 +124,12 @@ class SchedulerLoop:
     async def close(self, grace_s: float) -> None:
         """Drop waiting predictions, give running ones `grace_s` seconds, then stop every
         process."""
-        self.post(msg.ShutDown())
+        self.post(msg.RouterStopping())
         try:
             async with asyncio.timeout(grace_s):
                 await self._all_stopped()
         except TimeoutError:
-            self.post(msg.ShutDown(force=True))
+            self.post(msg.RouterStopping(force=True))
             await self._all_stopped()
         for task in list(self._tasks):
             task.cancel()

@@ -201,7 +201,7 @@ class Keep(Struct, frozen=True):
     keep: bool
 
 
-class ShutDown(Struct, frozen=True):
+class RouterStopping(Struct, frozen=True):
     """The router shuts down: run nothing new and stop idle models. With `force` stop all."""
 
     force: bool = False
@@ -231,7 +231,7 @@ Event = (
     | Load
     | Unload
     | Keep
-    | ShutDown
+    | RouterStopping
     | Tick
 )
 

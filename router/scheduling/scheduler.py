@@ -135,7 +135,7 @@ class Scheduler:
                 self.models[event.model].concurrency = max(1, event.max_concurrency)
             case msg.Load() | msg.Unload() | msg.Keep():
                 self._note_command(event, now)
-            case msg.ShutDown():
+            case msg.RouterStopping():
                 self._shut_down(force=event.force, now=now)
             case msg.Tick():
                 pass

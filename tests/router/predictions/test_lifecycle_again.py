@@ -133,7 +133,7 @@ async def test_a_stop_of_the_router_counts_no_attempt(world: World) -> None:
     """The remote did nothing wrong, and is asked for the prediction after the restart."""
     await world.router.predictions.create(with_file("a"))
     await world.running("a")
-    world.router.loop.post(messages.ShutDown())
+    world.router.loop.post(messages.RouterStopping())
     answer = world.router.model.answers.pop("a")
     answer.set_exception(MayHaveBegunError("the router stopped using the back-end"))
     await until(lambda: world.router.predictions.in_flight("a") is None)
@@ -147,7 +147,7 @@ async def test_a_router_that_stops_keeps_what_is_durable(world: World) -> None:
     world.router.model.opens.clear()
     kept = await world.router.predictions.create(with_file("a"))
     other = await world.router.predictions.create(with_file("b", durable=False))
-    world.router.loop.post(messages.ShutDown())
+    world.router.loop.post(messages.RouterStopping())
     await asyncio.gather(kept.wait(5), other.wait(5))
     assert isinstance(other.dropped_with, ShuttingDown)
     assert other.prediction.status is Status.FAILED

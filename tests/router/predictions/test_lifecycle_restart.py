@@ -39,7 +39,7 @@ async def test_a_worker_that_dies_with_the_router(
     predictions = world.router.predictions
     in_flight = await predictions.create(made("a", durable=durable, deadline_at=9000.0))
     await until(lambda: "a" in world.router.model.answers)
-    world.router.loop.post(messages.ShutDown())
+    world.router.loop.post(messages.RouterStopping())
     assert predictions.finished("a", DIED) is None
     assert in_flight.done.done()
     assert predictions.in_flight("a") is None
@@ -58,7 +58,7 @@ async def test_a_failure_of_its_own_while_the_router_stops(world: World) -> None
     """It is the prediction's end."""
     in_flight = await world.router.predictions.create(made("a"))
     await world.running("a")
-    world.router.loop.post(messages.ShutDown())
+    world.router.loop.post(messages.RouterStopping())
     failure = Failure("prediction_failed", "boom")
     world.answer("a", Outcome(Status.FAILED, failure=failure))
     await in_flight.wait(LIMIT_S)
@@ -121,7 +121,7 @@ async def test_where_one_goes_that_was_handed_back(
     await world.running("a")
     in_flight.prediction = replace(in_flight.prediction, attempts=attempts)
     if draining:
-        world.router.loop.post(messages.ShutDown())
+        world.router.loop.post(messages.RouterStopping())
     assert in_flight.prediction.remote_name == "there"
     assert predictions.handed_back("a", may_have_begun=may_have_begun)
     stored = await world.stored("a", Status.STARTING)

@@ -238,7 +238,7 @@ def test_one_that_waits_for_a_remote_that_takes_none(town: Town) -> None:
 def test_a_stopping_router_sends_nobody_elsewhere(town: Town) -> None:
     """Both places stop with it."""
     town.submit("1")
-    town.post(msg.ShutDown())
+    town.post(msg.RouterStopping())
     assert town.dropped["1"].code == "shutting_down"
 
 

@@ -95,10 +95,10 @@ class World(Books):
     def drain(self) -> None:
         """The router stops, with force after a while."""
         self.shutting_down = True
-        self.tell(msg.ShutDown())
+        self.tell(msg.RouterStopping())
         assert not self.waiting, self.picture()
         self.pass_time(self.random.choice((0.0, 1.0, 10.0)))
-        self.tell(msg.ShutDown(force=True))
+        self.tell(msg.RouterStopping(force=True))
         self.submit(self.random.choice(MODELS), "", 1)
         self.run_dry()
 

@@ -88,7 +88,7 @@ def test_a_router_that_stops_says_when_to_come_again(story: Story) -> None:
     """Also to those who come later."""
     assert story.scheduler.shutting_down is False
     story.submit("alpha", "1")
-    story.tell(msg.ShutDown())
+    story.tell(msg.RouterStopping())
     story.submit("alpha", "2")
     error = story.dropped()["2"]
     assert isinstance(error, ShuttingDown)

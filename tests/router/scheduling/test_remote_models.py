@@ -64,7 +64,7 @@ def test_one_that_backs_off_takes_none(story: Story) -> None:
     assert not story.scheduler.estimate("gamma", "", story.now).accepted
     assert story.scheduler.estimate("gamma", "", story.now).wait_s == math.inf
     assert story.scheduler.estimate("alpha", "", story.now).accepted
-    story.tell(msg.ShutDown())
+    story.tell(msg.RouterStopping())
     assert not story.scheduler.estimate("alpha", "", story.now).accepted
 
 

@@ -242,7 +242,7 @@ def test_draining(roomy: Story) -> None:
     """Waiters are told, new requests refused, what is idle stops, what runs may end."""
     roomy.resident("alpha", "beta")
     roomy.submit("alpha", "1", "2")
-    effects = roomy.tell(msg.ShutDown())
+    effects = roomy.tell(msg.RouterStopping())
     assert isinstance(roomy.dropped()["2"], ShuttingDown)
     assert msg.Stop("beta", 1, "shutdown") in effects
     assert roomy.phase("alpha") is Phase.READY
@@ -255,7 +255,7 @@ def test_draining(roomy: Story) -> None:
 def test_draining_stops_what_starts(story: Story) -> None:
     """A set-up in progress is given up, and its late report changes nothing."""
     story.submit("alpha", "1")
-    assert msg.Stop("alpha", 1, "shutdown") in story.tell(msg.ShutDown())
+    assert msg.Stop("alpha", 1, "shutdown") in story.tell(msg.RouterStopping())
     assert story.ready("alpha") == []
     assert story.phase("alpha") is Phase.STOPPING
     assert story.stopped("alpha") == []
@@ -266,19 +266,19 @@ def test_force(story: Story) -> None:
     """With force the process goes at once; its run keeps its slot until it is reported."""
     story.resident("alpha")
     story.submit("alpha", "1")
-    story.tell(msg.ShutDown())
-    assert story.tell(msg.ShutDown(force=True)) == [msg.Stop("alpha", 1, "forced")]
+    story.tell(msg.RouterStopping())
+    assert story.tell(msg.RouterStopping(force=True)) == [msg.Stop("alpha", 1, "forced")]
     assert story.running("alpha") == ["1"]
     assert story.finish("1", service_s=None) == []
     assert story.stopped("alpha") == []
-    assert story.tell(msg.ShutDown(force=True)) == []
+    assert story.tell(msg.RouterStopping(force=True)) == []
 
 
 def test_draining_ends_what_is_handed_back(story: Story) -> None:
     """A run that comes back untouched while the router stops is not queued again."""
     story.resident("alpha")
     story.submit("alpha", "1")
-    story.tell(msg.ShutDown())
+    story.tell(msg.RouterStopping())
     story.die("alpha")
     story.hand_back("1")
     assert isinstance(story.dropped()["1"], ShuttingDown)

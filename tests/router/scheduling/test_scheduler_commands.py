@@ -62,7 +62,7 @@ def test_not_while_the_router_stops(story: Story) -> None:
     """It stops everything itself."""
     story.resident("alpha")
     story.submit("alpha", "1")
-    story.tell(msg.ShutDown())
+    story.tell(msg.RouterStopping())
     assert story.tell(msg.Unload("alpha", again=True)) == []
     assert story.finish("1") == [msg.Stop("alpha", 1, "shutdown")]
     assert story.stopped("alpha") == []

@@ -91,7 +91,7 @@ def test_long_asleep(story: Story) -> None:
 def test_shutdown_wakes_nobody(story: Story) -> None:
     """Asleep, falling asleep or waking: a router that stops stops them."""
     story.asleep("alpha")
-    assert story.tell(msg.ShutDown()) == [msg.Stop("alpha", 1, "shutdown")]
+    assert story.tell(msg.RouterStopping()) == [msg.Stop("alpha", 1, "shutdown")]
 
 
 def test_the_sleeper_is_cheap_to_lose(story: Story) -> None:
