@@ -31,15 +31,15 @@ sys.path.insert(0, str(ROOT / "bench"))
 sys.path.insert(0, str(ROOT / "tests" / "fluency"))
 
 import acoustics
+import audio
 import bands
 import fluency_people
 import intensity
 import made_audio
 from vad import SileroVad
 
-MARKS: dict[str, dict[str, list[list[float]]]] = json.loads(
-    (Path(__file__).parent / "fluency_pauses.json").read_text()
-)
+Marks = dict[str, list[list[float]]]
+MARKS: dict[str, Marks] = json.loads((Path(__file__).parent / "fluency_pauses.json").read_text())
 SNR_DB = 10.0
 SPEECH_DB = 25.0
 """Steps that are at most so far below the loudest are speech, whose mean power is its level."""
@@ -47,12 +47,13 @@ SPEECH_DB = 25.0
 Span = tuple[float, float]
 
 
-def with_noise(samples: np.ndarray, seed: int) -> np.ndarray:
-    """With pink noise 10 dB below the mean power of its speech."""
+def with_noise(samples: np.ndarray, seed: int, colour: str = "pink") -> np.ndarray:
+    """With pink or white noise 10 dB below the mean power of its speech."""
     level_db = intensity.contour(bands.without_rumble(samples))
     speech = level_db[level_db > np.quantile(level_db, 0.99) - SPEECH_DB]
     speech_db = 10 * np.log10(np.mean(10 ** (speech / 10)))
-    noise = made_audio.pink(len(samples) / 16_000 + 0.1, speech_db - SNR_DB, seed)[: len(samples)]
+    make = made_audio.pink if colour == "pink" else made_audio.noise
+    noise = make(len(samples) / 16_000 + 0.1, speech_db - SNR_DB, seed)[: len(samples)]
     return (samples + noise).astype(np.float32)
 
 
@@ -60,12 +61,12 @@ def overlap_s(one: Span, other: Span) -> float:
     return min(one[1], other[1]) - max(one[0], other[0])
 
 
-def compare(name: str, found: list[Span]) -> tuple[list[Span], list[Span], list[float]]:
+def compare(marks: Marks, found: list[Span]) -> tuple[list[Span], list[Span], list[float]]:
     """The marked pauses that are missing, the found ones that are none, and distances of edges.
 
     A pause is found by one that covers half of it or lies in it.
     """
-    marked, uncertain = ([(a, b) for a, b in MARKS[name][k]] for k in ("pauses", "uncertain"))
+    marked, uncertain = ([(a, b) for a, b in marks[k]] for k in ("pauses", "uncertain"))
     missing: list[Span] = []
     off: list[float] = []
     for pause in marked:
@@ -80,18 +81,20 @@ def compare(name: str, found: list[Span]) -> tuple[list[Span], list[Span], list[
     return missing, invented, off
 
 
-def measure(vad: SileroVad, recordings: dict[str, np.ndarray], what: str) -> dict[str, float]:
+def measure(
+    vad: SileroVad, recordings: dict[str, np.ndarray], marks: dict[str, Marks], what: str
+) -> dict[str, float]:
     """Print and return the figures of one condition."""
     count = missed = false = found_count = 0
     off: list[float] = []
     for name, samples in recordings.items():
         heard = acoustics.analyse(samples, vad, 0.25)
         found = [(p.start_s, p.end_s) for p in heard.silences] if heard else []
-        missing, invented, edges = compare(name, found)
+        missing, invented, edges = compare(marks[name], found)
         if missing or invented:
             shown = [[(round(a, 2), round(b, 2)) for a, b in one] for one in (missing, invented)]
             sys.stdout.write(f"{what}: {name}: missing {shown[0]}, invented {shown[1]}\n")
-        count += len(MARKS[name]["pauses"])
+        count += len(marks[name]["pauses"])
         missed += len(missing)
         false += len(invented)
         found_count += len(found)
@@ -119,12 +122,15 @@ def main() -> None:
     for name in MARKS:
         aligned = given.aligned / name
         path = aligned if aligned.exists() else next(given.folder.rglob(name))
-        recordings[name] = fluency_people.samples_of(path)
+        recordings[name] = audio.read(fluency_people.playable(path)).samples
     vad = SileroVad.load()
     line: dict[str, Any] = {
-        "clean": measure(vad, recordings, "clean"),
+        "clean": measure(vad, recordings, MARKS, "clean"),
         "pink_10_db": measure(
-            vad, {n: with_noise(s, i) for i, (n, s) in enumerate(recordings.items())}, "pink 10 dB"
+            vad,
+            {n: with_noise(s, i) for i, (n, s) in enumerate(recordings.items())},
+            MARKS,
+            "pink 10 dB",
         ),
     }
     noise = [acoustics.analyse(made_audio.pink(20.0, db, 1), vad, 0.25) for db in (-50, -30, -15)]

@@ -5,6 +5,7 @@ from functools import partial
 
 import bands
 import creak
+import edges
 import fillers
 import intensity
 import level
@@ -74,7 +75,7 @@ def analyse(
     mask = pauses.without_breaths(heard, nuclei)
     spoken = pauses.bridged(mask)
     nuclei = nuclei[spoken[np.rint(nuclei / intensity.HOP_S).astype(int)]]
-    lasting = pauses.lasting(mask, heard)
+    lasting = edges.lasting(mask, heard, levelled, vad)
     silences = pauses.silent_pauses(lasting, pause_threshold_s)
     segments = pauses.speech_segments(mask, silences)
     if not segments:

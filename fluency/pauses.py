@@ -28,12 +28,6 @@ from vad import runs
 FINE_PITCH_HZ: Final = 200  # a window of 32 ms: edges as sharp as 10 ms steps can show
 BELOW_LOUDEST_DB: Final = -25.0  # de Jong & Wempe 2009
 ABOVE_NOISE_DB: Final = 6.0
-# A sound that passes the threshold lasts as long as it fades in or out above a lower one: the [f]
-# before a vowel, the nasal at the end. Of gaps that are too short 5 then become pauses, 21 without
-# (30 recordings marked by eye).
-FADING_DB: Final = -15.0
-FADING_ABOVE_FLOOR_DB: Final = 20.0  # of the same gap, for a room may be louder than its ends
-_FLOOR: Final = 0.1
 # Weak sounds lose more to the subtraction than loud ones: an [s] would become a pause.
 _SUBTRACTED_DB: Final = -3.0
 # Of the fricatives, below the loudest one. Set, like the 0.93, on 44 s of reading, so that its
@@ -71,7 +65,6 @@ class Sounding:
     quiet: NDArray[np.bool_]  # where there is certainly no speech
     noise_db: float | None  # None if the recording holds no silence to measure it in
     is_noisy: bool  # the noise, not the speech, sets the threshold
-    above_db: NDArray[np.float64]  # the level over the threshold
     near: NDArray[np.bool_]  # speech by the VAD, or within 0.1 s of it
 
 
@@ -95,9 +88,7 @@ def sounding(
     if events is not None:  # a cough is no noise of the room
         quiet &= ~binary_dilation(events, iterations=_EDGE_FRAMES)
     if not speech.any():
-        return Sounding(
-            speech, probability, quiet, None, is_noisy=False, above_db=level_db, near=speech
-        )
+        return Sounding(speech, probability, quiet, None, is_noisy=False, near=speech)
     known = speech if events is None or not (speech & ~events).any() else speech & ~events
     below_db = BELOW_LOUDEST_DB + (_SUBTRACTED_DB if is_subtracted else 0.0)
     threshold, noise = _threshold_db(level_db, known, quiet, below_db)
@@ -110,7 +101,7 @@ def sounding(
         if (end - start) * HOP_S < MIN_SOUNDING_S and not speech[start:end].any():
             mask[start:end] = False
     is_noisy = noise is not None and threshold <= noise + ABOVE_NOISE_DB
-    return Sounding(mask, probability, quiet, noise, is_noisy, level_db - threshold, near)
+    return Sounding(mask, probability, quiet, noise, is_noisy, near)
 
 
 def _threshold_db(
@@ -149,20 +140,6 @@ def without_breaths(heard: Sounding, nuclei_s: NDArray[np.float64]) -> NDArray[n
         if doubtful or not inside.any():
             kept[start:end] = False
     return kept
-
-
-def lasting(mask: NDArray[np.bool_], heard: Sounding) -> NDArray[np.bool_]:
-    """The mask with each sound as long as it fades into the silence beside it, and out of it."""
-    longer = mask.copy()
-    for start, end in runs(~mask):
-        if start == 0 or end == len(mask):
-            continue
-        level_db = heard.above_db[start:end]
-        floor_db = float(np.quantile(level_db, _FLOOR))
-        is_silent = level_db < max(FADING_DB, floor_db + FADING_ABOVE_FLOOR_DB)
-        first, last = np.flatnonzero(is_silent | ~heard.near[start:end])[[0, -1]]
-        longer[start : start + first] = longer[start + last + 1 : end] = True
-    return longer
 
 
 def silent_pauses(mask: NDArray[np.bool_], threshold_s: float) -> list[Interval]:

@@ -5,7 +5,9 @@ from itertools import pairwise
 
 import acoustics
 import bands
+import edges
 import intensity
+import level
 import made_audio
 import numpy as np
 import parselmouth
@@ -15,8 +17,10 @@ import vad as vad_module
 from conftest import GOLDEN, Samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from parselmouth.praat import call
 from pauses import Interval
+from scipy.signal import firwin
 from vad import SileroVad
 
 Recording = Callable[[str], Samples]
@@ -169,6 +173,73 @@ def test_a_breath_between_pauses_is_no_speech(phrases: list[Samples], vad: Siler
     heard = acoustics.analyse(np.concatenate([gap, phrases[2], gap, breath, gap]), vad, 0.25)
     assert heard is not None
     assert heard.silences == []
+
+
+class FixedVad(SileroVad):
+    """Hears speech for a second, for the first 0.25 s of what follows, and from 1.4 s on."""
+
+    def finely(self, samples: Samples) -> Samples:
+        steps = np.arange(samples.shape[-1] // 160 + 1)
+        heard = ((steps < 125) | (steps >= 140)).astype(np.float32)
+        return np.stack([heard] * len(samples))
+
+
+@pytest.mark.parametrize(("is_noisy", "start"), [(True, 120), (False, 100)])
+def test_in_a_loud_room_a_sound_lasts_while_the_vad_hears_it(is_noisy: bool, start: int) -> None:
+    """Less the 0.05 s by which the VAD is late; in a quiet room its level says when it ends."""
+    samples = made_audio.pink(2.4, -30)
+    mask = np.ones(len(samples) // 160 + 1, bool)
+    mask[100:140] = False
+    probability = mask.astype(np.float32)
+    heard = pauses.Sounding(mask, probability, ~mask, -30.0, is_noisy, near=mask)
+    levelled = level.Levelled(samples, np.zeros(0, np.float32), ~mask)
+    longer = edges.lasting(mask, heard, levelled, FixedVad())
+    assert np.flatnonzero(~longer).tolist() == list(range(start, 140))
+
+
+def filtered(samples: Samples, taps: NDArray[np.float32]) -> Samples:
+    return np.convolve(samples, taps, mode="same").astype(np.float32)
+
+
+def test_an_s_above_the_telephone_band_is_no_silence(
+    phrases: list[Samples], vad: SileroVad
+) -> None:
+    """A word that ends in 0.15 s of hiss above 4.5 kHz, and 0.2 s of silence: no pause."""
+    above = firwin(161, 4500, fs=16_000, pass_zero=False).astype(np.float32)
+    hiss = filtered(made_audio.noise(0.15, -18), above)
+    sound = np.concatenate([phrases[0], hiss, made_audio.silence(0.2), phrases[1]])
+    heard = acoustics.analyse(sound, vad, 0.25)
+    assert heard is not None
+    assert heard.silences == []
+
+
+def test_a_consonant_that_rises_ends_a_silence(phrases: list[Samples], vad: SileroVad) -> None:
+    """0.2 s of silence before a word that begins with 0.09 s of weak [f]: no pause of 0.25 s."""
+    above = firwin(161, 2000, fs=16_000, pass_zero=False).astype(np.float32)
+    weak = filtered(made_audio.noise(0.09, -45), above)
+    sound = np.concatenate([phrases[0], made_audio.silence(0.2), weak, phrases[1]])
+    heard = acoustics.analyse(sound, vad, 0.25)
+    assert heard is not None
+    assert heard.silences == []
+
+
+def test_a_breath_in_a_pause_is_pause(recording: Recording, vad: SileroVad) -> None:
+    """Between 38.34 and 38.71 s the reader breathes, and the VAD hears speech in the whole band."""
+    heard = acoustics.analyse(recording("two_cities.flac")[34 * 16_000 :], vad, 0.25)
+    assert heard is not None
+    found = [pause for pause in heard.silences if pause.start_s < 4.5 < pause.end_s]
+    assert len(found) == 1
+    assert found[0].start_s == pytest.approx(4.34, abs=0.05)
+    assert found[0].end_s == pytest.approx(4.71, abs=0.05)
+
+
+def test_finer_steps_are_the_frames_where_they_meet(recording: Recording, vad: SileroVad) -> None:
+    """Every 160 ms the middle of a frame is a step: the same probability, for each recording."""
+    samples = recording("phone_call.flac")[: 16_000 * 8]
+    both = np.stack((samples, samples[::-1]))
+    fine, frames = vad.finely(both), vad.probabilities(both)
+    assert fine.shape == (2, 8 * 100 + 1)
+    assert np.abs(fine[:, 8::16] - frames[:, 2::5][:, : fine[:, 8::16].shape[1]]).max() < 1e-4
 
 
 @given(st.lists(st.booleans(), max_size=200), st.floats(0.1, 1.0))
