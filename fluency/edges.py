@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pauses import FINE_PITCH_HZ, Sounding
 from vad import SileroVad, runs
 
-# Below the loudest of the same band. Of gaps that are too short 5 then become pauses, 21 without
-# (30 recordings marked by eye).
+# Below the loudest of the same band. Without this, 21 gaps that are too short were pauses (30
+# recordings marked by eye).
 SILENT_DB: Final = -40.0
 ABOVE_FLOOR_DB: Final = 20.0  # of the same gap, for a room may be louder than its ends
 _FLOOR: Final = 0.1

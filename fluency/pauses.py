@@ -4,7 +4,8 @@ Three sources are combined. The intensity is precise in time, but a noisy room s
 threshold, and so may a breath. The VAD separates speech from noise and breath, but bridges short
 gaps and blurs edges by about 50 ms. A moment is silent when either says so; near an edge of the VAD
 (96 ms) the intensity decides alone. The third source is the band above 2 kHz: what a telephone
-leaves of an [s] is too quiet for the first one, but well above the noise in that band.
+leaves of an [s] is too quiet for the first one, but well above the noise in that band. Then `edges`
+looks at how long the sounds beside a silence last.
 
 Thresholds: 25 dB below the 99th percentile (de Jong & Wempe 2009), or 6 dB
 above the room where that is higher; pauses of at least 0.25 s by default
