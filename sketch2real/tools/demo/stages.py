@@ -17,11 +17,9 @@ from tools.demo.store import Batch, Pool
 CROP_PX = 64
 VAE_BATCH = {"cpu": 24, "cuda": 256}
 BATCH = {"cpu": 8, "cuda": 128}
-ALONE_SHARE, LAST_SHARE, SMALL_SHARE = 0.15, 0.6, 0.55
+ALONE_SHARE, SMALL_SHARE, LAST_SHARE = 0.15, 0.45, 0.75
 """Of the diffusion, from its start: on scenes of one thing, whose colour word cannot be mistaken;
-at the last time step; on pictures of half the side, four times as many in a step's time. The
-networks are convolutions and attention without positions: what they learn there holds at the full
-side."""
+on pictures of half the side, four times as many in a step's time; at the last time step."""
 DYED_WEIGHT = 3.0
 """More weight of what a caption can dye: backgrounds are larger and learnt sooner."""
 GROW_EVERY = 10
@@ -119,11 +117,7 @@ def _batch(loop: Loop, pool: Pool, progress: float) -> Batch:
     size = BATCH[loop.device]
     if progress >= SMALL_SHARE:
         return pool.batch(size)
-    if progress < ALONE_SHARE:
-        return shrunk(pool.batch(2 * size, "one"))
-    if loop.step % 2:
-        return shrunk(pool.batch(2 * size, "several"))
-    return part(pool.batch(2 * size, "one"))
+    return shrunk(pool.batch(2 * size, alone=progress < ALONE_SHARE))
 
 
 def pyramid_loss(off: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -144,17 +138,6 @@ def shrunk(batch: Batch) -> Batch:
         F.avg_pool2d(lines[:, None].float(), 2)[:, 0],
         tokens,
         dyed[:, ::2, ::2],
-    )
-
-
-def part(batch: Batch) -> Batch:
-    """A square of half the side of each picture: things as large as ever."""
-    half = batch.pictures.shape[1] // 2
-    top, left = torch.randint(0, half + 1, (2,)).tolist()
-    rows, columns = slice(top, top + half), slice(left, left + half)
-    pictures, lines, tokens, dyed = batch
-    return Batch(
-        pictures[:, rows, columns], lines[:, rows, columns], tokens, dyed[:, rows, columns]
     )
 
 

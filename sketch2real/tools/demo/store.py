@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from tools.demo import captions, pairs, words
@@ -25,9 +24,6 @@ CHUNK = 64
 """Scenes in a file."""
 CAPTIONS = 16
 """Captions of a scene."""
-
-
-Things = Literal["any", "one", "several"]
 
 
 class Batch(NamedTuple):
@@ -100,8 +96,7 @@ class Pool:
             ),
             "colours": torch.empty((self._most, CAPTIONS, pairs.MOST_THINGS + 1, 3), device=device),
         }
-        empty = torch.empty(0, dtype=torch.long, device=device)
-        self._with: dict[Things, torch.Tensor] = {"any": empty, "one": empty, "several": empty}
+        self._alone = torch.empty(0, dtype=torch.long, device=device)
         self._workers: ProcessPoolExecutor | None = None
         if workers == 0:
             self._take(write_chunk(file, n, seed, tokenizer) for n, file in enumerate(files))
@@ -128,13 +123,9 @@ class Pool:
             rows = slice(self.count, self.count + CHUNK)
             for name, tensor in self._held.items():
                 tensor[rows] = torch.from_numpy(held[name]).to(self._device)
-            counts = held["colours"][:, 0].any(-1).sum(-1)
-            kinds: dict[Things, npt.NDArray[np.bool_]] = {
-                "any": counts > 0, "one": counts == 1, "several": counts > 1
-            }  # fmt: skip
-            for things, among in kinds.items():
-                numbers = self.count + torch.from_numpy(np.flatnonzero(among)).to(self._device)
-                self._with[things] = torch.cat([self._with[things], numbers])
+            things = held["colours"][:, 0].any(-1).sum(-1)
+            alone = self.count + torch.from_numpy(np.flatnonzero(things == 1))
+            self._alone = torch.cat([self._alone, alone.to(self._device)])
             self.count += CHUNK
 
     def close(self) -> None:
@@ -142,10 +133,12 @@ class Pool:
         if self._workers:
             self._workers.shutdown(wait=False, cancel_futures=True)
 
-    def batch(self, count: int, things: Things = "any") -> Batch:
-        """Random scenes, each in the colours of one of its captions. things: of so many each."""
-        among = self._with[things]
-        chosen = among[torch.randint(0, len(among), (count,), device=self._device)]
+    def batch(self, count: int, *, alone: bool = False) -> Batch:
+        """Random scenes, each in the colours of one of its captions. alone: of one thing each."""
+        chosen = torch.randint(
+            0, len(self._alone) if alone else self.count, (count,), device=self._device
+        )
+        chosen = self._alone[chosen] if alone else chosen
         version = torch.randint(0, CAPTIONS, (count,), device=self._device)
         table = self._held["colours"][chosen, version] * (255 / DYE_FULL)
         dyed = self._held["slot"][chosen]
