@@ -73,13 +73,13 @@ def analyse(
         creaks=partial(creak.is_creak, voice),
     )
     mask = pauses.without_breaths(heard, nuclei)
+    if not mask.any():
+        return None
     spoken = pauses.bridged(mask)
     nuclei = nuclei[spoken[np.rint(nuclei / intensity.HOP_S).astype(int)]]
     lasting = edges.lasting(mask, heard, levelled, vad)
     silences = pauses.silent_pauses(lasting, pause_threshold_s)
     segments = pauses.speech_segments(mask, silences)
-    if not segments:
-        return None
     return Acoustics(
         samples=levelled.samples,
         segments=segments,
