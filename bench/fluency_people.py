@@ -1,4 +1,5 @@
-"""How many syllables does fluency count in recordings it was not set with, against their text?
+"""How many syllables does fluency count in recordings it was not set with, against their text, and
+how many words does it get wrong?
 
 python bench/fluency_people.py FOLDER
 
@@ -7,7 +8,7 @@ and unpacked there, if it does not exist yet. No recording is kept in the projec
 is the vowels of the text's phonemes by espeak-ng (American English), compared by hand with a count
 of the text: on the five lines of tests/golden both give 99. Two counts are compared with it: that
 of the signal alone, and that of the answer, which uses the words of WEIGHTS too (by default demo).
-Prints a table, and appends a line to bench/results/fluency_people.jsonl.
+Digits count as words. Prints a table, and appends a line to bench/results/fluency_people.jsonl.
 """
 
 # ruff: noqa: E402 -- the package's folder must be on the path before its modules
@@ -31,6 +32,7 @@ os.environ.setdefault("WEIGHTS", "demo")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pipeline import Options, Pipeline
+from reading import align, words_of
 
 DEBIAN = {
     "asterisk-core-sounds-en-wav": "1.6.1-1",  # CC BY-SA 3.0
@@ -40,6 +42,7 @@ PYPI = {
     "pywhispercpp": "1.5.1",  # MIT; the speech is in the public domain
     "pocketsphinx": "5.1.1",  # BSD-2-Clause
 }
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 RAW_RATE_HZ = 8000  # codec2's files have no header
 _VOWEL = re.compile(r"aɪ|aʊ|eɪ|oʊ|ɔɪ|əʊ|[aeiouyɐɑɒæɔəɘɚɛɜɝɪɨʉʊʌøœɵɶᵻɤ]|n̩|l̩|m̩")
 # By package: the file's name, and what is said in it: the package's own list, or a known sentence.
@@ -72,6 +75,11 @@ def syllables(text: str) -> int:
     return len(_VOWEL.findall(phonemes))
 
 
+def spoken(text: str) -> list[str]:
+    """Its words, digits as words."""
+    return words_of(re.sub(r"\d", lambda digit: f" {DIGITS[int(digit[0])]} ", text))
+
+
 def playable(path: Path) -> Path:
     """The recording, or a copy with a header where it has none."""
     if path.suffix != ".raw":
@@ -89,11 +97,15 @@ def main() -> None:
     if not folder.exists():
         fetch(folder)
     pipeline, rows = Pipeline(), []
+    words = wrong = 0
     for package, clips in CLIPS.items():
         for name, text in clips.items():
             path = playable(next(folder.rglob(name)))
             signal = pipeline.run(path, Options(language="en", transcribe=False))
             answer = pipeline.run(path, Options(language="en"))
+            pairs = align(spoken(text), spoken(answer.transcript or ""))
+            words += sum(expected is not None for expected, _ in pairs)
+            wrong += sum(expected != said for expected, said in pairs)
             counts = (syllables(text), signal.syllable_count, answer.syllable_count)
             rows.append((package, name, round(answer.duration_s, 1), *counts))
             sys.stdout.write(
@@ -101,7 +113,12 @@ def main() -> None:
                 + " | ".join(f"{one} | {100 * (one / counts[0] - 1):+.0f} %" for one in counts[1:])
                 + " |\n"
             )
-    line = {"right": sum(row[3] for row in rows), "clips_over_2_s": sum(row[2] > 2 for row in rows)}
+    sys.stdout.write(f"words: {wrong} of {words} wrong ({100 * wrong / words:.1f} %)\n")
+    line = {"words": words, "wrong_words": wrong}
+    line |= {
+        "right": sum(row[3] for row in rows),
+        "clips_over_2_s": sum(row[2] > 2 for row in rows),
+    }
     for column, kind in ((4, "signal"), (5, "answer")):
         found = sum(row[column] for row in rows)
         within = sum(abs(row[column] / row[3] - 1) <= 0.15 for row in rows if row[2] > 2)
