@@ -114,7 +114,7 @@ def search(
         rows = [
             number * width + row for number, window in enumerate(windows) for row in window.rows
         ]
-        cache = _rows_of(cache, rows)
+        _reorder(cache, rows)
         tokens = torch.tensor(
             [[text.tokens[-1]] for window in windows for text in window.live], device=model.device
         )
@@ -135,9 +135,11 @@ def _likeliest(
     return best.values.tolist(), parents.tolist(), (best.indices % vocabulary_size).tolist()
 
 
-def _rows_of(cache: list[Pair], rows: list[int]) -> list[Pair]:
-    """The keys and values of these rows; the same where nothing moves."""
+def _reorder(cache: list[Pair], rows: list[int]) -> None:
+    """Bring the keys and values into the order of these rows, one layer after the other: both
+    orders of all layers would take twice the memory."""
     if rows == list(range(len(cache[0][0]))):
-        return cache
+        return
     index = torch.tensor(rows, device=cache[0][0].device)
-    return [(keys[index], values[index]) for keys, values in cache]
+    for layer, (keys, values) in enumerate(cache):
+        cache[layer] = (keys[index], values[index])

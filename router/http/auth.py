@@ -1,6 +1,7 @@
-"""Authentication by bearer key or signed request. Without any key, only this machine is served.
+"""Authentication by bearer key or signed request. Before the first key, only this machine may call.
 
-This is a plain ASGI layer around the application, so no route can be added outside it.
+This is a plain ASGI layer around the application, so none of its routes can be added outside. Only
+the pages' own files (`router.http.pages`) are: they show nothing of the box.
 
 How a request is checked (`AuthMiddleware._admit`), by its head alone:
 1. /health is open.
@@ -10,13 +11,14 @@ How a request is checked (`AuthMiddleware._admit`), by its head alone:
 4. A signed request (`X-Callme-Signature`): `router.http.signatures` checks its timestamp, 120 s
    either way, and its HMAC-SHA256 over seven fields. Then its nonce must be new, and its body must
    have the signed hash. Local keys sign nothing.
-5. Else `Authorization: Bearer KEY` (or `Token KEY`): the verifier of KEY, HMAC-SHA256 of a fixed
-   text under KEY, must be that of an accepted key (`router.keys.key`; `router.keys.key_store` keeps
-   only verifiers). A local key is accepted only from this machine.
+5. Else `Authorization: Bearer KEY` (or `Token KEY`): the key's verifier,
+   HMAC-SHA256 of a fixed text keyed with KEY, must equal a stored one (`router.keys.key`;
+   `router.keys.key_store` keeps only verifiers). A local key is accepted only from this machine.
 
 A key or signature that is not accepted: 401 with `WWW-Authenticate: Bearer`. A key over its limits
-(`KeyLimits`): 429 with `Retry-After`. A key that is no admin's on a path for admins (`admin_only`):
-403.
+(`KeyLimits`): 429 with `Retry-After`. A path for admins (`admin_only`), called with a
+key that is not an admin's: 403. The body of each is the error of the API that was called
+(`router.http.errors`).
 """
 
 from __future__ import annotations

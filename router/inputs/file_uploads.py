@@ -9,7 +9,7 @@ Who deletes an upload from the spool:
 - sent with a prediction, as a part, a data: URI or a URL: `router.predictions.lifecycle`, when the
   prediction ends (`_end`) or is refused (`_refuse`, `create`), or at the next start of the router
   when it must not run again (`open`).
-- of a request that breaks off or turns out wrong: the code that received it, `read_form` of
+- of a request that breaks off or is invalid: the code that received it, `read_form` of
   `router.http.multipart`, `RequestInputs` of `router.inputs.request_inputs`, or `UrlFetcher` of
   `router.inputs.fetch`.
 - at the start of the router, what nothing refers to: `Spool.remove_unreferenced`.

@@ -2,12 +2,13 @@
 
 - One that runs fails with `worker_died` (502), also when it is durable. It is not run again.
 - One that certainly had not begun (`NotStartedError`) goes back to the head of the queue.
-- One that runs on a remote that may run it twice (`MayHaveBegunError`) goes back too. After
-  MAX_ATTEMPTS runs in all it fails with `backend_failed` (502).
-- One that waits stays in the queue if the back-off is at most 10 s. It is 1, 2, 4 and 8 s for the
-  first four crashes in a row. From the fifth on it fails with `model_unavailable` (503), or goes to
-  its other target. One that waits out outages stays while a remote is away.
-- When the worker dies during its set-up, those that wait fail with `model_unavailable` (503).
+- One that ran on a remote goes back too, if the settings allow a second run (`MayHaveBegunError`).
+  After MAX_ATTEMPTS runs in all, or if they do not, it fails with `backend_failed` (502).
+- One that waits stays in the queue while at most 10 s of the back-off are left. The first four
+  crashes in a row give 1, 2, 4 and 8 s, so it stays. From the fifth on it fails with
+  `model_unavailable` (503), or goes to its other target. A success ends the row. A durable one
+  without another target stays while its remote is away (`waits_out_outages`).
+- When the worker dies during its set-up, those that wait fail so too, or go to their other target.
 - While the router shuts down, a durable one is left for the next start, where it runs again. Any
   other fails with `shutting_down` (503).
 

@@ -1,24 +1,29 @@
 """Which models are evicted so that another fits in memory. Pure functions over the models'
 present state.
 
-Rules, in order:
+`judge_claim` finds memory for a model that should become resident, `judge_overcommitment` where
+models hold more than there is. Rules:
 1. A model that runs something is never evicted. A model that has just become ready is not touched:
    it stays for four times as long as it took to bring, at least 1 s and at most `min_residency_s`
    (10 s; `Policy.protection_s`).
 2. Idle models are evicted first: of those with the lowest priority (2) the one with the lowest
    cost. The cost is the time to bring the model back x its recent demand / the bytes that it frees
-   (`Model.cost_to_evict`). Models that are to stay loaded come last.
-3. A model with work of its own is drained only for a claim that has waited `patience_s` (15 s; less
-   for a sleeper, `Policy.claim_patience_s`): it is granted nothing new, and is evicted when its
-   last run ends. So a busy model cannot starve another without a limit. It is not drained before it
-   has been ready for as long as it took to bring, 60 s at most (`Model.drainable_at`).
-4. If putting models to sleep does not free enough, what sleeping models still hold on the card is
-   taken too. Models already asleep lose it first.
+   (`Model.cost_to_evict`). Models that are to stay loaded come last. A model is spared where one
+   that comes after it frees enough without it (`enough_of`).
+3. If that does not free enough, sleeping models must give up the rest that they hold on the card:
+   first those asleep now, then those put to sleep for this claim.
+4. Only then a model with work of its own is drained, and only for a claim that has waited
+   `patience_s` (15 s; less when the claiming model is asleep, `Policy.claim_patience_s`): it is
+   granted nothing new, and is evicted when its last run ends. So a busy model cannot starve another
+   without a limit. It is not drained before it has been ready for as long as it took to bring, 60 s
+   at most (`Model.drainable_at`).
+A model that is only preloaded evicts nobody (`Residency`).
 
 These functions only choose. `router.scheduling.residency` asks them after each event.
 `Transitions.free_memory` decides between sleep and stop: the model sleeps if it can and if main
-memory has room for its copies (`sleeping.judge_copies`); else it is stopped. To evict it fully, the
-driver suspends it; it is stopped if the driver cannot, or if that takes longer than a start.
+memory has room for its copies (`sleeping.judge_copies`), for which sleeping models may be stopped;
+else it is stopped. To free everything that it holds, the driver suspends the process. If the driver
+cannot, or if suspending and waking takes longer than a start, the process is stopped.
 
 Without any claim, time evicts too (`Residency.free_idle`): after 300 s idle a model sleeps, or is
 stopped if it cannot; after 3600 s asleep it is stopped (`idle_to_sleep_s`, `asleep_to_stop_s`).

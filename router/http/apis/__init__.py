@@ -1,7 +1,7 @@
 """Handlers and routes. The three APIs for predictions: `native` (the app's own), `cog` with
 `cog_health`, and `replicate` with its `replicate_` modules. For the operator: `operations`,
-`events`, `usage`. For pages: `package_files`. URLs that answers of all APIs hold: `streams`,
-`downloads`. For other machines of the box: `remote_files`.
+`events`, `usage`. For pages: `package_files`. URLs that are in the answers of every API:
+`streams`, `downloads`. For other machines of the box: `remote_files`.
 
 A fourth API, in this order:
 1. A module here. Its handlers call `router.http.new_prediction`, then `Predictions.create`, wait
@@ -13,6 +13,9 @@ A fourth API, in this order:
 4. The shape of its errors: `router.http.errors`.
 5. A function in `router.http.openapi_apis` that returns its paths, and a call of it in
    `build_openapi` of `router.http.openapi`; test_openapi.py compares them with the routes.
-6. A page in docs/http, tests in tests/router/http/apis, and each path in the lists of
-   tests/e2e/test_holders.py: who may see what it shows.
+6. If it needs no key on a path, or an admin's: UNGUESSABLE_URLS or `admin_only` of
+   `router.http.auth`. A new header of its requests: CORS_HEADERS of `router.http.middleware`.
+7. A page in docs/http, in its README and in mkdocs.yml, tests in tests/e2e and
+   tests/router/http/apis, and each path in the lists of tests/e2e/test_holders.py: who may see what
+   it shows.
 """
