@@ -71,3 +71,20 @@ def is_gone(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.slow
+def test_a_part_runs_to_its_end_without_a_gpu(tmp_path: Path) -> None:
+    """With tiny weights, so that time on a GPU is not spent on finding faults: no figure fails."""
+    out = tmp_path / "rows.jsonl"
+    script = Path(gpu.__file__)
+    done = subprocess.run(
+        [sys.executable, script, "--tiny", "--part", "fluency", "--out", out],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = rows_of(out)
+    assert {"written", "setup", "windows", "ours_to_stock"} < {row["measure"] for row in rows}
+    assert rows[-1]["errors"] == 0

@@ -101,6 +101,17 @@ def test_other_languages_stay_as_they_are() -> None:
     assert made == own
 
 
+def test_weights_without_a_token_for_a_prompt() -> None:
+    """As of a model that somebody has trained: the text stays as it is."""
+
+    class Model:
+        class generation_config:  # noqa: N801
+            pass
+
+    own = [Decoded([6], [0.9])]
+    assert hesitations.restore(Model(), Words(), torch.zeros(2, 1, 1), [("en", [0])], own) == own
+
+
 def test_the_end_of_a_drawn_out_word_is_no_filler() -> None:
     """ "Montreaaal": the same vowel counts when it begins by itself."""
     nuclei_s = np.array([0.1, 0.3, 0.5, 0.7, 0.9, 1.2])
