@@ -5,11 +5,12 @@ A window whose text repeats itself or is improbable is decoded again at rising t
 its result is the same as alone.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Final
+from typing import Any, Final
 
 import beam_search
 import decoding
@@ -32,6 +33,7 @@ from whisper import Pair, Whisper
 BEAMS: Final = 5  # openai/whisper's default on the command line, and faster-whisper's
 _MAX_TOKENS: Final = 220  # half of Whisper's 448, as openai/whisper: the other half is for a prompt
 _TOKENS_PER_S: Final = 16  # more than the fastest speech in the most verbose script
+_MULTILINGUAL: Final = 51_865  # ids of a model for many languages, at least
 _WINDOWS_GPU: Final = 16
 _WINDOWS_CPU: Final = 4
 # Codes of ISO 639-1 that Whisper knows under another one (openai/whisper, tokenizer.py), withdrawn
@@ -94,6 +96,7 @@ class Recogniser:
         if self._is_int8:
             int8.convert(self.model)
         config = self.model.generation_config
+        _complete(config, self.tokenizer, self.model.config.vocab_size)
         self.languages: dict[str, int] = {
             name.strip("<|>"): token
             for name, token in (getattr(config, "lang_to_id", None) or {}).items()
@@ -296,6 +299,22 @@ class Recogniser:
             # A token's row is the attention while the next token was generated.
             made[window] = weights[len(prompts[window]) - 1 : -1]
         return made
+
+
+def _complete(config: Any, tokenizer: Any, vocabulary_size: int) -> None:
+    """Add what the generation configuration lacks, as that of a model that was trained further may,
+    or when there is none: the tokenizer has the ids."""
+    ids = tokenizer.get_added_vocab()
+    for name, token in (
+        ("no_timestamps_token_id", "<|notimestamps|>"),
+        ("prev_sot_token_id", "<|startofprev|>"),
+    ):
+        if getattr(config, name, None) is None:
+            setattr(config, name, ids.get(token))
+    # The tokenizer of an English-only model has the languages too (openai/whisper, model.py).
+    if vocabulary_size >= _MULTILINGUAL and not getattr(config, "lang_to_id", None):
+        config.lang_to_id = {t: i for t, i in ids.items() if re.fullmatch(r"<\|[a-z]{2,3}\|>", t)}
+        config.task_to_id = {"transcribe": ids["<|transcribe|>"]}
 
 
 def _merit(attempt: Decoded) -> tuple[bool, float]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asr
@@ -13,6 +14,7 @@ import decoding
 import demo_weights
 import numpy as np
 import pytest
+import recogniser
 import torch
 import weights
 import word_times
@@ -38,13 +40,13 @@ def test_greedy_tokens_are_those_of_transformers(
     """The package's network and loop and transformers' `generate` write the same tokens."""
     samples = recording("austen-0930.wav")
     span = Interval(0.0, len(samples) / 16_000)
-    recogniser = transcriber.recogniser
+    hearer = transcriber.recogniser
     source = str(demo_weights.prepare())
     stock: Any = WhisperForConditionalGeneration.from_pretrained(source, dtype=torch.float32)
     mel = transcriber._windows(samples, [span], "en").mel
     with torch.inference_mode():
-        cross = list(recogniser.model.decoder.cross(recogniser.encode(mel)))
-        ours = decoding.decode(recogniser.model, cross, [recogniser.prompt("en")], [60])[0]
+        cross = list(hearer.model.decoder.cross(hearer.encode(mel)))
+        ours = decoding.decode(hearer.model, cross, [hearer.prompt("en")], [60])[0]
         theirs = stock.generate(mel, language="en", task="transcribe", max_new_tokens=60)
     special = set(transcriber.tokenizer.all_special_ids)
     assert ours.tokens == [token for token in theirs[0].tolist() if token not in special]
@@ -77,6 +79,21 @@ def test_a_model_without_alignment_heads_has_word_times(
     found = transcriber.transcribe(samples, [Interval(0.0, len(samples) / 16_000)], "en")
     assert [word.text for word in found.words] == ["Bobby", "ripped", "the", "ledger."]
     assert 0.2 < found.words[1].start_s < 0.6  # 0.41 s by hand
+
+
+def test_without_a_generation_configuration(transcriber: asr.Transcriber) -> None:
+    """As in old folders of models that were trained further: the tokenizer has the ids. A model for
+    English alone has no languages."""
+    whole = transcriber.recogniser.model.generation_config
+    found, english = SimpleNamespace(), SimpleNamespace()
+    recogniser._complete(found, transcriber.tokenizer, 51_865)
+    recogniser._complete(english, transcriber.tokenizer, 51_864)
+    assert found.lang_to_id == whole.lang_to_id
+    assert found.task_to_id["transcribe"] == whole.task_to_id["transcribe"]
+    for made in (found, english):
+        assert made.no_timestamps_token_id == whole.no_timestamps_token_id
+        assert made.prev_sot_token_id == whole.prev_sot_token_id
+    assert not hasattr(english, "lang_to_id")
 
 
 @pytest.mark.parametrize("period", [1, 2, 3, 5, 12])
