@@ -153,13 +153,10 @@ def test_every_word_is_one_token(tmp_path: Path) -> None:
     assert found.count(tokenizer.eos_token_id) == len(found) - found.index(tokenizer.eos_token_id)
 
 
-def test_scenes_on_disk_are_the_scenes_of_their_seeds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scenes_on_disk_are_the_scenes_of_their_seeds(tmp_path: Path) -> None:
     """A batch has the picture of one of a scene's captions; processes draw the same."""
-    monkeypatch.setattr(store, "CHUNK", 4)
     words.make(tmp_path / "tokenizer")
-    made = {"scenes": 4, "workers": 0, "seed": 0, "tokenizer": tmp_path / "tokenizer"}
+    made = {"scenes": 3, "workers": 0, "seed": 0, "tokenizer": tmp_path / "tokenizer", "chunk": 4}
     pool = store.Pool(tmp_path / "scenes", "cpu", **made)
     assert pool.count == 4
     batch = pool.batch(6)
@@ -181,12 +178,12 @@ def test_scenes_on_disk_are_the_scenes_of_their_seeds(
 def test_processes_draw_what_one_would(tmp_path: Path) -> None:
     """The pool grows as its processes draw, and ends with all scenes."""
     words.make(tmp_path / "tokenizer")
-    made = {"scenes": 1, "seed": 0, "tokenizer": tmp_path / "tokenizer"}
+    made = {"scenes": 4, "seed": 0, "tokenizer": tmp_path / "tokenizer", "chunk": 2}
     here = store.Pool(tmp_path / "here", "cpu", workers=0, **made)
     pool = store.Pool(tmp_path / "there", "cpu", workers=1, **made)
-    pool.grow(at_least=1)
+    pool.grow(at_least=4)
     pool.close()
-    assert pool.count == store.CHUNK
+    assert pool.count == 4
     for name, tensor in pool._held.items():
         assert torch.equal(tensor, here._held[name]), name
 
@@ -272,10 +269,10 @@ def test_shrunk_pictures_stay_aligned(tmp_path: Path) -> None:
 def test_scenes_of_one_thing_can_be_had(tmp_path: Path) -> None:
     """Training begins with them."""
     words.make(tmp_path / "tokenizer")
-    pool = store.Pool(tmp_path / "scenes", "cpu", scenes=1, workers=0, seed=0,
+    pool = store.Pool(tmp_path / "scenes", "cpu", scenes=8, workers=0, seed=0, chunk=4,
                       tokenizer=tmp_path / "tokenizer")  # fmt: skip
-    alone = {n for n in range(store.CHUNK) if len(pairs.draw(n).things) == 1}
-    assert 0 < len(alone) < store.CHUNK
+    alone = {n for n in range(8) if len(pairs.draw(n).things) == 1}
+    assert 0 < len(alone) < 8
     sketches = [pool._held["sketch"][number] for number in alone]
     for lines in pool.batch(6, alone=True).lines:
         assert any(torch.equal(lines, sketch) for sketch in sketches)
@@ -299,7 +296,6 @@ def test_a_whole_run_makes_weights_that_production_loads(
     """
     monkeypatch.setattr(stages, "VAE_BATCH", {"cpu": 16})
     monkeypatch.setattr(stages, "BATCH", {"cpu": 2})
-    monkeypatch.setattr(store, "CHUNK", 8)
     monkeypatch.setattr("sys.argv", ["train", str(tmp_path), "--tiny"])
     train.main()
     preset = choose(str(tmp_path / "weights"), 0.0, has_bfloat16=False)
@@ -310,7 +306,7 @@ def test_a_whole_run_makes_weights_that_production_loads(
     picture = painter.paint([request], lambda _step: None)[0]
     assert picture.size == (256, 256)
     found = json.loads((tmp_path / "figures.json").read_text())
-    assert found["sketches"] == 4
+    assert found["sketches"] == 2
     assert (tmp_path / "grid.png").exists()
     weights = (tmp_path / "weights").rglob("*.safetensors")
     assert sum(file.stat().st_size for file in weights) < 42e6

@@ -21,7 +21,7 @@ from tools.demo.scene import DYE_FULL, SIDE_PX
 log = logging.getLogger("demo")
 
 CHUNK = 64
-"""Scenes in a file."""
+"""Scenes in a file, usually."""
 CAPTIONS = 16
 """Captions of a scene."""
 
@@ -38,14 +38,16 @@ class Batch(NamedTuple):
     dyed: torch.Tensor
 
 
-def write_chunk(file: Path, number: int, seed: int, tokenizer_folder: Path) -> Path:
-    """Draw the scenes of chunk `number` into `file`, unless it is there."""
+def write_chunk(
+    file: Path, number: int, seed: int, tokenizer_folder: Path, count: int = CHUNK
+) -> Path:
+    """Draw the `count` scenes of chunk `number` into `file`, unless it is there."""
     if file.exists():
         return file
     tokenizer = words.load(tokenizer_folder)
-    first = (seed * 1_000_000 + number * CHUNK) % pairs.HELD_OUT
-    drawn = [pairs.draw(first + index) for index in range(CHUNK)]
-    spoken, colours = [], np.zeros((CHUNK, CAPTIONS, pairs.MOST_THINGS + 1, 3), np.float32)
+    first = (seed * 1_000_000 + number * count) % pairs.HELD_OUT
+    drawn = [pairs.draw(first + index) for index in range(count)]
+    spoken, colours = [], np.zeros((count, CAPTIONS, pairs.MOST_THINGS + 1, 3), np.float32)
     for index, scene in enumerate(drawn):
         random = np.random.default_rng((first + index, 2))
         for version in range(CAPTIONS):
@@ -60,7 +62,7 @@ def write_chunk(file: Path, number: int, seed: int, tokenizer_folder: Path) -> P
         base=np.stack([scene.base for scene in drawn]),
         dye=np.stack([scene.dye for scene in drawn]),
         slot=np.stack([scene.slot for scene in drawn]),
-        tokens=tokens.reshape(CHUNK, CAPTIONS, words.LONGEST),
+        tokens=tokens.reshape(count, CAPTIONS, words.LONGEST),
         colours=colours,
     )
     partial.replace(file)
@@ -74,15 +76,17 @@ def _one_thread() -> None:
 class Pool:
     """Scenes on `device`; processes draw more of them meanwhile.
 
-    scenes: how many are drawn in all. workers: processes; 0 draws them here, at once.
+    scenes: how many are drawn in all, rounded up to whole files of `chunk`. workers: processes; 0
+    draws them here, at once.
     """
 
     def __init__(
-        self, folder: Path, device: str, *, scenes: int, workers: int, seed: int, tokenizer: Path
-    ) -> None:
+        self, folder: Path, device: str, *, scenes: int, workers: int, seed: int, tokenizer: Path,
+        chunk: int = CHUNK,
+    ) -> None:  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
-        chunks = -(-scenes // CHUNK)
-        self.count, self._most, self._device = 0, chunks * CHUNK, device
+        chunks = -(-scenes // chunk)
+        self.count, self._most, self._device = 0, chunks * chunk, device
         self._waiting: list[Future[Path]] = []
         files = [folder / f"{seed}-{number:05}.npz" for number in range(chunks)]
         square = (self._most, SIDE_PX, SIDE_PX)
@@ -99,11 +103,11 @@ class Pool:
         self._alone = torch.empty(0, dtype=torch.long, device=device)
         self._workers: ProcessPoolExecutor | None = None
         if workers == 0:
-            self._take(write_chunk(file, n, seed, tokenizer) for n, file in enumerate(files))
+            self._take(write_chunk(f, n, seed, tokenizer, chunk) for n, f in enumerate(files))
             return
         self._workers = ProcessPoolExecutor(workers, get_context("spawn"), _one_thread)
         self._waiting = [
-            self._workers.submit(write_chunk, file, number, seed, tokenizer)
+            self._workers.submit(write_chunk, file, number, seed, tokenizer, chunk)
             for number, file in enumerate(files)
         ]
 
@@ -120,13 +124,13 @@ class Pool:
     def _take(self, files: Iterable[Path]) -> None:
         for file in files:
             held = np.load(file)
-            rows = slice(self.count, self.count + CHUNK)
+            rows = slice(self.count, self.count + len(held["tokens"]))
             for name, tensor in self._held.items():
                 tensor[rows] = torch.from_numpy(held[name]).to(self._device)
             things = held["colours"][:, 0].any(-1).sum(-1)
             alone = self.count + torch.from_numpy(np.flatnonzero(things == 1))
             self._alone = torch.cat([self._alone, alone.to(self._device)])
-            self.count += CHUNK
+            self.count = rows.stop
 
     def close(self) -> None:
         """Draw no more."""

@@ -31,7 +31,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from tools.demo import evaluate, nets, stages, words
 from tools.demo.loop import Loop, Stopper, log
-from tools.demo.store import Pool
+from tools.demo.store import CHUNK, Pool
 
 VAE_SHARE, DIFFUSION_SHARE = 0.22, 0.62
 """Of the minutes; the rest is for the first scenes, the export and the evaluation."""
@@ -68,6 +68,7 @@ def main() -> None:
     pool = Pool(
         options.folder / "scenes", options.device, scenes=options.scenes, workers=options.workers,
         seed=options.seed, tokenizer=options.folder / "tokenizer",
+        chunk=8 if options.tiny else CHUNK,
     )  # fmt: skip
     try:
         pool.grow(at_least=1024)
@@ -106,7 +107,7 @@ def prepare(options: argparse.Namespace) -> None:
     """What depends on the device and on `--tiny`."""
     if options.tiny:
         options.device = "cpu"
-        options.minutes, options.scenes, options.count = 0.15, 64, 4
+        options.minutes, options.scenes, options.count = 0.1, 16, 2
     if options.workers is None:
         cores = len(os.sched_getaffinity(0))
         options.workers = max(1, cores - 2) if options.device == "cuda" else 0
