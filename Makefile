@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
 # Two at a time: where one waits, or has work for one core alone, the other computes. The longest
 # come first, so that the last ones are short.
-PARTS := test-e2e test-router test-sketch2real test-fluency test-packaging test-edge test-original type test-grounding
+PARTS := test-e2e test-router test-fluency test-sketch2real test-packaging test-original test-edge test-grounding type
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests of whole services wait for processes, delays and time limits more than they compute.
 PARALLEL_SERVICES := $(subst -n $(JOBS),-n $(shell echo $$(($(JOBS) * 2))),$(PARALLEL))
