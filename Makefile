@@ -13,9 +13,9 @@ JOBS ?= 2
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
-# Two at a time: where one waits, or has work for one core alone, the other computes. The longest
+# Three at a time: where one waits, or has work for one core alone, the others compute. The longest
 # come first, so that the last ones are short.
-PARTS := test-e2e test-router test-fluency test-sketch2real test-packaging test-original test-edge test-grounding type
+PARTS := test-e2e test-router test-fluency test-sketch2real test-original test-packaging test-edge test-grounding type
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests of whole services wait for processes, delays and time limits more than they compute.
 PARALLEL_SERVICES := $(subst -n $(JOBS),-n $(shell echo $$(($(JOBS) * 2))),$(PARALLEL))
@@ -75,7 +75,7 @@ test-fast test-router coverage $(PACKAGES:%=test-%) test-packaging test-edge: ex
 
 # What is set up need not be looked at again: make would begin first what waits for no such look.
 test: lint weights ## everything; sets itself up. A part is shown when it has ended
-	@$(MAKE) --no-print-directory -j2 --output-sync=target -o setup -o weights $(PARTS)
+	@$(MAKE) --no-print-directory -j3 --output-sync=target -o setup -o weights $(PARTS)
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router
