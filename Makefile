@@ -13,7 +13,8 @@ JOBS ?= 2
 # Compiled modules are kept, also where the environment says not to: tests start many processes.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
-# Three at a time: where one waits, or has work for one core alone, the others compute. The longest
+# Two at a time: where one waits, or has work for one core alone, the other computes; three at a time
+# take as long. The longest
 # come first, so that the last ones are short.
 PARTS := test-e2e test-router test-fluency test-sketch2real test-original test-packaging test-edge test-grounding type
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -75,7 +76,7 @@ test-fast test-router coverage $(PACKAGES:%=test-%) test-packaging test-edge: ex
 
 # What is set up need not be looked at again: make would begin first what waits for no such look.
 test: lint weights ## everything; sets itself up. A part is shown when it has ended
-	@$(MAKE) --no-print-directory -j3 --output-sync=target -o setup -o weights $(PARTS)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target -o setup -o weights $(PARTS)
 
 test-fast: setup ## while you work on the router: what takes seconds
 	$(BIN)/ruff check router tests/router
