@@ -14,8 +14,7 @@ JOBS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/pytest -q --durations 5
 # Two at a time: where one waits, or has work for one core alone, the other computes; three at a time
-# take as long. The longest
-# come first, so that the last ones are short.
+# take as long. The longest come first, so that the last ones are short.
 PARTS := test-e2e test-router test-fluency test-sketch2real test-original test-packaging test-edge test-grounding type
 PARALLEL := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Tests of whole services wait for processes, delays and time limits more than they compute.
