@@ -37,7 +37,7 @@ def restore(
 
     cross: of the decoder, for k windows; tasks: each window's language (ISO 639-1) and task tokens.
     """
-    before = getattr(model.generation_config, "prev_sot_token_id", None)
+    before = model.generation_config.prev_sot_token_id
     windows = [k for k, one in enumerate(decoded) if one.tokens and tasks[k][0] in PROMPTS]
     if before is None or not windows:
         return decoded

@@ -25,7 +25,8 @@ WARM_ASPECTS = (1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
 and with `COMPILE=1` the second size makes the compiled blocks general."""
 
 diffusers.utils.logging.disable_progress_bar()
-# The class is annotated with AutoencoderKL; the demo weights' AutoencoderTiny serves as well.
+# The class is annotated with AutoencoderKL. An AutoencoderTiny, as `tools/demo` trains now, serves
+# as well.
 diffusers.utils.logging.get_logger("diffusers.pipelines.pipeline_utils").addFilter(
     lambda record: "Expected types for vae" not in record.getMessage()
 )

@@ -94,6 +94,9 @@ def test_without_a_generation_configuration(transcriber: asr.Transcriber) -> Non
         assert made.no_timestamps_token_id == whole.no_timestamps_token_id
         assert made.prev_sot_token_id == whole.prev_sot_token_id
     assert not hasattr(english, "lang_to_id")
+    bare = SimpleNamespace()
+    recogniser._complete(bare, SimpleNamespace(get_added_vocab=dict), 51_864)
+    assert bare.prev_sot_token_id is None  # and no error: `make gpu`'s tokenizer is like this
 
 
 @pytest.mark.parametrize("period", [1, 2, 3, 5, 12])

@@ -102,11 +102,11 @@ def test_other_languages_stay_as_they_are() -> None:
 
 
 def test_weights_without_a_token_for_a_prompt() -> None:
-    """As of a model that somebody has trained: the text stays as it is."""
+    """Where the tokenizer has none either: the text stays as it is."""
 
     class Model:
         class generation_config:  # noqa: N801
-            pass
+            prev_sot_token_id = None
 
     own = [Decoded([6], [0.9])]
     assert hesitations.restore(Model(), Words(), torch.zeros(2, 1, 1), [("en", [0])], own) == own
